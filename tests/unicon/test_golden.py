@@ -1,0 +1,99 @@
+"""UniCon reproduces the golden tensors, in the training form and in the inference form.
+
+Everything is read from the golden directory (format: tests/golden/README.md); UNICON_GOLDEN_DIR names another one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from safetensors.torch import load_file
+
+from unicon.adapter import named_adapter_parameters
+from unicon.pairs import Pair, Pairs
+from unicon.published import load_published, published_parameter_key
+from unicon.training.loss import diffusion_loss
+
+GOLDEN = Path(os.environ.get("UNICON_GOLDEN_DIR", Path(__file__).parents[1] / "golden"))
+TOLERANCE = 1e-4
+
+
+def relative_error(ours: torch.Tensor, golden: torch.Tensor) -> float:
+    return float((ours.double() - golden.double()).norm() / golden.double().norm())
+
+
+def case_names(folder: str) -> list[str]:
+    return sorted(path.stem for path in (GOLDEN / folder).glob("*.json"))
+
+
+def read_case(folder: str, name: str) -> tuple[dict, dict[str, torch.Tensor]]:
+    path = GOLDEN / folder / name
+    return json.loads(path.with_suffix(".json").read_text()), load_file(path.with_suffix(".safetensors"))
+
+
+@cache
+def golden_unet(adapters: tuple[str, ...]) -> UNet2DConditionModel:
+    unet = UNet2DConditionModel.from_pretrained(GOLDEN / "unet").eval()
+    for adapter in adapters:
+        load_published(unet, GOLDEN / "checkpoints" / adapter, name=adapter)
+    return unet
+
+
+def forward_pairs(case: dict) -> Pairs:
+    pairs = tuple(Pair(image, condition, model, to_image, to_condition)
+                  for image, condition, to_image, to_condition, model in case["pairs"])  # fmt: skip
+    batch = Pairs(pairs, case["inputs"])
+    if not case["joint_attention"]:
+        batch = batch.without_joint()
+    return batch.repeat(2) if case["classifier_free_guidance"] else batch
+
+
+@pytest.mark.parametrize("name", case_names("forward"))
+@torch.no_grad()
+def test_forward(name: str) -> None:
+    case, tensors = read_case("forward", name)
+    unet = golden_unet(tuple(case["models"]))
+    noise_pred = unet(
+        tensors["latents"],
+        tensors["timesteps"],
+        tensors["prompt_embeds"],
+        cross_attention_kwargs={"pairs": forward_pairs(case)},
+    ).sample
+    assert relative_error(noise_pred, tensors["noise_pred"]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted((GOLDEN / "training").glob("*.safetensors"))])
+def test_training(name: str) -> None:
+    tensors = load_file(GOLDEN / "training" / f"{name}.safetensors")
+    unet = golden_unet((name,))
+    pairs = Pairs.one_to_one(len(tensors["latents"]) // 2, name)
+    scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    timesteps = tensors["timesteps"].long()
+    noise_pred = unet(
+        scheduler.add_noise(tensors["latents"], tensors["noise"], timesteps),
+        timesteps,
+        tensors["prompt_embeds"],
+        cross_attention_kwargs={"pairs": pairs},
+    ).sample
+    loss_arguments = {"noise": tensors["noise"], "timesteps": timesteps, "scheduler": scheduler}
+    loss = diffusion_loss(noise_pred, **loss_arguments, min_snr_gamma=5.0)
+    loss_plain = diffusion_loss(noise_pred, **loss_arguments, min_snr_gamma=None)
+    parameters = named_adapter_parameters(unet, name)
+    gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
+
+    assert relative_error(noise_pred.detach(), tensors["noise_pred"]) <= TOLERANCE
+    assert relative_error(loss.detach().reshape(1), tensors["loss"]) <= TOLERANCE
+    assert relative_error(loss_plain.detach().reshape(1), tensors["loss_plain"]) <= TOLERANCE
+    golden_names = {key for key in tensors if key.startswith("grad.")}
+    assert golden_names == {f"grad.{published_parameter_key(key)}" for key in gradients}
+    errors = {
+        key: relative_error(gradient, tensors[f"grad.{published_parameter_key(key)}"])
+        for key, gradient in gradients.items()
+    }
+    assert max(errors.values()) <= TOLERANCE, max(errors, key=errors.__getitem__)

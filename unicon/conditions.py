@@ -1,0 +1,91 @@
+"""The registry of condition kinds: trigger text, and how a map becomes a tensor, a file and a picture.
+
+A map is what a condition is to people: for depth a float32 array (H, W) in [0, 1], relative inverse depth, 0 far and
+1 near. A new kind is one entry of `CONDITIONS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """One kind of condition."""
+
+    name: str
+    """Name, the default name of its adapters."""
+    trigger: str
+    """Text put before the prompt of a condition row."""
+    encode: Callable[[np.ndarray], Image.Image]
+    """Map -> picture to store, without loss beyond the stored depth of bits."""
+    decode: Callable[[Image.Image], np.ndarray]
+    """Stored picture -> map, the inverse of `encode`."""
+    to_model: Callable[[np.ndarray], Tensor]
+    """Map (H, W) -> float32 tensor (3, H, W) in [-1, 1] for the VAE."""
+    from_model: Callable[[Tensor], np.ndarray]
+    """Decoded VAE tensor (3, H, W) around [-1, 1] -> map (H, W)."""
+    preview: Callable[[np.ndarray], Image.Image]
+    """Map -> RGB picture for people."""
+
+
+def encode_depth(depth: np.ndarray) -> Image.Image:
+    """(H, W) in [0, 1] -> 16-bit grey picture: 0 far, 65535 near."""
+    levels = np.round(np.clip(depth, 0.0, 1.0) * 65535.0).astype(np.uint16)
+    return Image.fromarray(levels)
+
+
+def decode_depth(picture: Image.Image) -> np.ndarray:
+    """16-bit (or 8-bit) grey picture -> float32 (H, W) in [0, 1]."""
+    if not picture.mode.startswith("I"):
+        return np.asarray(picture.convert("L"), dtype=np.float32) / 255.0
+    return np.asarray(picture).astype(np.float32) / 65535.0
+
+
+def depth_to_model(depth: np.ndarray) -> Tensor:
+    """(H, W) in [0, 1] -> (3, H, W) in [-1, 1], the same value in every channel."""
+    grey = torch.from_numpy(np.ascontiguousarray(depth, dtype=np.float32)) * 2.0 - 1.0
+    return grey.expand(3, -1, -1).clone()
+
+
+def depth_from_model(decoded: Tensor) -> np.ndarray:
+    """(3, H, W) around [-1, 1] -> float32 (H, W) in [0, 1]: the mean of the channels."""
+    grey = decoded.float().mean(dim=0) * 0.5 + 0.5
+    return grey.clamp(0.0, 1.0).cpu().numpy()
+
+
+_INFERNO = np.array(
+    [(0, 0, 4), (31, 12, 72), (85, 15, 109), (136, 34, 106), (186, 54, 85), (227, 89, 51), (249, 140, 10),
+     (249, 201, 50), (252, 255, 164)],
+    dtype=np.float32,
+)  # fmt: skip
+"""Nine points of matplotlib's "inferno" colour map (public domain, CC0), dark to bright."""
+
+
+def preview_depth(depth: np.ndarray) -> Image.Image:
+    """(H, W) in [0, 1] -> RGB picture, dark far and bright near."""
+    position = np.clip(depth, 0.0, 1.0) * (len(_INFERNO) - 1)
+    low = np.minimum(position.astype(int), len(_INFERNO) - 2)
+    fraction = (position - low)[..., None]
+    colours = _INFERNO[low] * (1 - fraction) + _INFERNO[low + 1] * fraction
+    return Image.fromarray(np.round(colours).astype(np.uint8))
+
+
+DEPTH = Condition(
+    name="depth",
+    trigger="depth_map, ",
+    encode=encode_depth,
+    decode=decode_depth,
+    to_model=depth_to_model,
+    from_model=depth_from_model,
+    preview=preview_depth,
+)
+
+CONDITIONS: dict[str, Condition] = {condition.name: condition for condition in (DEPTH,)}
+"""Every kind of condition by name."""

@@ -1,0 +1,175 @@
+"""The published adapter layout, read and written.
+
+    FOLDER/xy_lora/pytorch_lora_weights.safetensors    LoRA of the image role      (diffusers LoRA format)
+    FOLDER/yx_lora/...                                 LoRA of the condition role
+    FOLDER/y_lora/...                                  condition adapter; absent for id and appearance
+    FOLDER/model.pth                                   pickled dict of tensors: ...conv1n.weight are the output
+                                                       projections; its LoRA entries repeat the folders
+
+LoRA alpha is equal to the rank. This file is the only place that knows the published names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from unicon.adapter import AdapterConfig, adapter_config, named_adapter_parameters
+from unicon.attention import LoraKind
+from unicon.checkpoint import install_adapter
+
+LORA_FOLDERS: dict[LoraKind, str] = {"image": "xy_lora", "condition": "yx_lora", "condition_adapter": "y_lora"}
+LORA_FILE = "pytorch_lora_weights.safetensors"
+PICKLE_FILE = "model.pth"
+_KEY = re.compile(r"(?P<block>.+)\.(?P<attention>attn[12])\.(?P<layer>.+)\.lora_(?P<half>[AB])\.(?P<kind>\w+)\.weight")
+
+
+def is_published(path: str | Path) -> bool:
+    """Whether a path is a folder in the published layout."""
+    return (Path(path) / PICKLE_FILE).is_file()
+
+
+def published_folder_key(key: str) -> tuple[str, str]:
+    """Our LoRA key -> (folder, key in its safetensors file)."""
+    parts = _match(key)
+    direction = "down" if parts["half"] == "A" else "up"
+    folder = LORA_FOLDERS[parts["kind"]]  # type: ignore[index]
+    return folder, f"unet.{parts['block']}.{_module(parts)}.{parts['layer']}.lora.{direction}.weight"
+
+
+def published_parameter_key(key: str) -> str:
+    """Our key -> name of the parameter in `model.pth`."""
+    if key.endswith(".attn1.joint_out.weight"):
+        return key.replace(".attn1.joint_out.weight", ".conv1n.weight")
+    parts = _match(key)
+    folder = LORA_FOLDERS[parts["kind"]]  # type: ignore[index]
+    return f"{parts['block']}.{_module(parts)}.{parts['layer']}.lora_{parts['half']}.{folder}.weight"
+
+
+def our_key(folder: str, key: str) -> str:
+    """(folder, key in its safetensors file) -> our LoRA key; ValueError for a key of another layout."""
+    match = re.fullmatch(r"unet\.(.+)\.(attn1n|attn1|attn2)\.(.+)\.lora\.(down|up)\.weight", key)
+    kind = {name: kind for kind, name in LORA_FOLDERS.items()}[folder]
+    if match is None or (match[2] == "attn1n") != (kind != "condition_adapter"):
+        raise ValueError(
+            f"Published LoRA keys are unet.BLOCK.attnN.LAYER.lora.down|up.weight (attn1n in xy_lora and yx_lora); "
+            f"{folder} holds {key!r}. This is no UniCon adapter of Stable Diffusion."
+        )
+    block, attention, layer, direction = match.groups()
+    half = "A" if direction == "down" else "B"
+    return f"{block}.{attention.removesuffix('n')}.{layer}.lora_{half}.{kind}.weight"
+
+
+def _match(key: str) -> Mapping[str, str]:
+    match = _KEY.fullmatch(key)
+    assert match is not None, key
+    return match.groupdict()
+
+
+def _module(parts: Mapping[str, str]) -> str:
+    return parts["attention"] if parts["kind"] == "condition_adapter" else "attn1n"
+
+
+def read_published(folder: str | Path, name: str) -> tuple[AdapterConfig, dict[str, Tensor]]:
+    """(configuration found from the tensors, tensors under our names) of a published adapter.
+
+    Errors: FileNotFoundError for a missing part, ValueError for unknown keys, no output projection, LoRA entries of
+    the pickle that differ from the folders, or mixed ranks.
+    """
+    folder = Path(folder)
+    tensors = _read_loras(folder)
+    ranks = {tensor.shape[0] for key, tensor in tensors.items() if ".lora_A." in key}
+    if len(ranks) != 1:
+        raise ValueError(
+            f"All LoRA of a published adapter have one rank; {folder} has {sorted(ranks)}. Convert it again."
+        )
+    pickled = _read_pickle(folder / PICKLE_FILE, tensors)
+    widths = {key: tensor.shape[0] for key, tensor in pickled.items()}
+    fused = all(width == 2 * _channels(tensors, key) for key, width in widths.items())
+    config = AdapterConfig(
+        name=name,
+        rank=ranks.pop(),
+        projection="fused" if fused else "separate",
+        condition_adapter=(folder / LORA_FOLDERS["condition_adapter"]).is_dir(),
+    )
+    return config, tensors | pickled
+
+
+def _read_loras(folder: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for kind, lora_folder in LORA_FOLDERS.items():
+        path = folder / lora_folder / LORA_FILE
+        if kind == "condition_adapter" and not path.parent.is_dir():
+            continue
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"A published adapter has xy_lora/{LORA_FILE} and yx_lora/{LORA_FILE} (and y_lora for depth, edge and "
+                f"pose); {path} is absent. Give the folder that contains model.pth, complete."
+            )
+        tensors |= {our_key(lora_folder, key): tensor for key, tensor in load_file(path).items()}
+    return tensors
+
+
+def _read_pickle(path: Path, loras: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The output projections of `model.pth`, after its LoRA entries were compared with the folders'."""
+    if not path.is_file():
+        raise FileNotFoundError(f"A published adapter has its output projections in {PICKLE_FILE}; {path} is absent.")
+    entries: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    expected = {published_parameter_key(key): tensor for key, tensor in loras.items()}
+    projections: dict[str, Tensor] = {}
+    for key, tensor in entries.items():
+        if key.endswith(".conv1n.weight"):
+            projections[key.removesuffix(".conv1n.weight") + ".attn1.joint_out.weight"] = tensor.flatten(1)
+        elif key not in expected or not torch.equal(expected[key].to(tensor.dtype), tensor):
+            raise ValueError(
+                f"{PICKLE_FILE} holds output projections (...conv1n.weight) and repeats the LoRA folders; its entry "
+                f"{key!r} is neither, or differs from its folder. Take files of one and the same training."
+            )
+    if not projections:
+        raise ValueError(f"{PICKLE_FILE} holds output projections (...conv1n.weight); {path} has none.")
+    return projections
+
+
+def _channels(loras: Mapping[str, Tensor], joint_out_key: str) -> int:
+    key = joint_out_key.replace("joint_out.weight", "to_q.lora_A.image.weight")
+    if key not in loras:
+        raise ValueError(
+            f"Every output projection belongs to a block with LoRA; {joint_out_key} has none. Take files of one training."
+        )
+    return loras[key].shape[1]
+
+
+def load_published(unet: UNet2DConditionModel, folder: str | Path, *, name: str) -> AdapterConfig:
+    """Add a published adapter to the UNet, in place, under `name` (also its kind of condition).
+
+    Errors: as `read_published`; ValueError when it does not fit the UNet, which is then unchanged.
+    """
+    config, tensors = read_published(folder, name)
+    return install_adapter(unet, config, tensors, str(folder))
+
+
+def save_published(unet: UNet2DConditionModel, name: str, folder: str | Path) -> None:
+    """Write one adapter of the UNet in the published layout; ValueError when its alpha is not its rank."""
+    config = adapter_config(unet, name)
+    if config.alpha != config.rank:
+        raise ValueError(
+            f"The published layout knows alpha = rank only; {name!r} has alpha {config.alpha}, rank {config.rank}. "
+            "Save it with unicon.checkpoint.save_adapter."
+        )
+    folder = Path(folder)
+    tensors = {key: value.detach().contiguous().cpu() for key, value in named_adapter_parameters(unet, name).items()}
+    by_folder: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if ".lora_" in key:
+            lora_folder, lora_key = published_folder_key(key)
+            by_folder.setdefault(lora_folder, {})[lora_key] = tensor
+    for lora_folder, contents in by_folder.items():
+        (folder / lora_folder).mkdir(parents=True, exist_ok=True)
+        save_file(contents, folder / lora_folder / LORA_FILE)
+    torch.save({published_parameter_key(key): tensor for key, tensor in tensors.items()}, folder / PICKLE_FILE)

@@ -1,0 +1,50 @@
+"""The diffusion loss with min-SNR weighting.
+
+Source: "Efficient Diffusion Training via Min-SNR Weighting Strategy", arXiv 2303.09556; UniCon trains with gamma 5.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+
+def min_snr_weights(timesteps: Tensor, alphas_cumprod: Tensor, gamma: float, prediction_type: str) -> Tensor:
+    """(B,) timesteps -> (B,) loss weights: min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for v_prediction."""
+    alphas = alphas_cumprod.to(timesteps.device)[timesteps].float()
+    snr = alphas / (1.0 - alphas)
+    divisor = snr + 1.0 if prediction_type == "v_prediction" else snr
+    # the ratio tends to 1 as SNR -> 0 (zero-terminal-SNR schedules), where the quotient is 0 / 0
+    return torch.where(snr > 0, snr.clamp(max=gamma) / divisor.clamp(min=1e-20), torch.ones_like(snr))
+
+
+def diffusion_loss(
+    prediction: Tensor,
+    *,
+    noise: Tensor,
+    timesteps: Tensor,
+    scheduler: DDPMScheduler,
+    latents: Tensor | None = None,
+    min_snr_gamma: float | None = 5.0,
+) -> Tensor:
+    """Mean squared error against the target of the scheduler's prediction type, a scalar in fp32.
+
+    prediction, noise, latents (the clean ones, needed for v_prediction only): (B, channels, h, w); timesteps: (B,)
+    integers, independent for every row; `min_snr_gamma` None means no weighting.
+    Errors: ValueError for another prediction type than epsilon and v_prediction, or missing latents.
+    """
+    prediction_type = scheduler.config.prediction_type
+    if prediction_type == "epsilon":
+        target = noise
+    elif prediction_type == "v_prediction" and latents is not None:
+        target = scheduler.get_velocity(latents, noise, timesteps)
+    else:
+        raise ValueError(
+            f"The loss knows epsilon, and v_prediction with clean latents; got {prediction_type!r}, latents "
+            f"{'absent' if latents is None else 'given'}. Correct the scheduler's prediction_type, or give latents."
+        )
+    errors = (prediction.float() - target.float()).square().flatten(1).mean(dim=1)
+    if min_snr_gamma is not None:
+        errors = errors * min_snr_weights(timesteps, scheduler.alphas_cumprod, min_snr_gamma, prediction_type)
+    return errors.mean()

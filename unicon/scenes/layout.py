@@ -1,0 +1,171 @@
+"""What stands in a scene, drawn from a seed: a room or yard, solids, textures, lights and a camera.
+
+A scene is a value; drawing the same ``(seed, index)`` gives the same scene on every machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from unicon.scenes.geometry import Box, Cone, Cylinder, Solid, Sphere
+from unicon.scenes.textures import COLORS, PATTERNS, Texture
+
+ROOM, YARD = "room", "yard"
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One solid, placed and painted."""
+
+    name: str
+    """The word the caption uses: box, ball, cylinder, cone."""
+    solid: Solid
+    rotation: np.ndarray
+    """(3, 3), columns are the solid's axes in the world."""
+    position_m: np.ndarray
+    """(3,) centre in the world."""
+    texture: Texture
+
+
+@dataclass(frozen=True)
+class Light:
+    """A point light."""
+
+    position_m: np.ndarray
+    color: np.ndarray
+    """(3,) linear RGB intensity at one metre-independent falloff (see ``render``)."""
+    casts_shadow: bool
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera."""
+
+    position_m: np.ndarray
+    rotation: np.ndarray
+    """(3, 3), columns: right, forward, up in the world."""
+    field_of_view_deg: float
+    """Along the longer side of the picture."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything the renderer needs."""
+
+    place: str
+    """``room`` (closed, with a ceiling) or ``yard`` (low walls under a sky)."""
+    shell: Box
+    """The walls, floor and ceiling, centred on the origin."""
+    wall_height_m: float
+    """Above this height over the floor a yard shows the sky."""
+    shell_textures: tuple[Texture, Texture, Texture]
+    """Walls, floor, ceiling."""
+    things: tuple[Thing, ...]
+    lights: tuple[Light, ...]
+    ambient: np.ndarray
+    sky: np.ndarray
+    camera: Camera
+
+
+def sample_scene(seed: int, index: int) -> Scene:
+    """Scene number ``index`` of the endless sequence that ``seed`` names.
+
+    Args:
+        seed: the sequence, 0 or more.
+        index: the place in the sequence, 0 or more.
+    """
+    rng = np.random.default_rng([seed, index])
+    place = ROOM if rng.random() < 0.7 else YARD
+    half = np.array([rng.uniform(2.0, 4.0), rng.uniform(2.0, 4.0), rng.uniform(1.2, 1.7)])
+    wall_height_m = 2 * half[2] if place == ROOM else rng.uniform(0.8, 2.2)
+    camera = _sample_camera(rng, half)
+    things = tuple(_sample_thing(rng, camera, half) for _ in range(rng.integers(2, 7)))
+    shell_textures = tuple(_sample_texture(rng, scale_m=(0.4, 1.2)) for _ in range(3))
+    tint = rng.uniform(0.6, 1.0, 3)
+    return Scene(
+        place=place,
+        shell=Box(tuple(half.tolist())),
+        wall_height_m=float(wall_height_m),
+        shell_textures=shell_textures,  # type: ignore[arg-type]
+        things=tuple(thing for thing in things if thing is not None),
+        lights=_sample_lights(rng, half),
+        ambient=0.28 * tint,
+        sky=np.array([0.45, 0.65, 0.95]) * rng.uniform(0.7, 1.0) + rng.uniform(0, 0.1, 3),
+        camera=camera,
+    )
+
+
+def _sample_camera(rng: np.random.Generator, half: np.ndarray) -> Camera:
+    """Stand near a wall at eye height, look across the floor with some pitch and roll."""
+    heading = rng.uniform(0, 2 * np.pi)
+    forward = np.array([np.sin(heading), np.cos(heading)])
+    room = half[:2] - 0.7
+    spot = np.clip(-forward * rng.uniform(1.0, 4.0) + rng.normal(0, 0.5, 2), -room, room)
+    height = rng.uniform(0.6, min(2.1, 2 * half[2] - 0.5)) - half[2]
+    yaw = heading + rng.normal(0, 0.35)
+    pitch, roll = np.deg2rad(rng.normal(-8, 9)), np.deg2rad(rng.normal(0, 4))
+    look = np.array([np.sin(yaw) * np.cos(pitch), np.cos(yaw) * np.cos(pitch), np.sin(pitch)])
+    right = np.array([np.cos(yaw), -np.sin(yaw), 0.0])
+    up = np.cross(right, look)
+    right, up = np.cos(roll) * right + np.sin(roll) * up, np.cos(roll) * up - np.sin(roll) * right
+    return Camera(np.array([*spot, height]), np.stack([right, look, up], 1), rng.uniform(55, 75))
+
+
+def _sample_thing(rng: np.random.Generator, camera: Camera, half: np.ndarray) -> Thing | None:
+    """A solid somewhere in front of the camera, standing on the floor or hanging; None where it would not fit."""
+    name, solid = _sample_solid(rng, size_m=rng.uniform(0.2, 0.65))
+    bearing = np.deg2rad(rng.uniform(-0.45, 0.45) * camera.field_of_view_deg)
+    forward, right = camera.rotation[:2, 1], camera.rotation[:2, 0]
+    reach = solid.bounding_radius_m + rng.uniform(1.1, 4.5)
+    spot = camera.position_m[:2] + reach * (np.cos(bearing) * forward + np.sin(bearing) * right)
+    if np.any(np.abs(spot) > half[:2] - 0.6 * solid.bounding_radius_m):
+        return None
+    lift = rng.uniform(0.2, 1.4) if rng.random() < 0.25 else 0.0
+    center_z = -half[2] + solid.half_height_m + lift
+    if center_z + solid.half_height_m > half[2]:
+        return None
+    return Thing(name, solid, _turn(rng), np.array([*spot, center_z]), _sample_texture(rng, scale_m=(0.12, 0.4)))
+
+
+def _sample_solid(rng: np.random.Generator, size_m: float) -> tuple[str, Solid]:
+    kind = rng.integers(4)
+    if kind == 0:
+        return "box", Box(tuple((size_m * rng.uniform([0.5, 0.5, 0.4], [1.0, 1.0, 1.6])).tolist()))
+    if kind == 1:
+        return "ball", Sphere(size_m)
+    if kind == 2:
+        return "cylinder", Cylinder(size_m * rng.uniform(0.4, 0.8), size_m * rng.uniform(0.6, 1.6))
+    return "cone", Cone(size_m * rng.uniform(0.6, 1.0), size_m * rng.uniform(0.8, 1.5))
+
+
+def _turn(rng: np.random.Generator) -> np.ndarray:
+    """A rotation about the vertical, so that solids stand on their bases."""
+    angle = rng.uniform(0, 2 * np.pi)
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+
+
+def _sample_texture(rng: np.random.Generator, scale_m: tuple[float, float]) -> Texture:
+    color, second = rng.choice(len(COLORS), 2, replace=False)
+    names = list(COLORS)
+    pattern = PATTERNS[rng.choice(len(PATTERNS), p=[0.4, 0.15, 0.15, 0.1, 0.1, 0.1])]
+    jitter = rng.normal(0, 0.03, 3)
+    return Texture(
+        color=names[color],
+        pattern=pattern,
+        first=np.clip(np.array(COLORS[names[color]]) + jitter, 0.02, 1),
+        second=np.clip(0.55 * np.array(COLORS[names[color]]) + 0.45 * np.array(COLORS[names[second]]), 0.02, 1),
+        scale_m=float(rng.uniform(*scale_m)),
+        phase=rng.uniform(0, 1, 3),
+    )
+
+
+def _sample_lights(rng: np.random.Generator, half: np.ndarray) -> tuple[Light, ...]:
+    """A key light under the ceiling that casts shadows, and a weak coloured fill light without."""
+    key_position = np.array([*(rng.uniform(-0.6, 0.6, 2) * half[:2]), half[2] - rng.uniform(0.05, 0.4)])
+    fill_position = np.array([*(rng.uniform(-0.9, 0.9, 2) * half[:2]), rng.uniform(-0.2, 0.8) * half[2]])
+    warmth = rng.uniform(-0.15, 0.15)
+    key = rng.uniform(0.8, 1.2) * np.array([1 + warmth, 1.0, 1 - warmth])
+    return Light(key_position, key, True), Light(fill_position, rng.uniform(0.05, 0.4, 3), False)

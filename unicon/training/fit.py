@@ -1,0 +1,184 @@
+"""The one training loop: Adam, warm-up and cosine decay, EMA, mixed precision, exact resume.
+
+Every random choice of a step comes from a generator seeded by (seed, step), so that a run that is killed and started again
+takes the same steps as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+Loss = Callable[[torch.Generator], dict[str, Tensor]]
+"""Draws one batch with the generator and returns named losses; the one named ``loss`` is minimised."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """How to train."""
+
+    steps: int
+    """Optimiser steps in all."""
+    learning_rate: float
+    """Peak, reached after the warm-up."""
+    warmup_steps: int = 100
+    final_learning_rate_fraction: float = 0.05
+    """Where the cosine decay ends, as a fraction of the peak."""
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.999
+    """Exponential moving average of the weights; it warms up with (1 + step) / (10 + step)."""
+    autocast_dtype: str | None = None
+    """``bfloat16`` or ``float16`` for mixed precision, None for full precision."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints; each also calls ``on_checkpoint``."""
+    log_every: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.learning_rate <= 0:
+            raise ValueError(f"steps and learning_rate must be positive, got {self.steps} and {self.learning_rate}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+        if self.autocast_dtype not in (None, "bfloat16", "float16"):
+            raise ValueError(f"autocast_dtype must be bfloat16, float16 or None, got {self.autocast_dtype!r}")
+
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of one step."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        progress = min(1.0, (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps))
+        floor = self.final_learning_rate_fraction
+        return self.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+class Ema:
+    """Exponential moving average of named parameters."""
+
+    def __init__(self, parameters: dict[str, nn.Parameter], decay: float) -> None:
+        self.decay = decay
+        self.shadow = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+    @torch.no_grad()
+    def update(self, parameters: dict[str, nn.Parameter], step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        shadows = [self.shadow[name] for name in parameters]
+        torch._foreach_lerp_(shadows, [p.detach() for p in parameters.values()], 1 - decay)
+
+    @torch.no_grad()
+    def swap(self, parameters: dict[str, nn.Parameter]) -> None:
+        """Exchange the averaged and the live weights; calling it twice restores both."""
+        for name, parameter in parameters.items():
+            live = parameter.detach().clone()
+            parameter.copy_(self.shadow[name])
+            self.shadow[name].copy_(live)
+
+
+def fit(
+    parameters: dict[str, nn.Parameter],
+    loss: Loss,
+    config: FitConfig,
+    folder: Path,
+    on_checkpoint: Callable[[int], None] = lambda step: None,
+) -> None:
+    """Train until ``config.steps``, resuming from ``folder``; on return the parameters hold their EMA.
+
+    Args:
+        parameters: what to train, by a stable name.
+        loss: one batch's losses, see ``Loss``.
+        config: how to train.
+        folder: receives ``state.pt`` (everything needed to resume) and ``log.jsonl``.
+        on_checkpoint: called with the step while the parameters hold their EMA: validate, draw pictures.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    device = next(iter(parameters.values())).device
+    optimizer = torch.optim.AdamW(parameters.values(), lr=1.0, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+    ema = Ema(parameters, config.ema_decay)
+    start = _restore(folder, parameters, optimizer, ema)
+    began, since = time.perf_counter(), start
+    for step in range(start, config.steps):
+        losses = _optimize(parameters, loss, config, optimizer, step, device)
+        ema.update(parameters, step)
+        if (step + 1) % config.log_every == 0:
+            _log(folder, step + 1, losses, (time.perf_counter() - began) / (step + 1 - since))
+        if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+            _save(folder, step + 1, parameters, optimizer, ema)
+            ema.swap(parameters)
+            on_checkpoint(step + 1)
+            ema.swap(parameters)
+    ema.swap(parameters)
+
+
+def _optimize(
+    parameters: dict[str, nn.Parameter],
+    loss: Loss,
+    config: FitConfig,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """One optimiser step."""
+    for group in optimizer.param_groups:
+        group["lr"] = config.learning_rate_at(step)
+    generator = torch.Generator().manual_seed((config.seed << 32) + step)
+    dtype = getattr(torch, config.autocast_dtype or "float32")
+    with torch.autocast(device.type, dtype, enabled=config.autocast_dtype is not None):
+        losses = loss(generator)
+    optimizer.zero_grad(set_to_none=True)
+    losses["loss"].backward()
+    norm = torch.nn.utils.clip_grad_norm_(parameters.values(), config.max_grad_norm)
+    if torch.isfinite(norm):
+        optimizer.step()
+    return {**losses, "grad_norm": norm}
+
+
+def _log(folder: Path, step: int, losses: dict[str, Tensor], seconds_a_step: float) -> None:
+    record = {"step": step, **{name: round(value.item(), 5) for name, value in losses.items()}}
+    record["seconds_a_step"] = round(seconds_a_step, 3)
+    line = json.dumps(record)
+    print(line, flush=True)
+    with (folder / "log.jsonl").open("a") as file:
+        file.write(line + "\n")
+
+
+def _save(
+    folder: Path, step: int, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, ema: Ema
+) -> None:
+    state = {
+        "step": step,
+        "parameters": {name: parameter.detach() for name, parameter in parameters.items()},
+        "ema": ema.shadow,
+        "optimizer": optimizer.state_dict(),
+    }
+    temporary = folder / "state.tmp"
+    torch.save(state, temporary)
+    temporary.replace(folder / "state.pt")
+
+
+def _restore(
+    folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, ema: Ema
+) -> int:
+    """Load the last checkpoint in place and return its step, or 0 where there is none."""
+    path = folder / "state.pt"
+    if not path.exists():
+        return 0
+    device = next(iter(parameters.values())).device
+    state = torch.load(path, map_location=device, weights_only=True)
+    if state["parameters"].keys() != parameters.keys():
+        raise ValueError(
+            f"a checkpoint must hold the parameters being trained; {path} was written by another recipe: "
+            "delete it or train into another folder"
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(state["parameters"][name])
+            ema.shadow[name].copy_(state["ema"][name])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])

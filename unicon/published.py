@@ -140,7 +140,7 @@ def _channels(loras: Mapping[str, Tensor], joint_out_key: str) -> int:
     key = joint_out_key.replace("joint_out.weight", "to_q.lora_A.image.weight")
     if key not in loras:
         raise ValueError(
-            f"Every output projection belongs to a block with LoRA; {joint_out_key} has none. Take files of one training."
+            f"Every output projection belongs to a block with LoRA; {joint_out_key} has none. Take files of one run."
         )
     return loras[key].shape[1]
 

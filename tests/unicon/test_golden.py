@@ -10,18 +10,24 @@ import os
 from functools import cache
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
 
 from unicon.adapter import named_adapter_parameters
+from unicon.guidance import Denoiser
+from unicon.merged import merge_adapters
 from unicon.pairs import Pair, Pairs
 from unicon.published import load_published, published_parameter_key
+from unicon.sampling import sample, starting_latents, with_timesteps
+from unicon.schedule import StepTable
 from unicon.training.loss import diffusion_loss
 
 GOLDEN = Path(os.environ.get("UNICON_GOLDEN_DIR", Path(__file__).parents[1] / "golden"))
 TOLERANCE = 1e-4
+FORMS = ("training", "inference")
 
 
 def relative_error(ours: torch.Tensor, golden: torch.Tensor) -> float:
@@ -38,11 +44,11 @@ def read_case(folder: str, name: str) -> tuple[dict, dict[str, torch.Tensor]]:
 
 
 @cache
-def golden_unet(adapters: tuple[str, ...]) -> UNet2DConditionModel:
+def golden_unet(adapters: tuple[str, ...], form: str) -> UNet2DConditionModel:
     unet = UNet2DConditionModel.from_pretrained(GOLDEN / "unet").eval()
     for adapter in adapters:
         load_published(unet, GOLDEN / "checkpoints" / adapter, name=adapter)
-    return unet
+    return merge_adapters(unet) if form == "inference" else unet
 
 
 def forward_pairs(case: dict) -> Pairs:
@@ -55,10 +61,11 @@ def forward_pairs(case: dict) -> Pairs:
 
 
 @pytest.mark.parametrize("name", case_names("forward"))
+@pytest.mark.parametrize("form", FORMS)
 @torch.no_grad()
-def test_forward(name: str) -> None:
+def test_forward(name: str, form: str) -> None:
     case, tensors = read_case("forward", name)
-    unet = golden_unet(tuple(case["models"]))
+    unet = golden_unet(tuple(case["models"]), form)
     noise_pred = unet(
         tensors["latents"],
         tensors["timesteps"],
@@ -71,7 +78,7 @@ def test_forward(name: str) -> None:
 @pytest.mark.parametrize("name", [path.stem for path in sorted((GOLDEN / "training").glob("*.safetensors"))])
 def test_training(name: str) -> None:
     tensors = load_file(GOLDEN / "training" / f"{name}.safetensors")
-    unet = golden_unet((name,))
+    unet = golden_unet((name,), "training")
     pairs = Pairs.one_to_one(len(tensors["latents"]) // 2, name)
     scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     timesteps = tensors["timesteps"].long()
@@ -97,3 +104,39 @@ def test_training(name: str) -> None:
         for key, gradient in gradients.items()
     }
     assert max(errors.values()) <= TOLERANCE, max(errors, key=errors.__getitem__)
+
+
+def sampled(case: dict, tensors: dict[str, torch.Tensor], unet: UNet2DConditionModel) -> torch.Tensor:
+    size = case["batch_size"]
+    pairs = Pairs(
+        tuple(
+            Pair(image * size + row, condition * size + row, model, to_image, to_condition)
+            for image, condition, to_image, to_condition, model in case["pairs"]
+            for row in range(size)
+        ),
+        case["inputs"] * size,
+    )
+    roles = [slice(role * size, (role + 1) * size) for role in range(case["inputs"])]
+    options = dict(case["scheduler"])
+    scheduler_class = getattr(diffusers, options.pop("class"))
+    scheduler = with_timesteps(scheduler_class(**options), case["steps"], torch.device("cpu"))
+    table = StepTable(tuple(tuple(row[:-1]) for row in case["step_table"]), case["steps"])
+    denoise = Denoiser(
+        unet=unet,
+        pairs=pairs,
+        prompt_embeds=tensors["prompt_embeds"],
+        negative_prompt_embeds=tensors["negative_prompt_embeds"],
+        guidance_scale=case["guidance_scale"],
+        condition_guidance_scale=case["condition_guidance_scale"],
+    )
+    clean, noise = tensors["image_latents"], tensors["noise"]
+    start = starting_latents(scheduler, table, roles, clean, noise)
+    return sample(denoise, start, scheduler, table, roles, clean=clean, noise=noise, mask=tensors["mask"])
+
+
+@pytest.mark.parametrize("name", case_names("sampling"))
+@pytest.mark.parametrize("form", FORMS)
+def test_sampling(name: str, form: str) -> None:
+    case, tensors = read_case("sampling", name)
+    final_latents = sampled(case, tensors, golden_unet(tuple(case["models"]), form))
+    assert relative_error(final_latents, tensors["final_latents"]) <= TOLERANCE

@@ -1,0 +1,87 @@
+"""Text and condition guidance: one pure function of the predictions, and the batch layout that gives them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from unicon.pairs import Pairs
+
+
+def guide(
+    positive: Tensor,
+    *,
+    negative: Tensor | None = None,
+    guidance_scale: float = 1.0,
+    without_joint: Tensor | None = None,
+    condition_guidance_scale: float = 0.0,
+) -> Tensor:
+    """The guided prediction, all tensors (B, channels, h, w).
+
+    negative + guidance_scale * (positive - negative)  +  condition_guidance_scale * (positive - without_joint)
+    """
+    guided = positive if negative is None else negative + guidance_scale * (positive - negative)
+    if without_joint is not None:
+        guided = guided + condition_guidance_scale * (positive - without_joint)
+    return guided
+
+
+@dataclass(frozen=True, kw_only=True)
+class Denoiser:
+    """A UNet with everything of a batch that stays the same over the steps: (latents, timesteps) -> prediction.
+
+    Guidance stacks the batch: negative rows, positive rows, positive rows without the joint term; what no scale
+    asks for is left out.
+    """
+
+    unet: UNet2DConditionModel
+    pairs: Pairs
+    """Pairs of the rows, not stacked."""
+    prompt_embeds: Tensor
+    """(B, M, text C)"""
+    negative_prompt_embeds: Tensor | None = None
+    """(B, M, text C), needed when guidance_scale is not 1."""
+    guidance_scale: float = 1.0
+    """Text guidance; 1 means none."""
+    condition_guidance_scale: float = 0.0
+    """Condition guidance; 0 means none."""
+
+    def __post_init__(self) -> None:
+        if self.guidance_scale != 1.0 and self.negative_prompt_embeds is None:
+            raise ValueError(
+                f"Text guidance needs negative_prompt_embeds; guidance_scale is {self.guidance_scale} and they are "
+                "absent. Give them, or guidance_scale=1."
+            )
+        copies = [self.pairs] * (2 if self.guidance_scale != 1.0 else 1)
+        embeds = [self.prompt_embeds]
+        if self.guidance_scale != 1.0:
+            embeds.insert(0, self.negative_prompt_embeds)
+        if self.condition_guidance_scale != 0.0:
+            copies.append(self.pairs.without_joint())
+            embeds.append(self.prompt_embeds)
+        object.__setattr__(self, "_pairs", Pairs.concatenate(copies) if len(copies) > 1 else self.pairs)
+        object.__setattr__(self, "_embeds", torch.cat(embeds) if len(embeds) > 1 else self.prompt_embeds)
+        object.__setattr__(self, "_copies", len(copies))
+
+    def __call__(self, latents: Tensor, timesteps: Tensor) -> Tensor:
+        """(B, channels, h, w), (B,) -> (B, channels, h, w)"""
+        copies: int = self._copies  # type: ignore[attr-defined]
+        prediction = self.unet(
+            torch.cat([latents] * copies) if copies > 1 else latents,
+            timesteps.repeat(copies),
+            self._embeds,  # type: ignore[attr-defined]
+            cross_attention_kwargs={"pairs": self._pairs},  # type: ignore[attr-defined]
+            return_dict=False,
+        )[0]
+        parts = list(prediction.chunk(copies))
+        negative = parts.pop(0) if self.guidance_scale != 1.0 else None
+        return guide(
+            parts[0],
+            negative=negative,
+            guidance_scale=self.guidance_scale,
+            without_joint=parts[1] if self.condition_guidance_scale != 0.0 else None,
+            condition_guidance_scale=self.condition_guidance_scale,
+        )

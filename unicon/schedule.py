@@ -1,0 +1,97 @@
+"""Step tables: a path of noise levels for every role.
+
+A schedule of `num_inference_steps` noise levels has the step indices 0 (noisiest) to num_inference_steps - 1
+(cleanest). A step table gives the index of every role at every iteration of the sampling loop. One index more,
+`num_inference_steps`, is the clean end: no noise, timestep 0, never stepped.
+
+Source: arXiv 2410.11439, section 3.3 (sampling paths over the joint noise levels).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StepTable:
+    """`indices[iteration][role]`, the roles in an order of the caller's (image first by custom).
+
+    Errors: ValueError for an empty or ragged table, indices outside 0..num_inference_steps, or a path that goes back or
+    jumps by more than one index.
+    """
+
+    indices: tuple[tuple[int, ...], ...]
+    num_inference_steps: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "indices", tuple(tuple(row) for row in self.indices))
+        if not self.indices or len({len(row) for row in self.indices}) != 1 or not self.indices[0]:
+            raise ValueError(
+                f"A step table has at least one iteration and the same number of roles in each; got {self.indices}."
+            )
+        for role in range(self.num_roles):
+            path = self.path(role)
+            jumps = {after - before for before, after in zip(path, path[1:], strict=False)}
+            if not all(0 <= index <= self.num_inference_steps for index in path) or not jumps <= {0, 1}:
+                raise ValueError(
+                    f"The path of a role stays or goes on by one index, within 0..{self.num_inference_steps}; role "
+                    f"{role} has {path}. Build the table with estimation, synthesis, joint or coarse."
+                )
+
+    @property
+    def num_roles(self) -> int:
+        return len(self.indices[0])
+
+    def path(self, role: int) -> tuple[int, ...]:
+        """The index of one role at every iteration."""
+        return tuple(row[role] for row in self.indices)
+
+    def advances(self, iteration: int, role: int) -> bool:
+        """Whether a role is stepped in an iteration: its index changes in the next one, or there is no next one."""
+        if self.indices[iteration][role] == self.num_inference_steps:
+            return False
+        last = iteration == len(self.indices) - 1
+        return last or self.indices[iteration + 1][role] != self.indices[iteration][role]
+
+
+def path(num_inference_steps: int, start: float) -> tuple[int, ...]:
+    """Indices from a start (0 noise, 1 the last index) to the end, spread evenly over all iterations."""
+    if not 0.0 <= start <= 1.0:
+        raise ValueError(
+            f"A path starts between 0 (noise) and 1 (last index); got {start}. Noise strength 0.7 is start 0.3."
+        )
+    first = int(start * (num_inference_steps - 1) + 1e-6)
+    count = num_inference_steps - first
+    return tuple(first + iteration * count // num_inference_steps for iteration in range(num_inference_steps))
+
+
+def from_paths(paths: Sequence[Sequence[int]], num_inference_steps: int) -> StepTable:
+    """A table from one path a role."""
+    return StepTable(tuple(zip(*paths, strict=True)), num_inference_steps)
+
+
+def estimation(num_inference_steps: int, num_conditions: int = 1, *, clean_image: bool = False) -> StepTable:
+    """Image -> conditions: the image stays at the last index (or at the clean end), conditions go from 0 to the end.
+
+    With few steps and trailing spacing the last index is far from clean: use `clean_image`.
+    """
+    image = num_inference_steps if clean_image else num_inference_steps - 1
+    paths = [[image] * num_inference_steps, *[path(num_inference_steps, 0.0)] * num_conditions]
+    return from_paths(paths, num_inference_steps)
+
+
+def synthesis(num_inference_steps: int, num_conditions: int = 1) -> StepTable:
+    """Conditions -> image: conditions stay at the last index, the image goes from 0 to the end."""
+    return coarse(num_inference_steps, 0.0, num_conditions)
+
+
+def joint(num_inference_steps: int, num_conditions: int = 1) -> StepTable:
+    """Image and conditions together from noise."""
+    return coarse(num_inference_steps, 1.0, num_conditions)
+
+
+def coarse(num_inference_steps: int, strength: float, num_conditions: int = 1) -> StepTable:
+    """Synthesis from conditions that are only roughly right: they start part-way, at a noise strength in [0, 1]."""
+    condition = path(num_inference_steps, 1.0 - strength)
+    return from_paths([path(num_inference_steps, 0.0), *[condition] * num_conditions], num_inference_steps)

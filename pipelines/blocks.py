@@ -1,0 +1,55 @@
+"""The contract between stages: a chunk travels as one Arrow table, one row for every sample, to the end.
+
+Every table has the columns `chunk` (name), `chunk_json` (the chunk, in the first row only), `position`, `key`,
+`error_stage` and `error_reason` (both null for samples that are fine). Stages add and drop other columns, never rows.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.samples import Chunk
+
+CONTRACT = pa.schema(
+    [
+        ("chunk", pa.string()),
+        ("chunk_json", pa.string()),
+        ("position", pa.int64()),
+        ("key", pa.string()),
+        ("error_stage", pa.string()),
+        ("error_reason", pa.string()),
+    ]
+)
+
+
+def new_block(chunk: Chunk, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """The table of a chunk: `rows` hold position, key, the two error columns and those of `schema`, in order."""
+    text = chunk.to_json()
+    full = [
+        {"chunk": chunk.name, "chunk_json": text if number == 0 else None, **row} for number, row in enumerate(rows)
+    ]
+    table = pa.Table.from_pylist(full, schema=pa.schema([*CONTRACT, *schema]))
+    chunk_of(table)
+    return table
+
+
+def chunk_of(table: pa.Table) -> Chunk:
+    """The chunk a table is, after checking that it is whole and alone.
+
+    Raises:
+        AssertionError: rows were lost, doubled, reordered or mixed with another chunk's.
+    """
+    names = table.column("chunk").unique().to_pylist()
+    texts = [text for text in table.column("chunk_json").to_pylist() if text is not None]
+    assert len(names) == len(texts) == 1, f"a block must be one chunk, whole; this one has pieces of {names}"
+    chunk = Chunk.from_json(texts[0])
+    positions = tuple(table.column("position").to_pylist())
+    assert positions == chunk.positions, f"chunk {chunk.name}: {len(positions)} of {len(chunk.positions)} rows arrived"
+    return chunk
+
+
+def set_columns(table: pa.Table, columns: Mapping[str, pa.Array], drop: Sequence[str] = ()) -> pa.Table:
+    """The table with columns replaced or added, and others dropped."""
+    kept = [name for name in table.column_names if name not in drop and name not in columns]
+    return pa.table({**{name: table.column(name) for name in kept}, **columns})

@@ -1,0 +1,199 @@
+"""The Ray Data graph: read (CPU pool) -> model (actors) -> publish (CPU pool), one block a chunk.
+
+The only file that knows how Ray Data is told to keep chunks whole. A job brings three pieces, all light and picklable:
+a `read` function, the description of a model that an actor builds, and a `publish` function.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+
+from pipelines.blocks import chunk_of
+from pipelines.samples import Chunk
+
+CHUNKS_IN_A_WAVE = 5_000
+"""Ray Data keeps bookkeeping for every block of a dataset on the driver: long plans run as several datasets."""
+
+
+class FlowError(RuntimeError):
+    """The run stopped for a reason that is no sample's fault; what is published stays, the same command goes on."""
+
+
+class BlockModel(Protocol):
+    """What lives in an actor: turns the block of a chunk into another with the same rows."""
+
+    def __call__(self, block: pa.Table) -> pa.Table: ...
+
+
+class BlockModelDescription(Protocol):
+    """The light stand-in for a model that travels to the actor."""
+
+    def build(self) -> BlockModel:
+        """Load the model; called once in every actor."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What the stages ask of the cluster."""
+
+    actors: int = 1
+    gpus_per_actor: float = 0.0
+    cpus_per_actor: float = 1.0
+    cpus_per_task: float = 0.5
+    """Of a reading or publishing task; both mostly wait for storage, or decode pictures."""
+    failed_chunks_allowed: int = 0
+    """Chunks that may fail for reasons other than their samples before the run stops."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """The three stages of a job."""
+
+    read: Callable[[Chunk], pa.Table]
+    model: BlockModelDescription
+    publish: Callable[[pa.Table], Mapping[str, Any]]
+    """Publishes a block and returns its receipt, a flat dictionary."""
+
+
+def run_flow(chunks: Sequence[Chunk], flow: Flow, resources: Resources) -> Iterator[dict[str, Any]]:
+    """Process the chunks and yield each one's receipt as it is published, in no particular order."""
+    remaining = iter(chunks)
+    while wave := list(islice(remaining, CHUNKS_IN_A_WAVE)):
+        with _data_context(resources):
+            rows = [{"description": chunk.to_json()} for chunk in wave]
+            dataset = (
+                ray.data.from_items(rows, override_num_blocks=len(rows))
+                .map_batches(_Read(flow.read), num_cpus=resources.cpus_per_task, **_BLOCKS)
+                .map_batches(
+                    _Model,
+                    fn_constructor_args=(flow.model,),
+                    compute=ActorPoolStrategy(size=min(resources.actors, len(wave)), max_tasks_in_flight_per_actor=2),
+                    num_gpus=resources.gpus_per_actor or None,
+                    num_cpus=resources.cpus_per_actor,
+                    **_BLOCKS,
+                )
+                .map_batches(_Publish(flow.publish), num_cpus=resources.cpus_per_task, **_BLOCKS)
+            )
+            yield from _receipts(dataset)
+
+
+def run_tasks(
+    tasks: Sequence[Any], work: Callable[[Any], Mapping[str, Any]], cpus_per_task: float = 1.0
+) -> Iterator[dict[str, Any]]:
+    """`work(task)` for every task, each in a CPU task of its own; yields the receipts as they come.
+
+    `task` may be anything picklable. For jobs without a model, such as writing shards.
+    """
+    remaining = iter(tasks)
+    while wave := list(islice(remaining, CHUNKS_IN_A_WAVE)):
+        with _data_context(Resources()):
+            rows = [{"number": number} for number in range(len(wave))]
+            dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+                _Task(tuple(wave), work), num_cpus=cpus_per_task, **_BLOCKS
+            )
+            yield from _receipts(dataset)
+
+
+_BLOCKS: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
+
+
+class _Read:
+    def __init__(self, read: Callable[[Chunk], pa.Table]) -> None:
+        self.read = read
+        self.__name__ = "Read"
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        (text,) = block.column("description").to_pylist()
+        table = self.read(Chunk.from_json(text))
+        chunk_of(table)
+        return table
+
+
+class _Model:
+    def __init__(self, description: BlockModelDescription) -> None:
+        self.model = description.build()
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        chunk = chunk_of(block)
+        result = self.model(block)
+        assert chunk_of(result) == chunk, f"the model returned the rows of another chunk than {chunk.name}"
+        return result
+
+
+class _Publish:
+    def __init__(self, publish: Callable[[pa.Table], Mapping[str, Any]]) -> None:
+        self.publish = publish
+        self.__name__ = "Publish"
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        chunk_of(block)
+        return _receipt_block(self.publish(block))
+
+
+class _Task:
+    def __init__(self, tasks: tuple[Any, ...], work: Callable[[Any], Mapping[str, Any]]) -> None:
+        self.tasks = tasks
+        self.work = work
+        self.__name__ = "Task"
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        (number,) = block.column("number").to_pylist()
+        return _receipt_block(self.work(self.tasks[number]))
+
+
+def _receipt_block(receipt: Mapping[str, Any]) -> pa.Table:
+    return pa.table({"receipt": [json.dumps(receipt)]})
+
+
+def _receipts(dataset: "ray.data.Dataset") -> Iterator[dict[str, Any]]:
+    try:
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for text in _texts(batch):
+                yield json.loads(text)
+    except ray.exceptions.RayError as error:
+        raise FlowError(_cause(error)) from error
+
+
+def _cause(error: BaseException) -> str:
+    """The last line of what went wrong in the worker: the exception itself, without Ray's and our frames."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else repr(error)
+
+
+def _texts(batch: pa.Table) -> Iterable[str]:
+    return batch.column("receipt").to_pylist() if batch.num_rows else ()
+
+
+@contextmanager
+def _data_context(resources: Resources) -> Iterator[None]:
+    """Ray Data's settings for whole chunks and silence; the caller's are restored."""
+    context = DataContext.get_current()
+    ours: dict[str, Any] = {
+        "target_max_block_size": None,
+        "enable_progress_bars": False,
+        "print_on_execution_start": False,
+        "max_errored_blocks": resources.failed_chunks_allowed,
+    }
+    before = {name: getattr(context, name) for name in ours}
+    loggers = [logging.getLogger(name) for name in ("ray.data", "ray.data._internal")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for name, value in ours.items():
+            setattr(context, name, value)
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(context, name, value)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,110 @@
+"""Stored bytes <-> pixels, with limits. No torch here: these run in the CPU workers."""
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from pipelines.errors import SampleError
+
+KEPT_FORMATS = frozenset({"JPEG", "PNG", "WEBP"})
+"""Stored as they came; every viewer shows them. Others are stored again as PNG."""
+PNG_COMPRESSION = 1
+"""Of 0 to 9: on depth maps level 6 takes several times as long for a few per cent."""
+
+
+def open_picture(content: bytes, max_pixels: int) -> tuple[Image.Image, str]:
+    """Decode to 8-bit RGB, upright, transparency over white; returns the picture and its stored format.
+
+    Raises:
+        SampleError: not a picture, broken, or more than `max_pixels` pixels (checked before decoding).
+    """
+    with _pixel_limit(max_pixels):
+        try:
+            with Image.open(BytesIO(content)) as image:
+                stored_format = image.format or ""
+                if image.width * image.height > max_pixels:
+                    raise SampleError(
+                        "decode", f"{image.width} x {image.height} pixels exceed --max-pixels {max_pixels}"
+                    )
+                image.load()
+                upright = ImageOps.exif_transpose(image)
+        except SampleError:
+            raise
+        except Image.DecompressionBombError as error:
+            raise SampleError("decode", f"more pixels than --max-pixels {max_pixels}: {error}") from error
+        except Image.UnidentifiedImageError as error:
+            raise SampleError("decode", f"not a picture that Pillow can read ({_first_bytes(content)})") from error
+        except (Exception, struct.error) as error:  # Pillow's decoders raise nearly any type on broken bytes
+            raise SampleError("decode", f"broken picture: {type(error).__name__}: {error}") from error
+    if min(upright.size) < 2:
+        raise SampleError("decode", f"{upright.width} x {upright.height} pixels are too few")
+    return to_rgb(upright), stored_format
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow mode -> 8-bit RGB; 16-bit and float greys are scaled, not clipped."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_grey_levels(np.asarray(image))).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def shrink(image: Image.Image, max_area_px: int) -> Image.Image:
+    """The picture, scaled down to at most `max_area_px` pixels when it has more; the aspect ratio stays."""
+    ratio = (max_area_px / (image.width * image.height)) ** 0.5
+    if ratio >= 1:
+        return image
+    size = max(1, int(image.width * ratio)), max(1, int(image.height * ratio))
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """The picture as PNG."""
+    buffer = BytesIO()
+    image.save(buffer, "PNG", compress_level=PNG_COMPRESSION)
+    return buffer.getvalue()
+
+
+def depth_levels(depth: np.ndarray) -> np.ndarray:
+    """(H, W) in [0, 1] -> uint16: 0 far, 65535 near."""
+    return np.round(np.clip(depth, 0.0, 1.0) * 65535.0).astype(np.uint16)
+
+
+def resize_levels(levels: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
+    """uint16 (H, W) -> uint16 of `size_px` = (width, height), bicubic."""
+    if levels.shape == (size_px[1], size_px[0]):
+        return levels
+    resized = Image.fromarray(levels.astype(np.float32)).resize(size_px, Image.Resampling.BICUBIC)
+    return np.clip(np.round(np.asarray(resized)), 0, 65535).astype(np.uint16)
+
+
+def _grey_levels(values: np.ndarray) -> np.ndarray:
+    """16-bit levels by their range; wider integers and floats by their smallest and largest finite value."""
+    if values.dtype.kind in "iu" and values.min(initial=0) >= 0 and values.max(initial=0) <= 65535:
+        return (values >> 8).astype(np.uint8) if values.max(initial=0) > 255 else values.astype(np.uint8)
+    finite = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = finite.min(), finite.max()
+    return np.round((finite - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
+
+
+def _first_bytes(content: bytes) -> str:
+    return f"{len(content)} bytes that begin with {content[:8]!r}"
+
+
+@contextmanager
+def _pixel_limit(max_pixels: int) -> Iterator[None]:
+    """Pillow's own limit raised to ours, and put back. It refuses at twice its value and warns before."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before

@@ -1,0 +1,155 @@
+"""The samples of one chunk, whatever its shard's format; a sample that cannot be read comes with its problem."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pipelines import parquet_shards, storage, tar_shards
+from pipelines.errors import SampleError
+from pipelines.inputs import IMAGE_EXTENSIONS
+from pipelines.samples import Chunk, Columns, Sample
+
+CAPTION_FIELDS = ("caption", "text", "prompt")
+
+
+def read_chunk(chunk: Chunk, columns: Columns) -> Iterator[Sample]:
+    """The samples of the chunk, in order, one for each of `chunk.positions`.
+
+    Raises:
+        OSError: the storage failed, or the shard has changed since planning.
+    """
+    wanted = set(chunk.only) or None
+    source = {"parquet": _parquet_samples, "folder": _folder_samples}.get(chunk.shard_format, _tar_samples)
+    for sample in source(chunk, columns):
+        if wanted is None or sample.position in wanted:
+            yield sample
+    if chunk.damage and (wanted is None or chunk.damage_position in wanted):
+        yield damage_sample(chunk)
+
+
+def damage_sample(chunk: Chunk) -> Sample:
+    """The one sample that stands for the unreadable rest of a shard."""
+    name = chunk.shard_uri.rsplit("/", 1)[-1]
+    return Sample(position=chunk.damage_position, key=f"{name}#rest", problem=SampleError("shard", chunk.damage))
+
+
+def _tar_samples(chunk: Chunk, columns: Columns) -> Iterator[Sample]:
+    stop = chunk.damage_position if chunk.damage else chunk.stop
+    if chunk.start >= stop:
+        return
+    compressed = chunk.shard_format == "tar.gz"
+    groups = tar_shards.read_tar(chunk.shard_uri, compressed, chunk.start, stop, chunk.seek_position, chunk.seek_bytes)
+    for position, key, members in groups:
+        problem = repeated_key(key) if position in chunk.duplicates else None
+        image = choose_member(members, columns.image)
+        if problem is None and (image is None or not image.content):
+            problem = _missing_image(members, image, columns)
+        caption = _tar_caption({member.extension: member for member in members}, columns.caption)
+        yield Sample(
+            position=position,
+            key=key,
+            image=b"" if image is None else image.content or b"",
+            image_name="" if image is None else image.name.rsplit("/", 1)[-1],
+            caption=caption,
+            problem=problem,
+        )
+
+
+def choose_member(members: list[tar_shards.Member], wanted: str | None) -> tar_shards.Member | None:
+    """The picture of a sample: the wanted extension, else the first of IMAGE_EXTENSIONS, else one like `seg.png`."""
+    if wanted is not None:
+        return next((member for member in members if member.extension == wanted.lower().lstrip(".")), None)
+    ranked = [
+        (member.extension.count("."), IMAGE_EXTENSIONS.index(last), order, member)
+        for order, member in enumerate(members)
+        if (last := member.extension.rsplit(".", 1)[-1]) in IMAGE_EXTENSIONS
+    ]
+    return min(ranked)[-1] if ranked else None
+
+
+def repeated_key(key: str) -> SampleError:
+    """The problem of the second sample of a key within a shard."""
+    return SampleError("read", f"duplicate key: an earlier sample of this shard is called {key!r} too")
+
+
+def _missing_image(members: list[tar_shards.Member], image: tar_shards.Member | None, columns: Columns) -> SampleError:
+    if image is None:
+        found = ", ".join("." + member.extension for member in members)
+        wanted = f"member .{columns.image}" if columns.image else "image member"
+        return SampleError("read", f"no {wanted}: the sample has {found}")
+    if image.content is None:
+        return SampleError("read", f"the image file is larger than {tar_shards.MAX_MEMBER_BYTES} bytes")
+    return SampleError("read", "the image file is empty")
+
+
+def _tar_caption(members: dict[str, tar_shards.Member], wanted: str | None) -> str:
+    """The named member or JSON field; by default the `.txt` member, else a usual field of the `.json` one."""
+    for extension in (wanted, "txt", "caption"):
+        if extension is not None and extension in members:
+            return _text(members[extension].content)
+    if "json" in members:
+        return _json_caption(_text(members["json"].content), wanted)
+    return ""
+
+
+def _json_caption(text: str, wanted: str | None) -> str:
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        return ""
+    if not isinstance(fields, dict):
+        return ""
+    names = CAPTION_FIELDS if wanted is None else (wanted,)
+    return next((fields[name] for name in names if isinstance(fields.get(name), str)), "")
+
+
+def _text(content: bytes | None) -> str:
+    return (content or b"").decode("utf-8", errors="replace").strip()
+
+
+def _folder_samples(chunk: Chunk, columns: Columns) -> Iterator[Sample]:
+    for position, file in enumerate(chunk.files):
+        key = file.uri.removeprefix(chunk.shard_uri).lstrip("/")
+        content = storage.read_bytes(file.uri)
+        sidecars = {uri.rsplit(".", 1)[-1].lower(): uri for uri in file.sidecars}
+        caption = _text(storage.read_bytes(sidecars["txt"])) if "txt" in sidecars else ""
+        if not caption and "json" in sidecars:
+            caption = _json_caption(_text(storage.read_bytes(sidecars["json"])), columns.caption)
+        yield Sample(
+            position=position,
+            key=key,
+            image=content,
+            image_name=key.rsplit("/", 1)[-1],
+            caption=caption,
+            problem=None if content else SampleError("read", "the image file is empty"),
+        )
+
+
+def _parquet_samples(chunk: Chunk, columns: Columns) -> Iterator[Sample]:
+    if chunk.damage:
+        return
+    _, schema = parquet_shards.count_rows(chunk.shard_uri)
+    chosen = parquet_shards.choose_columns(schema, columns, chunk.shard_uri)
+    stem = chunk.shard_uri.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    seen = set() if chosen.key is None else parquet_shards.earlier_keys(chunk.shard_uri, chosen.key, chunk.start)
+    for position, row in parquet_shards.read_rows(chunk.shard_uri, chosen, chunk.start, chunk.stop):
+        value = None if chosen.key is None else row[chosen.key]
+        key = f"{stem}/{position:08d}" if value is None else str(value)
+        image, name = _image_of(row[chosen.image])
+        problem = None
+        if chosen.key is not None and value is None:
+            problem = SampleError("read", f"column {chosen.key} is null")
+        elif value is not None and key in seen:
+            problem = repeated_key(key)
+        elif not image:
+            problem = SampleError("read", f"column {chosen.image} is null or empty" + (f" ({name})" if name else ""))
+        seen.add(key)
+        caption = row[chosen.caption] if chosen.caption is not None else None
+        caption = "" if caption is None else str(caption)
+        yield Sample(position=position, key=key, image=image, image_name=name, caption=caption, problem=problem)
+
+
+def _image_of(value: Any) -> tuple[bytes, str]:
+    if isinstance(value, dict):
+        return value.get("bytes") or b"", str(value.get("path") or "")
+    return value or b"", ""

@@ -1,0 +1,245 @@
+"""One run of a job, from the checks to the exit code. What the job does is in its `Flow`; everything else is here."""
+
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from pipelines import layout, storage
+from pipelines.errors import SettingError
+from pipelines.inputs import find_shards
+from pipelines.plan import Plan, check_configuration, make_plan, measure
+from pipelines.progress import Progress, clock, reasons_text
+from pipelines.samples import Columns
+
+if TYPE_CHECKING:
+    from pipelines.flow import Flow, Resources
+
+EXIT_OK, EXIT_INCOMPLETE, EXIT_SETTING, EXIT_ERROR_RATE = 0, 1, 2, 3
+
+
+class Interrupted(BaseException):
+    """Ctrl-C, SIGTERM or SIGHUP arrived."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What every chunked job is asked."""
+
+    inputs: Sequence[str]
+    output: str
+    columns: Columns
+    chunk_size: int = 64
+    limit: int | None = None
+    max_error_rate: float = 1.0
+    actors: int | None = None
+    gpus_per_actor: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What one job adds: its settings and its stages."""
+
+    name: str
+    settings: Mapping[str, Any]
+    """Everything that changes a row's content, and nothing else."""
+    make_flow: Callable[[str, "Resources"], "Flow"]
+    """(output URI, resources) -> the stages."""
+    finish: Callable[[str, "Outcome"], None]
+    """Writes what lies beside the data, such as the dataset card."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the output holds of this run's input, counted in the output itself."""
+
+    planned: int
+    ok: int
+    bad: int
+    missing: tuple[str, ...]
+    """Names of chunks without a mark."""
+
+
+def run_job(job: Job, request: Request) -> int:
+    """Check, plan, run, verify, report; returns the exit code.
+
+    Raises:
+        SettingError: before any worker starts.
+    """
+    output = check_output(request.output)
+    configuration = layout.configuration_hash(dict(job.settings))
+    say("reading the input list ...")
+    shards = find_shards(request.inputs, exclude=output)
+    published = layout.published(output)
+    check_configuration(published, output, configuration, dict(job.settings))
+    write_configuration(output, configuration, job)
+    measured = measure(shards, request.columns, output, request.limit)
+    plan = make_plan(measured, published, configuration, request.chunk_size)
+    if plan.samples == 0:
+        raise SettingError(f"--input has {len(shards)} files and not one sample in them: nothing to do.")
+    left = sum(len(chunk.positions) for chunk in plan.chunks)
+    say(f"{plan.samples} samples in {len(measured)} shards; {plan.samples - left} done before, {left} to do")
+    progress = Progress(left)
+    trouble = _process(job, request, plan, output, progress) if plan.chunks else None
+    outcome = _verify(output, plan)
+    if not outcome.missing:
+        for uri in plan.superseded:
+            storage.remove(uri)
+        job.finish(output, outcome)
+    _report(request, output, outcome, progress, trouble)
+    return _exit_code(outcome, request.max_error_rate)
+
+
+def say(text: str) -> None:
+    """One line for the person at the terminal."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def check_output(uri: str) -> str:
+    """The output root, normalised. Raises SettingError where workers could not write."""
+    output = storage.normalise(uri)
+    if storage.protocol(output) == "memory":
+        raise SettingError(f"--output {uri!r}: memory:// lives in one process and workers are others. Use a folder.")
+    return output
+
+
+def write_configuration(output: str, configuration: str, job: Job) -> None:
+    """Spell out the settings behind the configuration hash; the first write, so it finds an unwritable output."""
+    uri = layout.configuration_uri(output, configuration)
+    try:
+        storage.publish(uri, json.dumps(dict(job.settings), indent=1, sort_keys=True).encode())
+    except Exception as error:  # every storage driver has its own exceptions for "you may not"
+        raise SettingError(
+            f"--output {output} cannot be written: {type(error).__name__}: {error}. Check the path and "
+            "the permissions; credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...)."
+        ) from error
+
+
+def _process(job: Job, request: Request, plan: Plan, output: str, progress: Progress) -> str | None:
+    """Run the chunks; returns why it stopped early, if it did."""
+    from pipelines.cluster import ray_session
+    from pipelines.flow import FlowError, run_flow
+
+    with interrupts_raise():
+        try:
+            say("starting Ray ...")
+            with ray_session() as available:
+                resources = choose_resources(request, available)
+                say(f"{len(plan.chunks)} chunks on {resources.actors} x {_device(resources)}")
+                with progress:
+                    for receipt in run_flow(plan.chunks, job.make_flow(output, resources), resources):
+                        progress.add(receipt)
+        except FlowError as error:
+            return str(error)
+        except Interrupted as interrupt:
+            outcome = _verify(output, plan)
+            left = outcome.planned - outcome.ok - outcome.bad
+            say(f"\n{interrupt}: stopped. {left} of {outcome.planned} samples are left; the same command does them.")
+            raise SystemExit(interrupt.exit_code) from None
+    return None
+
+
+def choose_resources(request: Request, available: Mapping[str, float]) -> "Resources":
+    """One actor a GPU where there are GPUs, else one on the CPU.
+
+    Raises:
+        SettingError: the cluster has not the GPUs that were asked for.
+    """
+    from pipelines.flow import Resources
+
+    gpus = available.get("GPU", 0.0)
+    per_actor = request.gpus_per_actor if request.gpus_per_actor is not None else float(gpus > 0)
+    if per_actor > gpus:
+        raise SettingError(f"--num-gpus-per-actor {per_actor:g}: the cluster has {gpus:g} GPUs now. 0 runs on the CPU.")
+    actors = request.actors or (max(1, int(gpus / per_actor)) if per_actor else 1)
+    if per_actor * actors > gpus:
+        raise SettingError(f"--actors {actors} with {per_actor:g} GPUs each need {per_actor * actors:g}, not {gpus:g}.")
+    cpus = available.get("CPU", 1.0)
+    return Resources(
+        actors=actors,
+        gpus_per_actor=per_actor,
+        cpus_per_actor=min(1.0, cpus / (2 * actors)),
+        cpus_per_task=min(0.5, cpus / 4),
+        failed_chunks_allowed=max(2, 0),
+    )
+
+
+@contextmanager
+def interrupts_raise() -> Iterator[None]:
+    """Inside, SIGINT, SIGTERM and SIGHUP raise Interrupted; a second one ends the process at once."""
+
+    def raise_once(number: int, frame: FrameType | None) -> None:
+        for other in numbers:
+            signal.signal(other, lambda number, frame: os._exit(128 + number))
+        raise Interrupted(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, raise_once) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _verify(output: str, plan: Plan) -> Outcome:
+    """Count what is published, by listing the output, against what was planned."""
+    marks = layout.published(output).marks
+    done = [marks[chunk.name] for chunk in plan.chunks if chunk.name in marks]
+    return Outcome(
+        planned=plan.samples,
+        ok=sum(mark.ok for mark in (*plan.finished, *done)),
+        bad=sum(mark.bad for mark in (*plan.finished, *done)),
+        missing=tuple(chunk.name for chunk in plan.chunks if chunk.name not in marks),
+    )
+
+
+def _report(request: Request, output: str, outcome: Outcome, progress: Progress, trouble: str | None) -> None:
+    done = outcome.ok + outcome.bad
+    say(f"\n{done} of {outcome.planned} samples: {outcome.ok} rows in data/, {outcome.bad} in errors/")
+    if progress.done:
+        rate = progress.done / progress.elapsed_s
+        say(f"this run: {progress.done} samples in {clock(progress.elapsed_s)}, {rate:.2f}/s")
+    if progress.reasons:
+        say("failed in this run:\n" + reasons_text(_kinds(progress.reasons)))
+    if trouble:
+        say(f"stopped: {trouble}")
+    if outcome.missing:
+        names = "\n".join(f"    {name}" for name in outcome.missing[:20])
+        say(f"{len(outcome.missing)} chunks are not finished; the same command does them:\n{names}")
+    elif done != outcome.planned:
+        say(f"the output accounts for {done} samples, the plan for {outcome.planned}: has the input changed meanwhile?")
+    elif done and outcome.bad / done > request.max_error_rate:
+        say(f"{outcome.bad / done:.1%} of the samples failed, more than --max-error-rate {request.max_error_rate:g}")
+    if outcome.ok:
+        say(f"output: {output}")
+        say(f'load:   datasets.load_dataset("parquet", data_files="{storage.join(output, "data", "*.parquet")}")')
+
+
+def _kinds(reasons: Counter[str]) -> Counter[str]:
+    """Reasons without the particulars of one sample: the text up to the second colon or the first bracket."""
+    kinds: Counter[str] = Counter()
+    for reason, count in reasons.items():
+        kinds[":".join(reason.split(" (")[0].split(":")[:2])] += count
+    return kinds
+
+
+def _exit_code(outcome: Outcome, max_error_rate: float) -> int:
+    done = outcome.ok + outcome.bad
+    if outcome.missing or done != outcome.planned:
+        return EXIT_INCOMPLETE
+    return EXIT_ERROR_RATE if done and outcome.bad / done > max_error_rate else EXIT_OK
+
+
+def _device(resources: "Resources") -> str:
+    return f"{resources.gpus_per_actor:g} GPU" if resources.gpus_per_actor else "CPU"

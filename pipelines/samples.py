@@ -1,0 +1,85 @@
+"""One input sample, and the chunk of consecutive samples that travels as a unit."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from pipelines.errors import SampleError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Which field of a sample is what. None: found by the rule in the field's comment."""
+
+    image: str | None = None
+    """Parquet column or tar member extension. None: `image`, or the only column that can be one; in tars the first of
+    the known image extensions."""
+    key: str | None = None
+    """Parquet column of unique names. None: `key` or `__key__` if there, else shard name and row number."""
+    caption: str | None = None
+    """Parquet column, tar member extension or JSON field. None: `caption`, `text` or `prompt`, or the `.txt` member."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One sample as stored: nothing is decoded yet."""
+
+    position: int
+    """Index in the shard, from 0."""
+    key: str
+    image: bytes = b""
+    image_name: str = ""
+    caption: str = ""
+    problem: SampleError | None = None
+    """Why this sample cannot be used, found while reading."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkFile:
+    """One image of a folder chunk."""
+
+    uri: str
+    fingerprint: str
+    sidecars: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Up to N consecutive samples of one shard: the unit of scheduling, retry and resume."""
+
+    name: str
+    """Of the published file, without extension."""
+    shard_uri: str
+    shard_format: str
+    start: int
+    stop: int
+    """Positions [start, stop) in the shard."""
+    seek_position: int = 0
+    seek_bytes: int = 0
+    """Tars: a sample at or before `start`, and the byte offset of its first header."""
+    duplicates: tuple[int, ...] = ()
+    """Tars: positions whose key came before in the shard."""
+    damage: str = ""
+    """Why the shard cannot be read to its end; the last position then stands for the unreadable rest."""
+    damage_position: int = -1
+    files: tuple[ChunkFile, ...] = ()
+    """Folders: the images themselves."""
+    only: tuple[int, ...] = ()
+    """Positions to process; empty means all of them."""
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """The positions this chunk must account for, ascending."""
+        return self.only or tuple(range(self.start, self.stop))
+
+    def to_json(self) -> str:
+        """The chunk as one line, to travel in a dataset row."""
+        return json.dumps(dataclasses.asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Chunk":
+        """The inverse of `to_json`."""
+        fields = json.loads(text)
+        files = tuple(ChunkFile(**{**file, "sidecars": tuple(file["sidecars"])}) for file in fields.pop("files"))
+        tuples = {name: tuple(fields.pop(name)) for name in ("duplicates", "only")}
+        return cls(**fields, **tuples, files=files)

@@ -1,0 +1,37 @@
+"""A depth model of a few lines, for tests of the data plane: brightness, plus the row's seed in the last bits."""
+
+import os
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeDepth:
+    """Description and predictor in one."""
+
+    delay_s: float = 0.0
+    """For each picture."""
+    die_on_red: bool = False
+    """The process ends on a picture whose first pixel is pure red."""
+    fail_to_load: bool = False
+
+    def build(self) -> "FakeDepth":
+        if self.fail_to_load:
+            raise RuntimeError("these weights are for another model")
+        return self
+
+    def working_size(self, size_px: tuple[int, int]) -> tuple[int, int]:
+        return (96, 64) if size_px[0] > size_px[1] else (64, 96)
+
+    def estimate(self, images: list[Image.Image], seeds: list[int]) -> list[np.ndarray]:
+        time.sleep(self.delay_s * len(images))
+        if self.die_on_red and any(image.getpixel((0, 0)) == (255, 0, 0) for image in images):
+            os._exit(1)
+        assert len({self.working_size(image.size) for image in images}) == 1
+        return [
+            np.asarray(image.convert("L"), np.float32) / 260 + (seed % 256) / 65535
+            for image, seed in zip(images, seeds, strict=True)
+        ]

@@ -1,0 +1,26 @@
+"""The estimate_depth command with the fake model, as a process of its own: `run_fake_job.py DELAY_S options...`."""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
+
+from fake_depth import FakeDepth  # noqa: E402
+
+from jobs import _cli, estimate_depth  # noqa: E402
+from pipelines import runner  # noqa: E402
+from pipelines.predictors import ModelIdentity  # noqa: E402
+
+FAKE = ModelIdentity(model="fake", adapter="depth", weights_sha256="0" * 64)
+
+
+def run(arguments: list[str], fake: FakeDepth) -> int:
+    """The exit code of the command with the fake model."""
+    options: Namespace = estimate_depth.parse(arguments)
+    job = estimate_depth.make_job(options, FAKE, lambda options, resources: fake)
+    return runner.run_job(job, estimate_depth.request_of(options))
+
+
+if __name__ == "__main__":
+    _cli.finish(lambda: run(sys.argv[2:], FakeDepth(delay_s=float(sys.argv[1]))))

@@ -141,13 +141,15 @@ class MergedJointAttention(nn.Module):
             output = self.plain(attn.heads, hidden_states)
         else:
             output = torch.cat([
-                (self.conditions[segment.adapter] if segment.adapter in self.conditions else self.plain)(
-                    attn.heads, hidden_states[segment.rows])
-                for segment in pairs.segments
+                self._role(segment.adapter)(attn.heads, hidden_states[segment.rows]) for segment in pairs.segments
             ])  # fmt: skip
         for group in pairs.joint_groups if pairs is not None else ():
             self._add_joint(attn.heads, output, hidden_states, group)
         return output
+
+    def _role(self, adapter: str | None) -> RoleSelfWeights:
+        weights = self.conditions[adapter] if adapter in self.conditions else self.plain  # noqa: SIM401 (ModuleDict)
+        return weights  # type: ignore[return-value]
 
     def _add_joint(self, heads: int, output: Tensor, hidden_states: Tensor, group: JointGroup) -> None:
         image, condition = self.joints[group.adapter](

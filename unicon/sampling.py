@@ -25,10 +25,10 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 """(latents, timesteps (B,)) -> prediction"""
 
 
-def with_timesteps(scheduler: SchedulerMixin, num_inference_steps: int, device: torch.device) -> SchedulerMixin:
-    """A new scheduler whose timesteps are set; the given one stays as it is."""
+def with_timesteps(scheduler: SchedulerMixin, num_inference_steps: int) -> SchedulerMixin:
+    """A new scheduler whose timesteps are set, on the CPU; the given one stays as it is."""
     scheduler = copy.deepcopy(scheduler)
-    scheduler.set_timesteps(num_inference_steps, device=device)  # type: ignore[attr-defined]
+    scheduler.set_timesteps(num_inference_steps, device="cpu")  # type: ignore[attr-defined]
     return scheduler
 
 
@@ -124,8 +124,9 @@ def sample(
     Errors: ValueError when roles do not fit the table or a mask comes without clean latents and noise.
     """
     _check_sample(table, roles, clean, noise, mask, scheduler)
+    timesteps = row_timesteps(scheduler, table, roles, latents.device)
     for iteration, indices in enumerate(table.indices):
-        prediction = denoise(*model_input(scheduler, latents, indices, roles))
+        prediction = denoise(scaled_input(scheduler, latents, indices, roles), timesteps[iteration])
         parts = []
         for role, (rows, index) in enumerate(zip(roles, indices, strict=True)):
             role_latents = latents[rows]
@@ -141,20 +142,26 @@ def sample(
     return latents
 
 
-def model_input(
-    scheduler: SchedulerMixin, latents: Tensor, indices: Sequence[int], roles: Sequence[slice]
-) -> tuple[Tensor, Tensor]:
-    """(latents scaled as the scheduler wants them, timesteps (B,)) of one iteration."""
-    scaled, timesteps = [], []
+def row_timesteps(scheduler: SchedulerMixin, table: StepTable, roles: Sequence[slice], device: torch.device) -> Tensor:
+    """Timestep of every row at every iteration, (iterations, B) on the device; 0 at the clean end."""
+    levels = scheduler.timesteps.cpu()  # type: ignore[attr-defined]
+    levels = torch.cat([levels, levels.new_zeros(1)])
+    sizes = torch.tensor([rows.stop - rows.start for rows in roles])
+    return levels[torch.tensor(table.indices)].repeat_interleave(sizes, dim=1).to(device)
+
+
+def scaled_input(scheduler: SchedulerMixin, latents: Tensor, indices: Sequence[int], roles: Sequence[slice]) -> Tensor:
+    """Latents (B, channels, h, w) as the UNet wants them: divided by the noise level for Euler, unchanged for DDIM."""
+    if scheduler.init_noise_sigma == 1.0:  # type: ignore[attr-defined]
+        return latents
+    scaled = []
     for rows, index in zip(roles, indices, strict=True):
-        if index >= len(scheduler.timesteps):  # type: ignore[attr-defined]
-            scaled.append(latents[rows])
-            timestep = torch.zeros_like(scheduler.timesteps[0])  # type: ignore[attr-defined]
-        else:
-            timestep = scheduler.timesteps[index]  # type: ignore[attr-defined]
-            scaled.append(_at(scheduler, index).scale_model_input(latents[rows], timestep))  # type: ignore
-        timesteps.append(timestep.expand(rows.stop - rows.start))
-    return torch.cat(scaled).to(latents.dtype), torch.cat(timesteps).to(latents.device)
+        at_end = index >= len(scheduler.timesteps)  # type: ignore[attr-defined]
+        at_index = None if at_end else _at(scheduler, index)
+        scaled.append(
+            latents[rows] if at_index is None else at_index.scale_model_input(latents[rows], scheduler.timesteps[index])  # type: ignore[attr-defined]
+        )
+    return torch.cat(scaled).to(latents.dtype)
 
 
 def _keep(

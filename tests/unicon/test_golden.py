@@ -119,7 +119,7 @@ def sampled(case: dict, tensors: dict[str, torch.Tensor], unet: UNet2DConditionM
     roles = [slice(role * size, (role + 1) * size) for role in range(case["inputs"])]
     options = dict(case["scheduler"])
     scheduler_class = getattr(diffusers, options.pop("class"))
-    scheduler = with_timesteps(scheduler_class(**options), case["steps"], torch.device("cpu"))
+    scheduler = with_timesteps(scheduler_class(**options), case["steps"])
     table = StepTable(tuple(tuple(row[:-1]) for row in case["step_table"]), case["steps"])
     denoise = Denoiser(
         unet=unet,

@@ -1,0 +1,18 @@
+"""Fixtures of the model library's tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny import write_tiny_model
+
+torch.set_num_threads(1)  # tiny models are slower on several threads, much slower beside other work
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Stable Diffusion folder with a random depth adapter."""
+    return write_tiny_model(tmp_path_factory.mktemp("tiny"))

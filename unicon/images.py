@@ -1,0 +1,91 @@
+"""PIL pictures <-> tensors, working sizes, maps back to the size of the picture."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+MAX_ASPECT = 4.0
+"""Pictures that are longer than this are squeezed to it while the model sees them."""
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any picture -> 8-bit RGB, upright by its EXIF orientation.
+
+    16-bit grey keeps its upper 8 bits; 32-bit integer grey counts as 16-bit when it exceeds 255; float grey counts as
+    [0, 1] unless it exceeds 1; transparency is put on white.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_grey_to_8_bit(image)).convert("RGB")
+    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey_to_8_bit(image: Image.Image) -> np.ndarray:
+    values = np.nan_to_num(np.asarray(image).astype(np.float32))
+    if image.mode == "F":
+        scale = 255.0 if values.max(initial=0.0) <= 1.0 else 1.0
+    else:
+        scale = 1.0 / 257.0 if image.mode.startswith("I;16") or values.max(initial=0.0) > 255 else 1.0
+    return np.clip(np.round(values * scale), 0, 255).astype(np.uint8)
+
+
+def oriented_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of a picture once its EXIF orientation is applied, without decoding it."""
+    width, height = image.size
+    return (height, width) if image.getexif().get(0x0112, 1) in (5, 6, 7, 8) else (width, height)
+
+
+def working_size(image_size: tuple[int, int], *, area: int, multiple: int) -> tuple[int, int]:
+    """(width, height) at which the model sees a picture of `image_size`.
+
+    Both sides are multiples of `multiple`; the area is close to `area` pixels; the aspect ratio is the nearest that
+    these allow (up to MAX_ASPECT), so pictures fall into few sizes.
+    Errors: ValueError for sizes that are not positive.
+    """
+    width, height = image_size
+    if min(width, height, area, multiple) < 1:
+        raise ValueError(
+            f"Sizes are positive pixels; got image {image_size}, area {area}, multiple {multiple}. Give a picture."
+        )
+    aspect = min(max(width / height, 1 / MAX_ASPECT), MAX_ASPECT)
+    best_width, best_height = math.sqrt(area * aspect), math.sqrt(area / aspect)
+    candidates = [(w, h) for w in _near(best_width, multiple) for h in _near(best_height, multiple)]
+
+    def misfit(size: tuple[int, int]) -> float:
+        return 2 * abs(math.log(size[0] / size[1] / aspect)) + abs(math.log(size[0] * size[1] / area))
+
+    return min(candidates, key=misfit)
+
+
+def _near(length: float, multiple: int) -> list[int]:
+    below = max(int(length // multiple), 1) * multiple
+    return [below, below + multiple]
+
+
+def to_model(image: Image.Image, size: tuple[int, int]) -> Tensor:
+    """RGB picture -> float32 (3, height, width) in [-1, 1], resized to `size` = (width, height) with antialiasing."""
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.array(image, dtype=np.float32))
+    return (pixels / 127.5 - 1.0).permute(2, 0, 1).contiguous()
+
+
+def from_model(tensor: Tensor) -> Image.Image:
+    """(3, height, width) in [-1, 1] -> 8-bit RGB picture."""
+    pixels = ((tensor.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+
+
+def resize_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """float32 map (h, w) -> float32 map of `size` = (width, height), bilinear, antialiased when it shrinks."""
+    if values.shape == (size[1], size[0]):
+        return values
+    return np.array(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))

@@ -139,10 +139,10 @@ def add_adapter(unet: UNet2DConditionModel, config: AdapterConfig, *, seed: int 
         torch.manual_seed(seed)
         for kind, attentions in config.loras:
             unet.add_adapter(_lora_config(config, attentions), adapter_name=lora_name(config.name, kind))
+        _add_processors(unet, config)
     for module in unet.modules():
         if isinstance(module, LoraLayer):
             module.enable_adapters(False)  # a plain call of the layer stays the plain frozen model
-    _add_processors(unet, config)
     for parameter in unet.parameters():
         parameter.requires_grad_(requires_grad.get(parameter, True))
 

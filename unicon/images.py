@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -55,19 +56,20 @@ def working_size(image_size: tuple[int, int], *, area: int, multiple: int) -> tu
         raise ValueError(
             f"Sizes are positive pixels; got image {image_size}, area {area}, multiple {multiple}. Give a picture."
         )
-    aspect = min(max(width / height, 1 / MAX_ASPECT), MAX_ASPECT)
-    best_width, best_height = math.sqrt(area * aspect), math.sqrt(area / aspect)
-    candidates = [(w, h) for w in _near(best_width, multiple) for h in _near(best_height, multiple)]
-
-    def misfit(size: tuple[int, int]) -> float:
-        return 2 * abs(math.log(size[0] / size[1] / aspect)) + abs(math.log(size[0] * size[1] / area))
-
-    return min(candidates, key=misfit)
+    aspect = math.log(width / height)
+    return min(_working_sizes(area, multiple), key=lambda size: abs(math.log(size[0] / size[1]) - aspect))
 
 
-def _near(length: float, multiple: int) -> list[int]:
-    below = max(int(length // multiple), 1) * multiple
-    return [below, below + multiple]
+@lru_cache
+def _working_sizes(area: int, multiple: int) -> tuple[tuple[int, int], ...]:
+    """All working sizes: every long side up to MAX_ASPECT with the short side that comes nearest to the area."""
+    side = math.sqrt(area)
+    sizes = []
+    for step in range(max(round(side / multiple), 1), max(round(side * math.sqrt(MAX_ASPECT) / multiple), 1) + 1):
+        long_side = step * multiple
+        short_side = min(max(round(area / long_side / multiple), 1) * multiple, long_side)
+        sizes += [(long_side, short_side), (short_side, long_side)]
+    return tuple(dict.fromkeys(sizes))
 
 
 def to_model(image: Image.Image, size: tuple[int, int]) -> Tensor:

@@ -4,8 +4,8 @@ import argparse
 import difflib
 import re
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from pipelines.errors import SettingError
 
@@ -24,15 +24,27 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print what is wrong, and what may have been meant; exit code 2."""
         unknown = re.match(r"unrecognized arguments: (\S+)", message)
+        name = unknown[1].split("=")[0] if unknown else self._unknown_option()
         hint = ""
-        if unknown:
-            known = [option for action in self._actions for option in action.option_strings]
-            name = unknown[1].split("=")[0]
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        if name is not None:
+            close = difflib.get_close_matches(name, self._option_strings(), n=1, cutoff=0.5)
             message = f"there is no option {name}" if name.startswith("-") else f"stray argument {name!r}"
             hint = f" Did you mean {close[0]}?" if close else ""
         print(f"error: {message}.{hint} --help shows all options.", file=sys.stderr)
         raise SystemExit(2)
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """As argparse does; remembers the words for the error message."""
+        self._words = list(sys.argv[1:] if args is None else args)
+        return super().parse_args(args, namespace)
+
+    def _option_strings(self) -> list[str]:
+        return [option for action in self._actions for option in action.option_strings]
+
+    def _unknown_option(self) -> str | None:
+        """The first word that looks like an option and is none: argparse complains about missing options first."""
+        options = (word.split("=")[0] for word in self._words if word.startswith("--"))
+        return next((option for option in options if option not in self._option_strings()), None)
 
 
 def whole(minimum: int) -> Callable[[str], int]:

@@ -145,13 +145,18 @@ def parse(arguments: list[str] | None = None) -> Namespace:
         help="GPUs, or a share of one, for each actor (default: 1 where there are GPUs, else 0)",
     )
     work.add_argument(
+        "--retry-errors",
+        action="store_true",
+        help="do the failed samples of earlier runs again, and nothing that succeeded",
+    )
+    work.add_argument(
         "--max-error-rate",
         type=_cli.number(0, 1),
         default=1.0,
         metavar="X",
         help="share of failed samples above which the exit code is 3 (default: %(default)s)",
     )
-    return parser.parse_args(arguments)  # fmt: skip
+    return parser.parse_args(arguments)
 
 
 def describe_predictor(options: Namespace, resources: "Resources") -> UniConDepth:
@@ -231,6 +236,7 @@ def request_of(options: Namespace) -> runner.Request:
         columns=columns_of(options),
         chunk_size=options.chunk_size,
         limit=options.limit,
+        retry_errors=options.retry_errors,
         max_error_rate=options.max_error_rate,
         actors=options.actors,
         gpus_per_actor=options.num_gpus_per_actor,

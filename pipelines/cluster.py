@@ -21,6 +21,7 @@ def ray_session() -> Iterator[dict[str, float]]:
         yield ray.cluster_resources()
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its errors are about itself; ours come as exceptions
     address = os.environ.get("RAY_ADDRESS")
     inside_a_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     modules = [str(HOUSE / name) for name in ("unicon", "pipelines")]

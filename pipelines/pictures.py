@@ -1,6 +1,7 @@
 """Stored bytes <-> pixels, with limits. No torch here: these run in the CPU workers."""
 
 import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -46,7 +47,7 @@ def open_picture(content: bytes, max_pixels: int) -> tuple[Image.Image, str]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode -> 8-bit RGB; 16-bit and float greys are scaled, not clipped."""
+    """Any Pillow mode -> 8-bit RGB; the rules of `unicon.images.to_rgb`, without its torch."""
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I") or image.mode == "F":
@@ -79,20 +80,21 @@ def depth_levels(depth: np.ndarray) -> np.ndarray:
 
 
 def resize_levels(levels: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
-    """uint16 (H, W) -> uint16 of `size_px` = (width, height), bicubic."""
+    """uint16 (H, W) -> uint16 of `size_px` = (width, height), bilinear."""
     if levels.shape == (size_px[1], size_px[0]):
         return levels
-    resized = Image.fromarray(levels.astype(np.float32)).resize(size_px, Image.Resampling.BICUBIC)
+    resized = Image.fromarray(levels.astype(np.float32)).resize(size_px, Image.Resampling.BILINEAR)
     return np.clip(np.round(np.asarray(resized)), 0, 65535).astype(np.uint16)
 
 
 def _grey_levels(values: np.ndarray) -> np.ndarray:
-    """16-bit levels by their range; wider integers and floats by their smallest and largest finite value."""
-    if values.dtype.kind in "iu" and values.min(initial=0) >= 0 and values.max(initial=0) <= 65535:
-        return (values >> 8).astype(np.uint8) if values.max(initial=0) > 255 else values.astype(np.uint8)
-    finite = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = finite.min(), finite.max()
-    return np.round((finite - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
+    """16-bit grey, integers above 255 included, keeps its upper bits; floats count as [0, 1] unless they exceed 1."""
+    levels = np.nan_to_num(values.astype(np.float32))
+    if values.dtype.kind == "f":
+        scale = 255.0 if levels.max(initial=0.0) <= 1.0 else 1.0
+    else:
+        scale = 1.0 / 257.0 if values.dtype == np.uint16 or levels.max(initial=0.0) > 255 else 1.0
+    return np.clip(np.round(levels * scale), 0, 255).astype(np.uint8)
 
 
 def _first_bytes(content: bytes) -> str:
@@ -105,6 +107,8 @@ def _pixel_limit(max_pixels: int) -> Iterator[None]:
     before = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = max_pixels
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
     finally:
         Image.MAX_IMAGE_PIXELS = before

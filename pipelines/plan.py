@@ -5,8 +5,9 @@ run. What is finished is known from file names alone. Finished ranges are subtra
 `--chunk-size` or `--limit` on the same output neither repeats nor loses a sample.
 """
 
+import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -67,8 +68,17 @@ def measure(shards: list[Shard], columns: Columns, output: str, limit: int | Non
     return [found for found in measured if found.samples > 0]
 
 
-def make_plan(measured: list[Measured], published: layout.Published, configuration: str, chunk_size: int) -> Plan:
-    """Cut what is not finished into chunks of at most `chunk_size` samples."""
+def make_plan(
+    measured: list[Measured],
+    published: layout.Published,
+    configuration: str,
+    chunk_size: int,
+    retry: Callable[[layout.Mark], Sequence[int]] | None = None,
+) -> Plan:
+    """Cut what is not finished into chunks of at most `chunk_size` samples.
+
+    retry: gives the failed positions of a finished chunk, which are then done again and merged into its files.
+    """
     by_shard: dict[str, list[layout.Mark]] = {}
     for mark in published.marks.values():
         by_shard.setdefault(mark.name.shard, []).append(mark)
@@ -78,8 +88,9 @@ def make_plan(measured: list[Measured], published: layout.Published, configurati
         marks = by_shard.get(storage.short_hash(found.shard.uri), [])
         cut = _cut_folder if found.shard.format == "folder" else _cut_range
         valid, new = cut(found, marks, configuration, chunk_size)
+        again = [] if retry is None else [_retry_chunk(found, mark, retry(mark)) for mark in valid if mark.bad]
+        chunks += [*(chunk for chunk in again if chunk is not None), *new]
         finished += valid
-        chunks += new
     ours = {storage.short_hash(found.shard.uri) for found in measured}
     keep = {mark.name.text for mark in finished} | {chunk.name for chunk in chunks}
     return Plan(
@@ -175,6 +186,19 @@ def _range_chunk(found: Measured, start: int, stop: int, configuration: str) -> 
         damage=found.damage if holds_damage else "",
         damage_position=stop - 1 if holds_damage else -1,
     )
+
+
+def _retry_chunk(found: Measured, mark: layout.Mark, positions: Sequence[int]) -> Chunk | None:
+    """The failed samples of a finished chunk as a chunk of the same name; None when none of them is there any more."""
+    if found.shard.format == "folder":
+        current = {file.uri: file for file in _folder_files(found.shard)}
+        uris = list(json.loads(storage.read_bytes(mark.uri))["files"])
+        positions = [at for at in positions if uris[at] in current]
+        files = tuple(current.get(uri, ChunkFile(uri=uri, fingerprint="")) for uri in uris)
+        chunk = _folder_chunk(found.shard, list(files), mark.name.configuration)
+    else:
+        chunk = _range_chunk(found, mark.name.start, mark.name.stop, mark.name.configuration)
+    return dataclasses.replace(chunk, name=mark.name.text, only=tuple(sorted(positions))) if positions else None
 
 
 def _cut_folder(

@@ -1,7 +1,5 @@
 """The depth model of `unicon` behind a light description, and what can be known of it without loading it."""
 
-import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +8,7 @@ import numpy as np
 from PIL import Image
 
 from pipelines.errors import SettingError
-
-MINI = Path(__file__).resolve().parents[1] / "unicon" / "models" / "mini"
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".json", ".txt")
-"""Files of a model folder that decide its result: weights, configurations, vocabularies."""
+from unicon.folder import find_adapters, find_folder, fingerprint, weight_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +18,7 @@ class ModelIdentity:
     model: str
     adapter: str
     weights_sha256: str
-    """Over all weight and configuration files of model and adapter."""
+    """Over all files of weights in use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,67 +75,18 @@ def identify_model(model: str, adapter: str | None) -> ModelIdentity:
     Raises:
         SettingError: one of them is not there.
     """
-    folder = model_folder(model)
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix in WEIGHT_SUFFIXES]
-    parts = [(path.relative_to(folder).as_posix(), path) for path in paths]
-    if adapter is not None:
-        parts += _adapter_files(adapter)
-    digest = hashlib.sha256()
-    for name, path in parts:
-        digest.update(f"{name}\n".encode())
-        with open(path, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    name = folder.name if os.path.isdir(model) else model
-    return ModelIdentity(model=name, adapter=_adapter_name(adapter), weights_sha256=digest.hexdigest())
-
-
-def model_folder(model: str) -> Path:
-    """The folder of `mini`, of a path, or of a hub id (downloaded if it is not in the cache).
-
-    Raises:
-        SettingError: there is none.
-    """
-    if model == "mini":
-        return _checked_folder(MINI, "mini")
-    if os.path.isdir(model):
-        return _checked_folder(Path(model).resolve(), model)
-    if model.count("/") != 1 or model.startswith((".", "/", "~")):
-        raise SettingError(f"--model {model!r}: no such folder. Rule: `mini`, a Stable Diffusion folder, or a hub id.")
-    return _checked_folder(_from_hub(model), model)
-
-
-def _from_hub(model: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    patterns = [f"*{suffix}" for suffix in WEIGHT_SUFFIXES]
     try:
-        return Path(snapshot_download(model, allow_patterns=patterns))
-    except Exception as error:  # offline, unknown, gated, misspelt: the hub's library has an exception for each
+        folder = find_folder(model)
+        adapters = find_adapters(folder, None if adapter is None else {"depth": adapter})
+    except (FileNotFoundError, ValueError) as error:
+        option = "--model" if adapter is None else "--model or --adapter"
+        raise SettingError(f"{option}: {error}") from error
+    if "depth" not in adapters:
         raise SettingError(
-            f"--model {model!r} is no folder here, and the hub gave no model of that name: {type(error).__name__}. "
-            "Check the spelling, the network and HF_HUB_OFFLINE, or download it once and give its folder."
-        ) from error
-
-
-def _checked_folder(folder: Path, model: str) -> Path:
-    if not (folder / "model_index.json").is_file():
-        raise SettingError(
-            f"--model {model!r}: {folder} has no model_index.json. Rule: a diffusers Stable Diffusion folder (with "
-            "unet/, vae/, text_encoder/, tokenizer/)."
+            f"--model {model!r} has the adapters {sorted(adapters)} and none called depth. Use --adapter."
         )
-    return folder
-
-
-def _adapter_files(adapter: str) -> list[tuple[str, Path]]:
-    path = Path(adapter)
-    if path.is_dir():
-        inside = [file for file in sorted(path.rglob("*")) if file.is_file() and file.suffix in WEIGHT_SUFFIXES]
-        if inside:
-            return [(f"adapter/{file.relative_to(path).as_posix()}", file) for file in inside]
-    if not path.is_file():
-        raise SettingError(f"--adapter {adapter!r}: no such file, and no folder with weights. Give a depth adapter.")
-    return [("adapter", path)]
-
-
-def _adapter_name(adapter: str | None) -> str:
-    return "depth" if adapter is None else Path(adapter).resolve().name
+    return ModelIdentity(
+        model=Path(model).resolve().name if Path(model).is_dir() else model,
+        adapter=adapters["depth"].stem,
+        weights_sha256=fingerprint(weight_files(folder, [adapters["depth"]])),
+    )

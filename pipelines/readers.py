@@ -35,8 +35,6 @@ def damage_sample(chunk: Chunk) -> Sample:
 
 def _tar_samples(chunk: Chunk, columns: Columns) -> Iterator[Sample]:
     stop = chunk.damage_position if chunk.damage else chunk.stop
-    if chunk.start >= stop:
-        return
     compressed = chunk.shard_format == "tar.gz"
     groups = tar_shards.read_tar(chunk.shard_uri, compressed, chunk.start, stop, chunk.seek_position, chunk.seek_bytes)
     for position, key, members in groups:
@@ -109,6 +107,8 @@ def _text(content: bytes | None) -> str:
 
 def _folder_samples(chunk: Chunk, columns: Columns) -> Iterator[Sample]:
     for position, file in enumerate(chunk.files):
+        if chunk.only and position not in chunk.only:
+            continue
         key = file.uri.removeprefix(chunk.shard_uri).lstrip("/")
         content = storage.read_bytes(file.uri)
         sidecars = {uri.rsplit(".", 1)[-1].lower(): uri for uri in file.sidecars}

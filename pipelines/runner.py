@@ -16,6 +16,7 @@ from pipelines.errors import SettingError
 from pipelines.inputs import find_shards
 from pipelines.plan import Plan, check_configuration, make_plan, measure
 from pipelines.progress import Progress, clock, reasons_text
+from pipelines.publish import failed_positions
 from pipelines.samples import Columns
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Request:
     columns: Columns
     chunk_size: int = 64
     limit: int | None = None
+    retry_errors: bool = False
+    """Do the failed samples of finished chunks again."""
     max_error_rate: float = 1.0
     actors: int | None = None
     gpus_per_actor: float | None = None
@@ -84,7 +87,8 @@ def run_job(job: Job, request: Request) -> int:
     check_configuration(published, output, configuration, dict(job.settings))
     write_configuration(output, configuration, job)
     measured = measure(shards, request.columns, output, request.limit)
-    plan = make_plan(measured, published, configuration, request.chunk_size)
+    retry = (lambda mark: failed_positions(output, mark.name.text)) if request.retry_errors else None
+    plan = make_plan(measured, published, configuration, request.chunk_size, retry)
     if plan.samples == 0:
         raise SettingError(f"--input has {len(shards)} files and not one sample in them: nothing to do.")
     left = sum(len(chunk.positions) for chunk in plan.chunks)
@@ -97,7 +101,7 @@ def run_job(job: Job, request: Request) -> int:
             storage.remove(uri)
         job.finish(output, outcome)
     _report(request, output, outcome, progress, trouble)
-    return _exit_code(outcome, request.max_error_rate)
+    return EXIT_INCOMPLETE if trouble else _exit_code(outcome, request.max_error_rate)
 
 
 def say(text: str) -> None:
@@ -195,11 +199,12 @@ def interrupts_raise() -> Iterator[None]:
 def _verify(output: str, plan: Plan) -> Outcome:
     """Count what is published, by listing the output, against what was planned."""
     marks = layout.published(output).marks
-    done = [marks[chunk.name] for chunk in plan.chunks if chunk.name in marks]
+    names = {*(mark.name.text for mark in plan.finished), *(chunk.name for chunk in plan.chunks)}
+    done = [marks[name] for name in names if name in marks]
     return Outcome(
         planned=plan.samples,
-        ok=sum(mark.ok for mark in (*plan.finished, *done)),
-        bad=sum(mark.bad for mark in (*plan.finished, *done)),
+        ok=sum(mark.ok for mark in done),
+        bad=sum(mark.bad for mark in done),
         missing=tuple(chunk.name for chunk in plan.chunks if chunk.name not in marks),
     )
 

@@ -145,7 +145,11 @@ def _publish_local(path: str, content: bytes) -> None:
 
 
 def _uri(fs: fsspec.AbstractFileSystem, like: str, path: str) -> str:
-    return path if protocol(like) == "file" else fs.unstrip_protocol(path)
+    """The URI of a path of the file system, spelt as `like` is."""
+    scheme = protocol(like)
+    if scheme == "file":
+        return path
+    return f"{scheme}://{path.lstrip('/')}" if scheme in OBJECT_STORES else fs.unstrip_protocol(path)
 
 
 def _info(fs: fsspec.AbstractFileSystem, like: str, info: dict[str, Any]) -> FileInfo:

@@ -84,6 +84,8 @@ def read_tar(
     """(position, key, members) of the samples [start, stop), entering at a sample whose header offset is known."""
     if compressed:
         seek_position = seek_bytes = 0
+    if start >= stop:
+        return
     done = start
     with _open_tar(uri, compressed, seek_bytes) as tar:
         groups = _groups(tar, lambda count: start <= seek_position + count < stop)

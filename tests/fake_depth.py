@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from pipelines.depth import row_seed
+
 
 @dataclass(frozen=True, kw_only=True)
 class FakeDepth:
@@ -17,6 +19,8 @@ class FakeDepth:
     die_on_red: bool = False
     """The process ends on a picture whose first pixel is pure red."""
     fail_to_load: bool = False
+    refuses_seeds_of: tuple[str, ...] = ()
+    """Keys (of run seed 0) whose picture does not fit into memory."""
 
     def build(self) -> "FakeDepth":
         if self.fail_to_load:
@@ -30,6 +34,8 @@ class FakeDepth:
         time.sleep(self.delay_s * len(images))
         if self.die_on_red and any(image.getpixel((0, 0)) == (255, 0, 0) for image in images):
             os._exit(1)
+        if {row_seed(0, key) for key in self.refuses_seeds_of} & set(seeds):
+            raise MemoryError("out of memory")
         assert len({self.working_size(image.size) for image in images}) == 1
         return [
             np.asarray(image.convert("L"), np.float32) / 260 + (seed % 256) / 65535

@@ -4,13 +4,12 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
-
-from fake_depth import FakeDepth  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs import _cli, estimate_depth  # noqa: E402
 from pipelines import runner  # noqa: E402
 from pipelines.predictors import ModelIdentity  # noqa: E402
+from tests.fake_depth import FakeDepth  # noqa: E402
 
 FAKE = ModelIdentity(model="fake", adapter="depth", weights_sha256="0" * 64)
 

@@ -1,0 +1,66 @@
+"""Writing many WebDataset tars at once: one task a shard, published whole, finished ones skipped."""
+
+import io
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines import storage
+
+TarSample = tuple[str, Mapping[str, bytes]]
+"""(key, content by extension)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TarTask:
+    """One shard to write."""
+
+    uri: str
+    make: Callable[[], Iterable[TarSample]]
+    """Yields the samples; runs in a worker, so it must be picklable (`functools.partial` of a module's function)."""
+
+
+def write_tar_shards(tasks: Sequence[TarTask], cpus_per_task: float = 1.0) -> Iterator[dict[str, Any]]:
+    """Write the shards that do not exist yet, with Ray Data; yields a receipt (uri, samples, size_bytes) for each.
+
+    A shard exists only when it is whole, so the same call after a kill does what is left. Needs a running Ray, see
+    `pipelines.cluster.ray_session`.
+    """
+    from pipelines.flow import run_tasks
+
+    yield from run_tasks(unwritten(tasks), write_tar_shard, cpus_per_task)
+
+
+def unwritten(tasks: Sequence[TarTask]) -> list[TarTask]:
+    """The tasks whose shard is not there; each folder is listed once."""
+    folders = {task.uri.rsplit("/", 1)[0] for task in tasks}
+    there = {info.uri for folder in folders for info in storage.list_files(folder)}
+    return [task for task in tasks if storage.normalise(task.uri) not in there]
+
+
+def write_tar_shard(task: TarTask) -> dict[str, Any]:
+    """Make and publish one shard."""
+    count = 0
+
+    def counted() -> Iterator[TarSample]:
+        nonlocal count
+        for sample in task.make():
+            count += 1
+            yield sample
+
+    content = tar_bytes(counted())
+    storage.publish(storage.normalise(task.uri), content)
+    return {"uri": task.uri, "samples": count, "size_bytes": len(content)}
+
+
+def tar_bytes(samples: Iterable[TarSample]) -> bytes:
+    """A WebDataset tar. The same samples give the same bytes: no times, no owners."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for key, parts in samples:
+            for extension, content in parts.items():
+                info = tarfile.TarInfo(f"{key}.{extension}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()

@@ -1,0 +1,60 @@
+"""Wrong command lines: one line that says the rule, what came and the cure; exit code 2; no worker starts."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs import _cli, estimate_depth
+from tests.fake_depth import FakeDepth
+from tests.inputs import samples, write_folder, write_parquet, write_tar
+from tests.run_fake_job import run
+
+
+def told(capsys: pytest.CaptureFixture[str], arguments: list[str], fake: bool = True) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        _cli.finish(lambda: run(arguments, FakeDepth()) if fake else estimate_depth.main(arguments))
+    assert exit_.value.code == 2
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--stpes", "3"], "no option --stpes. Did you mean --steps?"),
+        (["--steps", "0"], "argument --steps: 0 is too small; the least is 1"),
+        (["--steps", "many"], "'many' is no whole number"),
+        (["--max-error-rate", "2"], "2 is outside 0 to 1"),
+        (["--num-gpus-per-actor"], "expected one argument"),
+    ],
+)
+def test_wrong_options(capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
+    assert message in told(capsys, ["--input", "x", "--output", "y", *options])
+
+
+def test_a_missing_option_does_not_hide_a_misspelt_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Did you mean --output?" in told(capsys, ["--input", "x", "--outptu", "y"])
+
+
+def test_wrong_inputs_and_outputs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    tar = str(write_tar(tmp_path / "a.tar", samples(1)))
+    output = str(tmp_path / "out")
+    (tmp_path / "file").write_text("not a folder")
+    assert "there is nothing at" in told(capsys, ["--input", str(tmp_path / "absent.tar"), "--output", output])
+    assert "cannot be written" in told(capsys, ["--input", tar, "--output", str(tmp_path / "file" / "out")])
+    assert "memory:// lives in one process" in told(capsys, ["--input", tar, "--output", "memory://out"])
+    empty = str(write_tar(tmp_path / "empty.tar", []))
+    assert "not one sample" in told(capsys, ["--input", empty, "--output", output])
+    parquet = str(write_parquet(tmp_path / "p.parquet", {"image": [b"x"]}))
+    assert "--key-column 'id' is not in" in told(capsys, ["--input", parquet, "--output", output, "--key-column", "id"])
+
+
+def test_wrong_models(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    command = ["--input", "x", "--output", "y"]
+    write_folder(tmp_path / "model", {"unet/config.json": b"{}"})
+    assert "--model" in told(capsys, [*command, "--model", str(tmp_path)], fake=False)
+    assert "--model" in told(capsys, [*command, "--model", "nobody/nothing"], fake=False)
+    assert "--adapter" in told(
+        capsys, [*command, "--model", str(tmp_path / "model"), "--adapter", "absent.safetensors"], fake=False
+    )

@@ -1,0 +1,78 @@
+"""Kills: the same command afterwards leaves every sample exactly once, and nothing half-written."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.fake_depth import FakeDepth
+from tests.inputs import all_rows, picture, samples, write_tar
+from tests.run_fake_job import run
+
+SCRIPT = str(Path(__file__).resolve().parents[1] / "run_fake_job.py")
+
+
+def start(arguments: list[str], delay_s: float, log: Path) -> subprocess.Popen[bytes]:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            [sys.executable, SCRIPT, str(delay_s), *arguments],
+            stderr=file,
+            stdout=file,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def wait_for_marks(output: Path, count: int, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 180
+    while len(list(output.glob("_chunks/done/*"))) < count:
+        assert process.poll() is None, "the job ended before it could be interrupted"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_every_sample_exactly_once_after_sigterm_and_sigkill(ray_cluster: None, tmp_path: Path) -> None:
+    write_tar(tmp_path / "in" / "a.tar", [*samples(60), ("bad.jpg", picture()[:400])])
+    write_tar(tmp_path / "in" / "b.tar", samples(19, first=100))
+    output = tmp_path / "out"
+    arguments = ["--input", str(tmp_path / "in"), "--output", str(output), "--chunk-size", "4"]
+
+    process = start(arguments, 0.2, tmp_path / "log1")
+    wait_for_marks(output, 2, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    told = (tmp_path / "log1").read_text()
+    assert "of 80 samples are left; the same command does them" in told
+    assert "Traceback" not in told
+
+    marks = len(list(output.glob("_chunks/done/*")))
+    process = start(arguments, 0.2, tmp_path / "log2")
+    wait_for_marks(output, marks + 2, process)
+    process.kill()
+    process.wait(60)
+    assert len(list(output.glob("_chunks/done/*"))) < 20
+
+    assert run(arguments, FakeDepth()) == 0
+    found = Counter(str(row["key"]) for folder in ("data", "errors") for row in all_rows(output, folder))
+    expected = {*(f"{number:05d}" for number in (*range(60), *range(100, 119))), "bad"}
+    assert found == Counter(expected)
+    assert not [path for path in output.rglob("*.tmp")]
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_are_harmless(ray_cluster: None, tmp_path: Path) -> None:
+    write_tar(tmp_path / "in" / "a.tar", [*samples(40), ("bad.jpg", b"x")])
+    output = tmp_path / "out"
+    arguments = ["--input", str(tmp_path / "in"), "--output", str(output), "--chunk-size", "4"]
+    other = start(arguments, 0.05, tmp_path / "log")
+    assert run(arguments, FakeDepth(delay_s=0.05)) == 0
+    assert other.wait(180) == 0
+    found = Counter(str(row["key"]) for folder in ("data", "errors") for row in all_rows(output, folder))
+    assert set(found.values()) == {1}
+    assert len(found) == 41

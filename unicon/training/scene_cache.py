@@ -31,15 +31,21 @@ class SceneArrays:
     """(S, H, W) bool."""
     captions: tuple[str, ...]
 
+    def first(self, count: int) -> SceneArrays:
+        """The first scenes, at most ``count``."""
+        return SceneArrays(self.images[:count], self.inverse_depths[:count], self.edges[:count], self.captions[:count])
 
-def render_cache(root: Path, seed: int, count: int, size_px: int = 128, workers: int | None = None) -> None:
+
+def render_cache(
+    root: Path, seed: int, count: int, size_px: tuple[int, int] = (128, 128), workers: int | None = None
+) -> None:
     """Render scenes ``0 .. count`` of a seed into ``root``; parts that are there already are kept.
 
     Args:
         root: folder of the cache, one for each seed and size.
         seed: the sequence of scenes, see ``sample_scene``.
         count: number of scenes, rounded up to whole parts.
-        size_px: width and height.
+        size_px: (width, height).
         workers: processes, all cores by default.
     """
     root.mkdir(parents=True, exist_ok=True)
@@ -71,10 +77,8 @@ def _part_path(root: Path, part: int) -> Path:
     return root / f"part-{part:05d}.npz"
 
 
-def _render_part(root: Path, seed: int, size_px: int, part: int) -> int:
-    renderings = [
-        render(sample_scene(seed, part * PART_SIZE + offset), size_px, size_px) for offset in range(PART_SIZE)
-    ]
+def _render_part(root: Path, seed: int, size_px: tuple[int, int], part: int) -> int:
+    renderings = [render(sample_scene(seed, part * PART_SIZE + offset), *size_px) for offset in range(PART_SIZE)]
     columns = {
         "images": np.stack([rendering.image for rendering in renderings]),
         "inverse_depths": np.stack(

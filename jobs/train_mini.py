@@ -1,0 +1,38 @@
+#!/usr/bin/env python
+"""Train the embedded model ``mini`` from nothing: render scenes, train autoencoder, UNet, text encoder and depth adapter.
+
+    python jobs/train_mini.py --work runs/mini --output unicon/models/mini
+
+Hours on a CPU, minutes on a GPU. Killed and started again, it goes on where it stopped. Progress, checkpoints and logs
+(log.jsonl of every stage) lie in the work folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+from unicon.training.mini import MiniRecipe, train_mini
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    recipe = MiniRecipe()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for scenes, checkpoints and logs")
+    parser.add_argument("--output", type=Path, required=True, help="folder that receives the model")
+    parser.add_argument("--steps", type=int, default=recipe.together.steps, help="steps of the UNet with its adapter")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    together = dataclasses.replace(recipe.together, steps=options.steps)
+    train_mini(options.work, options.output, dataclasses.replace(recipe, together=together), options.device)
+
+
+if __name__ == "__main__":
+    main()

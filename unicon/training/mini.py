@@ -1,0 +1,226 @@
+"""The recipe of ``mini``, the embedded model, from nothing: scenes, autoencoder, text encoder, UNet, depth adapter.
+
+``mini`` shows that the machinery works and how well; it knows rendered scenes and is no model for photographs.
+
+The UNet, the text encoder and the adapter are first trained together: every step shows images and their conditions, a share
+of them without joint attention, so that the UNet also learns to draw on its own. Then the UNet is frozen and the adapter
+alone is trained on, as for any Stable Diffusion (arXiv 2410.11439).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+from PIL import Image
+from torch import nn
+
+from unicon.adapter import AdapterConfig, add_adapter, named_adapter_parameters
+from unicon.checkpoint import save_adapter
+from unicon.conditions import preview_depth
+from unicon.metrics import depth_metrics, mean_metrics
+from unicon.model import UniCon
+from unicon.scenes import render, sample_scene
+from unicon.training.fit import FitConfig, fit
+from unicon.training.pairs import PairLatents, PairLoss, PairSampling, TrainingModels, encode_latents
+from unicon.training.scene_cache import SceneArrays, load_cache, render_cache
+from unicon.training.text import new_text_encoder, train_tokenizer
+from unicon.training.vae import map_pixels, new_vae, train_vae
+
+NOISE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+}
+"""The noisiest step is pure noise (arXiv 2305.08891): the first step of an estimation is then plain regression."""
+SQUARE, WIDE, TALL = (128, 128), (160, 96), (96, 160)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiniRecipe:
+    """Every number that decides what ``mini`` becomes."""
+
+    scenes: dict[tuple[int, int], int] = field(default_factory=lambda: {SQUARE: 12000, WIDE: 500, TALL: 500})
+    """Scenes rendered, by (width, height) in pixels."""
+    seed: int = 1
+    """Seed of the square scenes; other sizes follow with seed + 10, seed + 11."""
+    paired_scenes: int = 5000
+    """The most scenes of one size that the pairs are drawn from; the autoencoder sees all square ones."""
+    vae: FitConfig = FitConfig(steps=1100, learning_rate=2e-3, warmup_steps=50, ema_decay=0.995)
+    vae_batch_size: int = 16
+    block_out_channels: tuple[int, ...] = (64, 96, 128)
+    rank: int = 16
+    """Of the adapter's LoRA."""
+    together: FitConfig = FitConfig(steps=3000, learning_rate=1e-3, warmup_steps=100, ema_decay=0.998, checkpoint_every=250)
+    adapter: FitConfig = FitConfig(steps=200, learning_rate=3e-4, warmup_steps=20, ema_decay=0.99)
+    sampling: PairSampling = PairSampling(
+        batch_size=12,
+        text_dropout=0.05,
+        caption_dropout=0.5,
+        clean_image_fraction=0.65,
+        clean_condition_fraction=0.1,
+        unjoined_fraction=0.15,
+        min_snr_gamma=None,
+    )
+
+
+def new_unet(vae: AutoencoderKL, channels: tuple[int, ...], text_width: int, size_px: int) -> UNet2DConditionModel:
+    """An untrained Stable-Diffusion-shaped UNet for the autoencoder's latents."""
+    attention = len(channels) - 1
+    return UNet2DConditionModel(
+        sample_size=size_px // 2 ** (len(vae.config.block_out_channels) - 1),
+        in_channels=vae.config.latent_channels,
+        out_channels=vae.config.latent_channels,
+        block_out_channels=channels,
+        layers_per_block=1,
+        down_block_types=(*["CrossAttnDownBlock2D"] * attention, "DownBlock2D"),
+        up_block_types=("UpBlock2D", *["CrossAttnUpBlock2D"] * attention),
+        cross_attention_dim=text_width,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    )
+
+
+def train_mini(work: Path, output: Path, recipe: MiniRecipe | None = None, device: str = "cpu") -> None:
+    """Run the whole recipe; killed and started again, it goes on where it stopped.
+
+    Args:
+        work: scenes, checkpoints, logs and validation pictures.
+        output: receives the diffusers folder with ``adapters/depth.safetensors``, weights in float16.
+        recipe: the numbers.
+        device: where to train.
+    """
+    recipe = recipe or MiniRecipe()
+    torch.manual_seed(recipe.seed)
+    scenes = list(_scenes(work, recipe))
+    vae = _trained_vae(work, scenes[0], recipe, device)
+    data = [encoded(work, index, vae, group.first(recipe.paired_scenes)) for index, group in enumerate(scenes)]
+    models = _new_models(work, vae, scenes[0].captions, recipe, device)
+    loss = PairLoss(models, "depth", add_depth(models.unet, recipe.rank), data, recipe.sampling)
+    everything = dict(nn.ModuleDict({"unet": models.unet, "text_encoder": models.text_encoder}).named_parameters())
+    adapter = named_adapter_parameters(models.unet, "depth")
+    for stage, parameters, config in (
+        ("together", everything, recipe.together),
+        ("adapter", adapter, recipe.adapter),
+    ):
+        _train_only(everything, parameters)
+        fit(parameters, loss, config, work / stage, lambda step: _checkpoint(models, vae, output, work / stage, step))
+    save(models, vae, output)
+
+
+def _train_only(everything: dict[str, nn.Parameter], chosen: dict[str, nn.Parameter]) -> None:
+    trained = {id(parameter) for parameter in chosen.values()}
+    for parameter in everything.values():
+        parameter.requires_grad_(id(parameter) in trained)
+
+
+def _checkpoint(models: TrainingModels, vae: AutoencoderKL, output: Path, folder: Path, step: int) -> None:
+    """Save the model as it stands and look at what it does."""
+    save(models, vae, output)
+    validate(UniCon.from_pretrained(output), folder, step)
+
+
+def validate(model: UniCon, folder: Path, step: int, seed: int = 2, count: int = 16) -> None:
+    """Estimate the depth of scenes never trained on: print the errors, draw image, truth and estimate."""
+    scenes = [render(sample_scene(seed, index)) for index in range(count)]
+    images = [Image.fromarray(scene.image) for scene in scenes]
+    rows = [images, [preview_depth(scene.inverse_depth) for scene in scenes]]
+    for steps in (1, 4, 10):
+        estimates = model.estimate(images, "depth", num_inference_steps=steps)
+        rows.append([preview_depth(estimate) for estimate in estimates])
+        found = mean_metrics([depth_metrics(e, s.depth_m) for e, s in zip(estimates, scenes, strict=True)])
+        print(json.dumps({"step": step, "num_inference_steps": steps, **asdict(found)}), flush=True)
+    sheet = np.concatenate([np.concatenate([np.asarray(picture) for picture in row], 1) for row in rows])
+    Image.fromarray(sheet).save(folder / f"validation-{step:06d}.png")
+
+
+def add_depth(unet: UNet2DConditionModel, rank: int) -> str:
+    """Add the depth adapter to a UNet in place; returns its trigger text."""
+    config = AdapterConfig(name="depth", rank=rank)
+    add_adapter(unet, config)
+    return config.trigger or ""
+
+
+def _scenes(work: Path, recipe: MiniRecipe) -> Iterator[SceneArrays]:
+    for place, (size, count) in enumerate(recipe.scenes.items()):
+        seed = recipe.seed if place == 0 else recipe.seed + 9 + place
+        root = work / f"scenes-{seed}-{size[0]}x{size[1]}"
+        render_cache(root, seed, count, size)
+        yield load_cache(root, count)
+
+
+def _trained_vae(work: Path, scenes: SceneArrays, recipe: MiniRecipe, device: str) -> AutoencoderKL:
+    folder = work / "vae"
+    if not (folder / "config.json").exists():
+        vae = new_vae().to(device)
+        train_vae(vae, scenes, recipe.vae, work / "vae-training", recipe.vae_batch_size)
+        vae.save_pretrained(folder)
+    return AutoencoderKL.from_pretrained(folder).to(device).eval().requires_grad_(False)
+
+
+def _new_models(
+    work: Path, vae: AutoencoderKL, captions: Sequence[str], recipe: MiniRecipe, device: str
+) -> TrainingModels:
+    triggers = "depth_map, edge_map, pose_map, "
+    tokenizer = train_tokenizer([triggers, *captions], work / "tokenizer")
+    text_encoder = new_text_encoder(tokenizer)
+    unet = new_unet(vae, recipe.block_out_channels, text_encoder.config.hidden_size, SQUARE[0])
+    return TrainingModels(unet.to(device), text_encoder.to(device), tokenizer, DDPMScheduler(**NOISE))
+
+
+def encoded(work: Path, index: int, vae: AutoencoderKL, scenes: SceneArrays) -> PairLatents:
+    """Latents of one group of scenes, from the disk where they were computed before."""
+    path = work / f"latents-{index}.pt"
+    if not path.exists():
+        latents = {
+            kind: torch.cat([
+                encode_latents(vae, torch.from_numpy(map_pixels(scenes, kind, np.s_[at : at + 64])).permute(0, 3, 1, 2))
+                for at in range(0, len(scenes.captions), 64)
+            ])
+            for kind in ("image", "depth")
+        }  # fmt: skip
+        torch.save(latents, path)
+    latents = torch.load(path, weights_only=True)
+    return PairLatents(latents["image"], latents["depth"], scenes.captions)
+
+
+def save(models: TrainingModels, vae: AutoencoderKL, output: Path) -> None:
+    """Write the diffusers folder and the adapter, weights in float16."""
+    (output / "adapters").mkdir(parents=True, exist_ok=True)
+    unet = copy.deepcopy(models.unet).half()
+    save_adapter(unet, "depth", output / "adapters" / "depth.safetensors")
+    plain = UNet2DConditionModel.from_config(models.unet.config).half()
+    plain.load_state_dict(_without_adapters(unet.state_dict()))
+    plain.save_pretrained(output / "unet")
+    copy.deepcopy(vae).half().save_pretrained(output / "vae")
+    copy.deepcopy(models.text_encoder).half().save_pretrained(output / "text_encoder")
+    models.tokenizer.save_pretrained(output / "tokenizer")
+    DDIMScheduler(**NOISE, clip_sample=False, timestep_spacing="trailing").save_pretrained(output / "scheduler")
+    parts = {
+        "unet": "UNet2DConditionModel",
+        "vae": "AutoencoderKL",
+        "scheduler": "DDIMScheduler",
+    }
+    texts = {"text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer"}
+    index = {"_class_name": "StableDiffusionPipeline", "safety_checker": [None, None], "feature_extractor": [None, None]}
+    index |= {name: ["diffusers", kind] for name, kind in parts.items()}
+    index |= {name: ["transformers", kind] for name, kind in texts.items()}
+    (output / "model_index.json").write_text(json.dumps({**index, "requires_safety_checker": False}, indent=2) + "\n")
+
+
+def _without_adapters(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A UNet's own weights under their plain names."""
+    return {
+        name.replace(".base_layer.", "."): value
+        for name, value in state.items()
+        if ".lora_" not in name and ".processor." not in name
+    }

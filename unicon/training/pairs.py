@@ -1,0 +1,174 @@
+"""Training on image and condition pairs: adapters alone, or together with the UNet and text encoder around them.
+
+Source: arXiv 2410.11439, section 3.3 (independent timesteps) and appendix A (recipe).
+Shapes: ``S`` samples, ``B`` pairs a step, ``c h w`` latent, ``L D`` text tokens and their width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from unicon.pairs import Pair, Pairs
+from unicon.training.loss import diffusion_loss
+
+CLEAN_TIMESTEPS = 20
+"""A clean row's timestep is drawn below this: the cleanest step of a sampling schedule lies there."""
+
+
+@dataclass(frozen=True)
+class PairLatents:
+    """Images and their conditions of one size, encoded."""
+
+    images: Tensor
+    """(S, c, h, w) scaled latents."""
+    conditions: Tensor
+    """(S, c, h, w) scaled latents."""
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSampling:
+    """What a training step sees. The defaults are the published recipe."""
+
+    batch_size: int = 16
+    """Pairs a step; the UNet gets twice as many rows."""
+    text_dropout: float = 0.1
+    """p: with one u a pair, the image's prompt is dropped when u < 2p, the condition's when p < u < 3p."""
+    caption_dropout: float = 0.0
+    """Fraction of pairs without a caption; their condition keeps its trigger text. For models that label photographs."""
+    clean_image_fraction: float = 0.0
+    """Fraction of pairs whose image is nearly clean, as it is when a condition is estimated."""
+    clean_condition_fraction: float = 0.0
+    """Fraction of pairs whose condition is nearly clean, as it is when an image is synthesised."""
+    unjoined_fraction: float = 0.0
+    """Fraction of pairs without joint attention: they teach a trained UNet to stand alone."""
+    min_snr_gamma: float | None = 5.0
+    """Loss weighting, arXiv 2303.09556; None for none."""
+
+    def __post_init__(self) -> None:
+        fractions = (self.caption_dropout, self.clean_image_fraction + self.clean_condition_fraction)
+        if not all(0 <= value <= 1 for value in (*fractions, 3 * self.text_dropout, self.unjoined_fraction)):
+            raise ValueError(f"fractions must lie in [0, 1] (3 * text_dropout too), got {self}")
+
+
+@dataclass(frozen=True)
+class TrainingModels:
+    """The parts of a Stable Diffusion model that a pair passes through."""
+
+    unet: UNet2DConditionModel
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    scheduler: DDPMScheduler
+
+
+@torch.no_grad()
+def encode_latents(vae: AutoencoderKL, pixels: Tensor, batch_size: int = 32) -> Tensor:
+    """(S, 3, H, W) in [-1, 1] -> (S, c, h, w) float16 scaled latents (means of the posterior)."""
+    parts = [vae.encode(part.to(vae.device)).latent_dist.mean for part in pixels.split(batch_size)]
+    return (torch.cat(parts) * vae.config.scaling_factor).half().cpu()
+
+
+class PairLoss:
+    """The loss of one adapter on random pairs; call it with a generator (see ``fit``)."""
+
+    def __init__(
+        self,
+        models: TrainingModels,
+        adapter: str,
+        trigger: str,
+        data: Sequence[PairLatents],
+        sampling: PairSampling,
+    ) -> None:
+        self.models, self.adapter, self.trigger, self.data, self.sampling = models, adapter, trigger, data, sampling
+        self._sizes = torch.tensor([float(len(group.captions)) for group in data])
+
+    def __call__(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """One step's losses: ``loss`` and its halves ``image`` and ``condition``."""
+        sampling, device = self.sampling, self.models.unet.device
+        group = self.data[int(torch.multinomial(self._sizes, 1, generator=generator))]
+        chosen = torch.randint(len(group.captions), (sampling.batch_size,), generator=generator)
+        latents = torch.cat([group.images[chosen], group.conditions[chosen]]).float()
+        noise = torch.randn(latents.shape, generator=generator)
+        timesteps, learned, pairs = self._timesteps_and_pairs(generator)
+        prompts = self._prompts([group.captions[index] for index in chosen.tolist()], generator)
+        latents, noise, timesteps, learned = (x.to(device) for x in (latents, noise, timesteps, learned))
+        prediction = self.models.unet(
+            self.models.scheduler.add_noise(latents, noise, timesteps),
+            timesteps,
+            encode_prompts(self.models, prompts),
+            cross_attention_kwargs={"pairs": pairs},
+        ).sample
+        losses = {
+            role: self._masked_loss(prediction, latents, noise, timesteps, learned & in_role)
+            for role, in_role in self._roles(device).items()
+        }
+        return {"loss": sum(losses.values(), torch.zeros((), device=device)) / len(losses), **losses}
+
+    def _roles(self, device: torch.device) -> dict[str, Tensor]:
+        """(2B,) bool: which rows are images, which conditions."""
+        is_image = torch.arange(2 * self.sampling.batch_size, device=device) < self.sampling.batch_size
+        return {"image": is_image, "condition": ~is_image}
+
+    def _masked_loss(
+        self, prediction: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor, rows: Tensor
+    ) -> Tensor:
+        """Mean loss of some rows, zero when there are none."""
+        if not rows.any():
+            return prediction.sum() * 0
+        return diffusion_loss(
+            prediction[rows],
+            noise=noise[rows],
+            timesteps=timesteps[rows],
+            scheduler=self.models.scheduler,
+            latents=latents[rows],
+            min_snr_gamma=self.sampling.min_snr_gamma,
+        )
+
+    def _timesteps_and_pairs(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Pairs]:
+        """(2B,) timesteps, independent but for the clean fractions; (2B,) rows to learn from; the pairs.
+
+        The noise in a row that was drawn clean cannot be told from its content, so there is nothing to learn from it.
+        """
+        sampling, count = self.sampling, self.sampling.batch_size
+        steps = self.models.scheduler.config.num_train_timesteps
+        timesteps = torch.randint(steps, (2 * count,), generator=generator)
+        clean = torch.randint(min(CLEAN_TIMESTEPS, steps), (2 * count,), generator=generator)
+        kind, joined = torch.rand(2, count, generator=generator)
+        unjoined = joined < sampling.unjoined_fraction
+        clean_image = (kind < sampling.clean_image_fraction) & ~unjoined
+        clean_condition = (kind >= 1 - sampling.clean_condition_fraction) & ~unjoined
+        is_clean = torch.cat([clean_image, clean_condition])
+        timesteps = torch.where(is_clean, clean, timesteps)
+        weights = (~unjoined).float().tolist()
+        pairs = (Pair(row, count + row, self.adapter, weight, weight) for row, weight in enumerate(weights))
+        return timesteps, ~is_clean, Pairs(tuple(pairs), 2 * count)
+
+    def _prompts(self, captions: list[str], generator: torch.Generator) -> list[str]:
+        """Prompts of the image rows, then of the condition rows."""
+        unknown, dropped = torch.rand(2, len(captions), generator=generator)
+        captions = [
+            "" if u < self.sampling.caption_dropout else text for u, text in zip(unknown, captions, strict=True)
+        ]
+        p = self.sampling.text_dropout
+        images = ["" if u < 2 * p else text for u, text in zip(dropped, captions, strict=True)]
+        conditions = [
+            "" if p < u < 3 * p else self.trigger + text for u, text in zip(dropped, captions, strict=True)
+        ]
+        return images + conditions
+
+
+def encode_prompts(models: TrainingModels, prompts: Sequence[str]) -> Tensor:
+    """Prompts (B) -> (B, L, D) embeddings; a prompt that occurs often is encoded once."""
+    unique = list(dict.fromkeys(prompts))
+    tokens = models.tokenizer(
+        unique, padding="max_length", max_length=models.tokenizer.model_max_length, truncation=True, return_tensors="pt"
+    )
+    embeddings = models.text_encoder(tokens.input_ids.to(models.text_encoder.device)).last_hidden_state
+    places = {prompt: place for place, prompt in enumerate(unique)}
+    return embeddings[torch.tensor([places[prompt] for prompt in prompts], device=embeddings.device)]

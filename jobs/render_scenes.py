@@ -20,8 +20,8 @@ examples:
   python jobs/render_scenes.py --output out/scenes --count 100
 
   # two test sets of a thousand scenes that share no scene
-  python jobs/render_scenes.py --output out/test-a --count 1000 --seed 11
-  python jobs/render_scenes.py --output out/test-b --count 1000 --seed 12
+  python jobs/render_scenes.py --output out/test-a --count 1000 --seed 101
+  python jobs/render_scenes.py --output out/test-b --count 1000 --seed 102
 
   # many, on a cluster, straight to an object store
   ray job submit --working-dir . -- python jobs/render_scenes.py \\
@@ -34,7 +34,7 @@ output:
                                     inverse depth, 0 far, 65535 near), .depth_m.npy (float32 metres), .edges.png
   README.md                         the same in full
 
-The embedded model `mini` was trained on seeds 1 and 2; use others to measure it.
+The embedded model `mini` was trained on seeds 1, 11 and 12: measure it on others.
 
 exit codes:
   0 done   1 some shards are missing   2 a wrong setting   130, 143 interrupted; the same command goes on

@@ -7,20 +7,18 @@ output says what is left to do.
 import io
 import json
 import re
-import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
 from pipelines import pictures, storage
 from pipelines.errors import SettingError
-from pipelines.flow import FlowError, run_tasks
 from pipelines.plan import gaps
 from pipelines.progress import Progress, clock
 from pipelines.runner import EXIT_INCOMPLETE, EXIT_OK, Interrupted, check_output, interrupts_raise, say
+from pipelines.tar_writer import TarSample, TarTask, write_tar_shards
 from unicon.scenes import Rendering, Scene, render, sample_scene
 
 SHARD_NAME = re.compile(r"scenes-s(?P<seed>\d+)-(?P<width>\d+)x(?P<height>\d+)-(?P<start>\d{8,})-(?P<stop>\d{8,})\.tar")
@@ -37,7 +35,7 @@ WebDataset tars of rooms and yards with simple solids, drawn from a seed, with e
 |---|---|
 | `KEY.png` | the picture, 8-bit sRGB |
 | `KEY.txt` | English caption |
-| `KEY.json` | seed, index, size, place (room or yard), camera in metres; rotation columns: right, forward, up |
+| `KEY.json` | seed, index, place (room or yard), camera in metres; rotation columns: right, forward, up |
 | `KEY.depth.png` | 16-bit relative inverse depth: 0 = the farthest place seen, 65535 = the nearest |
 | `KEY.depth_m.npy` | float32 (H, W), metres along the optical axis; `inf` where the sky is |
 | `KEY.edges.png` | 8-bit, 255 where a surface ends |
@@ -50,33 +48,13 @@ rows = datasets.load_dataset("webdataset", data_files="*.tar", split="train")
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shard:
-    """Scenes [start, stop) of a seed, as one tar."""
-
-    output: str
-    seed: int
-    width_px: int
-    height_px: int
-    start: int
-    stop: int
-
-    @property
-    def uri(self) -> str:
-        """Where it is published."""
-        size = f"{self.width_px}x{self.height_px}"
-        return storage.join(self.output, f"scenes-s{self.seed}-{size}-{self.start:08d}-{self.stop:08d}.tar")
-
-
 def default_shard_size(width_px: int, height_px: int) -> int:
     """Scenes in a shard: 1000, or fewer where they would fill the memory."""
     return max(1, min(1000, SHARD_BYTES // (BYTES_PER_PIXEL * width_px * height_px)))
 
 
-def plan_shards(
-    output: str, seed: int, size_px: tuple[int, int], count: int, shard_size: int
-) -> tuple[list[Shard], int]:
-    """The shards to render so that scenes [0, count) are there, and how many of those are there already.
+def missing_ranges(output: str, seed: int, size_px: tuple[int, int], count: int) -> list[tuple[int, int]]:
+    """The parts of scenes [0, count) that no shard of the output holds, as [start, stop).
 
     Raises:
         SettingError: the output has scenes of this seed in another size: keys would repeat.
@@ -88,55 +66,39 @@ def plan_shards(
             continue
         if (int(match["width"]), int(match["height"])) != size_px:
             raise SettingError(
-                f"--size {size_px[0]}x{size_px[1]}: one output holds a seed's scenes in one size, because keys are unique; "
-                f"{output} has {info.uri.rsplit('/', 1)[-1]}. Choose another --output."
+                f"--size {size_px[0]}x{size_px[1]}: one output holds a seed's scenes in one size, because keys are "
+                f"unique; {output} has {info.uri.rsplit('/', 1)[-1]}. Choose another --output."
             )
         taken.append((int(match["start"]), int(match["stop"])))
-    fields: dict[str, Any] = {"output": output, "seed": seed, "width_px": size_px[0], "height_px": size_px[1]}
-    shards = [
-        Shard(**fields, start=start, stop=min(start + shard_size, stop))
-        for first, stop in gaps(0, count, taken)
-        for start in range(first, stop, shard_size)
-    ]
-    return shards, count - sum(shard.stop - shard.start for shard in shards)
+    return list(gaps(0, count, taken))
 
 
-def render_shard(shard: Shard) -> dict[str, int]:
-    """Render and publish one shard; returns its receipt."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for index in range(shard.start, shard.stop):
-            scene = sample_scene(shard.seed, index)
-            for name, content in members(shard, index, scene, render(scene, shard.width_px, shard.height_px)):
-                info = tarfile.TarInfo(name)  # owner 0 and time 0: the same scenes are the same bytes
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-    storage.publish(shard.uri, buffer.getvalue())
-    return {"ok": shard.stop - shard.start, "bad": 0}
+def shard_task(output: str, seed: int, size_px: tuple[int, int], start: int, stop: int) -> TarTask:
+    """The task that writes scenes [start, stop) into their shard."""
+    name = f"scenes-s{seed}-{size_px[0]}x{size_px[1]}-{start:08d}-{stop:08d}.tar"
+    return TarTask(uri=storage.join(output, name), make=partial(scene_samples, seed, size_px, start, stop))
 
 
-def members(shard: Shard, index: int, scene: Scene, rendering: Rendering) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of one sample's files, the picture first."""
-    key = f"s{shard.seed}-{index:08d}"
-    facts = {
-        "seed": shard.seed,
-        "index": index,
-        "width": shard.width_px,
-        "height": shard.height_px,
-        "place": scene.place,
-        "field_of_view_deg": scene.camera.field_of_view_deg,
-        "camera_position_m": scene.camera.position_m.tolist(),
-        "camera_rotation": scene.camera.rotation.tolist(),
-    }
+def scene_samples(seed: int, size_px: tuple[int, int], start: int, stop: int) -> Iterator[TarSample]:
+    """Render scenes [start, stop) of a seed, one after the other."""
+    for index in range(start, stop):
+        scene = sample_scene(seed, index)
+        rendering = render(scene, *size_px)
+        yield f"s{seed}-{index:08d}", sample_files(rendering, {"seed": seed, "index": index, **_facts(scene)})
+
+
+def sample_files(rendering: Rendering, facts: dict[str, object]) -> dict[str, bytes]:
+    """The files of one sample by extension, the picture first."""
     depth_m = io.BytesIO()
     np.save(depth_m, rendering.depth_m, allow_pickle=False)
-    yield f"{key}.png", pictures.png_bytes(Image.fromarray(rendering.image))
-    yield f"{key}.txt", rendering.caption.encode()
-    yield f"{key}.json", json.dumps(facts).encode()
-    levels = pictures.depth_levels(rendering.inverse_depth)
-    yield f"{key}.depth.png", pictures.png_bytes(Image.fromarray(levels))
-    yield f"{key}.depth_m.npy", depth_m.getvalue()
-    yield f"{key}.edges.png", pictures.png_bytes(Image.fromarray(rendering.edges.astype(np.uint8) * 255))
+    return {
+        "png": pictures.png_bytes(Image.fromarray(rendering.image)),
+        "txt": rendering.caption.encode(),
+        "json": json.dumps(facts).encode(),
+        "depth.png": pictures.png_bytes(Image.fromarray(pictures.depth_levels(rendering.inverse_depth))),
+        "depth_m.npy": depth_m.getvalue(),
+        "edges.png": pictures.png_bytes(Image.fromarray(rendering.edges.astype(np.uint8) * 255)),
+    }
 
 
 def render_scenes(output: str, seed: int, size_px: tuple[int, int], count: int, shard_size: int) -> int:
@@ -146,18 +108,37 @@ def render_scenes(output: str, seed: int, size_px: tuple[int, int], count: int, 
         SettingError: before any worker starts.
     """
     output = check_output(output)
-    shards, done_before = plan_shards(output, seed, size_px, count, shard_size)
+    missing = missing_ranges(output, seed, size_px, count)
     _publish_card(output)
-    say(f"{count} scenes; {done_before} rendered before, {count - done_before} to do in {len(shards)} shards")
-    trouble = _run(shards, Progress(count - done_before)) if shards else None
-    left, done = plan_shards(output, seed, size_px, count, shard_size)
+    tasks = [
+        shard_task(output, seed, size_px, start, min(start + shard_size, stop))
+        for first, stop in missing
+        for start in range(first, stop, shard_size)
+    ]
+    left = _scenes_in(missing)
+    say(f"{count} scenes; {count - left} rendered before, {left} to do in {len(tasks)} shards")
+    trouble = _run(tasks, Progress(left)) if tasks else None
     if trouble:
         say(f"stopped: {trouble}")
+    left = _scenes_in(missing_ranges(output, seed, size_px, count))
     if left:
-        say(f"{count - done} of {count} scenes are missing; the same command renders them")
+        say(f"{left} of {count} scenes are missing; the same command renders them")
         return EXIT_INCOMPLETE
     say(f"output: {output}")
     return EXIT_OK
+
+
+def _scenes_in(ranges: Sequence[tuple[int, int]]) -> int:
+    return sum(stop - start for start, stop in ranges)
+
+
+def _facts(scene: Scene) -> dict[str, object]:
+    return {
+        "place": scene.place,
+        "field_of_view_deg": scene.camera.field_of_view_deg,
+        "camera_position_m": scene.camera.position_m.tolist(),
+        "camera_rotation": scene.camera.rotation.tolist(),
+    }
 
 
 def _publish_card(output: str) -> None:
@@ -171,16 +152,17 @@ def _publish_card(output: str) -> None:
         ) from error
 
 
-def _run(shards: Sequence[Shard], progress: Progress) -> str | None:
+def _run(tasks: Sequence[TarTask], progress: Progress) -> str | None:
     """Render the shards; returns why it stopped early, if it did."""
     from pipelines.cluster import ray_session
+    from pipelines.flow import FlowError
 
     with interrupts_raise():
         try:
             say("starting Ray ...")
             with ray_session(), progress:
-                for receipt in run_tasks(shards, render_shard):
-                    progress.add(receipt)
+                for receipt in write_tar_shards(tasks):
+                    progress.add({"ok": receipt["samples"], "bad": 0})
         except FlowError as error:
             return str(error)
         except Interrupted as interrupt:

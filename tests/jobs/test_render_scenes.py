@@ -1,0 +1,125 @@
+"""The render_scenes command: shards that other tools read, the same bytes again, nothing done twice."""
+
+import io
+import json
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs import _cli, render_scenes
+from pipelines.readers import choose_member
+from pipelines.scenes import default_shard_size, missing_ranges, shard_task
+from pipelines.tar_shards import index_tar, read_tar
+from pipelines.tar_writer import tar_bytes, write_tar_shard
+from unicon.conditions import decode_depth
+from unicon.scenes import render, sample_scene
+
+SIZE_PX = (32, 24)
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Scenes 3 to 6 of seed 5."""
+    task = shard_task(str(tmp_path_factory.mktemp("scenes")), 5, SIZE_PX, 3, 7)
+    assert write_tar_shard(task)["samples"] == 4
+    return task.uri
+
+
+def test_a_sample_holds_the_rendering(shard: str) -> None:
+    assert index_tar(shard, compressed=False).duplicates == ()
+    position, key, members = next(iter(read_tar(shard, False, 2, 4)))
+    files = {member.extension: member.content or b"" for member in members}
+    rendering = render(sample_scene(5, 5), *SIZE_PX)
+    assert (position, key) == (2, "s5-00000005")
+    assert (np.asarray(Image.open(io.BytesIO(files["png"]))) == rendering.image).all()
+    assert (np.load(io.BytesIO(files["depth_m.npy"]), allow_pickle=False) == rendering.depth_m).all()
+    stored = Image.open(io.BytesIO(files["depth.png"]))
+    assert stored.mode == "I;16"
+    np.testing.assert_allclose(decode_depth(stored), rendering.inverse_depth, atol=1 / 65535)
+    assert (np.asarray(Image.open(io.BytesIO(files["edges.png"]))) == rendering.edges * 255).all()
+    assert files["txt"].decode() == rendering.caption
+    facts = json.loads(files["json"])
+    assert (facts["seed"], facts["index"]) == (5, 5)
+    assert facts["field_of_view_deg"] == sample_scene(5, 5).camera.field_of_view_deg
+
+
+def test_the_picture_of_a_sample_is_the_picture(shard: str) -> None:
+    """Not the depth map, whose extension ends in .png too."""
+    for _, _, members in read_tar(shard, False, 0, 4):
+        chosen = choose_member(members, None)
+        assert chosen is not None and chosen.extension == "png"
+
+
+def test_the_same_shard_is_the_same_bytes(shard: str, tmp_path: Path) -> None:
+    again = shard_task(str(tmp_path), 5, SIZE_PX, 3, 7)
+    assert tar_bytes(again.make()) == Path(shard).read_bytes()
+    assert tar_bytes(shard_task(str(tmp_path), 6, SIZE_PX, 3, 7).make()) != Path(shard).read_bytes()
+
+
+def test_hugging_face_reads_it(shard: str, tmp_path: Path) -> None:
+    rows = datasets.load_dataset("webdataset", data_files=shard, split="train", cache_dir=str(tmp_path))
+    row = rows[0]
+    assert row["__key__"] == "s5-00000003"
+    assert row["png"].size == row["depth.png"].size == SIZE_PX
+    assert row["txt"] == render(sample_scene(5, 3), *SIZE_PX).caption
+
+
+def test_ranges_that_are_there_are_not_missing(tmp_path: Path) -> None:
+    for start, stop in ((0, 4), (6, 8)):
+        Path(shard_task(str(tmp_path), 1, SIZE_PX, start, stop).uri).touch()
+    assert missing_ranges(str(tmp_path), 1, SIZE_PX, 10) == [(4, 6), (8, 10)]
+    assert missing_ranges(str(tmp_path), 1, SIZE_PX, 3) == []
+    assert missing_ranges(str(tmp_path), 2, SIZE_PX, 3) == [(0, 3)]
+
+
+def test_a_larger_count_adds_what_is_missing(
+    ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = shard_task(str(tmp_path), 5, (16, 16), 0, 3)
+    write_tar_shard(first)
+    written = Path(first.uri).stat().st_mtime_ns
+    arguments = ["--output", str(tmp_path), "--seed", "5", "--size", "16x16", "--shard-size", "2", "--count"]
+    assert render_scenes.main([*arguments, "6"]) == 0
+    assert "6 scenes; 3 rendered before, 3 to do in 2 shards" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.glob("*.tar")) == [
+        "scenes-s5-16x16-00000000-00000003.tar",
+        "scenes-s5-16x16-00000003-00000005.tar",
+        "scenes-s5-16x16-00000005-00000006.tar",
+    ]
+    assert Path(first.uri).stat().st_mtime_ns == written
+    assert render_scenes.main([*arguments, "6"]) == 0
+    assert "0 to do in 0 shards" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--count", "0"], "argument --count: 0 is too small"),
+        (["--size", "12"], "'12' is no size; write WIDTHxHEIGHT"),
+        (["--size", "4x4000"], "each side must have 8 to 4096 pixels"),
+        (["--output", "memory://x"], "memory:// lives in one process"),
+        (["--size", "32x32"], "one output holds a seed's scenes in one size"),
+    ],
+)
+def test_wrong_settings(options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path(shard_task(str(tmp_path), 0, SIZE_PX, 0, 4).uri).touch()
+    with pytest.raises(SystemExit) as exit_:
+        _cli.finish(lambda: render_scenes.main(["--output", str(tmp_path), "--count", "4", *options]))
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_output_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(SystemExit):
+        _cli.finish(lambda: render_scenes.main(["--output", str(tmp_path / "file" / "out"), "--count", "1"]))
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_default_shards_fit_into_memory() -> None:
+    assert default_shard_size(128, 128) == 1000
+    assert default_shard_size(4096, 4096) == 2
+    assert default_shard_size(512, 512) * 512 * 512 * 8 <= 256 << 20

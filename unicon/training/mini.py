@@ -43,6 +43,7 @@ NOISE = {
 }
 """The noisiest step is pure noise (arXiv 2305.08891): the first step of an estimation is then plain regression."""
 SQUARE, WIDE, TALL = (128, 128), (160, 96), (96, 160)
+VALIDATION_SEED = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,10 @@ class MiniRecipe:
     """The most scenes of one size that the pairs are drawn from; the autoencoder sees all square ones."""
     vae: FitConfig = FitConfig(steps=1100, learning_rate=2e-3, warmup_steps=50, ema_decay=0.995)
     vae_batch_size: int = 16
+    """Crops a step."""
+    vae_crop_px: int = 64
+    validation_scenes: int = 16
+    """Scenes of another seed that every checkpoint is measured on."""
     block_out_channels: tuple[int, ...] = (64, 96, 128)
     rank: int = 16
     """Of the adapter's LoRA."""
@@ -113,8 +118,12 @@ def train_mini(work: Path, output: Path, recipe: MiniRecipe | None = None, devic
         ("adapter", adapter, recipe.adapter),
     ):
         _train_only(everything, parameters)
-        fit(parameters, loss, config, work / stage, lambda step: _checkpoint(models, vae, output, work / stage, step))
-    save(models, vae, output)
+        
+        def look(step: int, folder: Path = work / stage) -> None:
+            save(models, vae, output)
+            validate(UniCon.from_pretrained(output, device=device), folder, step, recipe.validation_scenes)
+
+        fit(parameters, loss, config, work / stage, look)
 
 
 def _train_only(everything: dict[str, nn.Parameter], chosen: dict[str, nn.Parameter]) -> None:
@@ -123,15 +132,9 @@ def _train_only(everything: dict[str, nn.Parameter], chosen: dict[str, nn.Parame
         parameter.requires_grad_(id(parameter) in trained)
 
 
-def _checkpoint(models: TrainingModels, vae: AutoencoderKL, output: Path, folder: Path, step: int) -> None:
-    """Save the model as it stands and look at what it does."""
-    save(models, vae, output)
-    validate(UniCon.from_pretrained(output), folder, step)
-
-
-def validate(model: UniCon, folder: Path, step: int, seed: int = 2, count: int = 16) -> None:
+def validate(model: UniCon, folder: Path, step: int, count: int) -> None:
     """Estimate the depth of scenes never trained on: print the errors, draw image, truth and estimate."""
-    scenes = [render(sample_scene(seed, index)) for index in range(count)]
+    scenes = [render(sample_scene(VALIDATION_SEED, index)) for index in range(count)]
     images = [Image.fromarray(scene.image) for scene in scenes]
     rows = [images, [preview_depth(scene.inverse_depth) for scene in scenes]]
     for steps in (1, 4, 10):
@@ -162,7 +165,7 @@ def _trained_vae(work: Path, scenes: SceneArrays, recipe: MiniRecipe, device: st
     folder = work / "vae"
     if not (folder / "config.json").exists():
         vae = new_vae().to(device)
-        train_vae(vae, scenes, recipe.vae, work / "vae-training", recipe.vae_batch_size)
+        train_vae(vae, scenes, recipe.vae, work / "vae-training", recipe.vae_batch_size, recipe.vae_crop_px)
         vae.save_pretrained(folder)
     return AutoencoderKL.from_pretrained(folder).to(device).eval().requires_grad_(False)
 

@@ -1,0 +1,190 @@
+"""The training loop resumes exactly, losses look at the right rows, and every stage of the recipe runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from unicon import UniCon
+from unicon.training.fit import FitConfig, fit
+from unicon.training.mini import SQUARE, MiniRecipe, train_mini
+from unicon.training.pairs import CLEAN_TIMESTEPS, PairLoss, PairSampling
+from unicon.training.scene_cache import PART_SIZE, SceneArrays, load_cache
+from unicon.training.text import train_tokenizer
+from unicon.training.vae import new_vae, sample_crops
+
+
+def _line(folder: Path, steps: int, **options) -> tuple[nn.Linear, dict[str, nn.Parameter]]:
+    """Fit a line with noise drawn from the step's generator."""
+    torch.manual_seed(0)
+    model = nn.Linear(2, 1)
+    parameters = dict(model.named_parameters())
+
+    def loss(generator: torch.Generator) -> dict[str, torch.Tensor]:
+        inputs = torch.randn(16, 2, generator=generator)
+        target = inputs @ torch.tensor([[2.0], [-1.0]]) + 0.5
+        return {"loss": (model(inputs) - target).square().mean()}
+
+    config = FitConfig(**{"steps": steps, "learning_rate": 0.05, "warmup_steps": 5, "checkpoint_every": 30, **options})
+    fit(parameters, loss, config, folder)
+    return model, parameters
+
+
+def test_fit_learns(tmp_path: Path) -> None:
+    model, _ = _line(tmp_path, 300, ema_decay=0.9)
+    assert torch.allclose(model.weight, torch.tensor([[2.0, -1.0]]), atol=0.02)
+    assert torch.allclose(model.bias, torch.tensor([0.5]), atol=0.02)
+
+
+def test_an_interrupted_fit_takes_the_same_steps(tmp_path: Path) -> None:
+    whole, _ = _line(tmp_path / "whole", 60)
+    torch.manual_seed(0)
+
+    class Killed(Exception):
+        pass
+
+    model = nn.Linear(2, 1)
+    calls = 0
+
+    def loss(generator: torch.Generator) -> dict[str, torch.Tensor]:
+        nonlocal calls
+        calls += 1
+        if calls == 45:
+            raise Killed
+        inputs = torch.randn(16, 2, generator=generator)
+        target = inputs @ torch.tensor([[2.0], [-1.0]]) + 0.5
+        return {"loss": (model(inputs) - target).square().mean()}
+
+    config = FitConfig(steps=60, learning_rate=0.05, warmup_steps=5, checkpoint_every=30)
+    with pytest.raises(Killed):
+        fit(dict(model.named_parameters()), loss, config, tmp_path / "killed")
+    resumed, _ = _line(tmp_path / "killed", 60)
+    assert torch.equal(whole.weight, resumed.weight)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    _line(tmp_path, 30)
+    other = {"elsewhere": nn.Parameter(torch.zeros(1))}
+    config = FitConfig(steps=40, learning_rate=0.1)
+    with pytest.raises(ValueError, match="another recipe"):
+        fit(other, lambda generator: {"loss": other["elsewhere"].sum()}, config, tmp_path)
+
+
+def test_learning_rate_warms_up_and_decays() -> None:
+    config = FitConfig(steps=100, learning_rate=1.0, warmup_steps=10, final_learning_rate_fraction=0.1)
+    rates = [config.learning_rate_at(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(0.1, abs=0.01)
+
+
+@pytest.mark.parametrize("options", [{"steps": 0}, {"ema_decay": 1.0}, {"autocast_dtype": "float8"}])
+def test_fit_refuses_nonsense(options: dict) -> None:
+    with pytest.raises(ValueError):
+        FitConfig(**{"steps": 1, "learning_rate": 0.1, **options})
+
+
+def test_pair_sampling_refuses_fractions_beyond_one() -> None:
+    with pytest.raises(ValueError, match="fractions"):
+        PairSampling(clean_image_fraction=0.7, clean_condition_fraction=0.6)
+
+
+def _sampler(**options) -> PairLoss:
+    class Scheduler:
+        class config:
+            num_train_timesteps = 1000
+
+    class Models:
+        scheduler = Scheduler
+
+    return PairLoss(Models, "depth", "depth_map, ", [], PairSampling(batch_size=2000, **options))  # type: ignore[arg-type]
+
+
+def test_clean_rows_are_not_learned_and_unjoined_pairs_have_no_weight() -> None:
+    loss = _sampler(clean_image_fraction=0.5, clean_condition_fraction=0.2, unjoined_fraction=0.3)
+    timesteps, learned, pairs = loss._timesteps_and_pairs(torch.Generator().manual_seed(0))
+    assert (timesteps[~learned] < CLEAN_TIMESTEPS).all()
+    assert (~learned[:2000]).float().mean() == pytest.approx(0.5 * 0.7, abs=0.03)
+    assert (~learned[2000:]).float().mean() == pytest.approx(0.2 * 0.7, abs=0.03)
+    weights = np.array([pair.weight_to_condition for pair in pairs.pairs])
+    assert (weights == 0).mean() == pytest.approx(0.3, abs=0.03)
+    both = ~learned[:2000] & ~learned[2000:]
+    assert not both.any()
+
+
+def test_published_text_dropout_rule() -> None:
+    loss = _sampler(text_dropout=0.1)
+    prompts = loss._prompts(["a"] * 2000, torch.Generator().manual_seed(0))
+    images, conditions = np.array(prompts[:2000]) == "", np.array(prompts[2000:]) == ""
+    assert images.mean() == pytest.approx(0.2, abs=0.03)
+    assert conditions.mean() == pytest.approx(0.2, abs=0.03)
+    assert (images & conditions).mean() == pytest.approx(0.1, abs=0.03)
+    assert set(prompts[2000:]) == {"", "depth_map, a"}
+
+
+def test_tokenizer_encodes_any_text(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(["depth_map, a red box in a room with green walls"] * 3, tmp_path)
+    text = "a zürich 猫 in a room!"
+    assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True).replace(" ", "") == text.replace(" ", "")
+    assert len(tokenizer("a red box").input_ids) == 5
+
+
+def _gradients(count: int = 12, size: int = 64) -> SceneArrays:
+    """Pictures of one colour each, with ramps for maps."""
+    rng = np.random.default_rng(0)
+    colors = rng.integers(0, 256, (count, 1, 1, 3), dtype=np.uint8)
+    ramp = np.linspace(0, 65535, size).astype(np.uint16)
+    return SceneArrays(
+        images=np.broadcast_to(colors, (count, size, size, 3)).copy(),
+        inverse_depths=np.broadcast_to(ramp[:, None], (count, size, size)).copy(),
+        edges=np.zeros((count, size, size), bool),
+        captions=("a",) * count,
+    )
+
+
+def test_an_untrained_autoencoder_already_carries_colors() -> None:
+    torch.manual_seed(0)
+    vae = new_vae()
+    crops = sample_crops(_gradients(), 48, 64, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        latents = vae.encode(crops).latent_dist.mean[:, :3].mean((2, 3))
+    for channel in range(3):
+        found = np.corrcoef(latents[:, channel].numpy(), crops[:, channel].mean((1, 2)).numpy())[0, 1]
+        assert found > 0.8
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The whole recipe on next to nothing: two steps a stage on scenes of 32 x 32 pixels."""
+    work, output = tmp_path_factory.mktemp("work"), tmp_path_factory.mktemp("model")
+    short = FitConfig(steps=2, learning_rate=1e-3, checkpoint_every=2, log_every=1)
+    recipe = MiniRecipe(
+        scenes={(32, 32): PART_SIZE},
+        paired_scenes=16,
+        vae=short,
+        vae_batch_size=2,
+        together=short,
+        adapter=short,
+        sampling=PairSampling(batch_size=2, clean_image_fraction=0.5, min_snr_gamma=None),
+        validation_scenes=2,
+        vae_crop_px=32,
+    )
+    train_mini(work, output, recipe)
+    return work, output
+
+
+@pytest.mark.slow
+def test_recipe_makes_a_model_that_loads(tiny_run: tuple[Path, Path]) -> None:
+    work, output = tiny_run
+    model = UniCon.from_pretrained(output)
+    assert set(model.adapters) == {"depth"}
+    assert model.working_size(SQUARE) == SQUARE
+    assert len(load_cache(work / "scenes-1-32x32").captions) == PART_SIZE
+    steps = [json.loads(line)["step"] for line in (work / "together" / "log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2]
+    assert list((work / "adapter").glob("validation-*.png"))

@@ -12,6 +12,11 @@ from tests.tiny import write_tiny_model
 torch.set_num_threads(1)  # tiny models are slower on several threads, much slower beside other work
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """diffusers' Euler scheduler builds a NumPy array from a tensor in a way that NumPy 2 deprecates."""
+    config.addinivalue_line("filterwarnings", "ignore:__array__ implementation:DeprecationWarning")
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Stable Diffusion folder with a random depth adapter."""

@@ -16,10 +16,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import torch
-import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from unicon.pairs import JointGroup, Pairs, Rows
 
@@ -51,7 +51,7 @@ def lora_delta(layer: nn.Module, name: str, inputs: Tensor) -> Tensor:
 def attend(heads: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Multi-head attention: (B, N, C), (B, M, C), (B, M, C) -> (B, N, C)."""
     query, key, value = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
-    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    return scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 
 def check_call(num_rows: int, pairs: Pairs | None, adapters: nn.ModuleDict | dict | set | None, mask: Tensor | None):

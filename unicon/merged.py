@@ -11,10 +11,10 @@ from __future__ import annotations
 import copy
 
 import torch
-import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from unicon.adapter import AdapterConfig, adapter_configs, transformer_blocks
 from unicon.attention import JointAttention, LoraKind, attend, base_linear, check_call, lora_name
@@ -33,8 +33,8 @@ class RoleWeights(nn.Module):
 
     def forward(self, heads: int, inputs: Tensor, context: Tensor) -> Tensor:
         """Text cross-attention: (B, N, C), (B, M, text C) -> (B, N, C)"""
-        key, value = F.linear(context, self.key_value).chunk(2, dim=-1)
-        return F.linear(attend(heads, F.linear(inputs, self.query), key, value), self.out, self.out_bias)
+        key, value = linear(context, self.key_value).chunk(2, dim=-1)
+        return linear(attend(heads, linear(inputs, self.query), key, value), self.out, self.out_bias)
 
 
 class RoleSelfWeights(nn.Module):
@@ -48,8 +48,8 @@ class RoleSelfWeights(nn.Module):
 
     def forward(self, heads: int, inputs: Tensor) -> Tensor:
         """(B, N, C) -> (B, N, C)"""
-        query, key, value = F.linear(inputs, self.qkv).chunk(3, dim=-1)
-        return F.linear(attend(heads, query, key, value), self.out, self.out_bias)
+        query, key, value = linear(inputs, self.qkv).chunk(3, dim=-1)
+        return linear(attend(heads, query, key, value), self.out, self.out_bias)
 
 
 class JointWeights(nn.Module):
@@ -68,17 +68,17 @@ class JointWeights(nn.Module):
 
     def forward(self, heads: int, images: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """(P, N, C), (P, N, C) -> joint output of the image rows and of the condition rows"""
-        image_query, image_key, image_value = F.linear(images, self.image_qkv).chunk(3, dim=-1)
-        query, key, value = F.linear(conditions, self.condition_qkv).chunk(3, dim=-1)
+        image_query, image_key, image_value = linear(images, self.image_qkv).chunk(3, dim=-1)
+        query, key, value = linear(conditions, self.condition_qkv).chunk(3, dim=-1)
         image = attend(heads, image_query, key, value)
         condition = attend(heads, query, image_key, image_value)
         if self.fused:
-            joint = F.linear(torch.cat([image, condition], dim=-1), self.outs[0], self.out_bias_0)
+            joint = linear(torch.cat([image, condition], dim=-1), self.outs[0], self.out_bias_0)
             image, condition = joint.chunk(2, dim=-1)
             return image, condition
         return (
-            F.linear(image, self.outs[0], self.out_bias_0),
-            F.linear(condition, self.outs[1], self.out_bias_1),
+            linear(image, self.outs[0], self.out_bias_0),
+            linear(condition, self.outs[1], self.out_bias_1),
         )
 
 

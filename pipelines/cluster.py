@@ -3,12 +3,16 @@
 import contextlib
 import logging
 import os
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ray
 
 HOUSE = Path(__file__).resolve().parents[1]
+START_ATTEMPTS = 3
 
 
 @contextlib.contextmanager
@@ -20,20 +24,55 @@ def ray_session() -> Iterator[dict[str, float]]:
     if ray.is_initialized():
         yield ray.cluster_resources()
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its errors are about itself; ours come as exceptions
     address = os.environ.get("RAY_ADDRESS")
-    inside_a_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    modules = [str(HOUSE / name) for name in ("unicon", "pipelines")]
-    ray.init(
-        address=address or "local",
-        include_dashboard=None if address else False,
-        configure_logging=True,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        runtime_env={"py_modules": modules} if address and not inside_a_job else None,
-    )
+    if address is None:
+        start_local()
+    else:
+        modules = [str(HOUSE / name) for name in ("unicon", "pipelines")]
+        inside_a_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+        _start(address=address, runtime_env=None if inside_a_job else {"py_modules": modules})
     try:
         yield ray.cluster_resources()
     finally:
         ray.shutdown()
+
+
+def start_local(num_cpus: int | None = None) -> None:
+    """Start a Ray of this machine, without dashboard and telemetry, its workers at this process's niceness.
+
+    Ray's daemon waits 15 s for a process of its own and aborts when that comes up later, as it may on a busy machine:
+    it is tried again then.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves a local run beside any other program
+    for attempt in range(START_ATTEMPTS):
+        try:
+            return _start(address="local", include_dashboard=False, num_cpus=num_cpus)
+        except Exception as error:  # Ray raises a bare Exception
+            if "timed out during startup" not in str(error) or attempt == START_ATTEMPTS - 1:
+                raise
+            ray.shutdown()
+
+
+def _start(**options: Any) -> None:
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its errors are about itself; ours come as exceptions
+    with _start_quietly():
+        ray.init(configure_logging=True, logging_level=logging.ERROR, log_to_driver=False, **options)
+
+
+@contextlib.contextmanager
+def _start_quietly() -> Iterator[None]:
+    """Keep what Ray's native code prints while starting off the terminal; shown after all when the start fails."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(terminal, kept.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)

@@ -23,6 +23,9 @@ CHUNKS_IN_A_WAVE = 5_000
 """Ray Data keeps bookkeeping for every block of a dataset on the driver: long plans run as several datasets."""
 
 
+OnFailure = Callable[[str], None]
+
+
 class FlowError(RuntimeError):
     """The run stopped for a reason that is no sample's fault; what is published stays, the same command goes on."""
 
@@ -64,11 +67,19 @@ class Flow:
     """Publishes a block and returns its receipt, a flat dictionary."""
 
 
-def run_flow(chunks: Sequence[Chunk], flow: Flow, resources: Resources) -> Iterator[dict[str, Any]]:
-    """Process the chunks and yield each one's receipt as it is published, in no particular order."""
+def run_flow(
+    chunks: Sequence[Chunk], flow: Flow, resources: Resources, on_failure: OnFailure = print
+) -> Iterator[dict[str, Any]]:
+    """Process the chunks and yield each one's receipt as it is published, in no particular order.
+
+    on_failure: told why, for each of the chunks that `resources` allows to fail.
+
+    Raises:
+        FlowError: more chunks failed, a worker process died again and again, or the model could not be built.
+    """
     remaining = iter(chunks)
     while wave := list(islice(remaining, CHUNKS_IN_A_WAVE)):
-        with _data_context(resources):
+        with _data_context(resources, on_failure):
             rows = [{"description": chunk.to_json()} for chunk in wave]
             dataset = (
                 ray.data.from_items(rows, override_num_blocks=len(rows))
@@ -95,7 +106,7 @@ def run_tasks(
     """
     remaining = iter(tasks)
     while wave := list(islice(remaining, CHUNKS_IN_A_WAVE)):
-        with _data_context(Resources()):
+        with _data_context(Resources(), print):
             rows = [{"number": number} for number in range(len(wave))]
             dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
                 _Task(tuple(wave), work), num_cpus=cpus_per_task, **_BLOCKS
@@ -174,8 +185,8 @@ def _texts(batch: pa.Table) -> Iterable[str]:
 
 
 @contextmanager
-def _data_context(resources: Resources) -> Iterator[None]:
-    """Ray Data's settings for whole chunks and silence; the caller's are restored."""
+def _data_context(resources: Resources, on_failure: OnFailure) -> Iterator[None]:
+    """Ray Data's settings for whole chunks and a quiet terminal; the caller's are restored."""
     context = DataContext.get_current()
     ours: dict[str, Any] = {
         "target_max_block_size": None,
@@ -184,16 +195,32 @@ def _data_context(resources: Resources) -> Iterator[None]:
         "max_errored_blocks": resources.failed_chunks_allowed,
     }
     before = {name: getattr(context, name) for name in ours}
-    loggers = [logging.getLogger(name) for name in ("ray.data", "ray.data._internal")]
-    levels = [logger.level for logger in loggers]
+    logger = logging.getLogger("ray.data")
+    consoles = [handler for handler in logger.handlers if handler.__class__.__name__ == "PlainRayHandler"]
+    levels = [handler.level for handler in consoles]
+    listener = _FailureListener(on_failure)
     try:
         for name, value in ours.items():
             setattr(context, name, value)
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
+        for handler in consoles:
+            handler.setLevel(logging.CRITICAL + 1)
+        logger.addHandler(listener)
         yield
     finally:
+        logger.removeHandler(listener)
+        for handler, level in zip(consoles, levels, strict=True):
+            handler.setLevel(level)
         for name, value in before.items():
             setattr(context, name, value)
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+
+
+class _FailureListener(logging.Handler):
+    """Ray Data tells of a failed block it goes on without only in its log."""
+
+    def __init__(self, on_failure: OnFailure) -> None:
+        super().__init__(logging.ERROR)
+        self.on_failure = on_failure
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "Ignoring this exception" in record.getMessage() and record.exc_info and record.exc_info[1]:
+            self.on_failure(_cause(record.exc_info[1]))

@@ -18,6 +18,8 @@ class Progress:
         self.ok = 0
         self.bad = 0
         self.reasons: Counter[str] = Counter()
+        self.failures: list[str] = []
+        """Why chunks failed for reasons other than their samples."""
         self.stream = stream or sys.stderr
         self.on_terminal = self.stream.isatty()
         self.interval_s = interval_s or (1.0 if self.on_terminal else 10.0)
@@ -30,6 +32,10 @@ class Progress:
         self.ok += receipt["ok"]
         self.bad += receipt["bad"]
         self.reasons.update(receipt.get("reasons", {}))
+
+    def note_failure(self, reason: str) -> None:
+        """Remember why a chunk failed, for the report."""
+        self.failures.append(reason)
 
     @property
     def done(self) -> int:

@@ -22,6 +22,9 @@ from pipelines.samples import Columns
 if TYPE_CHECKING:
     from pipelines.flow import Flow, Resources
 
+FAILED_CHUNKS_ALLOWED = 10
+"""One bad disk or machine does not stop a run of a million chunks; a systematic failure soon does."""
+
 EXIT_OK, EXIT_INCOMPLETE, EXIT_SETTING, EXIT_ERROR_RATE = 0, 1, 2, 3
 
 
@@ -141,7 +144,8 @@ def _process(job: Job, request: Request, plan: Plan, output: str, progress: Prog
                 resources = choose_resources(request, available)
                 say(f"{len(plan.chunks)} chunks on {resources.actors} x {_device(resources)}")
                 with progress:
-                    for receipt in run_flow(plan.chunks, job.make_flow(output, resources), resources):
+                    flow = job.make_flow(output, resources)
+                    for receipt in run_flow(plan.chunks, flow, resources, progress.note_failure):
                         progress.add(receipt)
         except FlowError as error:
             return str(error)
@@ -174,7 +178,7 @@ def choose_resources(request: Request, available: Mapping[str, float]) -> "Resou
         gpus_per_actor=per_actor,
         cpus_per_actor=min(1.0, cpus / (2 * actors)),
         cpus_per_task=min(0.5, cpus / 4),
-        failed_chunks_allowed=max(2, 0),
+        failed_chunks_allowed=FAILED_CHUNKS_ALLOWED,
     )
 
 
@@ -217,6 +221,8 @@ def _report(request: Request, output: str, outcome: Outcome, progress: Progress,
         say(f"this run: {progress.done} samples in {clock(progress.elapsed_s)}, {rate:.2f}/s")
     if progress.reasons:
         say("failed in this run:\n" + reasons_text(_kinds(progress.reasons)))
+    for reason in dict.fromkeys(progress.failures):
+        say(f"a chunk failed: {reason}")
     if trouble:
         say(f"stopped: {trouble}")
     if outcome.missing:

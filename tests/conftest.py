@@ -1,6 +1,5 @@
 """Settings of every test: no network, no telemetry, one Ray for the session."""
 
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -10,11 +9,16 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 ROOT = str(Path(__file__).resolve().parents[1])
 if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Warnings are errors here, but Ray's about itself are not ours to mend."""
+    for warning in ("ignore::DeprecationWarning:ray.*", "ignore::FutureWarning:ray.*", "ignore::ResourceWarning"):
+        config.addinivalue_line("filterwarnings", warning)
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +26,8 @@ def ray_cluster() -> Iterator[None]:
     """A real local Ray of two CPUs, started once."""
     import ray
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
+    from pipelines.cluster import start_local
+
+    start_local(num_cpus=2)
     yield
     ray.shutdown()

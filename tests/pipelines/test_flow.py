@@ -86,7 +86,9 @@ def test_a_failed_chunk_leaves_the_others(ray_cluster: None) -> None:
 
     flow = Flow(read=Rows(10), model=Measure(fails_in="chunk-1"), publish=count)
     chunks = [make_chunk(number, 4) for number in range(3)]
-    receipts = list(run_flow(chunks, flow, Resources(failed_chunks_allowed=1)))
+    told: list[str] = []
+    receipts = list(run_flow(chunks, flow, Resources(failed_chunks_allowed=1), told.append))
+    assert told == ["RuntimeError: the device fell off the bus"]
     assert {receipt["chunk"] for receipt in receipts} == {"chunk-0", "chunk-2"}
 
 

@@ -45,6 +45,8 @@ def start_local(num_cpus: int | None = None) -> None:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves a local run beside any other program
+    paths = [str(HOUSE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # workers import this house wherever the command was started
     for attempt in range(START_ATTEMPTS):
         try:
             return _start(address="local", include_dashboard=False, num_cpus=num_cpus)

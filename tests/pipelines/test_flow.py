@@ -1,55 +1,10 @@
 """The Ray Data graph: chunks stay whole, failures are told."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
 import pyarrow as pa
 import pytest
 
-from pipelines import blocks
-from pipelines.blocks import chunk_of, new_block
-from pipelines.samples import Chunk
-
-PAYLOAD = pa.schema([("payload", pa.large_binary())])
-
-
-def make_chunk(number: int, rows: int = 16) -> Chunk:
-    return Chunk(name=f"chunk-{number}", shard_uri="/x.tar", shard_format="tar", start=number, stop=number + rows)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A read stage: 100 KB a row."""
-
-    size_bytes: int = 100_000
-
-    def __call__(self, chunk: Chunk) -> pa.Table:
-        rows = [{"position": at, "key": str(at), "payload": bytes(self.size_bytes)} for at in chunk.positions]
-        return new_block(chunk, rows, PAYLOAD)
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A model: the length of the payload; loses a row or fails where told to."""
-
-    loses_in: str = ""
-    fails_in: str = ""
-
-    def build(self) -> "Measure":
-        return self
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        name = chunk_of(block).name
-        if name == self.fails_in:
-            raise RuntimeError("the device fell off the bus")
-        lengths = pa.array([len(value) for value in block.column("payload").to_pylist()])
-        result = blocks.set_columns(block, {"length": lengths}, drop=["payload"])
-        return result.slice(1) if name == self.loses_in else result
-
-
-def count(block: pa.Table) -> Mapping[str, Any]:
-    return {"chunk": chunk_of(block).name, "ok": block.num_rows, "bytes": sum(block.column("length").to_pylist())}
+from pipelines.blocks import chunk_of
+from tests.stages import Measure, Rows, count, double, make_chunk
 
 
 def test_a_block_that_is_not_its_chunk_is_refused() -> None:
@@ -90,10 +45,6 @@ def test_a_failed_chunk_leaves_the_others(ray_cluster: None) -> None:
     receipts = list(run_flow(chunks, flow, Resources(failed_chunks_allowed=1), told.append))
     assert told == ["RuntimeError: the device fell off the bus"]
     assert {receipt["chunk"] for receipt in receipts} == {"chunk-0", "chunk-2"}
-
-
-def double(task: int) -> Mapping[str, Any]:
-    return {"task": task, "double": 2 * task}
 
 
 def test_tasks_without_a_model(ray_cluster: None) -> None:

@@ -1,16 +1,11 @@
 """Writing tars: readable, reproducible, resumable."""
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from pipelines.tar_shards import index_tar, read_tar
-from pipelines.tar_writer import TarSample, TarTask, tar_bytes, unwritten, write_tar_shard, write_tar_shards
-
-
-def numbers(first: int, count: int) -> Iterator[TarSample]:
-    for number in range(first, first + count):
-        yield f"{number:06d}", {"txt": str(number).encode(), "json": b"{}"}
+from pipelines.tar_writer import TarTask, tar_bytes, unwritten, write_tar_shard, write_tar_shards
+from tests.stages import numbers
 
 
 def tasks(folder: Path) -> list[TarTask]:

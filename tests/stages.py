@@ -1,0 +1,61 @@
+"""Stages for tests of the graph, in a module that workers can import."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines import blocks
+from pipelines.blocks import chunk_of, new_block
+from pipelines.samples import Chunk
+from pipelines.tar_writer import TarSample
+
+PAYLOAD = pa.schema([("payload", pa.large_binary())])
+
+
+def make_chunk(number: int, rows: int = 16) -> Chunk:
+    return Chunk(name=f"chunk-{number}", shard_uri="/x.tar", shard_format="tar", start=number, stop=number + rows)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A read stage: 100 KB a row."""
+
+    size_bytes: int = 100_000
+
+    def __call__(self, chunk: Chunk) -> pa.Table:
+        rows = [{"position": at, "key": str(at), "payload": bytes(self.size_bytes)} for at in chunk.positions]
+        return new_block(chunk, rows, PAYLOAD)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A model: the length of the payload; loses a row or fails where told to."""
+
+    loses_in: str = ""
+    fails_in: str = ""
+
+    def build(self) -> "Measure":
+        return self
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        name = chunk_of(block).name
+        if name == self.fails_in:
+            raise RuntimeError("the device fell off the bus")
+        lengths = pa.array([len(value) for value in block.column("payload").to_pylist()])
+        result = blocks.set_columns(block, {"length": lengths}, drop=["payload"])
+        return result.slice(1) if name == self.loses_in else result
+
+
+def count(block: pa.Table) -> Mapping[str, Any]:
+    return {"chunk": chunk_of(block).name, "ok": block.num_rows, "bytes": sum(block.column("length").to_pylist())}
+
+
+def double(task: int) -> Mapping[str, Any]:
+    return {"task": task, "double": 2 * task}
+
+
+def numbers(first: int, count: int) -> Iterator[TarSample]:
+    for number in range(first, first + count):
+        yield f"{number:06d}", {"txt": str(number).encode(), "json": b"{}"}

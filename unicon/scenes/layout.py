@@ -67,6 +67,10 @@ class Scene:
     ambient: np.ndarray
     sky: np.ndarray
     camera: Camera
+    haze_per_m: float = 0.0
+    """Share of the light lost a metre, as in fog: a surface keeps exp(-haze_per_m * distance) of its colour."""
+    haze_color: tuple[float, float, float] = (0.7, 0.7, 0.7)
+    """Linear RGB that takes its place."""
 
 
 def sample_scene(seed: int, index: int) -> Scene:
@@ -94,6 +98,8 @@ def sample_scene(seed: int, index: int) -> Scene:
         ambient=0.28 * tint,
         sky=np.array([0.45, 0.65, 0.95]) * rng.uniform(0.7, 1.0) + rng.uniform(0, 0.1, 3),
         camera=camera,
+        haze_per_m=float(rng.uniform(0.12, 0.3)),
+        haze_color=tuple((rng.uniform(0.5, 0.9) * np.array([1.0, 1.0, 1.0 + rng.uniform(0, 0.15)])).tolist()),
     )
 
 

@@ -136,7 +136,7 @@ def _to_local(
 
 
 def _shade(scene: Scene, origin: np.ndarray, direction: np.ndarray, view: _View) -> np.ndarray:
-    """Linear RGB (3, N): texture times ambient and Lambert light with shadows; the sky where nothing is hit."""
+    """Linear RGB (3, N): texture times ambient and Lambert light with shadows, behind haze; the sky where nothing is hit."""
     solid = np.flatnonzero(view.owner != SKY)
     color = np.empty_like(direction)
     horizon = np.clip(direction[2], 0, 1)
@@ -146,7 +146,9 @@ def _shade(scene: Scene, origin: np.ndarray, direction: np.ndarray, view: _View)
     received = np.repeat(scene.ambient.astype(np.float32)[:, None], len(solid), 1)
     for light in scene.lights:
         received += _light(scene, light, point, normal)
-    color[:, solid] = _albedo(scene, view.owner[solid], point, normal) * received
+    kept = np.exp(-scene.haze_per_m * view.distance_m[solid]).astype(np.float32)
+    haze = np.array(scene.haze_color, np.float32)[:, None]
+    color[:, solid] = _albedo(scene, view.owner[solid], point, normal) * received * kept + haze * (1 - kept)
     return color
 
 

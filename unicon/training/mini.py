@@ -20,6 +20,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
 from PIL import Image
 from torch import nn
+from transformers import CLIPTokenizer
 
 from unicon.adapter import AdapterConfig, add_adapter, named_adapter_parameters
 from unicon.checkpoint import save_adapter
@@ -28,7 +29,7 @@ from unicon.metrics import depth_metrics, mean_metrics
 from unicon.model import UniCon
 from unicon.scenes import render, sample_scene
 from unicon.training.fit import FitConfig, fit
-from unicon.training.pairs import PairLatents, PairLoss, PairSampling, TrainingModels, encode_latents
+from unicon.training.pairs import LatentGroups, PairLatents, PairLoss, PairSampling, TrainingModels, encode_latents
 from unicon.training.scene_cache import SceneArrays, load_cache, render_cache
 from unicon.training.text import new_text_encoder, train_tokenizer
 from unicon.training.vae import map_pixels, new_vae, train_vae
@@ -50,12 +51,10 @@ VALIDATION_SEED = 2
 class MiniRecipe:
     """Every number that decides what ``mini`` becomes."""
 
-    scenes: dict[tuple[int, int], int] = field(default_factory=lambda: {SQUARE: 12000, WIDE: 500, TALL: 500})
+    scenes: dict[tuple[int, int], int] = field(default_factory=lambda: {SQUARE: 5000, WIDE: 500, TALL: 500})
     """Scenes rendered, by (width, height) in pixels."""
     seed: int = 1
     """Seed of the square scenes; other sizes follow with seed + 10, seed + 11."""
-    paired_scenes: int = 5000
-    """The most scenes of one size that the pairs are drawn from; the autoencoder sees all square ones."""
     vae: FitConfig = FitConfig(steps=1100, learning_rate=2e-3, warmup_steps=50, ema_decay=0.995)
     vae_batch_size: int = 16
     """Crops a step."""
@@ -65,15 +64,18 @@ class MiniRecipe:
     block_out_channels: tuple[int, ...] = (64, 96, 128)
     rank: int = 16
     """Of the adapter's LoRA."""
-    together: FitConfig = FitConfig(steps=3000, learning_rate=1e-3, warmup_steps=100, ema_decay=0.998, checkpoint_every=250)
-    adapter: FitConfig = FitConfig(steps=200, learning_rate=3e-4, warmup_steps=20, ema_decay=0.99)
+    together: FitConfig = FitConfig(
+        steps=3600, learning_rate=1e-3, warmup_steps=100, ema_decay=0.998, checkpoint_every=300
+    )
+    adapter: FitConfig = FitConfig(steps=150, learning_rate=3e-4, warmup_steps=20, ema_decay=0.98)
     sampling: PairSampling = PairSampling(
-        batch_size=12,
+        batch_size=8,
         text_dropout=0.05,
         caption_dropout=0.5,
-        clean_image_fraction=0.65,
-        clean_condition_fraction=0.1,
-        unjoined_fraction=0.15,
+        clean_image_fraction=0.85,
+        clean_condition_fraction=0.05,
+        noisy_partner_fraction=0.7,
+        unjoined_fraction=0.1,
         min_snr_gamma=None,
     )
 
@@ -108,9 +110,9 @@ def train_mini(work: Path, output: Path, recipe: MiniRecipe | None = None, devic
     torch.manual_seed(recipe.seed)
     scenes = list(_scenes(work, recipe))
     vae = _trained_vae(work, scenes[0], recipe, device)
-    data = [encoded(work, index, vae, group.first(recipe.paired_scenes)) for index, group in enumerate(scenes)]
+    data = [encoded(work, index, vae, group) for index, group in enumerate(scenes)]
     models = _new_models(work, vae, scenes[0].captions, recipe, device)
-    loss = PairLoss(models, "depth", add_depth(models.unet, recipe.rank), data, recipe.sampling)
+    loss = PairLoss(models, "depth", add_depth(models.unet, recipe.rank), LatentGroups(data), recipe.sampling)
     everything = dict(nn.ModuleDict({"unet": models.unet, "text_encoder": models.text_encoder}).named_parameters())
     adapter = named_adapter_parameters(models.unet, "depth")
     for stage, parameters, config in (
@@ -173,8 +175,9 @@ def _trained_vae(work: Path, scenes: SceneArrays, recipe: MiniRecipe, device: st
 def _new_models(
     work: Path, vae: AutoencoderKL, captions: Sequence[str], recipe: MiniRecipe, device: str
 ) -> TrainingModels:
-    triggers = "depth_map, edge_map, pose_map, "
-    tokenizer = train_tokenizer([triggers, *captions], work / "tokenizer")
+    if not (work / "tokenizer" / "vocab.json").exists():
+        train_tokenizer(["depth_map, edge_map, pose_map, ", *captions], work / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     text_encoder = new_text_encoder(tokenizer)
     unet = new_unet(vae, recipe.block_out_channels, text_encoder.config.hidden_size, SQUARE[0])
     return TrainingModels(unet.to(device), text_encoder.to(device), tokenizer, DDPMScheduler(**NOISE))

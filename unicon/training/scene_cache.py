@@ -31,10 +31,6 @@ class SceneArrays:
     """(S, H, W) bool."""
     captions: tuple[str, ...]
 
-    def first(self, count: int) -> SceneArrays:
-        """The first scenes, at most ``count``."""
-        return SceneArrays(self.images[:count], self.inverse_depths[:count], self.edges[:count], self.captions[:count])
-
 
 def render_cache(
     root: Path, seed: int, count: int, size_px: tuple[int, int] = (128, 128), workers: int | None = None

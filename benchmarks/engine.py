@@ -1,0 +1,122 @@
+#!/usr/bin/env python
+"""What UniCon's attention costs: a call with pairs beside the plain UNet on the same rows, measured in turns in one run.
+
+    python benchmarks/engine.py --rows 8 --rounds 10
+    python benchmarks/engine.py --shape sd15 --device cuda --dtype float16 --rows 16
+
+Prints the median of every form's time over the plain UNet's. The arithmetic floor at Stable Diffusion 1.5's shape and
+512 px is 1.25 (docs/architecture.md); small shapes pay more for launching many small operations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from unicon.adapter import AdapterConfig, add_adapter
+from unicon.merged import merge_adapters
+from unicon.pairs import Pairs
+
+SHAPES = {
+    "mini": {
+        "sample_size": 16,
+        "block_out_channels": (64, 96, 128),
+        "layers_per_block": 1,
+        "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        "cross_attention_dim": 128,
+        "attention_head_dim": 4,
+        "norm_num_groups": 8,
+    },
+    "sd15": {"sample_size": 64, "cross_attention_dim": 768},
+}
+TOKENS = 77
+
+
+def main() -> None:
+    """Measure, print, and write the result as JSON when asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="mini")
+    parser.add_argument("--rows", type=int, default=8, help="rows of a call, half of them images")
+    parser.add_argument("--rank", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    ratios = measure(build(options), options)
+    result = {
+        "command": " ".join(sys.argv),
+        "date": date.today().isoformat(),
+        "hardware": hardware(options.device),
+        "torch": torch.__version__,
+        "median time over the plain UNet": ratios,
+    }
+    print(json.dumps(result, indent=1))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def build(options: argparse.Namespace) -> dict[str, Callable[[], torch.Tensor]]:
+    """One call of every form on the same rows."""
+    torch.manual_seed(0)
+    dtype = getattr(torch, options.dtype)
+    plain = UNet2DConditionModel(**SHAPES[options.shape]).to(options.device, dtype).eval()
+    adapted = copy.deepcopy(plain)
+    add_adapter(adapted, AdapterConfig(name="depth", rank=options.rank))
+    size, channels = plain.config.sample_size, plain.config.in_channels
+    place = {"device": options.device, "dtype": dtype}
+    latents = torch.randn(options.rows, channels, size, size, **place)
+    text = torch.randn(options.rows, TOKENS, plain.config.cross_attention_dim, **place)
+    timesteps = torch.full((options.rows,), 500, device=options.device)
+    pairs = Pairs.one_to_one(options.rows // 2, "depth")
+    kwargs = {"cross_attention_kwargs": {"pairs": pairs}}
+    merged = merge_adapters(adapted)
+    return {
+        "plain UNet": lambda: plain(latents, timesteps, text).sample,
+        "training form (LoRA)": lambda: adapted(latents, timesteps, text, **kwargs).sample,
+        "inference form (merged)": lambda: merged(latents, timesteps, text, **kwargs).sample,
+    }
+
+
+@torch.no_grad()
+def measure(forms: dict[str, Callable[[], torch.Tensor]], options: argparse.Namespace) -> dict[str, float]:
+    """Median over the rounds of each form's time over the plain UNet's in the same round."""
+    times: dict[str, list[float]] = {name: [] for name in forms}
+    for round_number in range(options.rounds + 1):
+        for name, call in forms.items():
+            began = time.perf_counter()
+            call()
+            if options.device == "cuda":
+                torch.cuda.synchronize()
+            if round_number:  # the first round warms up
+                times[name].append(time.perf_counter() - began)
+    base = times["plain UNet"]
+    return {
+        name: round(statistics.median(a / b for a, b in zip(taken, base, strict=True)), 3)
+        for name, taken in times.items()
+    }
+
+
+def hardware(device: str) -> str:
+    """The processor the numbers belong to."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+if __name__ == "__main__":
+    main()

@@ -13,7 +13,7 @@ from torch import nn
 from unicon import UniCon
 from unicon.training.fit import FitConfig, fit
 from unicon.training.mini import SQUARE, MiniRecipe, train_mini
-from unicon.training.pairs import CLEAN_TIMESTEPS, PairLoss, PairSampling
+from unicon.training.pairs import CLEAN_TIMESTEPS, LatentGroups, PairLoss, PairSampling
 from unicon.training.scene_cache import PART_SIZE, SceneArrays, load_cache
 from unicon.training.text import train_tokenizer
 from unicon.training.vae import new_vae, sample_crops
@@ -102,17 +102,19 @@ def _sampler(**options) -> PairLoss:
     class Models:
         scheduler = Scheduler
 
-    return PairLoss(Models, "depth", "depth_map, ", [], PairSampling(batch_size=2000, **options))  # type: ignore[arg-type]
+    return PairLoss(Models, "depth", "depth_map, ", LatentGroups([]), PairSampling(batch_size=2000, **options))  # type: ignore[arg-type]
 
 
 def test_clean_rows_are_not_learned_and_unjoined_pairs_have_no_weight() -> None:
-    loss = _sampler(clean_image_fraction=0.5, clean_condition_fraction=0.2, unjoined_fraction=0.3)
+    loss = _sampler(clean_image_fraction=0.5, clean_condition_fraction=0.2, unjoined_fraction=0.3, noisy_partner_fraction=0.4)
     timesteps, learned, pairs = loss._timesteps_and_pairs(torch.Generator().manual_seed(0))
     assert (timesteps[~learned] < CLEAN_TIMESTEPS).all()
     assert (~learned[:2000]).float().mean() == pytest.approx(0.5 * 0.7, abs=0.03)
     assert (~learned[2000:]).float().mean() == pytest.approx(0.2 * 0.7, abs=0.03)
     weights = np.array([pair.weight_to_condition for pair in pairs.pairs])
     assert (weights == 0).mean() == pytest.approx(0.3, abs=0.03)
+    noisy = timesteps[2000:][~learned[:2000]] >= 900
+    assert noisy.float().mean() == pytest.approx(0.4 + 0.6 * 0.1, abs=0.04)
     both = ~learned[:2000] & ~learned[2000:]
     assert not both.any()
 
@@ -130,7 +132,9 @@ def test_published_text_dropout_rule() -> None:
 def test_tokenizer_encodes_any_text(tmp_path: Path) -> None:
     tokenizer = train_tokenizer(["depth_map, a red box in a room with green walls"] * 3, tmp_path)
     text = "a zürich 猫 in a room!"
-    assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True).replace(" ", "") == text.replace(" ", "")
+    assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True).replace(" ", "") == text.replace(
+        " ", ""
+    )
     assert len(tokenizer("a red box").input_ids) == 5
 
 
@@ -165,7 +169,6 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     short = FitConfig(steps=2, learning_rate=1e-3, checkpoint_every=2, log_every=1)
     recipe = MiniRecipe(
         scenes={(32, 32): PART_SIZE},
-        paired_scenes=16,
         vae=short,
         vae_batch_size=2,
         together=short,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -19,6 +20,8 @@ from unicon.training.loss import diffusion_loss
 
 CLEAN_TIMESTEPS = 20
 """A clean row's timestep is drawn below this: the cleanest step of a sampling schedule lies there."""
+NOISY_SHARE = 0.9
+"""A noisy partner's timestep is drawn from this share of the schedule upwards."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,31 @@ class PairLatents:
     conditions: Tensor
     """(S, c, h, w) scaled latents."""
     captions: tuple[str, ...]
+
+
+class PairSource(Protocol):
+    """Where training pairs come from."""
+
+    def draw(self, generator: torch.Generator, batch_size: int) -> tuple[Tensor, Tensor, list[str]]:
+        """Random images and conditions of one size as scaled latents (B, c, h, w) each, and B captions.
+
+        Every random choice comes from ``generator``: the same generator draws the same pairs.
+        """
+        ...
+
+
+class LatentGroups:
+    """Pairs drawn from latents in memory: a group by its number of samples, then samples of it, with replacement."""
+
+    def __init__(self, groups: Sequence[PairLatents]) -> None:
+        self.groups = groups
+        self._sizes = torch.tensor([float(len(group.captions)) for group in groups])
+
+    def draw(self, generator: torch.Generator, batch_size: int) -> tuple[Tensor, Tensor, list[str]]:
+        """See ``PairSource``."""
+        group = self.groups[int(torch.multinomial(self._sizes, 1, generator=generator))]
+        chosen = torch.randint(len(group.captions), (batch_size,), generator=generator)
+        return group.images[chosen], group.conditions[chosen], [group.captions[index] for index in chosen.tolist()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +74,23 @@ class PairSampling:
     """Fraction of pairs whose image is nearly clean, as it is when a condition is estimated."""
     clean_condition_fraction: float = 0.0
     """Fraction of pairs whose condition is nearly clean, as it is when an image is synthesised."""
+    noisy_partner_fraction: float = 0.0
+    """Of the pairs with a clean row, the fraction whose other row is nearly pure noise: the first steps decide an
+    estimate, and with few steps there are no others."""
     unjoined_fraction: float = 0.0
     """Fraction of pairs without joint attention: they teach a trained UNet to stand alone."""
     min_snr_gamma: float | None = 5.0
     """Loss weighting, arXiv 2303.09556; None for none."""
 
     def __post_init__(self) -> None:
-        fractions = (self.caption_dropout, self.clean_image_fraction + self.clean_condition_fraction)
-        if not all(0 <= value <= 1 for value in (*fractions, 3 * self.text_dropout, self.unjoined_fraction)):
+        fractions = (
+            self.caption_dropout,
+            self.clean_image_fraction + self.clean_condition_fraction,
+            self.noisy_partner_fraction,
+            self.unjoined_fraction,
+            3 * self.text_dropout,
+        )
+        if not all(0 <= value <= 1 for value in fractions):
             raise ValueError(f"fractions must lie in [0, 1] (3 * text_dropout too), got {self}")
 
 
@@ -82,21 +119,19 @@ class PairLoss:
         models: TrainingModels,
         adapter: str,
         trigger: str,
-        data: Sequence[PairLatents],
+        source: PairSource,
         sampling: PairSampling,
     ) -> None:
-        self.models, self.adapter, self.trigger, self.data, self.sampling = models, adapter, trigger, data, sampling
-        self._sizes = torch.tensor([float(len(group.captions)) for group in data])
+        self.models, self.adapter, self.trigger, self.source, self.sampling = models, adapter, trigger, source, sampling
 
     def __call__(self, generator: torch.Generator) -> dict[str, Tensor]:
         """One step's losses: ``loss`` and its halves ``image`` and ``condition``."""
         sampling, device = self.sampling, self.models.unet.device
-        group = self.data[int(torch.multinomial(self._sizes, 1, generator=generator))]
-        chosen = torch.randint(len(group.captions), (sampling.batch_size,), generator=generator)
-        latents = torch.cat([group.images[chosen], group.conditions[chosen]]).float()
+        images, conditions, captions = self.source.draw(generator, sampling.batch_size)
+        latents = torch.cat([images, conditions]).float()
         noise = torch.randn(latents.shape, generator=generator)
         timesteps, learned, pairs = self._timesteps_and_pairs(generator)
-        prompts = self._prompts([group.captions[index] for index in chosen.tolist()], generator)
+        prompts = self._prompts(captions, generator)
         latents, noise, timesteps, learned = (x.to(device) for x in (latents, noise, timesteps, learned))
         prediction = self.models.unet(
             self.models.scheduler.add_noise(latents, noise, timesteps),
@@ -144,6 +179,9 @@ class PairLoss:
         clean_image = (kind < sampling.clean_image_fraction) & ~unjoined
         clean_condition = (kind >= 1 - sampling.clean_condition_fraction) & ~unjoined
         is_clean = torch.cat([clean_image, clean_condition])
+        noisy = torch.randint(int(NOISY_SHARE * steps), steps, (2 * count,), generator=generator)
+        noisy_partner = (torch.rand(count, generator=generator) < sampling.noisy_partner_fraction).repeat(2)
+        timesteps = torch.where(torch.cat([clean_condition, clean_image]) & noisy_partner, noisy, timesteps)
         timesteps = torch.where(is_clean, clean, timesteps)
         weights = (~unjoined).float().tolist()
         pairs = (Pair(row, count + row, self.adapter, weight, weight) for row, weight in enumerate(weights))

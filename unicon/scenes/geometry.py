@@ -58,7 +58,7 @@ def _nearest(candidates: list[tuple[np.ndarray, np.ndarray, int]], normals: list
     distances = np.stack([np.where(ok & (t > EPSILON_M), t, np.inf) for t, ok, _ in candidates])
     best = distances.argmin(0)
     faces = np.array([face for _, _, face in candidates], dtype=np.int8)
-    normal = np.choose(best, np.stack(normals, axis=1))
+    normal = np.take_along_axis(np.stack(normals), best[None, None], 0)[0]
     return Hits(np.take_along_axis(distances, best[None], 0)[0], normal.astype(np.float32), faces[best])
 
 

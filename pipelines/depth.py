@@ -135,7 +135,7 @@ class DepthBlockModel:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         good = [row for row, stage in enumerate(block.column("error_stage").to_pylist()) if stage is None]
-        images = dict(zip(good, _images(block.take(good)), strict=True))
+        images = dict(zip(good, _images(block.take(pa.array(good, pa.int64()))), strict=True))
         keys = block.column("key").to_pylist()
         stages = block.column("error_stage").to_pylist()
         reasons = block.column("error_reason").to_pylist()

@@ -77,6 +77,19 @@ def test_one_chunk_from_reading_to_publication(tmp_path: Path) -> None:
     assert layout.published(output).marks[chunk.name].ok == 4
 
 
+def test_a_chunk_of_bad_samples_only_has_no_data_file(tmp_path: Path) -> None:
+    write_tar(tmp_path / "in" / "a.tar", [("a.jpg", b"x"), ("b.jpg", b"y")])
+    output = str(tmp_path / "out")
+    measured = measure(find_shards([str(tmp_path / "in")]), Columns(), output)
+    (chunk,) = make_plan(measured, layout.published(output), "c" * 10, 10).chunks
+    block = DepthBlockModel(FakeDepth(), run_seed=0, batch_size=2)(
+        ReadPictures(columns=Columns(), max_pixels=10**6)(chunk)
+    )
+    assert PublishDepth(output=output, provenance={}, run_seed=0)(block)["bad"] == 2
+    assert not (tmp_path / "out" / "data").exists()
+    assert len(all_rows(tmp_path / "out", "errors")) == 2
+
+
 def test_media_columns_are_plain_and_uncompressed(tmp_path: Path) -> None:
     test_one_chunk_from_reading_to_publication(tmp_path)
     (path,) = (tmp_path / "out" / "data").iterdir()

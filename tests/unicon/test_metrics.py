@@ -28,7 +28,7 @@ def test_constant_estimate_by_hand() -> None:
 
 
 def test_aligned_inverse_depth_stops_at_the_cap() -> None:
-    """The line through this estimate is negative at the far pixel, which must become the cap and not a negative depth."""
+    """The line through this estimate is negative at the far pixel, which must become the cap, no negative depth."""
     truth_m = np.array([[1.0, 1.0, 10.0, 10.0]])
     estimate = np.array([[1.0, 1.0, 0.5, -0.5]])
     scale, shift = best_affine(estimate[0], 1 / truth_m[0])

@@ -74,7 +74,7 @@ class MiniRecipe:
         caption_dropout=0.5,
         clean_image_fraction=0.85,
         clean_condition_fraction=0.05,
-        noisy_partner_fraction=0.7,
+        noisy_partner_fraction=0.8,
         unjoined_fraction=0.1,
         min_snr_gamma=None,
     )

@@ -125,7 +125,7 @@ class PairLoss:
         self.models, self.adapter, self.trigger, self.source, self.sampling = models, adapter, trigger, source, sampling
 
     def __call__(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """One step's losses: ``loss`` and its halves ``image`` and ``condition``."""
+        """One step's losses: ``loss``, the mean over all rows to learn from, and the means over images and conditions."""
         sampling, device = self.sampling, self.models.unet.device
         images, conditions, captions = self.source.draw(generator, sampling.batch_size)
         latents = torch.cat([images, conditions]).float()
@@ -139,16 +139,11 @@ class PairLoss:
             encode_prompts(self.models, prompts),
             cross_attention_kwargs={"pairs": pairs},
         ).sample
-        losses = {
-            role: self._masked_loss(prediction, latents, noise, timesteps, learned & in_role)
-            for role, in_role in self._roles(device).items()
+        is_image = torch.arange(2 * sampling.batch_size, device=device) < sampling.batch_size
+        watched = {"loss": learned, "image": learned & is_image, "condition": learned & ~is_image}
+        return {
+            name: self._masked_loss(prediction, latents, noise, timesteps, rows) for name, rows in watched.items()
         }
-        return {"loss": sum(losses.values(), torch.zeros((), device=device)) / len(losses), **losses}
-
-    def _roles(self, device: torch.device) -> dict[str, Tensor]:
-        """(2B,) bool: which rows are images, which conditions."""
-        is_image = torch.arange(2 * self.sampling.batch_size, device=device) < self.sampling.batch_size
-        return {"image": is_image, "condition": ~is_image}
 
     def _masked_loss(
         self, prediction: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor, rows: Tensor

@@ -6,6 +6,7 @@ a `read` function, the description of a model that an actor builds, and a `publi
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ CHUNKS_IN_A_WAVE = 5_000
 
 
 OnFailure = Callable[[str], None]
+
+RAISED = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)(:|$)")
+"""The line of a traceback that names the exception."""
 
 
 class FlowError(RuntimeError):
@@ -175,9 +179,10 @@ def _receipts(dataset: "ray.data.Dataset") -> Iterator[dict[str, Any]]:
 
 
 def _cause(error: BaseException) -> str:
-    """The last line of what went wrong in the worker: the exception itself, without Ray's and our frames."""
+    """What went wrong in the worker: the innermost exception's own line, without Ray's wrapping and the frames."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else repr(error)
+    raised = [line for line in lines if RAISED.match(line) and not line.startswith("ray.")]
+    return (raised or lines or [repr(error)])[-1]
 
 
 def _texts(batch: pa.Table) -> Iterable[str]:

@@ -3,8 +3,10 @@
 import contextlib
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,8 +60,19 @@ def start_local(num_cpus: int | None = None) -> None:
 
 def _start(**options: Any) -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its errors are about itself; ours come as exceptions
-    with _start_quietly():
+    with _start_quietly(), _handlers_kept():
         ray.init(configure_logging=True, logging_level=logging.ERROR, log_to_driver=False, **options)
+
+
+@contextlib.contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Put the caller's SIGTERM handler back: Ray replaces it by its own, which leaves with exit code 15."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What UniCon's attention costs: a call with pairs beside the plain UNet on the same rows, measured in turns in one run.
+"""What UniCon's attention costs: a call with pairs beside the plain UNet on the same rows, in turns in one run.
 
     python benchmarks/engine.py --rows 8 --rounds 10
     python benchmarks/engine.py --shape sd15 --device cuda --dtype float16 --rows 16

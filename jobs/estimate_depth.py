@@ -106,7 +106,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     )
     model.add_argument("--adapter", metavar="PATH", help="UniCon depth adapter (default: the one in the model folder)")
     model.add_argument(
-        "--steps", type=_cli.whole(1), default=10, metavar="N", help="sampling steps (default: %(default)s)"
+        "--steps", type=_cli.whole(1), metavar="N", help="sampling steps (default: what the adapter recommends)"
     )
     model.add_argument(
         "--guidance-scale",
@@ -225,6 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parse(arguments)
     identity = identify_model(options.model, options.adapter)
+    options.steps = options.steps or identity.num_inference_steps
     return runner.run_job(make_job(options, identity), request_of(options))
 
 

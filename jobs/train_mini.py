@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train the embedded model ``mini`` from nothing: render scenes, train autoencoder, UNet, text encoder and depth adapter.
+"""Train the embedded model ``mini`` from nothing: scenes, autoencoder, text encoder, UNet and depth adapter.
 
     python jobs/train_mini.py --work runs/mini --output unicon/models/mini
 

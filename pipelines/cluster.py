@@ -7,7 +7,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ START_ATTEMPTS = 3
 
 
 @contextlib.contextmanager
-def ray_session() -> Iterator[dict[str, float]]:
+def ray_session() -> Iterator[Mapping[str, float]]:
     """Join the cluster of RAY_ADDRESS (set inside `ray job submit`), or start a local one; yields its resources.
 
     A Ray that is already initialised is used and left alone. A local one starts without dashboard and is shut down.

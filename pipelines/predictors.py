@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from pipelines.errors import SettingError
-from unicon.folder import find_adapters, find_folder, fingerprint, weight_files
+from unicon.folder import estimation_steps, find_adapters, find_folder, fingerprint, weight_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +17,8 @@ class ModelIdentity:
 
     model: str
     adapter: str
+    num_inference_steps: int
+    """What the adapter recommends."""
     weights_sha256: str
     """Over all files of weights in use."""
 
@@ -88,5 +90,6 @@ def identify_model(model: str, adapter: str | None) -> ModelIdentity:
     return ModelIdentity(
         model=Path(model).resolve().name if Path(model).is_dir() else model,
         adapter=adapters["depth"].stem,
+        num_inference_steps=estimation_steps(adapters["depth"]),
         weights_sha256=fingerprint(weight_files(folder, [adapters["depth"]])),
     )

@@ -9,7 +9,7 @@ import hashlib
 import os
 import uuid
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import fsspec
 from fsspec.core import url_to_fs
@@ -95,13 +95,13 @@ def open_read(uri: str, block_size_bytes: int = 4 << 20) -> IO[bytes]:
     fs, path = filesystem(uri)
     if protocol(uri) == "file":
         return open(path, "rb")
-    return fs.open(path, "rb", block_size=block_size_bytes, cache_type="readahead")
+    return cast(IO[bytes], fs.open(path, "rb", block_size=block_size_bytes, cache_type="readahead"))
 
 
 def read_bytes(uri: str) -> bytes:
     """The whole file."""
     fs, path = filesystem(uri)
-    return fs.cat_file(path)
+    return cast(bytes, fs.cat_file(path))
 
 
 def publish(uri: str, content: bytes) -> None:

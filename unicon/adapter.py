@@ -26,6 +26,7 @@ from torch import nn
 
 from unicon.attention import JointAttention, JointOut, LoraKind, Projection, TextAttention, lora_name
 from unicon.conditions import CONDITIONS
+from unicon.folder import DEFAULT_ESTIMATION_STEPS
 
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 SELF_ATTENTION = ("attn1",)
@@ -50,12 +51,16 @@ class AdapterConfig:
     """Whether condition rows carry a LoRA in self-attention and text cross-attention."""
     trigger: str | None = None
     """Text put before the prompt of a condition row; the kind's own in `CONDITIONS` when None."""
+    estimation_steps: int = DEFAULT_ESTIMATION_STEPS
+    """Sampling steps that were found to estimate this condition best; what `estimate` takes when it is told nothing."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_]+", self.name) or hasattr(nn.ModuleDict, self.name):
             raise ValueError(
                 f"An adapter's name is letters, digits and underscores and no torch word; got {self.name!r}. Rename it."
             )
+        if self.estimation_steps < 1:
+            raise ValueError(f"estimation_steps is at least 1; got {self.estimation_steps}. 10 is usual.")
         if self.rank < 1 or self.alpha < 0:
             raise ValueError(
                 f"rank is at least 1 and alpha not negative; got rank={self.rank}, alpha={self.alpha}. "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -13,9 +14,12 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
+from safetensors import safe_open
 
 EMBEDDED = Path(__file__).parent / "models"
 EMBEDDED_NAMES = ("mini",)
+DEFAULT_ESTIMATION_STEPS = 10
+"""Sampling steps of an estimation where an adapter does not know better; trailing timestep spacing."""
 WEIGHT_FOLDERS = ("unet", "vae", "text_encoder")
 HUB_PATTERNS = (
     "model_index.json", "*/config.json", "scheduler/*", "tokenizer/*", "adapters/*.safetensors",
@@ -88,6 +92,15 @@ def find_adapters(folder: Path, adapters: Mapping[str, str | Path] | None) -> di
             'Give adapters={"depth": PATH}.'
         )
     return found
+
+
+def estimation_steps(adapter: Path) -> int:
+    """The sampling steps that an adapter recommends, read from its metadata alone."""
+    if adapter.suffix != ".safetensors":
+        return DEFAULT_ESTIMATION_STEPS
+    with safe_open(str(adapter), framework="numpy") as file:
+        config = json.loads((file.metadata() or {}).get("config", "{}"))
+    return int(config.get("estimation_steps", DEFAULT_ESTIMATION_STEPS))
 
 
 def weight_files(folder: Path, adapters: Iterable[Path]) -> list[tuple[str, Path]]:

@@ -148,7 +148,7 @@ class MergedJointAttention(nn.Module):
         return output
 
     def _role(self, adapter: str | None) -> RoleSelfWeights:
-        weights = self.conditions[adapter] if adapter in self.conditions else self.plain  # noqa: SIM401 (ModuleDict)
+        weights = self.conditions[adapter] if adapter is not None and adapter in self.conditions else self.plain
         return weights  # type: ignore[return-value]
 
     def _add_joint(self, heads: int, output: Tensor, hidden_states: Tensor, group: JointGroup) -> None:

@@ -29,9 +29,6 @@ from unicon.published import is_published, load_published
 from unicon.sampling import row_noise, sample, starting_latents, with_timesteps
 from unicon.schedule import estimation
 
-DEFAULT_STEPS = 10
-"""Steps of an estimation, trailing timestep spacing."""
-
 
 class UniCon:
     """A frozen Stable Diffusion with UniCon adapters merged into it. Nothing in it changes after loading."""
@@ -144,7 +141,7 @@ class UniCon:
         *,
         prompts: Sequence[str] | None = None,
         seeds: int | Sequence[int] = 0,
-        num_inference_steps: int = DEFAULT_STEPS,
+        num_inference_steps: int | None = None,
         guidance_scale: float = 1.0,
         resolution_px: int | None = None,
         batch_size: int | None = None,
@@ -152,7 +149,8 @@ class UniCon:
         """Estimate a condition of every image.
 
         images: any sizes and modes, together; EXIF orientation is applied. condition: name of an adapter. prompts:
-        one an image, none by default. seeds: one for all, or one an image. batch_size: the most images the model
+        one an image, none by default. seeds: one for all, or one an image. num_inference_steps: what the adapter
+        recommends when None. batch_size: the most images the model
         sees at once; all of one working size when None.
 
         Returns one map an image in the same order, at the image's own (upright) size; for depth float32 (H, W) in
@@ -180,7 +178,7 @@ class UniCon:
                 config,
                 [prompts[row] for row in rows],
                 [seeds[row] for row in rows],
-                num_inference_steps,
+                num_inference_steps or config.estimation_steps,
                 guidance_scale,
             )
             for row, tensor in zip(rows, decoded, strict=True):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from diffusers import DDPMScheduler
 from torch import nn
 
 from unicon import UniCon
@@ -45,7 +47,7 @@ def test_an_interrupted_fit_takes_the_same_steps(tmp_path: Path) -> None:
     whole, _ = _line(tmp_path / "whole", 60)
     torch.manual_seed(0)
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     model = nn.Linear(2, 1)
@@ -55,13 +57,13 @@ def test_an_interrupted_fit_takes_the_same_steps(tmp_path: Path) -> None:
         nonlocal calls
         calls += 1
         if calls == 45:
-            raise Killed
+            raise KilledError
         inputs = torch.randn(16, 2, generator=generator)
         target = inputs @ torch.tensor([[2.0], [-1.0]]) + 0.5
         return {"loss": (model(inputs) - target).square().mean()}
 
     config = FitConfig(steps=60, learning_rate=0.05, warmup_steps=5, checkpoint_every=30)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         fit(dict(model.named_parameters()), loss, config, tmp_path / "killed")
     resumed, _ = _line(tmp_path / "killed", 60)
     assert torch.equal(whole.weight, resumed.weight)
@@ -95,18 +97,14 @@ def test_pair_sampling_refuses_fractions_beyond_one() -> None:
 
 
 def _sampler(**options) -> PairLoss:
-    class Scheduler:
-        class config:
-            num_train_timesteps = 1000
-
-    class Models:
-        scheduler = Scheduler
-
-    return PairLoss(Models, "depth", "depth_map, ", LatentGroups([]), PairSampling(batch_size=2000, **options))  # type: ignore[arg-type]
+    models = SimpleNamespace(scheduler=DDPMScheduler(num_train_timesteps=1000))
+    return PairLoss(models, "depth", "depth_map, ", LatentGroups([]), PairSampling(batch_size=2000, **options))  # type: ignore[arg-type]
 
 
 def test_clean_rows_are_not_learned_and_unjoined_pairs_have_no_weight() -> None:
-    loss = _sampler(clean_image_fraction=0.5, clean_condition_fraction=0.2, unjoined_fraction=0.3, noisy_partner_fraction=0.4)
+    loss = _sampler(
+        clean_image_fraction=0.5, clean_condition_fraction=0.2, unjoined_fraction=0.3, noisy_partner_fraction=0.4
+    )
     timesteps, learned, pairs = loss._timesteps_and_pairs(torch.Generator().manual_seed(0))
     assert (timesteps[~learned] < CLEAN_TIMESTEPS).all()
     assert (~learned[:2000]).float().mean() == pytest.approx(0.5 * 0.7, abs=0.03)

@@ -1,6 +1,6 @@
 """Ray intersection with the solids a scene is made of.
 
-Shapes: ``N`` rays; vectors are stored component first, ``(3, N)`` float32, so that every operation runs over contiguous rays.
+Shapes: ``N`` rays; vectors are stored component first, ``(3, N)`` float32, so that operations run over contiguous rays.
 World axes: x right, y forward, z up; lengths in metres. A miss has distance ``inf``.
 """
 
@@ -172,9 +172,7 @@ class Cone:
         return _nearest(candidates, normals)
 
 
-def _disc(
-    origin: np.ndarray, direction: np.ndarray, height_m: float, radius_m: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _disc(origin: np.ndarray, direction: np.ndarray, height_m: float, radius_m: float) -> tuple[np.ndarray, np.ndarray]:
     """Distance to a horizontal disc, and whether the ray passes through it."""
     distance = (height_m - origin[2]) / _safe(direction[2])
     point = origin[:2] + distance * direction[:2]

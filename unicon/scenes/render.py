@@ -136,7 +136,7 @@ def _to_local(
 
 
 def _shade(scene: Scene, origin: np.ndarray, direction: np.ndarray, view: _View) -> np.ndarray:
-    """Linear RGB (3, N): texture times ambient and Lambert light with shadows, behind haze; the sky where nothing is hit."""
+    """Linear RGB (3, N): texture times ambient and Lambert light with shadows, behind haze; or the sky."""
     solid = np.flatnonzero(view.owner != SKY)
     color = np.empty_like(direction)
     horizon = np.clip(direction[2], 0, 1)

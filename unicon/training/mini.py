@@ -2,9 +2,9 @@
 
 ``mini`` shows that the machinery works and how well; it knows rendered scenes and is no model for photographs.
 
-The UNet, the text encoder and the adapter are first trained together: every step shows images and their conditions, a share
-of them without joint attention, so that the UNet also learns to draw on its own. Then the UNet is frozen and the adapter
-alone is trained on, as for any Stable Diffusion (arXiv 2410.11439).
+The UNet, the text encoder and the adapter are first trained together: every step shows images and their conditions, a
+share of them without joint attention, so that the UNet also learns to draw on its own. Then the UNet is frozen and the
+adapter alone is trained on, as for any Stable Diffusion (arXiv 2410.11439).
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def train_mini(work: Path, output: Path, recipe: MiniRecipe | None = None, devic
         ("adapter", adapter, recipe.adapter),
     ):
         _train_only(everything, parameters)
-        
+
         def look(step: int, folder: Path = work / stage) -> None:
             save(models, vae, output)
             validate(UniCon.from_pretrained(output, device=device), folder, step, recipe.validation_scenes)
@@ -150,7 +150,7 @@ def validate(model: UniCon, folder: Path, step: int, count: int) -> None:
 
 def add_depth(unet: UNet2DConditionModel, rank: int) -> str:
     """Add the depth adapter to a UNet in place; returns its trigger text."""
-    config = AdapterConfig(name="depth", rank=rank)
+    config = AdapterConfig(name="depth", rank=rank, estimation_steps=1)
     add_adapter(unet, config)
     return config.trigger or ""
 
@@ -217,7 +217,8 @@ def save(models: TrainingModels, vae: AutoencoderKL, output: Path) -> None:
         "scheduler": "DDIMScheduler",
     }
     texts = {"text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer"}
-    index = {"_class_name": "StableDiffusionPipeline", "safety_checker": [None, None], "feature_extractor": [None, None]}
+    absent = [None, None]
+    index = {"_class_name": "StableDiffusionPipeline", "safety_checker": absent, "feature_extractor": absent}
     index |= {name: ["diffusers", kind] for name, kind in parts.items()}
     index |= {name: ["transformers", kind] for name, kind in texts.items()}
     (output / "model_index.json").write_text(json.dumps({**index, "requires_safety_checker": False}, indent=2) + "\n")

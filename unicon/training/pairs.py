@@ -69,7 +69,7 @@ class PairSampling:
     text_dropout: float = 0.1
     """p: with one u a pair, the image's prompt is dropped when u < 2p, the condition's when p < u < 3p."""
     caption_dropout: float = 0.0
-    """Fraction of pairs without a caption; their condition keeps its trigger text. For models that label photographs."""
+    """Fraction of pairs without a caption; their condition keeps its trigger text, as when photographs are labelled."""
     clean_image_fraction: float = 0.0
     """Fraction of pairs whose image is nearly clean, as it is when a condition is estimated."""
     clean_condition_fraction: float = 0.0
@@ -125,7 +125,7 @@ class PairLoss:
         self.models, self.adapter, self.trigger, self.source, self.sampling = models, adapter, trigger, source, sampling
 
     def __call__(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """One step's losses: ``loss``, the mean over all rows to learn from, and the means over images and conditions."""
+        """A step: ``loss``, the mean over the rows to learn from, and the means over images and conditions."""
         sampling, device = self.sampling, self.models.unet.device
         images, conditions, captions = self.source.draw(generator, sampling.batch_size)
         latents = torch.cat([images, conditions]).float()
@@ -141,9 +141,7 @@ class PairLoss:
         ).sample
         is_image = torch.arange(2 * sampling.batch_size, device=device) < sampling.batch_size
         watched = {"loss": learned, "image": learned & is_image, "condition": learned & ~is_image}
-        return {
-            name: self._masked_loss(prediction, latents, noise, timesteps, rows) for name, rows in watched.items()
-        }
+        return {name: self._masked_loss(prediction, latents, noise, timesteps, rows) for name, rows in watched.items()}
 
     def _masked_loss(
         self, prediction: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor, rows: Tensor
@@ -190,9 +188,7 @@ class PairLoss:
         ]
         p = self.sampling.text_dropout
         images = ["" if u < 2 * p else text for u, text in zip(dropped, captions, strict=True)]
-        conditions = [
-            "" if p < u < 3 * p else self.trigger + text for u, text in zip(dropped, captions, strict=True)
-        ]
+        conditions = ["" if p < u < 3 * p else self.trigger + text for u, text in zip(dropped, captions, strict=True)]
         return images + conditions
 
 

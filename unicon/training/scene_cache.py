@@ -1,7 +1,7 @@
 """Training pictures of rendered scenes, kept on disk as plain arrays.
 
-A cache is a folder of parts; part ``p`` of a sequence holds scenes ``p * PART_SIZE ...`` and is written whole or not at all, so
-that an interrupted rendering continues where it stopped. Shapes: ``S`` scenes, ``H W`` pixels.
+A cache is a folder of parts; part ``p`` of a sequence holds scenes ``p * PART_SIZE ...`` and is written whole or not at
+all, so that an interrupted rendering continues where it stopped. Shapes: ``S`` scenes, ``H W`` pixels.
 """
 
 from __future__ import annotations

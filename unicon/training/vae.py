@@ -14,7 +14,6 @@ from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor
-from torch.nn import functional
 
 from unicon.training.fit import FitConfig, fit
 from unicon.training.scene_cache import SceneArrays

@@ -1,7 +1,7 @@
 """The registry of condition kinds: trigger text, and how a map becomes a tensor, a file and a picture.
 
 A map is what a condition is to people: for depth a float32 array (H, W) in [0, 1], relative inverse depth, 0 far and
-1 near. A new kind is one entry of `CONDITIONS`.
+1 near; for edge the same shape, strength of the edge at a pixel. A new kind is one entry of `CONDITIONS`.
 """
 
 from __future__ import annotations
@@ -87,5 +87,26 @@ DEPTH = Condition(
     preview=preview_depth,
 )
 
-CONDITIONS: dict[str, Condition] = {condition.name: condition for condition in (DEPTH,)}
+
+def encode_edge(edges: np.ndarray) -> Image.Image:
+    """(H, W) in [0, 1] -> 8-bit grey picture: 0 none, 255 edge."""
+    return Image.fromarray(np.round(np.clip(edges, 0.0, 1.0) * 255.0).astype(np.uint8))
+
+
+def preview_edge(edges: np.ndarray) -> Image.Image:
+    """(H, W) in [0, 1] -> grey RGB picture, bright edges."""
+    return encode_edge(edges).convert("RGB")
+
+
+EDGE = Condition(
+    name="edge",
+    trigger="edge_map, ",
+    encode=encode_edge,
+    decode=decode_depth,
+    to_model=depth_to_model,
+    from_model=depth_from_model,
+    preview=preview_edge,
+)
+
+CONDITIONS: dict[str, Condition] = {condition.name: condition for condition in (DEPTH, EDGE)}
 """Every kind of condition by name."""

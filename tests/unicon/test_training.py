@@ -43,6 +43,15 @@ def test_fit_learns(tmp_path: Path) -> None:
     assert torch.allclose(model.bias, torch.tensor([0.5]), atol=0.02)
 
 
+def test_float16_scales_the_loss(tmp_path: Path) -> None:
+    model, _ = _line(tmp_path, 300, ema_decay=0.9, autocast_dtype="float16")
+    assert torch.allclose(model.weight, torch.tensor([[2.0, -1.0]]), atol=0.05)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state["scaler"]["scale"] > 1
+    again, _ = _line(tmp_path, 300, ema_decay=0.9, autocast_dtype="float16")
+    assert torch.equal(model.weight, again.weight)
+
+
 def test_an_interrupted_fit_takes_the_same_steps(tmp_path: Path) -> None:
     whole, _ = _line(tmp_path / "whole", 60)
     torch.manual_seed(0)

@@ -1,7 +1,7 @@
 """The one training loop: Adam, warm-up and cosine decay, EMA, mixed precision, exact resume.
 
-Every random choice of a step comes from a generator seeded by (seed, step), so that a run that is killed and started again
-takes the same steps as one that was never interrupted.
+Every random choice of a step comes from a generator seeded by (seed, step), so that a run that is killed and started
+again takes the same steps as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class FitConfig:
     ema_decay: float = 0.999
     """Exponential moving average of the weights; it warms up with (1 + step) / (10 + step)."""
     autocast_dtype: str | None = None
-    """``bfloat16`` or ``float16`` for mixed precision, None for full precision."""
+    """``bfloat16`` or ``float16`` (with loss scaling) for mixed precision, None for full precision."""
     checkpoint_every: int = 200
     """Steps between checkpoints; each also calls ``on_checkpoint``."""
     log_every: int = 20
@@ -100,16 +100,17 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     device = next(iter(parameters.values())).device
     optimizer = torch.optim.AdamW(parameters.values(), lr=1.0, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+    scaler = torch.amp.GradScaler(device.type, enabled=config.autocast_dtype == "float16")
     ema = Ema(parameters, config.ema_decay)
-    start = _restore(folder, parameters, optimizer, ema)
+    start = _restore(folder, parameters, optimizer, scaler, ema)
     began, since = time.perf_counter(), start
     for step in range(start, config.steps):
-        losses = _optimize(parameters, loss, config, optimizer, step, device)
+        losses = _optimize(parameters, loss, config, optimizer, scaler, step, device)
         ema.update(parameters, step)
         if (step + 1) % config.log_every == 0:
             _log(folder, step + 1, losses, (time.perf_counter() - began) / (step + 1 - since))
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-            _save(folder, step + 1, parameters, optimizer, ema)
+            _save(folder, step + 1, parameters, optimizer, scaler, ema)
             ema.swap(parameters)
             on_checkpoint(step + 1)
             ema.swap(parameters)
@@ -121,6 +122,7 @@ def _optimize(
     loss: Loss,
     config: FitConfig,
     optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
     step: int,
     device: torch.device,
 ) -> dict[str, Tensor]:
@@ -132,10 +134,12 @@ def _optimize(
     with torch.autocast(device.type, dtype, enabled=config.autocast_dtype is not None):
         losses = loss(generator)
     optimizer.zero_grad(set_to_none=True)
-    losses["loss"].backward()
+    scaler.scale(losses["loss"]).backward()
+    scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(parameters.values(), config.max_grad_norm)
     if torch.isfinite(norm):
-        optimizer.step()
+        scaler.step(optimizer)
+    scaler.update()
     return {**losses, "grad_norm": norm}
 
 
@@ -149,13 +153,19 @@ def _log(folder: Path, step: int, losses: dict[str, Tensor], seconds_a_step: flo
 
 
 def _save(
-    folder: Path, step: int, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, ema: Ema
+    folder: Path,
+    step: int,
+    parameters: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    ema: Ema,
 ) -> None:
     state = {
         "step": step,
         "parameters": {name: parameter.detach() for name, parameter in parameters.items()},
         "ema": ema.shadow,
         "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
     }
     temporary = folder / "state.tmp"
     torch.save(state, temporary)
@@ -163,7 +173,11 @@ def _save(
 
 
 def _restore(
-    folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, ema: Ema
+    folder: Path,
+    parameters: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    ema: Ema,
 ) -> int:
     """Load the last checkpoint in place and return its step, or 0 where there is none."""
     path = folder / "state.pt"
@@ -181,4 +195,6 @@ def _restore(
             parameter.copy_(state["parameters"][name])
             ema.shadow[name].copy_(state["ema"][name])
     optimizer.load_state_dict(state["optimizer"])
+    if state.get("scaler"):
+        scaler.load_state_dict(state["scaler"])
     return int(state["step"])

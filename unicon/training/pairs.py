@@ -128,7 +128,7 @@ class PairLoss:
         """A step: ``loss``, the mean over the rows to learn from, and the means over images and conditions."""
         sampling, device = self.sampling, self.models.unet.device
         images, conditions, captions = self.source.draw(generator, sampling.batch_size)
-        latents = torch.cat([images, conditions]).float()
+        latents = torch.cat([images.float(), conditions.float()])  # autocast to bfloat16 refuses to join float16
         noise = torch.randn(latents.shape, generator=generator)
         timesteps, learned, pairs = self._timesteps_and_pairs(generator)
         prompts = self._prompts(captions, generator)

@@ -1,0 +1,254 @@
+#!/usr/bin/env python3
+"""Train a UniCon adapter (edge, depth or pose) for a Stable Diffusion 1.x or 2.x model on your own pictures."""
+
+import hashlib
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from jobs import _cli
+from pipelines.errors import SettingError
+
+if TYPE_CHECKING:
+    from unicon.training.adapter import AdapterRecipe
+    from unicon.training.annotators import Annotator
+
+T = TypeVar("T")
+
+EXAMPLES = """
+examples:
+  # edges: found by Canny, which needs no weights of its own
+  python jobs/train_adapter.py --model /models/stable-diffusion-v1-5 --images photos/ --condition edge \\
+      --output adapters/edge.safetensors --work runs/edge
+
+  # depth, estimated by MiDaS with the weights in a folder; less memory
+  python jobs/train_adapter.py --model owner/stable-diffusion-v1-5 --images photos/ --condition depth \\
+      --annotator /models/Annotators --output adapters/depth.safetensors --work runs/depth \\
+      --gradient-checkpointing --batch-size 8
+
+  # your own depth maps (0 far, white near): maps/NAME.png belongs to photos/NAME.jpg
+  python jobs/train_adapter.py --model /models/stable-diffusion-v1-5 --images photos/ --condition depth \\
+      --conditions maps/ --output adapters/depth.safetensors --work runs/depth
+
+photos/NAME.txt, where there is one, is the caption of photos/NAME.jpg. Captions help when the adapter later draws.
+
+The defaults are the published recipe (arXiv 2410.11439): rank 64, batches of 16, 20 epochs, the model's own resolution;
+with 17,000 pictures about half a day on one large GPU. The same command again goes on after a crash or a Ctrl-C.
+
+--work receives:
+  conditions-ID/NAME.png         the condition of every picture, made once
+  training/validation-STEP.png   held-out pictures: image | condition | estimate, at every checkpoint
+  training/log.jsonl, validation.jsonl, state.pt
+
+The result is one file, for Python and for the other commands:
+  UniCon.from_pretrained("/models/stable-diffusion-v1-5", adapters={"edge": "adapters/edge.safetensors"})
+
+exit codes:
+  0 done   2 a wrong setting   130 interrupted; the same command goes on
+"""
+
+
+def parse(arguments: list[str] | None = None) -> Namespace:
+    """The command line."""
+    parser = _cli.Parser(__doc__ or "", EXAMPLES)
+    data = parser.add_argument_group("data")
+    data.add_argument("--model", required=True, metavar="NAME", help="Stable Diffusion folder (diffusers) or hub id")
+    data.add_argument("--images", required=True, type=Path, metavar="DIR", help="folder of pictures")
+    data.add_argument("--condition", required=True, choices=("edge", "depth", "pose"), help="what to learn")
+    data.add_argument(
+        "--conditions", type=Path, metavar="DIR", help="folder of finished conditions, named as their pictures"
+    )
+    data.add_argument(
+        "--annotator",
+        metavar="NAME",
+        help="folder or hub id with the weights that make depth or pose (default: lllyasviel/Annotators)",
+    )
+    data.add_argument("--output", required=True, type=Path, metavar="FILE", help="the adapter, NAME.safetensors")
+    data.add_argument("--work", required=True, type=Path, metavar="DIR", help="folder for conditions and checkpoints")
+    _add_training_options(parser)
+    return parser.parse_args(arguments)
+
+
+def _add_training_options(parser: _cli.Parser) -> None:
+    recipe = parser.add_argument_group("training")
+    recipe.add_argument(
+        "--rank", type=_cli.whole(1), default=64, metavar="N", help="of every LoRA (default: %(default)s)"
+    )
+    recipe.add_argument("--steps", type=_cli.whole(1), metavar="N", help="optimiser steps (default: 20 epochs)")
+    recipe.add_argument(
+        "--batch-size", type=_cli.whole(1), default=16, metavar="N", help="pairs a step (default: %(default)s)"
+    )
+    recipe.add_argument(
+        "--learning-rate", type=_cli.number(1e-9, 1), default=1e-4, metavar="X", help="peak (default: %(default)s)"
+    )
+    recipe.add_argument(
+        "--resolution",
+        type=_cli.whole(8),
+        metavar="PX",
+        help="pictures have the area of a square of this side (default: the model's own, 512 or 768)",
+    )
+    recipe.add_argument(
+        "--seed", type=_cli.whole(0), default=0, metavar="N", help="of everything random (default: %(default)s)"
+    )
+    recipe.add_argument(
+        "--checkpoint-every", type=_cli.whole(1), default=500, metavar="N", help="steps (default: %(default)s)"
+    )
+    recipe.add_argument(
+        "--dtype",
+        choices=("bfloat16", "float16", "float32"),
+        help="of frozen weights and arithmetic; the adapter is float32 (default: bfloat16 on a GPU, float32 on a CPU)",
+    )
+    recipe.add_argument("--gradient-checkpointing", action="store_true", help="less memory, about a third more time")
+    recipe.add_argument("--device", metavar="NAME", help="cuda, cuda:1, cpu (default: a GPU where there is one)")
+
+
+def choose_device(name: str | None) -> str:
+    """A device that is there; SettingError for others."""
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingError(f"--device {name} cannot be used here: {reason}. Try --device cpu.") from error
+    return name
+
+
+def check_paths(options: Namespace) -> None:
+    """SettingError unless the folders make sense and output and work can be written."""
+    from unicon.training.photographs import find_pictures, match_conditions
+
+    pictures = _setting("--images", lambda: find_pictures(options.images))
+    if options.conditions is not None:
+        _setting("--conditions", lambda: match_conditions(pictures, options.conditions))
+    if options.output.suffix != ".safetensors":
+        raise SettingError(f"--output is a .safetensors file; got {options.output}. Name it NAME.safetensors.")
+    for option, folder in (("--output", options.output.parent), ("--work", options.work)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise SettingError(f"{option}: {folder} cannot be written: {error}. Choose another place.") from error
+
+
+def default_dtype(device: str) -> str:
+    """Arithmetic that is fast on a device: bfloat16 on GPUs that have it, float16 on older ones."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+
+
+def make_recipe(options: Namespace, device: str, pictures: int) -> "AdapterRecipe":
+    """The recipe of a command line."""
+    from unicon.training.adapter import AdapterRecipe, published_steps
+    from unicon.training.fit import FitConfig
+    from unicon.training.pairs import PairSampling
+
+    steps = options.steps or published_steps(pictures, options.batch_size)
+    dtype = options.dtype or default_dtype(device)
+    fit = FitConfig(
+        steps=steps,
+        learning_rate=options.learning_rate,
+        warmup_steps=min(100, steps // 10),
+        autocast_dtype=None if dtype == "float32" else dtype,
+        checkpoint_every=options.checkpoint_every,
+        log_every=min(20, options.checkpoint_every, steps),
+        seed=options.seed,
+    )
+    return AdapterRecipe(
+        condition=options.condition,
+        fit=fit,
+        rank=options.rank,
+        sampling=PairSampling(batch_size=options.batch_size),
+        resolution_px=options.resolution,
+        gradient_checkpointing=options.gradient_checkpointing,
+    )
+
+
+def data_settings(options: Namespace) -> dict[str, Any]:
+    """What the conditions of a run depend on."""
+    return {
+        "condition": options.condition,
+        "images": str(options.images.resolve()),
+        "conditions": None if options.conditions is None else str(options.conditions.resolve()),
+        "resolution": options.resolution,
+    }
+
+
+def short_hash(settings: dict[str, Any]) -> str:
+    """Eight hexadecimal digits that tell settings apart."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = parse(arguments)
+    check_paths(options)
+    device = choose_device(options.device)
+    import torch
+
+    from unicon.folder import find_folder
+    from unicon.training import adapter
+    from unicon.training.photographs import find_pictures, prepare_photographs
+
+    folder = _setting("--model", lambda: find_folder(options.model))
+    recipe = make_recipe(options, device, len(find_pictures(options.images)))
+    settings = {**data_settings(options), "rank": options.rank, "model_sha256": adapter.model_sha256(folder)}
+    _setting("--work", lambda: adapter.keep_settings(options.work, settings))
+    training = _setting("--model", lambda: adapter.load_for_training(folder, recipe, device))
+    source = options.conditions or annotator_of(options, device, training.views.resolution_px)
+    photographs = _setting(
+        "--conditions" if options.conditions else "--images",
+        lambda: prepare_photographs(
+            options.images,
+            options.work / f"conditions-{short_hash(data_settings(options))}",
+            source,
+            side_px=training.views.kept_side_px,
+        ),
+    )
+    _setting("--images", lambda: adapter.split_photographs(photographs))
+    try:
+        adapter.train_adapter(training, photographs, recipe, options.work, options.output)
+    except torch.OutOfMemoryError as error:
+        raise SettingError(
+            f"the device's memory is too small for this training ({str(error).splitlines()[0]}). "
+            "Add --gradient-checkpointing, or lower --batch-size or --resolution."
+        ) from error
+    print(f"{options.output}: {recipe.fit.steps} steps on {len(photographs)} pictures", file=sys.stderr)
+    return 0
+
+
+def annotator_of(options: Namespace, device: str, resolution_px: int) -> "Callable[[], Annotator]":
+    """What makes the annotator of a command line, when it is needed."""
+    from unicon.training.annotators import make_annotator
+
+    return lambda: _setting(
+        "--annotator",
+        lambda: make_annotator(options.condition, weights=options.annotator, device=device, detect_px=resolution_px),
+    )
+
+
+def _setting(option: str, check: Callable[[], T]) -> T:
+    """Do something whose failure means that an option is wrong."""
+    try:
+        return check()
+    except SettingError:
+        raise
+    except (ValueError, OSError, ImportError) as error:
+        raise SettingError(f"{option}: {error}") from error
+
+
+if __name__ == "__main__":
+    _cli.finish(main)

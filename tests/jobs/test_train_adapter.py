@@ -1,0 +1,191 @@
+"""The train_adapter command: a few steps on a tiny model, the adapter in use, resume, and wrong settings."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from jobs import _cli, train_adapter
+from tests.pictures import square, write_squares
+from tests.tiny import write_tiny_model
+from unicon import UniCon
+from unicon.adapter import named_adapter_parameters
+from unicon.training.adapter import AdapterRecipe, load_for_training, published_steps, split_photographs
+from unicon.training.fit import FitConfig
+from unicon.training.pairs import PairLoss, PairSampling
+from unicon.training.photographs import Photograph, PhotographPairs, prepare_photographs
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_squares(tmp_path_factory.mktemp("pictures") / "squares", 12)
+
+
+def command(tiny: Path, pictures: Path, root: Path, *more: str) -> list[str]:
+    return [
+        *("--model", str(tiny), "--images", str(pictures), "--condition", "edge", "--device", "cpu"),
+        *("--output", str(root / "adapters" / "edge.safetensors"), "--work", str(root / "work")),
+        *("--rank", "4", "--batch-size", "2", "--checkpoint-every", "2", "--learning-rate", "0.01", *more),
+    ]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three steps in one go."""
+    root = tmp_path_factory.mktemp("trained")
+    assert train_adapter.main(command(tiny, pictures, root, "--steps", "3")) == 0
+    return root
+
+
+def test_the_adapter_estimates(tiny: Path, trained: Path) -> None:
+    model = UniCon.from_pretrained(tiny, adapters={"edge": trained / "adapters" / "edge.safetensors"}, device="cpu")
+    config = model.adapters["edge"]
+    assert (config.kind, config.rank, config.trigger) == ("edge", 4, "edge_map, ")
+    (edges,) = model.estimate([square((90, 60))], "edge", num_inference_steps=2)
+    assert edges.shape == (60, 90) and edges.dtype == np.float32 and np.isfinite(edges).all()
+    tensors = load_file(trained / "adapters" / "edge.safetensors")
+    assert all(tensor.dtype == torch.float16 for tensor in tensors.values())
+    assert any(tensor.any() for name, tensor in tensors.items() if "joint_out" in name)
+
+
+def test_the_work_folder_tells_what_happened(trained: Path) -> None:
+    work = trained / "work"
+    steps = [json.loads(line)["step"] for line in (work / "training" / "log.jsonl").read_text().splitlines()]
+    looks = [json.loads(line)["step"] for line in (work / "training" / "validation.jsonl").read_text().splitlines()]
+    assert (steps, looks) == ([2], [2, 3])
+    assert (work / "training" / "validation-000003.png").exists()
+    assert len(list(work.glob("conditions-*/*.png"))) == 12
+
+
+def test_a_stopped_training_goes_on(tiny: Path, pictures: Path, trained: Path, tmp_path: Path) -> None:
+    """Killed after the checkpoint of step 2, it takes the third step that the whole training took."""
+
+    class Killed(BaseException):
+        pass
+
+    calls = []
+    draw = PhotographPairs.draw
+
+    def draw_twice(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise Killed
+        return draw(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(PhotographPairs, "draw", draw_twice)
+        train_adapter.main(command(tiny, pictures, tmp_path, "--steps", "3"))
+    assert train_adapter.main(command(tiny, pictures, tmp_path, "--steps", "3")) == 0
+    one, other = (load_file(root / "adapters" / "edge.safetensors") for root in (trained, tmp_path))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_another_training_in_the_same_folder_is_refused(
+    tiny: Path, pictures: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "differs in (its, this run's) {'rank': (4, 8)}" in told(
+        capsys, command(tiny, pictures, trained, "--rank", "8")
+    )
+
+
+def recipe(**options) -> AdapterRecipe:
+    fit = FitConfig(steps=1, learning_rate=1e-3, autocast_dtype=options.pop("autocast_dtype", None))
+    return AdapterRecipe(condition="edge", fit=fit, rank=4, sampling=PairSampling(batch_size=2), **options)
+
+
+def gradients(tiny: Path, pictures: Path, kept: Path, choice: AdapterRecipe) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    training = load_for_training(tiny, choice, "cpu")
+    parameters = named_adapter_parameters(training.models.unet, "edge")
+    assert all(parameter.dtype == torch.float32 and parameter.requires_grad for parameter in parameters.values())
+    trainable = [parameter for parameter in training.models.unet.parameters() if parameter.requires_grad]
+    assert len(trainable) == len(parameters)
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
+    photographs = prepare_photographs(pictures, kept, pictures, side_px=48)
+    source = PhotographPairs(photographs, training.vae, training.views)
+    loss = PairLoss(training.models, "edge", "edge_map, ", source, choice.sampling)
+    dtype = getattr(torch, choice.fit.autocast_dtype or "float32")
+    with torch.autocast("cpu", dtype, enabled=choice.fit.autocast_dtype is not None):
+        losses = loss(torch.Generator().manual_seed(0))
+    losses["loss"].backward()
+    return {name: parameter.grad for name, parameter in parameters.items() if parameter.grad is not None}
+
+
+def test_checkpointing_and_lower_precision_keep_the_gradients(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    plain = gradients(tiny, pictures, tmp_path, recipe())
+    checkpointed = gradients(tiny, pictures, tmp_path, recipe(gradient_checkpointing=True))
+    assert plain.keys() == checkpointed.keys()
+    assert all(torch.allclose(plain[name], checkpointed[name], atol=1e-6) for name in plain)
+    low = gradients(tiny, pictures, tmp_path, recipe(autocast_dtype="bfloat16"))
+    one, other = (torch.cat([found[name].flatten() for name in plain]) for found in (plain, low))
+    assert torch.cosine_similarity(one, other, dim=0) > 0.99
+
+
+def test_published_epochs_and_held_out_pictures() -> None:
+    assert published_steps(17125, 16) == 21407
+    photographs = [Photograph(Path(str(index)), Path(), "") for index in range(40)]
+    learned, held_out = split_photographs(photographs)
+    assert (len(learned), len(held_out)) == (36, 4)
+    assert {*learned, *held_out} == {*photographs}
+    assert [len(part) for part in split_photographs(photographs[:2])] == [1, 1]
+    with pytest.raises(ValueError, match="at least two pictures"):
+        split_photographs(photographs[:1])
+
+
+def told(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        _cli.finish(lambda: train_adapter.main(arguments))
+    assert exit_.value.code == 2
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--stpes", "3"], "no option --stpes. Did you mean --steps?"),
+        (["--condition", "depht"], "invalid choice: 'depht'"),
+        (["--images", "absent"], "--images: Pictures come in a folder; absent is none"),
+        (["--conditions", "absent"], "--conditions: Pictures come in a folder; absent is none"),
+        (["--model", "absent/model/here"], "--model: A model is"),
+        (["--model", "nobody/nothing"], "--model: The hub model 'nobody/nothing' is neither"),
+        (["--output", "edge.pt"], "--output is a .safetensors file; got edge.pt"),
+        (["--device", "tpu"], "--device tpu cannot be used here"),
+        (["--condition", "depth", "--annotator", "."], "--annotator: MidasDetector needs dpt_hybrid"),
+    ],
+)
+def test_wrong_settings(
+    tiny: Path, pictures: Path, options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in told(capsys, command(tiny, pictures, tmp_path, *options))
+
+
+def test_wrong_places(tiny: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    arguments = command(tiny, pictures, tmp_path)
+    blocked = str(tmp_path / "file" / "edge.safetensors")
+    assert "cannot be written" in told(capsys, [*arguments, "--output", blocked])
+    assert "cannot be written" in told(capsys, [*arguments, "--work", str(tmp_path / "file")])
+    assert "there are none in" in told(capsys, [*arguments, "--images", str(tmp_path)])
+    write_squares(tmp_path / "one", 1)
+    assert "at least two pictures" in told(capsys, [*arguments, "--images", str(tmp_path / "one")])
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train_adapter.main(["--help"])
+    text = capsys.readouterr().out
+    assert "--condition edge" in text and "UniCon.from_pretrained" in text

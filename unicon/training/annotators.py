@@ -1,0 +1,160 @@
+"""Conditions of photographs, made by the package controlnet-aux.
+
+``edge`` is OpenCV's Canny and needs no weights. ``depth`` (MiDaS DPT-hybrid) and ``pose`` (OpenPose; its authors
+license it for non-commercial use only) need the weights of ``lllyasviel/Annotators``, from the hub or from a folder.
+
+Those weights are pickles (.pt, .pth). controlnet-aux reads them with a plain ``torch.load``; here they are read as
+tensors only (``TORCH_FORCE_WEIGHTS_ONLY_LOAD``), so that a file cannot run code: one that tries is refused.
+
+Source: arXiv 2410.11439, appendix A (conditions of the training pictures); https://github.com/huggingface/controlnet_aux.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from PIL import Image
+
+WEIGHTS = "lllyasviel/Annotators"
+"""Hub repository of the annotators' weights."""
+DETECT_MULTIPLE_PX = 64
+"""controlnet-aux works at sides of such multiples."""
+
+Annotator = Callable[[Image.Image], Image.Image]
+"""RGB picture -> its condition, an RGB picture of the same size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotation:
+    """How one kind of condition is made."""
+
+    detector: str
+    """Name of the class in ``controlnet_aux``."""
+    files: tuple[str, ...] = ()
+    """Its weights, in the hub repository or the user's folder."""
+    mirrors: bool = True
+    """Whether the condition of a mirrored picture is the mirrored condition. Not for pose: the colours of a skeleton
+    tell left limbs from right ones."""
+
+
+ANNOTATIONS: dict[str, Annotation] = {
+    "edge": Annotation(detector="CannyDetector"),
+    "depth": Annotation(detector="MidasDetector", files=("dpt_hybrid-midas-501f0c75.pt",)),
+    "pose": Annotation(
+        detector="OpenposeDetector",
+        files=("body_pose_model.pth", "hand_pose_model.pth", "facenet.pth"),
+        mirrors=False,
+    ),
+}
+"""Every kind of condition that can be made, by name. Depth maps are 0 (black) far and 255 near."""
+
+
+def make_annotator(
+    kind: str, *, weights: str | Path | None = None, device: str = "cpu", detect_px: int = 512
+) -> Annotator:
+    """The annotator of a kind of condition.
+
+    Args:
+        kind: a key of ``ANNOTATIONS``.
+        weights: a folder with the annotator's files, or a hub id; ``WEIGHTS`` when None.
+        device: where the annotator runs.
+        detect_px: shorter side at which it looks at a picture, rounded to a multiple of 64.
+
+    Raises:
+        ValueError: an unknown kind, or weights that are more than tensors.
+        FileNotFoundError: the weights are not there and cannot be fetched.
+        ImportError: controlnet-aux is not installed.
+    """
+    if kind not in ANNOTATIONS:
+        raise ValueError(
+            f"A condition that can be made is one of {sorted(ANNOTATIONS)}; got {kind!r}. "
+            "Correct the name, or make the conditions yourself and give them as files."
+        )
+    annotation = ANNOTATIONS[kind]
+    folder = find_weights(annotation, weights) if annotation.files else None
+    detector_class = getattr(_controlnet_aux(), annotation.detector)
+    detector = detector_class() if folder is None else _load(detector_class, folder).to(device)
+    detect_px = max(1, round(detect_px / DETECT_MULTIPLE_PX)) * DETECT_MULTIPLE_PX
+
+    def annotate(picture: Image.Image) -> Image.Image:
+        found = detector(picture, detect_resolution=detect_px, image_resolution=detect_px, output_type="pil")
+        return found.convert("RGB").resize(picture.size, Image.Resampling.BILINEAR)
+
+    return annotate
+
+
+def find_weights(annotation: Annotation, weights: str | Path | None = None) -> Path:
+    """The folder that holds an annotator's files: the user's, or the hub's in its cache.
+
+    Raises:
+        FileNotFoundError: a file is missing, or the hub cannot be reached.
+    """
+    source = str(weights or WEIGHTS)
+    try:
+        folder = Path(source) if os.path.isdir(source) else Path(_fetch(source, annotation.files))
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, ConnectionError, ValueError) as error:
+        raise FileNotFoundError(
+            f"{annotation.detector} needs {', '.join(annotation.files)}, from a folder or a hub id; {source!r} is no "
+            f"folder, is not in the hub cache and cannot be fetched ({type(error).__name__}). Fetch the files where "
+            f"there is network (hf download {WEIGHTS}) and give their folder, or give finished conditions."
+        ) from error
+    missing = [name for name in annotation.files if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{annotation.detector} needs {', '.join(annotation.files)}; {source} lacks {', '.join(missing)}. "
+            f"Fetch them from the hub repository {WEIGHTS}."
+        )
+    return folder
+
+
+def _fetch(repository: str, files: tuple[str, ...]) -> str:
+    return snapshot_download(repository, allow_patterns=list(files))
+
+
+def _load(detector_class: Any, folder: Path) -> Any:
+    """A detector with its weights, read as tensors only."""
+    try:
+        with _tensors_only(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return detector_class.from_pretrained(str(folder))
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"Weights of an annotator are tensors and nothing else; a file in {folder} is damaged or wants to run "
+            f"code: {str(error).splitlines()[0]} Fetch the files anew from {WEIGHTS}."
+        ) from error
+
+
+@contextmanager
+def _tensors_only() -> Iterator[None]:
+    """Every ``torch.load`` inside reads tensors only, whatever the caller or the environment says."""
+    switches = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
+    before = {name: os.environ.pop(name) for name in switches if name in os.environ}
+    os.environ[switches[0]] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[switches[0]]
+        os.environ.update(before)
+
+
+def _controlnet_aux() -> Any:
+    """The package; imported late because that takes seconds, and quietly because it warns about parts not used here."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import controlnet_aux
+    except ImportError as error:
+        raise ImportError(
+            f"Conditions of photographs are made by the package controlnet-aux; importing it failed: {error}. "
+            "pip install controlnet-aux, or give finished conditions."
+        ) from error
+    return controlnet_aux

@@ -176,7 +176,8 @@ def make_job(
     identity: ModelIdentity,
     describe: "Callable[[Namespace, Resources], PredictorDescription]" = describe_predictor,
 ) -> runner.Job:
-    """The job of a command line."""
+    """The job of a command line; what it leaves open is as the adapter recommends."""
+    options = Namespace(**{**vars(options), "steps": options.steps or identity.num_inference_steps})
     provenance = {
         "model": identity.model,
         "weights_sha256": identity.weights_sha256,
@@ -225,7 +226,6 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parse(arguments)
     identity = identify_model(options.model, options.adapter)
-    options.steps = options.steps or identity.num_inference_steps
     return runner.run_job(make_job(options, identity), request_of(options))
 
 

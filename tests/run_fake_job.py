@@ -11,7 +11,7 @@ from pipelines import runner  # noqa: E402
 from pipelines.predictors import ModelIdentity  # noqa: E402
 from tests.fake_depth import FakeDepth  # noqa: E402
 
-FAKE = ModelIdentity(model="fake", adapter="depth", weights_sha256="0" * 64)
+FAKE = ModelIdentity(model="fake", adapter="depth", num_inference_steps=10, weights_sha256="0" * 64)
 
 
 def run(arguments: list[str], fake: FakeDepth) -> int:

@@ -3,7 +3,7 @@
 
 import os
 import sys
-from argparse import Namespace
+from argparse import Namespace, _ArgumentGroup
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,7 +67,13 @@ COLUMN_TEXT = """
 def parse(arguments: list[str] | None = None) -> Namespace:
     """The command line."""
     parser = _cli.Parser(__doc__ or "", EXAMPLES)
-    data = parser.add_argument_group("data")
+    _add_data_options(parser.add_argument_group("data"))
+    _add_model_options(parser.add_argument_group("model"))
+    _add_work_options(parser.add_argument_group("work"))
+    return parser.parse_args(arguments)
+
+
+def _add_data_options(data: _ArgumentGroup) -> None:
     data.add_argument(
         "--input",
         nargs="+",
@@ -97,7 +103,9 @@ def parse(arguments: list[str] | None = None) -> Namespace:
         metavar="N",
         help="larger pictures become error rows (default: %(default)s)",
     )
-    model = parser.add_argument_group("model")
+
+
+def _add_model_options(model: _ArgumentGroup) -> None:
     model.add_argument(
         "--model",
         default="mini",
@@ -122,7 +130,9 @@ def parse(arguments: list[str] | None = None) -> Namespace:
         metavar="N",
         help="run seed; a row's seed depends on it and the row's key alone (default: %(default)s)",
     )
-    work = parser.add_argument_group("work")
+
+
+def _add_work_options(work: _ArgumentGroup) -> None:
     work.add_argument(
         "--chunk-size",
         type=_cli.whole(1),
@@ -156,7 +166,6 @@ def parse(arguments: list[str] | None = None) -> Namespace:
         metavar="X",
         help="share of failed samples above which the exit code is 3 (default: %(default)s)",
     )
-    return parser.parse_args(arguments)
 
 
 def describe_predictor(options: Namespace, resources: "Resources") -> UniConDepth:

@@ -207,7 +207,9 @@ def save(models: TrainingModels, vae: AutoencoderKL, output: Path) -> None:
     plain = UNet2DConditionModel.from_config(models.unet.config).half()
     plain.load_state_dict(_without_adapters(unet.state_dict()))
     plain.save_pretrained(output / "unet")
-    copy.deepcopy(vae).half().save_pretrained(output / "vae")
+    plain_vae = AutoencoderKL.from_config(_public_config(vae)).half()
+    plain_vae.load_state_dict(vae.state_dict())
+    plain_vae.save_pretrained(output / "vae")
     copy.deepcopy(models.text_encoder).half().save_pretrained(output / "text_encoder")
     models.tokenizer.save_pretrained(output / "tokenizer")
     DDIMScheduler(**NOISE, clip_sample=False, timestep_spacing="trailing").save_pretrained(output / "scheduler")
@@ -222,6 +224,11 @@ def save(models: TrainingModels, vae: AutoencoderKL, output: Path) -> None:
     index |= {name: ["diffusers", kind] for name, kind in parts.items()}
     index |= {name: ["transformers", kind] for name, kind in texts.items()}
     (output / "model_index.json").write_text(json.dumps({**index, "requires_safety_checker": False}, indent=2) + "\n")
+
+
+def _public_config(vae: AutoencoderKL) -> dict:
+    """The configuration without the private entries that loading adds, such as the path it came from."""
+    return {key: value for key, value in vae.config.items() if not key.startswith("_")}
 
 
 def _without_adapters(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,7 +1,8 @@
 """The registry of condition kinds: trigger text, and how a map becomes a tensor, a file and a picture.
 
 A map is what a condition is to people: for depth a float32 array (H, W) in [0, 1], relative inverse depth, 0 far and
-1 near; for edge the same shape, strength of the edge at a pixel. A new kind is one entry of `CONDITIONS`.
+1 near; for edge the same shape, strength of the edge at a pixel; for pose (H, W, 3), the
+drawing of `unicon.pose`. A new kind is one entry of `CONDITIONS`.
 """
 
 from __future__ import annotations
@@ -108,5 +109,36 @@ EDGE = Condition(
     preview=preview_edge,
 )
 
-CONDITIONS: dict[str, Condition] = {condition.name: condition for condition in (DEPTH, EDGE)}
+
+def encode_rgb(picture: np.ndarray) -> Image.Image:
+    """(H, W, 3) in [0, 1] -> 8-bit RGB picture."""
+    return Image.fromarray(np.round(np.clip(picture, 0.0, 1.0) * 255.0).astype(np.uint8))
+
+
+def decode_rgb(picture: Image.Image) -> np.ndarray:
+    """Picture -> float32 (H, W, 3) in [0, 1]."""
+    return np.asarray(picture.convert("RGB"), dtype=np.float32) / 255.0
+
+
+def rgb_to_model(picture: np.ndarray) -> Tensor:
+    """(H, W, 3) in [0, 1] -> (3, H, W) in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(picture, dtype=np.float32)).permute(2, 0, 1) * 2.0 - 1.0
+
+
+def rgb_from_model(decoded: Tensor) -> np.ndarray:
+    """(3, H, W) around [-1, 1] -> float32 (H, W, 3) in [0, 1]."""
+    return (decoded.float() * 0.5 + 0.5).clamp(0.0, 1.0).permute(1, 2, 0).cpu().numpy()
+
+
+POSE = Condition(
+    name="pose",
+    trigger="pose_map, ",
+    encode=encode_rgb,
+    decode=decode_rgb,
+    to_model=rgb_to_model,
+    from_model=rgb_from_model,
+    preview=encode_rgb,
+)
+
+CONDITIONS: dict[str, Condition] = {condition.name: condition for condition in (DEPTH, EDGE, POSE)}
 """Every kind of condition by name."""

@@ -87,7 +87,9 @@ def from_model(tensor: Tensor) -> Image.Image:
 
 
 def resize_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """float32 map (h, w) -> float32 map of `size` = (width, height), bilinear, antialiased when it shrinks."""
-    if values.shape == (size[1], size[0]):
+    """float32 map (h, w) or (h, w, channels) -> map of `size` = (width, height), bilinear, antialiased when smaller."""
+    if values.shape[:2] == (size[1], size[0]):
         return values
+    if values.ndim == 3:
+        return np.stack([resize_map(channel, size) for channel in np.moveaxis(values, -1, 0)], -1)
     return np.array(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))

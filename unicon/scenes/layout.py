@@ -10,9 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from unicon.scenes.geometry import Box, Cone, Cylinder, Solid, Sphere
+from unicon.scenes.mannequin import sample_mannequin
 from unicon.scenes.textures import COLORS, PATTERNS, Texture
 
 ROOM, YARD = "room", "yard"
+MANNEQUIN_FRACTION = 0.6
+"""Share of the scenes in which a mannequin is placed, where it fits."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Thing:
     """One solid, placed and painted."""
 
     name: str
-    """The word the caption uses: box, ball, cylinder, cone."""
+    """The word the caption uses: box, ball, cylinder, cone, mannequin."""
     solid: Solid
     rotation: np.ndarray
     """(3, 3), columns are the solid's axes in the world."""
@@ -85,7 +88,8 @@ def sample_scene(seed: int, index: int) -> Scene:
     half = np.array([rng.uniform(2.0, 4.0), rng.uniform(2.0, 4.0), rng.uniform(1.2, 1.7)])
     wall_height_m = 2 * half[2] if place == ROOM else rng.uniform(0.8, 2.2)
     camera = _sample_camera(rng, half)
-    things = tuple(_sample_thing(rng, camera, half) for _ in range(rng.integers(2, 7)))
+    figures = [_sample_figure(rng, camera, half)] if rng.random() < MANNEQUIN_FRACTION else []
+    things = (*figures, *(_sample_thing(rng, camera, half) for _ in range(rng.integers(2, 7))))
     shell_textures = tuple(_sample_texture(rng, scale_m=(0.4, 1.2)) for _ in range(3))
     tint = rng.uniform(0.6, 1.0, 3)
     return Scene(
@@ -111,7 +115,7 @@ def _sample_camera(rng: np.random.Generator, half: np.ndarray) -> Camera:
     spot = np.clip(-forward * rng.uniform(1.0, 4.0) + rng.normal(0, 0.5, 2), -room, room)
     height = rng.uniform(0.6, min(2.1, 2 * half[2] - 0.5)) - half[2]
     yaw = heading + rng.normal(0, 0.35)
-    pitch, roll = np.deg2rad(rng.normal(-8, 9)), np.deg2rad(rng.normal(0, 4))
+    pitch, roll = np.deg2rad(rng.normal(-8, 10)), np.deg2rad(rng.normal(0, 6))
     look = np.array([np.sin(yaw) * np.cos(pitch), np.cos(yaw) * np.cos(pitch), np.sin(pitch)])
     right = np.array([np.cos(yaw), -np.sin(yaw), 0.0])
     up = np.cross(right, look)
@@ -123,16 +127,41 @@ def _sample_thing(rng: np.random.Generator, camera: Camera, half: np.ndarray) ->
     """A solid somewhere in front of the camera, standing on the floor or hanging; None where it would not fit."""
     name, solid = _sample_solid(rng, size_m=rng.uniform(0.2, 0.65))
     bearing = np.deg2rad(rng.uniform(-0.45, 0.45) * camera.field_of_view_deg)
-    forward, right = camera.rotation[:2, 1], camera.rotation[:2, 0]
     reach = solid.bounding_radius_m + rng.uniform(1.1, 4.5)
-    spot = camera.position_m[:2] + reach * (np.cos(bearing) * forward + np.sin(bearing) * right)
+    spot = camera.position_m[:2] + reach * _heading(camera, bearing)
     if np.any(np.abs(spot) > half[:2] - 0.6 * solid.bounding_radius_m):
         return None
     lift = rng.uniform(0.2, 1.4) if rng.random() < 0.25 else 0.0
     center_z = -half[2] + solid.half_height_m + lift
     if center_z + solid.half_height_m > half[2]:
         return None
-    return Thing(name, solid, _turn(rng), np.array([*spot, center_z]), _sample_texture(rng, scale_m=(0.12, 0.4)))
+    return Thing(
+        name,
+        solid,
+        _turn(rng.uniform(0, 2 * np.pi)),
+        np.array([*spot, center_z]),
+        _sample_texture(rng, scale_m=(0.12, 0.4)),
+    )
+
+
+def _sample_figure(rng: np.random.Generator, camera: Camera, half: np.ndarray) -> Thing | None:
+    """A mannequin that stands in view, turned towards the camera; None where none of a few places fits."""
+    solid = sample_mannequin(rng, rng.uniform(1.1, 1.8))
+    facing = np.arctan2(*-camera.rotation[:2, 1]) + np.deg2rad(rng.uniform(-60, 60))
+    texture = _sample_texture(rng, scale_m=(0.12, 0.4))
+    for _ in range(6):
+        bearing = np.deg2rad(rng.uniform(-0.3, 0.3) * camera.field_of_view_deg)
+        spot = camera.position_m[:2] + rng.uniform(1.6, 3.2) * _heading(camera, bearing)
+        if np.all(np.abs(spot) < half[:2] - 0.35) and 1.1 * solid.height_m < 2 * half[2]:
+            place = np.array([*spot, solid.half_height_m - half[2]])
+            return Thing("mannequin", solid, _turn(-facing), place, texture)
+    return None
+
+
+def _heading(camera: Camera, bearing: float) -> np.ndarray:
+    """Horizontal direction (2,) at an angle from where the camera looks, in radians, positive to the right."""
+    forward, right = camera.rotation[:2, 1], camera.rotation[:2, 0]
+    return np.cos(bearing) * forward + np.sin(bearing) * right
 
 
 def _sample_solid(rng: np.random.Generator, size_m: float) -> tuple[str, Solid]:
@@ -146,9 +175,8 @@ def _sample_solid(rng: np.random.Generator, size_m: float) -> tuple[str, Solid]:
     return "cone", Cone(size_m * rng.uniform(0.6, 1.0), size_m * rng.uniform(0.8, 1.5))
 
 
-def _turn(rng: np.random.Generator) -> np.ndarray:
+def _turn(angle: float) -> np.ndarray:
     """A rotation about the vertical, so that solids stand on their bases."""
-    angle = rng.uniform(0, 2 * np.pi)
     cos, sin = np.cos(angle), np.sin(angle)
     return np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
 

@@ -10,10 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unicon.pose import JOINTS, draw_pose
 from unicon.scenes.caption import caption
 from unicon.scenes.geometry import EPSILON_M
 from unicon.scenes.layout import YARD, Light, Scene, Thing
+from unicon.scenes.mannequin import Mannequin
 
+MAX_FACES = 32
+"""No solid has as many smooth surfaces."""
 SKY, SHELL = -2, -1
 """Owners of a pixel that no thing covers."""
 
@@ -30,8 +34,15 @@ class Rendering:
     """(H, W) bool: the pixel's surface differs from the one right of it or below it."""
     owner: np.ndarray
     """(H, W) int16: index of the thing seen, or ``SHELL`` or ``SKY``."""
+    people: np.ndarray
+    """(P, J, 3) float32 joints of the mannequins, ``unicon.pose.JOINTS``: x, y in pixels, and 1 where it is in view."""
     caption: str
     """English sentence that names the place and what is visible, nearest first."""
+
+    @property
+    def pose(self) -> np.ndarray:
+        """(H, W, 3) uint8 drawing of the people's joints and limbs."""
+        return draw_pose(self.people, (self.image.shape[1], self.image.shape[0]))
 
     @property
     def inverse_depth(self) -> np.ndarray:
@@ -70,10 +81,31 @@ def render(scene: Scene, width_px: int = 128, height_px: int = 128, supersamplin
     return Rendering(
         image=(_to_srgb(blocks).transpose(1, 2, 0) * 255 + 0.5).astype(np.uint8),
         depth_m=depth,
-        edges=_edges(owner.astype(np.int32) * 8 + center.face.reshape(size)),
+        edges=_edges(owner.astype(np.int32) * MAX_FACES + center.face.reshape(size)),
         owner=owner,
+        people=_people(scene, owner),
         caption=caption(scene, owner, depth),
     )
+
+
+def _people(scene: Scene, owner: np.ndarray) -> np.ndarray:
+    """Joints (P, J, 3) of the mannequins of which something is seen; a joint behind another thing is not in view."""
+    height, width = owner.shape
+    scale = max(width, height) / (2 * np.tan(np.deg2rad(scene.camera.field_of_view_deg) / 2))
+    people = []
+    for index, thing in enumerate(scene.things):
+        if not isinstance(thing.solid, Mannequin):
+            continue
+        world = thing.position_m + thing.solid.joints_m @ thing.rotation.T
+        right, forward, up = scene.camera.rotation.T @ (world - scene.camera.position_m).T
+        ahead = np.maximum(forward, 1e-3)
+        x, y = width / 2 + scale * right / ahead, height / 2 - scale * up / ahead
+        inside = (forward > 0.1) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        column, row = (np.where(inside, v, 0).astype(int) for v in (x, y))
+        seen = inside & (owner[row, column] == index)
+        if seen.any():
+            people.append(np.stack([x, y, seen], -1))
+    return np.array(people, np.float32).reshape(-1, len(JOINTS), 3)
 
 
 def _camera_rays(scene: Scene, width_px: int, height_px: int) -> tuple[np.ndarray, np.ndarray]:

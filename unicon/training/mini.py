@@ -1,38 +1,49 @@
-"""The recipe of ``mini``, the embedded model, from nothing: scenes, autoencoder, text encoder, UNet, depth adapter.
+"""The recipe of ``mini``, the embedded model, from nothing: scenes, autoencoder, text encoder, UNet, adapters.
 
 ``mini`` shows that the machinery works and how well; it knows rendered scenes and is no model for photographs.
 
-The UNet, the text encoder and the adapter are first trained together: every step shows images and their conditions, a
-share of them without joint attention, so that the UNet also learns to draw on its own. Then the UNet is frozen and the
-adapter alone is trained on, as for any Stable Diffusion (arXiv 2410.11439).
+The UNet, the text encoder and the adapters are first trained together: every step shows images and one kind of their
+conditions, a share of them without joint attention, so that the UNet also learns to draw on its own. Then the UNet is
+frozen and each adapter alone is trained on, as for any Stable Diffusion (arXiv 2410.11439).
 """
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTokenizer
 
 from unicon.adapter import AdapterConfig, add_adapter, named_adapter_parameters
 from unicon.checkpoint import save_adapter
-from unicon.conditions import preview_depth
+from unicon.conditions import CONDITIONS
 from unicon.metrics import depth_metrics, mean_metrics
 from unicon.model import UniCon
-from unicon.scenes import render, sample_scene
+from unicon.scenes import Rendering, render, sample_scene
 from unicon.training.fit import FitConfig, fit
-from unicon.training.pairs import LatentGroups, PairLatents, PairLoss, PairSampling, TrainingModels, encode_latents
+from unicon.training.pairs import (
+    LatentGroups,
+    MixedLoss,
+    PairLatents,
+    PairLoss,
+    PairSampling,
+    TrainingModels,
+    encode_latents,
+)
 from unicon.training.scene_cache import SceneArrays, load_cache, render_cache
 from unicon.training.text import new_text_encoder, train_tokenizer
-from unicon.training.vae import map_pixels, new_vae, train_vae
+from unicon.training.vae import SHARES, map_pixels, new_vae, train_vae
 
 NOISE = {
     "num_train_timesteps": 1000,
@@ -45,43 +56,60 @@ NOISE = {
 """The noisiest step is pure noise (arXiv 2305.08891): the first step of an estimation is then plain regression."""
 SQUARE, WIDE, TALL = (128, 128), (160, 96), (96, 160)
 VALIDATION_SEED = 2
+TRUTHS: dict[str, Callable[[Rendering], np.ndarray]] = {
+    "depth": lambda scene: scene.inverse_depth,
+    "edge": lambda scene: scene.edges.astype(np.float32),
+    "pose": lambda scene: scene.pose.astype(np.float32) / 255,
+}
+"""The exact condition of a scene, as a map of its kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MiniRecipe:
     """Every number that decides what ``mini`` becomes."""
 
-    scenes: dict[tuple[int, int], int] = field(default_factory=lambda: {SQUARE: 5000, WIDE: 500, TALL: 500})
+    scenes: dict[tuple[int, int], int] = field(default_factory=lambda: {SQUARE: 12000, WIDE: 1000, TALL: 1000})
     """Scenes rendered, by (width, height) in pixels."""
     seed: int = 1
     """Seed of the square scenes; other sizes follow with seed + 10, seed + 11."""
-    vae: FitConfig = FitConfig(steps=1100, learning_rate=2e-3, warmup_steps=50, ema_decay=0.995)
+    shares: dict[str, float] = field(default_factory=lambda: {"depth": 0.5, "edge": 0.25, "pose": 0.25})
+    """Adapters, and the share of the common training's steps that each gets."""
+    vae: FitConfig = FitConfig(
+        steps=3000, learning_rate=2e-3, warmup_steps=50, ema_decay=0.995, autocast_dtype="bfloat16"
+    )
     vae_batch_size: int = 16
     """Crops a step."""
     vae_crop_px: int = 64
     validation_scenes: int = 16
     """Scenes of another seed that every checkpoint is measured on."""
-    block_out_channels: tuple[int, ...] = (64, 96, 128)
-    rank: int = 16
-    """Of the adapter's LoRA."""
+    block_out_channels: tuple[int, ...] = (64, 128, 128)
+    rank: int = 12
+    """Of the adapters' LoRA."""
     together: FitConfig = FitConfig(
-        steps=3600, learning_rate=1e-3, warmup_steps=100, ema_decay=0.998, checkpoint_every=300
+        steps=6000,
+        learning_rate=1.5e-3,
+        warmup_steps=200,
+        ema_decay=0.998,
+        autocast_dtype="bfloat16",
+        checkpoint_every=300,
     )
-    adapter: FitConfig = FitConfig(steps=150, learning_rate=3e-4, warmup_steps=20, ema_decay=0.98)
+    adapter: FitConfig = FitConfig(
+        steps=200, learning_rate=3e-4, warmup_steps=20, ema_decay=0.98, autocast_dtype="bfloat16"
+    )
     sampling: PairSampling = PairSampling(
-        batch_size=8,
+        batch_size=32,
         text_dropout=0.05,
         caption_dropout=0.5,
-        clean_image_fraction=0.85,
-        clean_condition_fraction=0.05,
-        noisy_partner_fraction=0.8,
+        clean_image_fraction=0.7,
+        clean_condition_fraction=0.15,
+        noisy_condition_fraction=0.85,
         unjoined_fraction=0.1,
         min_snr_gamma=None,
     )
 
 
 def new_unet(vae: AutoencoderKL, channels: tuple[int, ...], text_width: int, size_px: int) -> UNet2DConditionModel:
-    """An untrained Stable-Diffusion-shaped UNet for the autoencoder's latents."""
+    """An untrained Stable-Diffusion-shaped UNet for the autoencoder's latents, its finest level without attention."""
     attention = len(channels) - 1
     return UNet2DConditionModel(
         sample_size=size_px // 2 ** (len(vae.config.block_out_channels) - 1),
@@ -89,8 +117,8 @@ def new_unet(vae: AutoencoderKL, channels: tuple[int, ...], text_width: int, siz
         out_channels=vae.config.latent_channels,
         block_out_channels=channels,
         layers_per_block=1,
-        down_block_types=(*["CrossAttnDownBlock2D"] * attention, "DownBlock2D"),
-        up_block_types=("UpBlock2D", *["CrossAttnUpBlock2D"] * attention),
+        down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * attention),
+        up_block_types=(*["CrossAttnUpBlock2D"] * attention, "UpBlock2D"),
         cross_attention_dim=text_width,
         attention_head_dim=4,
         norm_num_groups=8,
@@ -112,20 +140,31 @@ def train_mini(work: Path, output: Path, recipe: MiniRecipe | None = None, devic
     vae = _trained_vae(work, scenes[0], recipe, device)
     data = [encoded(work, index, vae, group) for index, group in enumerate(scenes)]
     models = _new_models(work, vae, scenes[0].captions, recipe, device)
-    loss = PairLoss(models, "depth", add_depth(models.unet, recipe.rank), LatentGroups(data), recipe.sampling)
+    losses = {kind: _loss(models, kind, data, recipe) for kind in recipe.shares}
     everything = dict(nn.ModuleDict({"unet": models.unet, "text_encoder": models.text_encoder}).named_parameters())
-    adapter = named_adapter_parameters(models.unet, "depth")
-    for stage, parameters, config in (
-        ("together", everything, recipe.together),
-        ("adapter", adapter, recipe.adapter),
-    ):
+
+    def train(stage: str, kinds: Sequence[str], parameters: dict[str, nn.Parameter], config: FitConfig) -> None:
+        def look(step: int) -> None:
+            save(models, vae, recipe.shares, output)
+            model = UniCon.from_pretrained(output, device=device)
+            for kind in kinds:
+                validate(model, kind, work / stage, step, recipe.validation_scenes)
+
         _train_only(everything, parameters)
+        loss = MixedLoss([losses[kind] for kind in kinds], [recipe.shares[kind] for kind in kinds])
+        with sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext():
+            fit(parameters, loss, config, work / stage, look)
 
-        def look(step: int, folder: Path = work / stage) -> None:
-            save(models, vae, output)
-            validate(UniCon.from_pretrained(output, device=device), folder, step, recipe.validation_scenes)
+    train("together", list(recipe.shares), everything, recipe.together)
+    for kind in recipe.shares:
+        train(kind, [kind], named_adapter_parameters(models.unet, kind), recipe.adapter)
 
-        fit(parameters, loss, config, work / stage, look)
+
+def _loss(models: TrainingModels, kind: str, data: Sequence[SceneLatents], recipe: MiniRecipe) -> PairLoss:
+    """Add an untrained adapter to the UNet in place; returns its loss."""
+    trigger = new_adapter(models.unet, kind, recipe.rank)
+    groups = [PairLatents(group.latents["image"], group.latents[kind], group.captions) for group in data]
+    return PairLoss(models, kind, trigger, LatentGroups(groups), recipe.sampling)
 
 
 def _train_only(everything: dict[str, nn.Parameter], chosen: dict[str, nn.Parameter]) -> None:
@@ -134,23 +173,28 @@ def _train_only(everything: dict[str, nn.Parameter], chosen: dict[str, nn.Parame
         parameter.requires_grad_(id(parameter) in trained)
 
 
-def validate(model: UniCon, folder: Path, step: int, count: int) -> None:
-    """Estimate the depth of scenes never trained on: print the errors, draw image, truth and estimate."""
+def validate(model: UniCon, kind: str, folder: Path, step: int, count: int) -> None:
+    """Estimate conditions of scenes never trained on: print the errors, draw image, truth and estimates."""
     scenes = [render(sample_scene(VALIDATION_SEED, index)) for index in range(count)]
     images = [Image.fromarray(scene.image) for scene in scenes]
-    rows = [images, [preview_depth(scene.inverse_depth) for scene in scenes]]
+    truths = [TRUTHS[kind](scene) for scene in scenes]
+    rows = [images, [CONDITIONS[kind].preview(truth) for truth in truths]]
     for steps in (1, 4, 10):
-        estimates = model.estimate(images, "depth", num_inference_steps=steps)
-        rows.append([preview_depth(estimate) for estimate in estimates])
-        found = mean_metrics([depth_metrics(e, s.depth_m) for e, s in zip(estimates, scenes, strict=True)])
-        print(json.dumps({"step": step, "num_inference_steps": steps, **asdict(found)}), flush=True)
+        estimates = model.estimate(images, kind, num_inference_steps=steps)
+        rows.append([CONDITIONS[kind].preview(estimate) for estimate in estimates])
+        error = np.mean([np.abs(e - np.float32(t)).mean() for e, t in zip(estimates, truths, strict=True)])
+        record = {"step": step, "condition": kind, "num_inference_steps": steps, "mean_absolute_error": float(error)}
+        if kind == "depth":
+            found = [depth_metrics(e, s.depth_m) for e, s in zip(estimates, scenes, strict=True)]
+            record |= asdict(mean_metrics(found))
+        print(json.dumps(record), flush=True)
     sheet = np.concatenate([np.concatenate([np.asarray(picture) for picture in row], 1) for row in rows])
-    Image.fromarray(sheet).save(folder / f"validation-{step:06d}.png")
+    Image.fromarray(sheet).save(folder / f"{kind}-{step:06d}.png")
 
 
-def add_depth(unet: UNet2DConditionModel, rank: int) -> str:
-    """Add the depth adapter to a UNet in place; returns its trigger text."""
-    config = AdapterConfig(name="depth", rank=rank, estimation_steps=1)
+def new_adapter(unet: UNet2DConditionModel, kind: str, rank: int) -> str:
+    """Add an untrained adapter to a UNet in place; returns its trigger text."""
+    config = AdapterConfig(name=kind, rank=rank, estimation_steps=1)
     add_adapter(unet, config)
     return config.trigger or ""
 
@@ -183,7 +227,15 @@ def _new_models(
     return TrainingModels(unet.to(device), text_encoder.to(device), tokenizer, DDPMScheduler(**NOISE))
 
 
-def encoded(work: Path, index: int, vae: AutoencoderKL, scenes: SceneArrays) -> PairLatents:
+class SceneLatents(NamedTuple):
+    """Pictures and maps of one group of scenes, encoded."""
+
+    latents: dict[str, Tensor]
+    """(S, c, h, w) float16 by what is shown: ``image``, ``depth``, ``edge``, ``pose``."""
+    captions: tuple[str, ...]
+
+
+def encoded(work: Path, index: int, vae: AutoencoderKL, scenes: SceneArrays) -> SceneLatents:
     """Latents of one group of scenes, from the disk where they were computed before."""
     path = work / f"latents-{index}.pt"
     if not path.exists():
@@ -192,18 +244,18 @@ def encoded(work: Path, index: int, vae: AutoencoderKL, scenes: SceneArrays) -> 
                 encode_latents(vae, torch.from_numpy(map_pixels(scenes, kind, np.s_[at : at + 64])).permute(0, 3, 1, 2))
                 for at in range(0, len(scenes.captions), 64)
             ])
-            for kind in ("image", "depth")
+            for kind in SHARES
         }  # fmt: skip
         torch.save(latents, path)
-    latents = torch.load(path, weights_only=True)
-    return PairLatents(latents["image"], latents["depth"], scenes.captions)
+    return SceneLatents(torch.load(path, weights_only=True), scenes.captions)
 
 
-def save(models: TrainingModels, vae: AutoencoderKL, output: Path) -> None:
-    """Write the diffusers folder and the adapter, weights in float16."""
+def save(models: TrainingModels, vae: AutoencoderKL, adapters: Iterable[str], output: Path) -> None:
+    """Write the diffusers folder and the adapters, weights in float16."""
     (output / "adapters").mkdir(parents=True, exist_ok=True)
     unet = copy.deepcopy(models.unet).half()
-    save_adapter(unet, "depth", output / "adapters" / "depth.safetensors")
+    for name in adapters:
+        save_adapter(unet, name, output / "adapters" / f"{name}.safetensors")
     plain = UNet2DConditionModel.from_config(models.unet.config).half()
     plain.load_state_dict(_without_adapters(unet.state_dict()))
     plain.save_pretrained(output / "unet")

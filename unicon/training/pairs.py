@@ -16,12 +16,13 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from unicon.pairs import Pair, Pairs
+from unicon.training.fit import Loss
 from unicon.training.loss import diffusion_loss
 
 CLEAN_TIMESTEPS = 20
 """A clean row's timestep is drawn below this: the cleanest step of a sampling schedule lies there."""
-NOISY_SHARE = 0.9
-"""A noisy partner's timestep is drawn from this share of the schedule upwards."""
+NOISY_SHARE = 0.95
+"""The timestep of a nearly pure noise is drawn from this share of the schedule upwards."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ class PairSampling:
     """Fraction of pairs whose image is nearly clean, as it is when a condition is estimated."""
     clean_condition_fraction: float = 0.0
     """Fraction of pairs whose condition is nearly clean, as it is when an image is synthesised."""
-    noisy_partner_fraction: float = 0.0
-    """Of the pairs with a clean row, the fraction whose other row is nearly pure noise: the first steps decide an
-    estimate, and with few steps there are no others."""
+    noisy_condition_fraction: float = 0.0
+    """Of the pairs with a clean image, the fraction whose condition is nearly pure noise: the first steps decide an
+    estimate, and with one step there are no others."""
     unjoined_fraction: float = 0.0
     """Fraction of pairs without joint attention: they teach a trained UNet to stand alone."""
     min_snr_gamma: float | None = 5.0
@@ -86,12 +87,25 @@ class PairSampling:
         fractions = (
             self.caption_dropout,
             self.clean_image_fraction + self.clean_condition_fraction,
-            self.noisy_partner_fraction,
+            self.noisy_condition_fraction,
             self.unjoined_fraction,
             3 * self.text_dropout,
         )
         if not all(0 <= value <= 1 for value in fractions):
             raise ValueError(f"fractions must lie in [0, 1] (3 * text_dropout too), got {self}")
+
+
+class MixedLoss:
+    """One of several losses a step, drawn by their shares; call it with a generator (see ``fit``)."""
+
+    def __init__(self, losses: Sequence[Loss], shares: Sequence[float]) -> None:
+        if len(losses) != len(shares) or min(shares, default=0.0) <= 0:
+            raise ValueError(f"every loss needs a positive share, got {len(losses)} losses and shares {list(shares)}")
+        self.losses, self.shares = losses, torch.tensor(shares)
+
+    def __call__(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """The chosen loss's values."""
+        return self.losses[int(torch.multinomial(self.shares, 1, generator=generator))](generator)
 
 
 @dataclass(frozen=True)
@@ -172,9 +186,9 @@ class PairLoss:
         clean_image = (kind < sampling.clean_image_fraction) & ~unjoined
         clean_condition = (kind >= 1 - sampling.clean_condition_fraction) & ~unjoined
         is_clean = torch.cat([clean_image, clean_condition])
-        noisy = torch.randint(int(NOISY_SHARE * steps), steps, (2 * count,), generator=generator)
-        noisy_partner = (torch.rand(count, generator=generator) < sampling.noisy_partner_fraction).repeat(2)
-        timesteps = torch.where(torch.cat([clean_condition, clean_image]) & noisy_partner, noisy, timesteps)
+        noisy = torch.randint(int(NOISY_SHARE * steps), steps, (count,), generator=generator)
+        is_noisy = clean_image & (torch.rand(count, generator=generator) < sampling.noisy_condition_fraction)
+        timesteps[count:] = torch.where(is_noisy, noisy, timesteps[count:])
         timesteps = torch.where(is_clean, clean, timesteps)
         weights = (~unjoined).float().tolist()
         pairs = (Pair(row, count + row, self.adapter, weight, weight) for row, weight in enumerate(weights))

@@ -29,6 +29,8 @@ class SceneArrays:
     """(S, H, W) uint16: 0 = far, 65535 = near."""
     edges: np.ndarray
     """(S, H, W) bool."""
+    poses: np.ndarray
+    """(S, H, W, 3) uint8, drawn as ``unicon.pose`` does; black where nobody is in view."""
     captions: tuple[str, ...]
 
 
@@ -81,6 +83,7 @@ def _render_part(root: Path, seed: int, size_px: tuple[int, int], part: int) -> 
             [np.round(rendering.inverse_depth * 65535).astype(np.uint16) for rendering in renderings]
         ),
         "edges": np.stack([rendering.edges for rendering in renderings]),
+        "poses": np.stack([rendering.pose for rendering in renderings]),
         "captions": np.array([rendering.caption for rendering in renderings]),
     }
     path = _part_path(root, part)

@@ -32,6 +32,8 @@ JOINT_RADIUS = 2.6 / 128
 """Of a drawn joint, as a share of the picture's longer side."""
 LIMB_WIDTH = 2.0 / 128
 SUPERSAMPLING = 4
+MIN_BRIGHTNESS = (1 + LIMB_SHADE) / 2
+"""Pixels darker than this are limbs or background."""
 
 
 def draw_pose(people: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
@@ -81,10 +83,6 @@ def read_pose(picture: np.ndarray) -> np.ndarray:
         center = ((x + 0.5) * part).sum() / weight, ((y + 0.5) * part).sum() / weight
         joints[joint] = (*center, min(1.0, weight / (np.pi * radius * radius)))
     return joints
-
-
-MIN_BRIGHTNESS = (1 + LIMB_SHADE) / 2
-"""Pixels darker than this are limbs or background."""
 
 
 def _votes(pixels: np.ndarray) -> np.ndarray:

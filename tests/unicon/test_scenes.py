@@ -204,7 +204,7 @@ def test_captions_of_sampled_scenes_name_visible_things_only() -> None:
 def test_a_scene_is_a_function_of_seed_and_index() -> None:
     one, again, other = (render(sample_scene(seed, 7), 32, 32) for seed in (1, 1, 2))
     assert (one.image == again.image).all() and (one.depth_m == again.depth_m).all()
-    assert one.caption == again.caption
+    assert one.caption == again.caption and (one.people == again.people).all() and (one.pose == again.pose).all()
     assert (one.depth_m != other.depth_m).any()
 
 

@@ -115,8 +115,8 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Cylinder:
-    """A capped cylinder about the z axis."""
+class _Round:
+    """A solid of revolution about the z axis, from -half_height to +half_height, no wider than its radius."""
 
     radius_m: float
     half_height_m: float
@@ -124,6 +124,19 @@ class Cylinder:
     @property
     def bounding_radius_m(self) -> float:
         return float(np.hypot(self.radius_m, self.half_height_m))
+
+    def _cap(self, origin: np.ndarray, direction: np.ndarray, sign: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The flat top (sign 1) or bottom (-1): distance (N,), whether the ray passes through it, and normal (3, N)."""
+        distance = (sign * self.half_height_m - origin[2]) / _safe(direction[2])
+        point = origin[:2] + distance * direction[:2]
+        normal = np.zeros(direction.shape, np.float32)
+        normal[2] = sign
+        return distance, (point * point).sum(0) <= self.radius_m**2, normal
+
+
+@dataclass(frozen=True)
+class Cylinder(_Round):
+    """A capped cylinder about the z axis."""
 
     def intersect(self, origin: np.ndarray, direction: np.ndarray) -> Hits:
         flat_o, flat_d = origin[:2], direction[:2]
@@ -134,22 +147,16 @@ class Cylinder:
         point = origin + finite * direction
         candidates = [(side, np.abs(point[2]) <= self.half_height_m, 0)]
         normals = [np.stack([point[0] / self.radius_m, point[1] / self.radius_m, np.zeros_like(finite)])]
-        for face, top in ((1, self.half_height_m), (2, -self.half_height_m)):
-            candidates.append((*_disc(origin, direction, top, self.radius_m), face))
-            normals.append(_upright(len(finite), np.sign(top)))
+        for face, sign in ((1, 1), (2, -1)):
+            distance, inside, normal = self._cap(origin, direction, sign)
+            candidates.append((distance, inside, face))
+            normals.append(normal)
         return _nearest(candidates, normals)
 
 
 @dataclass(frozen=True)
-class Cone:
+class Cone(_Round):
     """A cone about the z axis, its tip at +half_height and its base at -half_height."""
-
-    radius_m: float
-    half_height_m: float
-
-    @property
-    def bounding_radius_m(self) -> float:
-        return float(np.hypot(self.radius_m, self.half_height_m))
 
     def intersect(self, origin: np.ndarray, direction: np.ndarray) -> Hits:
         slope = self.radius_m / (2 * self.half_height_m)
@@ -167,19 +174,7 @@ class Cone:
             candidates.append((root, (point[2] <= 0) & (point[2] >= -2 * self.half_height_m), 0))
             normal = np.stack([point[0], point[1], -(slope**2) * point[2]])
             normals.append(normal / np.maximum(np.linalg.norm(normal, axis=0), 1e-9))
-        candidates.append((*_disc(origin, direction, -self.half_height_m, self.radius_m), 1))
-        normals.append(_upright(origin.shape[1], -1))
+        distance, inside, normal = self._cap(origin, direction, -1)
+        candidates.append((distance, inside, 1))
+        normals.append(normal)
         return _nearest(candidates, normals)
-
-
-def _disc(origin: np.ndarray, direction: np.ndarray, height_m: float, radius_m: float) -> tuple[np.ndarray, np.ndarray]:
-    """Distance to a horizontal disc, and whether the ray passes through it."""
-    distance = (height_m - origin[2]) / _safe(direction[2])
-    point = origin[:2] + distance * direction[:2]
-    return distance, (point * point).sum(0) <= radius_m**2
-
-
-def _upright(count: int, sign: float) -> np.ndarray:
-    normal = np.zeros((3, count), dtype=np.float32)
-    normal[2] = sign
-    return normal

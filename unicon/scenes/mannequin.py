@@ -26,6 +26,10 @@ class Capsule:
     end_m: np.ndarray
     radius_m: float
 
+    @property
+    def ends_m(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.start_m, self.end_m
+
     def intersect(self, origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First hits from outside: distance (N,), ``inf`` for a miss, and outward unit normal (3, N)."""
         start, axis = (x.astype(np.float32)[:, None] for x in (self.start_m, self.end_m - self.start_m))
@@ -92,12 +96,11 @@ class Mannequin:
 
     @property
     def bounding_radius_m(self) -> float:
-        reach = max(float(np.linalg.norm(end)) + part.radius_m for part in self.parts for end in _ends(part))
-        return reach
+        return max(float(np.linalg.norm(end)) + part.radius_m for part in self.parts for end in part.ends_m)
 
     @property
     def half_height_m(self) -> float:
-        return -min(float(end[2]) - part.radius_m for part in self.parts for end in _ends(part))
+        return -min(float(end[2]) - part.radius_m for part in self.parts for end in part.ends_m)
 
     def intersect(self, origin: np.ndarray, direction: np.ndarray) -> Hits:
         """See ``geometry.Solid``."""
@@ -109,10 +112,6 @@ class Mannequin:
             nearer = found < distance
             distance[nearer], normal[:, nearer], face[nearer] = found[nearer], outward[:, nearer], index
         return Hits(distance, normal, face)
-
-
-def _ends(part: Capsule) -> tuple[np.ndarray, np.ndarray]:
-    return part.start_m, part.end_m
 
 
 def sample_mannequin(rng: np.random.Generator, height_m: float) -> Mannequin:

@@ -19,6 +19,7 @@ from pipelines.plan import gaps
 from pipelines.progress import Progress, clock
 from pipelines.runner import EXIT_INCOMPLETE, EXIT_OK, Interrupted, check_output, interrupts_raise, say
 from pipelines.tar_writer import TarSample, TarTask, write_tar_shards
+from unicon.pose import JOINTS
 from unicon.scenes import Rendering, Scene, render, sample_scene
 
 SHARD_NAME = re.compile(r"scenes-s(?P<seed>\d+)-(?P<width>\d+)x(?P<height>\d+)-(?P<start>\d{8,})-(?P<stop>\d{8,})\.tar")
@@ -28,7 +29,7 @@ SHARD_BYTES = 256 << 20
 """A task makes its shard in memory: the default shard size keeps it below this."""
 CARD = """# Rendered scenes
 
-WebDataset tars of rooms and yards with simple solids, drawn from a seed, with exact ground truth.
+WebDataset tars of rooms and yards with simple solids and posed mannequins, drawn from a seed, with exact ground truth.
 `scenes-s1-128x128-00000000-00001000.tar` holds scenes 0 to 999 of seed 1. Members of a sample:
 
 | member | content |
@@ -39,6 +40,11 @@ WebDataset tars of rooms and yards with simple solids, drawn from a seed, with e
 | `KEY.depth.png` | 16-bit relative inverse depth: 0 = the farthest place seen, 65535 = the nearest |
 | `KEY.depth_m.npy` | float32 (H, W), metres along the optical axis; `inf` where the sky is |
 | `KEY.edges.png` | 8-bit, 255 where a surface ends |
+| `KEY.pose.png` | 8-bit RGB drawing of the mannequins' joints and limbs, black where nobody is in view |
+| `KEY.people.json` | list of mannequins: joint -> [x, y, visible], pixels from the upper left corner, visible 1 or 0 |
+
+A scene without a mannequin in view lists one person whose joints are all invisible, so that all samples have the same
+fields.
 
 ```python
 import datasets
@@ -98,7 +104,33 @@ def sample_files(rendering: Rendering, facts: dict[str, object]) -> dict[str, by
         "depth.png": pictures.png_bytes(Image.fromarray(pictures.depth_levels(rendering.inverse_depth))),
         "depth_m.npy": depth_m.getvalue(),
         "edges.png": pictures.png_bytes(Image.fromarray(rendering.edges.astype(np.uint8) * 255)),
+        "pose.png": pictures.png_bytes(Image.fromarray(rendering.pose)),
+        "people.json": encode_people(rendering.people),
     }
+
+
+def encode_people(people: np.ndarray) -> bytes:
+    """People (P, J, 3) as `KEY.people.json`; nobody becomes one person whose joints are all invisible.
+
+    Without that, `datasets` takes a shard that begins with empty lists for one of lists of nothing, and fails later.
+    """
+    listed = people if len(people) else np.zeros((1, len(JOINTS), 3))
+    return json.dumps(
+        [
+            {
+                name: [round(float(x), 2), round(float(y), 2), int(seen)]
+                for name, (x, y, seen) in zip(JOINTS, person, strict=True)
+            }
+            for person in listed
+        ]
+    ).encode()
+
+
+def decode_people(content: bytes) -> np.ndarray:
+    """The people in view (P, J, 3) float32 of a `KEY.people.json`."""
+    people = [[person[name] for name in JOINTS] for person in json.loads(content)]
+    joints = np.array(people, np.float32).reshape(-1, len(JOINTS), 3)
+    return joints[joints[..., 2].any(1)]
 
 
 def render_scenes(output: str, seed: int, size_px: tuple[int, int], count: int, shard_size: int) -> int:

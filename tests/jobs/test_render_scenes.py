@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -11,10 +12,18 @@ from PIL import Image
 
 from jobs import _cli, render_scenes
 from pipelines.readers import choose_member
-from pipelines.scenes import default_shard_size, missing_ranges, shard_task
+from pipelines.scenes import (
+    decode_people,
+    default_shard_size,
+    encode_people,
+    missing_ranges,
+    sample_files,
+    shard_task,
+)
 from pipelines.tar_shards import index_tar, read_tar
 from pipelines.tar_writer import tar_bytes, write_tar_shard
 from unicon.conditions import decode_depth
+from unicon.pose import JOINTS
 from unicon.scenes import render, sample_scene
 
 SIZE_PX = (32, 24)
@@ -40,10 +49,28 @@ def test_a_sample_holds_the_rendering(shard: str) -> None:
     assert stored.mode == "I;16"
     np.testing.assert_allclose(decode_depth(stored), rendering.inverse_depth, atol=1 / 65535)
     assert (np.asarray(Image.open(io.BytesIO(files["edges.png"]))) == rendering.edges * 255).all()
+    assert (np.asarray(Image.open(io.BytesIO(files["pose.png"]))) == rendering.pose).all()
+    np.testing.assert_allclose(decode_people(files["people.json"]), rendering.people, atol=0.006)
     assert files["txt"].decode() == rendering.caption
     facts = json.loads(files["json"])
     assert (facts["seed"], facts["index"]) == (5, 5)
     assert facts["field_of_view_deg"] == sample_scene(5, 5).camera.field_of_view_deg
+
+
+def test_people_are_listed_by_joint() -> None:
+    people = np.arange(2 * len(JOINTS) * 3, dtype=np.float32).reshape(2, len(JOINTS), 3) / 4
+    people[..., 2] = 1
+    people[1, 3, 2] = 0
+    listed = json.loads(encode_people(people))
+    assert listed[0]["nose"] == [0, 0.25, 1] and listed[1]["right_elbow"][2] == 0
+    assert (decode_people(encode_people(people)) == people).all()
+
+
+def test_nobody_is_one_invisible_person() -> None:
+    nobody = np.zeros((0, len(JOINTS), 3), np.float32)
+    (person,) = json.loads(encode_people(nobody))
+    assert set(person) == set(JOINTS) and not any(seen for _, _, seen in person.values())
+    assert decode_people(encode_people(nobody)).shape == nobody.shape
 
 
 def test_the_picture_of_a_sample_is_the_picture(shard: str) -> None:
@@ -63,8 +90,22 @@ def test_hugging_face_reads_it(shard: str, tmp_path: Path) -> None:
     rows = datasets.load_dataset("webdataset", data_files=shard, split="train", cache_dir=str(tmp_path))
     row = rows[0]
     assert row["__key__"] == "s5-00000003"
-    assert row["png"].size == row["depth.png"].size == SIZE_PX
+    assert row["png"].size == row["depth.png"].size == row["pose.png"].size == SIZE_PX
     assert row["txt"] == render(sample_scene(5, 3), *SIZE_PX).caption
+    assert set(row["people.json"][0]) == set(JOINTS)
+
+
+def test_hugging_face_reads_a_shard_that_begins_with_nobody(tmp_path: Path) -> None:
+    """It takes the columns' types from the first five samples."""
+    rendering = render(sample_scene(5, 3), *SIZE_PX)
+    nobody = replace(rendering, people=np.zeros((0, len(JOINTS), 3), np.float32))
+    somebody = replace(rendering, people=np.full((1, len(JOINTS), 3), 1.5, np.float32))
+    samples = [(f"{number}", sample_files(nobody if number < 6 else somebody, {})) for number in range(7)]
+    (tmp_path / "a.tar").write_bytes(tar_bytes(samples))
+    rows = datasets.load_dataset(
+        "webdataset", data_files=str(tmp_path / "a.tar"), split="train", cache_dir=str(tmp_path)
+    )
+    assert rows[6]["people.json"][0]["nose"] == [1.5, 1.5, 1]
 
 
 def test_ranges_that_are_there_are_not_missing(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from unicon import UniCon
 from unicon.training.fit import FitConfig, fit
 from unicon.training.mini import SQUARE, MiniRecipe, train_mini
-from unicon.training.pairs import CLEAN_TIMESTEPS, LatentGroups, PairLoss, PairSampling
+from unicon.training.pairs import CLEAN_TIMESTEPS, LatentGroups, MixedLoss, PairLoss, PairSampling
 from unicon.training.scene_cache import PART_SIZE, SceneArrays, load_cache
 from unicon.training.text import train_tokenizer
 from unicon.training.vae import new_vae, sample_crops
@@ -112,7 +112,7 @@ def _sampler(**options) -> PairLoss:
 
 def test_clean_rows_are_not_learned_and_unjoined_pairs_have_no_weight() -> None:
     loss = _sampler(
-        clean_image_fraction=0.5, clean_condition_fraction=0.2, unjoined_fraction=0.3, noisy_partner_fraction=0.4
+        clean_image_fraction=0.5, clean_condition_fraction=0.2, unjoined_fraction=0.3, noisy_condition_fraction=0.4
     )
     timesteps, learned, pairs = loss._timesteps_and_pairs(torch.Generator().manual_seed(0))
     assert (timesteps[~learned] < CLEAN_TIMESTEPS).all()
@@ -120,8 +120,10 @@ def test_clean_rows_are_not_learned_and_unjoined_pairs_have_no_weight() -> None:
     assert (~learned[2000:]).float().mean() == pytest.approx(0.2 * 0.7, abs=0.03)
     weights = np.array([pair.weight_to_condition for pair in pairs.pairs])
     assert (weights == 0).mean() == pytest.approx(0.3, abs=0.03)
-    noisy = timesteps[2000:][~learned[:2000]] >= 900
-    assert noisy.float().mean() == pytest.approx(0.4 + 0.6 * 0.1, abs=0.04)
+    noisy = timesteps[2000:][~learned[:2000]] >= 950
+    assert noisy.float().mean() == pytest.approx(0.4 + 0.6 * 0.05, abs=0.04)
+    partners_of_clean_conditions = timesteps[:2000][~learned[2000:]]
+    assert (partners_of_clean_conditions >= 950).float().mean() == pytest.approx(0.05, abs=0.04)
     both = ~learned[:2000] & ~learned[2000:]
     assert not both.any()
 
@@ -154,6 +156,7 @@ def _gradients(count: int = 12, size: int = 64) -> SceneArrays:
         images=np.broadcast_to(colors, (count, size, size, 3)).copy(),
         inverse_depths=np.broadcast_to(ramp[:, None], (count, size, size)).copy(),
         edges=np.zeros((count, size, size), bool),
+        poses=np.zeros((count, size, size, 3), np.uint8),
         captions=("a",) * count,
     )
 
@@ -173,7 +176,7 @@ def test_an_untrained_autoencoder_already_carries_colors() -> None:
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The whole recipe on next to nothing: two steps a stage on scenes of 32 x 32 pixels."""
     work, output = tmp_path_factory.mktemp("work"), tmp_path_factory.mktemp("model")
-    short = FitConfig(steps=2, learning_rate=1e-3, checkpoint_every=2, log_every=1)
+    short = FitConfig(steps=2, learning_rate=1e-3, checkpoint_every=2, log_every=1, autocast_dtype="bfloat16")
     recipe = MiniRecipe(
         scenes={(32, 32): PART_SIZE},
         vae=short,
@@ -192,9 +195,19 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_recipe_makes_a_model_that_loads(tiny_run: tuple[Path, Path]) -> None:
     work, output = tiny_run
     model = UniCon.from_pretrained(output)
-    assert set(model.adapters) == {"depth"}
+    assert set(model.adapters) == {"depth", "edge", "pose"}
     assert model.working_size(SQUARE) == SQUARE
     assert len(load_cache(work / "scenes-1-32x32").captions) == PART_SIZE
     steps = [json.loads(line)["step"] for line in (work / "together" / "log.jsonl").read_text().splitlines()]
     assert steps == [1, 2]
-    assert list((work / "adapter").glob("validation-*.png"))
+    assert {path.name for path in (work / "pose").glob("*.png")} == {"pose-000002.png"}
+
+
+def test_mixed_losses_are_drawn_by_their_shares() -> None:
+    losses = [lambda generator, value=value: {"loss": torch.tensor(value)} for value in (0.0, 1.0)]
+    mixed = MixedLoss(losses, [0.25, 0.75])
+    generator = torch.Generator().manual_seed(0)
+    drawn = [mixed(generator)["loss"].item() for _ in range(1000)]
+    assert np.mean(drawn) == pytest.approx(0.75, abs=0.04)
+    with pytest.raises(ValueError, match="share"):
+        MixedLoss(losses, [1.0])

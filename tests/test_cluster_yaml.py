@@ -1,0 +1,35 @@
+"""The cluster launcher's file satisfies Ray's own schema and means what it says."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+PATH = Path(__file__).resolve().parents[1] / "cluster.yaml"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> dict[str, Any]:
+    """The file as Ray's launcher reads it."""
+    config = prepare_config(yaml.safe_load(PATH.read_text()))
+    validate_config(config)
+    return config
+
+
+def test_the_head_does_no_work(cluster: dict[str, Any]) -> None:
+    assert cluster["available_node_types"][cluster["head_node_type"]]["resources"] == {"CPU": 0}
+
+
+def test_gpu_workers_scale_from_none_and_have_a_fallback_at_full_price(cluster: dict[str, Any]) -> None:
+    types = cluster["available_node_types"]
+    gpu = {name: kind for name, kind in types.items() if kind["resources"].get("GPU")}
+    assert all(kind["min_workers"] == 0 < kind["max_workers"] for kind in gpu.values())
+    markets = {name: "InstanceMarketOptions" in kind["node_config"] for name, kind in gpu.items()}
+    assert set(markets.values()) == {True, False}
+    assert sum(kind["max_workers"] for name, kind in types.items() if name != "head") <= cluster["max_workers"]
+
+
+def test_mounted_files_are_there(cluster: dict[str, Any]) -> None:
+    assert all((PATH.parent / source).exists() for source in cluster["file_mounts"].values())

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ray.autoscaler._private.resource_demand_scheduler import _default_utilization_scorer, get_nodes_for
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 PATH = Path(__file__).resolve().parents[1] / "cluster.yaml"
@@ -29,6 +30,15 @@ def test_gpu_workers_scale_from_none_and_have_a_fallback_at_full_price(cluster: 
     markets = {name: "InstanceMarketOptions" in kind["node_config"] for name, kind in gpu.items()}
     assert set(markets.values()) == {True, False}
     assert sum(kind["max_workers"] for name, kind in types.items() if name != "head") <= cluster["max_workers"]
+
+
+def test_preemptible_workers_come_first_and_the_rest_at_full_price(cluster: dict[str, Any]) -> None:
+    def score(*arguments: Any) -> Any:
+        return _default_utilization_scorer(*arguments, node_availability_summary=None)
+
+    demand = [{"GPU": 1, "CPU": 1}] * 18
+    nodes, unmet = get_nodes_for(cluster["available_node_types"], {"head": 1}, "head", 24, demand, score)
+    assert dict(nodes) == {"gpu_preemptible": 16, "gpu_on_demand": 2} and not unmet
 
 
 def test_mounted_files_are_there(cluster: dict[str, Any]) -> None:

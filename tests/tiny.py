@@ -1,17 +1,30 @@
-"""A tiny Stable Diffusion folder with random weights and one random depth adapter: real parts, wrong pictures."""
+"""A tiny Stable Diffusion folder with random weights and random adapters: real parts, wrong pictures."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from unicon import UniCon
 from unicon.adapter import AdapterConfig, adapter_parameters, add_adapter
 from unicon.checkpoint import save_adapter
 
+DEPTH = AdapterConfig(name="depth", rank=4)
+MANY = (
+    DEPTH,
+    AdapterConfig(name="edge", rank=2),
+    AdapterConfig(name="pose", rank=4),
+    AdapterConfig(name="appearance", rank=2, projection="separate", condition_adapter=False),
+    AdapterConfig(name="id", rank=2, projection="separate", condition_adapter=False),
+)
+"""One adapter of every kind, fused and separate, with and without condition adapter."""
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789_,. "
 
 
@@ -52,8 +65,11 @@ def write_tiny_tokenizer(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def write_tiny_model(folder: Path) -> Path:
-    """The folder: unet, vae (2 pixels a latent pixel), text_encoder, tokenizer, scheduler, adapters/depth."""
+def write_tiny_model(folder: Path, adapters: Sequence[AdapterConfig] = (DEPTH,), **schedule) -> Path:
+    """The folder: unet, vae (2 pixels a latent pixel), text_encoder, tokenizer, scheduler, adapters.
+
+    schedule: settings of the scheduler in which it differs from Stable Diffusion 1.5's.
+    """
     unet = tiny_unet()
     unet.save_pretrained(folder / "unet")
     vae = AutoencoderKL(
@@ -74,9 +90,17 @@ def write_tiny_model(folder: Path) -> Path:
     )  # fmt: skip
     CLIPTextModel(text).save_pretrained(folder / "text_encoder")
     DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
-                  set_alpha_to_one=False, steps_offset=1).save_pretrained(folder / "scheduler")  # fmt: skip
+                  set_alpha_to_one=False, steps_offset=1, **schedule).save_pretrained(folder / "scheduler")  # fmt: skip
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
     (folder / "adapters").mkdir()
-    add_random_adapter(unet, AdapterConfig(name="depth", rank=4))
-    save_adapter(unet, "depth", folder / "adapters" / "depth.safetensors")
+    for seed, config in enumerate(adapters, start=1):
+        add_random_adapter(unet, config, seed=seed)
+        save_adapter(unet, config.name, folder / "adapters" / f"{config.name}.safetensors")
     return folder
+
+
+@cache
+def tiny_model() -> UniCon:
+    """A tiny model with an adapter of every kind, float32 on the CPU; one for all tests, for nothing changes it."""
+    with TemporaryDirectory() as folder:
+        return UniCon.from_pretrained(write_tiny_model(Path(folder), MANY), device="cpu")

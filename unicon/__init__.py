@@ -2,22 +2,25 @@
 
     from unicon import UniCon
 
-`UniCon` is imported on first use, so that light parts (scenes, conditions, pairs) cost no diffusers import.
+What is named here is imported on first use, so that light parts (scenes, pairs) cost no diffusers import.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unicon.ensemble import Estimate
+    from unicon.generation import Generated
     from unicon.model import UniCon
 
-__all__ = ["UniCon"]
+__all__ = ["Estimate", "Generated", "UniCon"]
+
+_HOMES = {"Estimate": "unicon.ensemble", "Generated": "unicon.generation", "UniCon": "unicon.model"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "UniCon":
-        from unicon.model import UniCon
-
-        return UniCon
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

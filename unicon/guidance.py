@@ -67,16 +67,16 @@ class Denoiser:
         object.__setattr__(self, "_copies", len(copies))
 
     def __call__(self, latents: Tensor, timesteps: Tensor) -> Tensor:
-        """(B, channels, h, w), (B,) -> (B, channels, h, w)"""
+        """(B, channels, h, w), (B,) -> (B, channels, h, w) in the dtype of the latents."""
         copies: int = self._copies  # type: ignore[attr-defined]
         prediction = self.unet(
-            torch.cat([latents] * copies) if copies > 1 else latents,
+            torch.cat([latents] * copies).to(self.unet.dtype),
             timesteps.repeat(copies),
             self._embeds,  # type: ignore[attr-defined]
             cross_attention_kwargs={"pairs": self._pairs},  # type: ignore[attr-defined]
             return_dict=False,
         )[0]
-        parts = list(prediction.chunk(copies))
+        parts = list(prediction.to(latents.dtype).chunk(copies))
         negative = parts.pop(0) if self.guidance_scale != 1.0 else None
         return guide(
             parts[0],

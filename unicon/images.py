@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 MAX_ASPECT = 4.0
 """Pictures that are longer than this are squeezed to it while the model sees them."""
@@ -93,3 +94,19 @@ def resize_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if values.ndim == 3:
         return np.stack([resize_map(channel, size) for channel in np.moveaxis(values, -1, 0)], -1)
     return np.array(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+
+
+def latent_mask(mask: np.ndarray, size: tuple[int, int], scale: int) -> Tensor:
+    """Mask (H, W) in [0, 1] -> float32 (1, h, w), the mask of latents.
+
+    size: (width, height) at which the model sees it. scale: pixels a latent pixel, a side. The result is 1 wherever any
+    pixel is above 0: the model paints a little more than the mask, never less.
+    """
+    pixels = torch.from_numpy(np.ascontiguousarray(resize_map(mask, size)))[None]
+    return (max_pool2d(pixels, scale) > 0).float()
+
+
+def blend(generated: np.ndarray, kept: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """float32 `generated` where the mask (H, W) is 1, exactly `kept` where it is 0, a mixture between."""
+    weight = mask.reshape(*mask.shape, *[1] * (kept.ndim - 2)).astype(np.float32)
+    return weight * generated.astype(np.float32) + (1.0 - weight) * kept.astype(np.float32)

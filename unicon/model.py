@@ -1,276 +1,281 @@
-"""`UniCon`: a Stable Diffusion folder with its adapters, ready to estimate conditions from images.
+"""`UniCon`: everything the model does, as calls on lists of rows.
 
-model = UniCon.from_pretrained("mini")
-depth = model.estimate([Image.open("photo.jpg")])[0]        # float32 (H, W), 0 far, 1 near
+    model = UniCon.from_pretrained("mini")
+    depth = model.estimate([Image.open("photo.jpg")])[0]                          # float32 (H, W), 0 far, 1 near
+    image = model.synthesize({"depth": [depth]}, ["a room in winter"])[0].image   # another picture of that depth
+    both = model.generate_pairs(["a cat on a chair"])[0]                          # both.image, both.conditions["depth"]
+
+A row's result belongs to the row: it depends on the row's pictures, maps, prompts and seed, not on its neighbours,
+their order and sizes, or the batch size. In fp32 results agree within 1e-3 (pending).
+
+Source: arXiv 2410.11439.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import overload
 
 import numpy as np
-import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from PIL import Image
-from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
 
 from unicon import images as pictures
-from unicon.adapter import AdapterConfig, adapter_configs
-from unicon.checkpoint import load_adapter
-from unicon.conditions import CONDITIONS
-from unicon.folder import find_adapters, find_folder, fingerprint, weight_files
-from unicon.guidance import Denoiser
-from unicon.merged import merge_adapters
-from unicon.pairs import Pairs
-from unicon.published import is_published, load_published
-from unicon.sampling import row_noise, sample, starting_latents, with_timesteps
-from unicon.schedule import estimation
+from unicon import schedule
+from unicon.backbone import Backbone
+from unicon.ensemble import Estimate, combine, member_seeds
+from unicon.generation import Generated, Plan, Request, Weight, generate
+from unicon.samplers import Sampler, SamplerName
+
+DEFAULT_GENERATION_STEPS = 20
+"""Sampling steps of a generated picture; trailing timestep spacing."""
+DEFAULT_GUIDANCE_SCALE = 7.5
+"""Text guidance of a generated picture: what Stable Diffusion 1.x and UniCon are published with."""
 
 
-class UniCon:
-    """A frozen Stable Diffusion with UniCon adapters merged into it. Nothing in it changes after loading."""
+class UniCon(Backbone):
+    """A Stable Diffusion that estimates conditions, follows them, and generates pictures and conditions together.
 
-    def __init__(
-        self,
-        *,
-        unet: UNet2DConditionModel,
-        vae: AutoencoderKL,
-        text_encoder: CLIPTextModel,
-        tokenizer: CLIPTokenizer,
-        scheduler: DDIMScheduler,
-        description: Mapping[str, Any],
-    ) -> None:
-        """`unet` in inference form (`unicon.merged.merge_adapters`); every part on one device, in one dtype."""
-        self.unet = unet
-        self.vae = vae
-        self.text_encoder = text_encoder
-        self.tokenizer = tokenizer
-        self.scheduler = scheduler
-        self._description = dict(description)
-        triggers = [config.trigger or "" for config in self.adapters.values()]
-        constant_prompts = list(dict.fromkeys(["", *triggers]))
-        self._constant_embeds = dict(zip(constant_prompts, self._encode(constant_prompts), strict=True))
+    Lists have one entry a row; `seeds` is one for all rows or one a row. Options of several methods:
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        model: str | Path,
-        *,
-        adapters: Mapping[str, str | Path] | None = None,
-        device: str | torch.device | None = None,
-        dtype: torch.dtype | None = None,
-        revision: str | None = None,
-    ) -> UniCon:
-        """Load a model and its adapters.
+    num_inference_steps: steps of the sampler; when None what the adapter recommends for estimates, else
+    DEFAULT_GENERATION_STEPS. guidance_scale: text guidance, 1 for none. condition_guidance_scale: pull towards the
+    conditions, 0 for none; legal without text guidance. weights: of the joint attention by adapter name, one for
+    both sides or (to the image, to the condition). resolution_px: side of the square whose area the model works at, its
+    own when None. batch_size: the most rows it sees at once, all of one working size when None. sampler, eta:
+    `unicon.samplers.Sampler`.
 
-        model: "mini" (embedded), a Stable Diffusion 1.x/2.x folder in the diffusers layout, or a hub id, at
-        `revision`; safetensors only. adapters: name -> our file or a published folder; None means every
-        adapters/NAME.safetensors of the model. device: a GPU when there is one. dtype: float16 on a GPU, float32 on
-        a CPU.
-        Errors: FileNotFoundError for absent models and adapters, ValueError for adapters that do not fit.
-        """
-        folder = find_folder(model, revision)
-        paths = find_adapters(folder, adapters)
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
-        options: dict[str, Any] = {"use_safetensors": True, "torch_dtype": dtype}
-        unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **options).to(device)
-        for name, path in paths.items():
-            (load_published if is_published(path) else load_adapter)(unet, path, name=name)
-        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **options)
-        text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True, dtype=dtype)
-        return cls(
-            unet=merge_adapters(unet),
-            vae=vae.to(device).eval().requires_grad_(False),
-            text_encoder=text_encoder.to(device).eval().requires_grad_(False),
-            tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
-            scheduler=_ddim(folder),
-            description={
-                "model": str(model),
-                "revision": revision,
-                "weights_sha256": fingerprint(weight_files(folder, paths.values())),
-                "adapters": {name: config.to_dict() for name, config in adapter_configs(unet).items()},
-                "dtype": str(dtype).removeprefix("torch."),
-            },
-        )
+    Errors of every method: ValueError, with the rule, what came and the cure, for lists of different lengths, absent
+    adapters, maps or masks of a wrong shape or range, and options out of range.
+    """
 
-    @property
-    def adapters(self) -> dict[str, AdapterConfig]:
-        """Configurations of the adapters by name."""
-        return adapter_configs(self.unet)
+    @overload
+    def estimate(
+        self, images: Sequence[Image.Image], condition: str = ..., *, prompts: Sequence[str] | None = ...,
+        seeds: int | Sequence[int] = ..., num_inference_steps: int | None = ..., guidance_scale: float = ...,
+        resolution_px: int | None = ..., batch_size: int | None = ..., ensemble: None = ...,
+        sampler: SamplerName = ..., eta: float = ...,
+    ) -> list[np.ndarray]: ...  # fmt: skip
 
-    @property
-    def device(self) -> torch.device:
-        return self.unet.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.unet.dtype
-
-    @property
-    def weights_sha256(self) -> str:
-        """sha256 over all files of weights in use, in hexadecimal; "" for a model that was put together by hand."""
-        return self._description.get("weights_sha256", "")
-
-    def describe(self) -> dict[str, Any]:
-        """Provenance as plain values: model, revision, weights_sha256, adapters, dtype."""
-        return dict(self._description)
-
-    @property
-    def vae_scale(self) -> int:
-        """Pixels a latent pixel, a side."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
-
-    def working_size(self, image_size: tuple[int, int], *, resolution_px: int | None = None) -> tuple[int, int]:
-        """(width, height) at which the model sees a picture of `image_size` = (width, height).
-
-        resolution_px: side of the square whose area is aimed at; the model's native resolution when None. Pictures
-        of one working size can share a batch.
-        """
-        resolution_px = resolution_px or self.unet.config.sample_size * self.vae_scale
-        multiple = self.vae_scale * 2 ** (len(self.unet.config.block_out_channels) - 1)
-        return pictures.working_size(image_size, area=resolution_px**2, multiple=multiple)
+    @overload
+    def estimate(
+        self, images: Sequence[Image.Image], condition: str = ..., *, prompts: Sequence[str] | None = ...,
+        seeds: int | Sequence[int] = ..., num_inference_steps: int | None = ..., guidance_scale: float = ...,
+        resolution_px: int | None = ..., batch_size: int | None = ..., ensemble: int,
+        sampler: SamplerName = ..., eta: float = ...,
+    ) -> list[Estimate]: ...  # fmt: skip
 
     def estimate(
-        self,
-        images: Sequence[Image.Image],
-        condition: str = "depth",
-        *,
-        prompts: Sequence[str] | None = None,
-        seeds: int | Sequence[int] = 0,
-        num_inference_steps: int | None = None,
-        guidance_scale: float = 1.0,
-        resolution_px: int | None = None,
-        batch_size: int | None = None,
-    ) -> list[np.ndarray]:
+        self, images: Sequence[Image.Image], condition: str = "depth", *, prompts: Sequence[str] | None = None,
+        seeds: int | Sequence[int] = 0, num_inference_steps: int | None = None, guidance_scale: float = 1.0,
+        resolution_px: int | None = None, batch_size: int | None = None, ensemble: int | None = None,
+        sampler: SamplerName = "ddim", eta: float = 0.0,
+    ) -> list[np.ndarray] | list[Estimate]:  # fmt: skip
         """Estimate a condition of every image.
 
-        images: any sizes and modes, together; EXIF orientation is applied. condition: name of an adapter. prompts:
-        one an image, none by default. seeds: one for all, or one an image. num_inference_steps: what the adapter
-        recommends when None. batch_size: the most images the model
-        sees at once; all of one working size when None.
+        images: any sizes and modes, together; EXIF orientation is applied. condition: name of an adapter.
+        ensemble: how many estimates a row, from seeds that the row's seed gives; `batch_size` counts them all.
 
-        Returns one map an image in the same order, at the image's own (upright) size; for depth float32 (H, W) in
-        [0, 1], relative inverse depth, 0 far and 1 near.
-
-        A row's result belongs to the row: it depends on its image, prompt and seed, not on its neighbours or the
-        batch size, within 1e-4 absolute in fp32 (batched matrix products round differently; 3e-7 was measured on a tiny
-        model on a CPU).
-        Errors: ValueError for an absent adapter or lists of different lengths.
+        Returns one map an image at the image's own upright size, float32 in [0, 1] as `unicon.conditions` describes;
+        with `ensemble` an Estimate: their median, spread and confidence.
         """
-        config = self._config(condition)
-        prompts = [""] * len(images) if prompts is None else list(prompts)
-        seeds = [seeds] * len(images) if isinstance(seeds, int) else list(seeds)
-        if not len(images) == len(prompts) == len(seeds):
-            raise ValueError(
-                f"Prompts and seeds come one an image; got {len(images)} images, {len(prompts)} prompts, "
-                f"{len(seeds)} seeds. Give lists of the same length."
-            )
+        kind = self.adapter_kind(condition)
         uprights = [pictures.to_rgb(image) for image in images]
-        results: dict[int, np.ndarray] = {}
-        for size, rows in self._batches(uprights, resolution_px, batch_size):
-            pixels = torch.stack([pictures.to_model(uprights[row], size) for row in rows])
-            decoded = self._estimate_batch(
-                pixels,
-                config,
-                [prompts[row] for row in rows],
-                [seeds[row] for row in rows],
-                num_inference_steps or config.estimation_steps,
-                guidance_scale,
-            )
-            for row, tensor in zip(rows, decoded, strict=True):
-                values = CONDITIONS[config.kind].from_model(tensor)
-                results[row] = pictures.resize_map(values, uprights[row].size)
-        return [results[row] for row in range(len(images))]
+        sizes = [image.size for image in uprights]
+        requests = self._requests(sizes, prompts, None, seeds, resolution_px)
+        requests = [replace(request, image=image) for request, image in zip(requests, uprights, strict=True)]
+        if ensemble is not None:
+            requests = [
+                replace(request, seed=seed, size=request.working_size)
+                for request in requests
+                for seed in member_seeds(request.seed, ensemble)
+            ]
+        steps = self.adapters[condition].estimation_steps if num_inference_steps is None else num_inference_steps
+        table = schedule.estimation(steps, clean_image=True)
+        plan = Plan(adapters=(condition,), table=table, guidance_scale=guidance_scale,
+                    sampler=Sampler(sampler, eta), batch_size=batch_size)  # fmt: skip
+        maps = [generated.conditions[condition] for generated in generate(self, requests, plan)]
+        if ensemble is None:
+            return maps
+        members = (maps[row * ensemble : (row + 1) * ensemble] for row in range(len(images)))
+        estimates = (combine(row, affine=kind.is_affine) for row in members)
+        return [estimate.resized(size) for estimate, size in zip(estimates, sizes, strict=True)]
 
-    def _config(self, condition: str) -> AdapterConfig:
-        if condition not in self.adapters:
-            raise ValueError(
-                f"A condition is the name of a loaded adapter, {sorted(self.adapters)}; got {condition!r}. "
-                "Load it with from_pretrained(adapters=...)."
-            )
-        config = self.adapters[condition]
-        if config.kind not in CONDITIONS:
-            raise ValueError(
-                f"Estimation knows the kinds {sorted(CONDITIONS)}; adapter {condition!r} is of kind {config.kind!r}. "
-                "Name the adapter after its kind."
-            )
-        return config
+    def synthesize(
+        self, conditions: Mapping[str, Sequence[np.ndarray]], prompts: Sequence[str], *,
+        negative_prompts: Sequence[str] | None = None, seeds: int | Sequence[int] = 0,
+        weights: Mapping[str, Weight] | None = None, strength: float = 0.0, num_inference_steps: int | None = None,
+        guidance_scale: float = DEFAULT_GUIDANCE_SCALE, condition_guidance_scale: float = 0.0,
+        resolution_px: int | None = None, batch_size: int | None = None, sampler: SamplerName = "ddim",
+        eta: float = 0.0,
+    ) -> list[Generated]:  # fmt: skip
+        """Pictures that follow conditions.
 
-    def _batches(
-        self, uprights: Sequence[Image.Image], resolution_px: int | None, batch_size: int | None
-    ) -> list[tuple[tuple[int, int], list[int]]]:
-        """(working size, rows) of every batch."""
-        by_size: dict[tuple[int, int], list[int]] = {}
-        for row, image in enumerate(uprights):
-            by_size.setdefault(self.working_size(image.size, resolution_px=resolution_px), []).append(row)
-        return [
-            (size, rows[start : start + (batch_size or len(rows))])
-            for size, rows in by_size.items()
-            for start in range(0, len(rows), batch_size or len(rows))
-        ]
+        conditions: adapter name -> one map a row; all maps of a row have one size. strength: 0 takes the conditions for
+        exact; above 0 they start noised that much (1: entirely) and are refined on the way.
 
-    @torch.no_grad()
-    def _estimate_batch(
-        self,
-        pixels: Tensor,
-        config: AdapterConfig,
-        prompts: list[str],
-        seeds: list[int],
-        num_inference_steps: int,
-        guidance_scale: float,
-    ) -> Tensor:
-        """(B, 3, height, width) in [-1, 1] -> decoded condition (B, 3, height, width)"""
-        clean = self.encode_images(pixels)
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        noise = row_noise(clean.shape[1:], generators, self.device, self.dtype)
-        size = len(clean)
-        roles = [slice(0, size), slice(size, 2 * size)]
-        scheduler = with_timesteps(self.scheduler, num_inference_steps)
-        table = estimation(num_inference_steps, clean_image=True)
-        denoise = Denoiser(
-            unet=self.unet,
-            pairs=Pairs.one_to_one(size, config.name),
-            prompt_embeds=self.encode_prompts([*prompts, *((config.trigger or "") + prompt for prompt in prompts)]),
-            negative_prompt_embeds=self.encode_prompts([""] * 2 * size) if guidance_scale != 1.0 else None,
-            guidance_scale=guidance_scale,
+        Returns pictures of the size of the row's maps, with the conditions: as given, or refined.
+        """
+        if not conditions:
+            raise ValueError("Synthesis follows at least one condition; got none. Give {adapter: maps}.")
+        maps = self._rows_of_maps(conditions, len(prompts))
+        requests = self._requests([_map_size(row) for row in maps], prompts, negative_prompts, seeds, resolution_px)
+        requests = [replace(request, maps=row) for request, row in zip(requests, maps, strict=True)]
+        steps = DEFAULT_GENERATION_STEPS if num_inference_steps is None else num_inference_steps
+        table = (
+            schedule.coarse(steps, strength, len(conditions))
+            if strength != 0
+            else schedule.synthesis(steps, len(conditions), clean_conditions=True)
         )
-        start = starting_latents(scheduler, table, roles, torch.cat([clean, clean]), torch.cat([noise, noise]))
-        latents = sample(denoise, start, scheduler, table, roles)
-        return self.decode_latents(latents[roles[1]])
+        plan = Plan(adapters=tuple(conditions), table=table, weights=weights or {}, guidance_scale=guidance_scale,
+                    condition_guidance_scale=condition_guidance_scale, sampler=Sampler(sampler, eta),
+                    batch_size=batch_size)  # fmt: skip
+        return generate(self, requests, plan)
 
-    @torch.no_grad()
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        """(B, 3, height, width) in [-1, 1] -> scaled latents (B, channels, h, w), the mode of the VAE's posterior."""
-        posterior = self.vae.encode(pixels.to(self.device, self.dtype)).latent_dist
-        return (posterior.mode() - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+    def refine(
+        self, conditions: Mapping[str, Sequence[np.ndarray]], prompts: Sequence[str], *, strength: float = 0.7,
+        negative_prompts: Sequence[str] | None = None, seeds: int | Sequence[int] = 0,
+        weights: Mapping[str, Weight] | None = None, num_inference_steps: int | None = None,
+        guidance_scale: float = DEFAULT_GUIDANCE_SCALE, condition_guidance_scale: float = 0.0,
+        resolution_px: int | None = None, batch_size: int | None = None, sampler: SamplerName = "ddim",
+        eta: float = 0.0,
+    ) -> list[Generated]:  # fmt: skip
+        """Pictures from conditions that are only roughly right, such as a sketch of a depth map, and the conditions
+        cleaned: `synthesize` with a strength. Returns both in `Generated`.
+        """
+        return self.synthesize(
+            conditions, prompts, negative_prompts=negative_prompts, seeds=seeds, weights=weights, strength=strength,
+            num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
+            condition_guidance_scale=condition_guidance_scale, resolution_px=resolution_px, batch_size=batch_size,
+            sampler=sampler, eta=eta,
+        )  # fmt: skip
 
-    @torch.no_grad()
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        """Scaled latents (B, channels, h, w) -> (B, 3, height, width) around [-1, 1]"""
-        latents = latents / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
-        return self.vae.decode(latents).sample
+    def generate_pairs(
+        self, prompts: Sequence[str], condition: str | Sequence[str] = "depth", *, size: tuple[int, int] | None = None,
+        negative_prompts: Sequence[str] | None = None, seeds: int | Sequence[int] = 0,
+        weights: Mapping[str, Weight] | None = None, num_inference_steps: int | None = None,
+        guidance_scale: float = DEFAULT_GUIDANCE_SCALE, condition_guidance_scale: float = 0.0,
+        resolution_px: int | None = None, batch_size: int | None = None, sampler: SamplerName = "ddim",
+        eta: float = 0.0,
+    ) -> list[Generated]:  # fmt: skip
+        """Pictures together with their conditions, all from noise.
 
-    @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """(len(prompts), tokens, text C); "" and the triggers are computed once, at loading."""
-        others = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._constant_embeds]
-        embeds = self._constant_embeds | (dict(zip(others, self._encode(others), strict=True)) if others else {})
-        return torch.stack([embeds[prompt] for prompt in prompts])
+        condition: names of one or several adapters. size: (width, height) of the results; the model's own square when
+        None. The model works at the nearest size of its own area (see `working_size`), and the result is resized.
+        """
+        names = self._names(condition)
+        working_px = self.native_px if resolution_px is None else resolution_px
+        sizes = [(working_px, working_px) if size is None else size] * len(prompts)
+        requests = self._requests(sizes, prompts, negative_prompts, seeds, resolution_px)
+        steps = DEFAULT_GENERATION_STEPS if num_inference_steps is None else num_inference_steps
+        plan = Plan(adapters=names, table=schedule.joint(steps, len(names)), weights=weights or {},
+                    guidance_scale=guidance_scale, condition_guidance_scale=condition_guidance_scale,
+                    sampler=Sampler(sampler, eta), batch_size=batch_size)  # fmt: skip
+        return generate(self, requests, plan)
 
-    @torch.no_grad()
-    def _encode(self, prompts: list[str]) -> Tensor:
-        tokens = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
-        return self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0]
+    def inpaint(
+        self, images: Sequence[Image.Image], masks: Sequence[np.ndarray], prompts: Sequence[str], *,
+        condition: str | Sequence[str] = (), conditions: Mapping[str, Sequence[np.ndarray]] | None = None,
+        negative_prompts: Sequence[str] | None = None, seeds: int | Sequence[int] = 0,
+        weights: Mapping[str, Weight] | None = None, num_inference_steps: int | None = None,
+        guidance_scale: float = DEFAULT_GUIDANCE_SCALE, condition_guidance_scale: float = 0.0,
+        resolution_px: int | None = None, batch_size: int | None = None, sampler: SamplerName = "ddim",
+        eta: float = 0.0,
+    ) -> list[Generated]:  # fmt: skip
+        """Paint new content into a part of every image; kept pixels are exactly the (upright) image's.
+
+        masks: bool or float (H, W) in [0, 1] of the image's size, 1 generate, 0 keep, a mixture between. conditions:
+        adapter name -> one map a row of the image's size, which guides and stays as it is. condition: names of other
+        adapters whose conditions are painted together with the image: first estimated from the image, then kept
+        outside the mask. With neither, Stable Diffusion paints alone.
+        """
+        names, given = self._names(condition), conditions or {}
+        uprights = [pictures.to_rgb(image) for image in images]
+        sizes = [image.size for image in uprights]
+        requests = self._requests(sizes, prompts, negative_prompts, seeds, resolution_px)
+        maps = self._rows_of_maps(given, len(prompts))
+        for name in names:
+            estimates = self.estimate(uprights, name, seeds=seeds, resolution_px=resolution_px, batch_size=batch_size)
+            maps = [row | {name: estimate} for row, estimate in zip(maps, estimates, strict=True)]
+        requests = [
+            replace(request, image=image, mask=mask, maps=_check_size(row, image.size))
+            for request, image, mask, row in zip(requests, uprights, _check_masks(masks, sizes), maps, strict=True)
+        ]
+        steps = DEFAULT_GENERATION_STEPS if num_inference_steps is None else num_inference_steps
+        table = schedule.completion(steps, num_given=len(given), num_generated=len(names))
+        plan = Plan(adapters=(*given, *names), table=table, weights=weights or {}, guidance_scale=guidance_scale,
+                    condition_guidance_scale=condition_guidance_scale, sampler=Sampler(sampler, eta),
+                    batch_size=batch_size)  # fmt: skip
+        return generate(self, requests, plan)
+
+    def _requests(
+        self, sizes: Sequence[tuple[int, int]], prompts: Sequence[str] | None, negative_prompts: Sequence[str] | None,
+        seeds: int | Sequence[int], resolution_px: int | None,
+    ) -> list[Request]:  # fmt: skip
+        """One request a size, without pictures and maps."""
+        texts = [_texts(prompts, len(sizes)), _texts(negative_prompts, len(sizes))]
+        seeds = [int(seeds)] * len(sizes) if isinstance(seeds, int | np.integer) else [int(seed) for seed in seeds]
+        if {len(texts[0]), len(texts[1]), len(seeds)} != {len(sizes)}:
+            raise ValueError(
+                f"Every list has one entry a row; got {len(sizes)} images, {len(texts[0])} prompts, {len(texts[1])} "
+                f"negative prompts, {len(seeds)} seeds. Give lists of the same length."
+            )
+        return [
+            Request(
+                working_size=self.working_size(size, resolution_px=resolution_px), size=size, seed=seed, prompt=prompt,
+                negative_prompt=negative_prompt,
+            )
+            for size, prompt, negative_prompt, seed in zip(sizes, *texts, seeds, strict=True)
+        ]  # fmt: skip
+
+    def _names(self, condition: str | Sequence[str]) -> tuple[str, ...]:
+        names = (condition,) if isinstance(condition, str) else tuple(condition)
+        for name in names:
+            self.adapter_kind(name)
+        return names
+
+    def _rows_of_maps(self, conditions: Mapping[str, Sequence[np.ndarray]], count: int) -> list[dict[str, np.ndarray]]:
+        """Checked maps by adapter, one dict a row."""
+        checked = {name: [self.adapter_kind(name).check(row) for row in maps] for name, maps in conditions.items()}
+        for name, maps in checked.items():
+            if len(maps) != count:
+                raise ValueError(
+                    f"Every condition has one map a row; {name!r} has {len(maps)} maps for {count} prompts. "
+                    "Give lists of the same length."
+                )
+        return [{name: maps[row] for name, maps in checked.items()} for row in range(count)]
 
 
-def _ddim(folder: Path) -> DDIMScheduler:
-    """The folder's noise schedule as DDIM for few steps: trailing spacing (arXiv 2305.08891), ending without noise."""
-    config = DDIMScheduler.load_config(folder, subfolder="scheduler")
-    keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
-            "rescale_betas_zero_snr")  # fmt: skip
-    schedule = {key: config[key] for key in keys if key in config}
-    return DDIMScheduler(**schedule, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True)
+def _texts(texts: Sequence[str] | None, count: int) -> list[str]:
+    if isinstance(texts, str):
+        raise ValueError(f"Prompts are a list, one a row; got the text {texts!r}. Give [{texts!r}].")
+    return [""] * count if texts is None else list(texts)
+
+
+def _map_size(maps: Mapping[str, np.ndarray]) -> tuple[int, int]:
+    """(width, height) that all maps of a row have."""
+    height, width = next(iter(maps.values())).shape[:2]
+    _check_size(maps, (width, height))
+    return width, height
+
+
+def _check_size(maps: dict[str, np.ndarray], size: tuple[int, int]) -> dict[str, np.ndarray]:
+    shapes = {name: values.shape for name, values in maps.items()}
+    if any(shape[:2] != size[::-1] for shape in shapes.values()):
+        raise ValueError(
+            f"The maps of a row have one size, and the image's if there is one; expected width x height "
+            f"{size[0]} x {size[1]}, got arrays {shapes}. Resize them (unicon.images.resize_map)."
+        )
+    return maps
+
+
+def _check_masks(masks: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+    """float32 masks."""
+    checked = [np.asarray(mask, dtype=np.float32) for mask in masks]
+    shapes = [mask.shape for mask in checked]
+    if shapes != [size[::-1] for size in sizes] or not all(((mask >= 0) & (mask <= 1)).all() for mask in checked):
+        raise ValueError(
+            f"Every image has a mask (H, W) of its own size with values in [0, 1]; got masks {shapes} for images of "
+            f"(width, height) {list(sizes)}. Resize the masks, or divide 8-bit ones by 255."
+        )
+    return checked

@@ -47,6 +47,10 @@ class StepTable:
         """The index of one role at every iteration."""
         return tuple(row[role] for row in self.indices)
 
+    def is_clean(self, role: int) -> bool:
+        """Whether a role stays at the clean end from the first iteration on: it is given, and never stepped."""
+        return self.indices[0][role] == self.num_inference_steps
+
     def advances(self, iteration: int, role: int) -> bool:
         """Whether a role is stepped in an iteration: its index changes in the next one, or there is no next one."""
         if self.indices[iteration][role] == self.num_inference_steps:
@@ -71,27 +75,46 @@ def from_paths(paths: Sequence[Sequence[int]], num_inference_steps: int) -> Step
     return StepTable(tuple(zip(*paths, strict=True)), num_inference_steps)
 
 
+def clean_path(num_inference_steps: int) -> tuple[int, ...]:
+    """A path that stays at the clean end: a given image or condition, exact."""
+    return (num_inference_steps,) * num_inference_steps
+
+
 def estimation(num_inference_steps: int, num_conditions: int = 1, *, clean_image: bool = False) -> StepTable:
     """Image -> conditions: the image stays at the last index (or at the clean end), conditions go from 0 to the end.
 
     With few steps and trailing spacing the last index is far from clean: use `clean_image`.
     """
-    image = num_inference_steps if clean_image else num_inference_steps - 1
-    paths = [[image] * num_inference_steps, *[path(num_inference_steps, 0.0)] * num_conditions]
-    return from_paths(paths, num_inference_steps)
+    image = clean_path(num_inference_steps) if clean_image else [num_inference_steps - 1] * num_inference_steps
+    return from_paths([image, *[path(num_inference_steps, 0.0)] * num_conditions], num_inference_steps)
 
 
-def synthesis(num_inference_steps: int, num_conditions: int = 1) -> StepTable:
-    """Conditions -> image: conditions stay at the last index, the image goes from 0 to the end."""
+def synthesis(num_inference_steps: int, num_conditions: int = 1, *, clean_conditions: bool = False) -> StepTable:
+    """Conditions -> image: conditions stay at the last index (or at the clean end), the image goes from 0 to the end.
+
+    With few steps and trailing spacing the last index is far from clean: use `clean_conditions`.
+    """
+    if clean_conditions:
+        return completion(num_inference_steps, num_given=num_conditions)
     return coarse(num_inference_steps, 0.0, num_conditions)
 
 
 def joint(num_inference_steps: int, num_conditions: int = 1) -> StepTable:
     """Image and conditions together from noise."""
-    return coarse(num_inference_steps, 1.0, num_conditions)
+    return completion(num_inference_steps, num_generated=num_conditions)
+
+
+def completion(num_inference_steps: int, *, num_given: int = 0, num_generated: int = 0) -> StepTable:
+    """An image from noise, first beside conditions that stay clean, then with conditions that come from noise too."""
+    generated = path(num_inference_steps, 0.0)
+    given = clean_path(num_inference_steps)
+    return from_paths([generated, *[given] * num_given, *[generated] * num_generated], num_inference_steps)
 
 
 def coarse(num_inference_steps: int, strength: float, num_conditions: int = 1) -> StepTable:
-    """Synthesis from conditions that are only roughly right: they start part-way, at a noise strength in [0, 1]."""
+    """Synthesis from conditions that are only roughly right: they start part-way, at a noise strength in [0, 1].
+
+    Strength 0 is the last index: still noisy with few steps, unlike `synthesis(clean_conditions=True)`.
+    """
     condition = path(num_inference_steps, 1.0 - strength)
     return from_paths([path(num_inference_steps, 0.0), *[condition] * num_conditions], num_inference_steps)

@@ -79,7 +79,7 @@ def test_working_size(model: UniCon) -> None:
 def test_wrong_calls_are_refused(model: UniCon) -> None:
     with pytest.raises(ValueError, match="\\['depth'\\]; got 'edge'"):
         model.estimate(PICTURES, "edge")
-    with pytest.raises(ValueError, match="6 images, 6 prompts, 1 seeds"):
+    with pytest.raises(ValueError, match="6 images, 6 prompts, 6 negative prompts, 1 seeds"):
         model.estimate(PICTURES, seeds=[0])
     with pytest.raises(ValueError, match="1 prompts"):
         model.estimate(PICTURES, prompts=["one"])

@@ -1,21 +1,38 @@
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+)
 from torch import Tensor
 
 from unicon import schedule
 from unicon.guidance import guide
-from unicon.sampling import noisy_latents, row_noise, row_timesteps, sample, starting_latents, with_timesteps
+from unicon.samplers import NoiseLevels, Sampler, row_noise
+from unicon.sampling import noisy_latents, row_timesteps, sample, starting_latents, with_timesteps
+from unicon.schedule import StepTable
 
-OPTIONS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+OPTIONS: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 ROLES = [slice(0, 2), slice(2, 4)]
+ALL_SAMPLERS = [
+    Sampler("ddim"),
+    Sampler("ddim", 1.0),
+    Sampler("euler"),
+    Sampler("euler_ancestral"),
+    Sampler("dpmsolver++"),
+]
 
 
-def ddim(steps: int) -> DDIMScheduler:
-    scheduler = DDIMScheduler(**OPTIONS, clip_sample=False, timestep_spacing="trailing")
-    return with_timesteps(scheduler, steps)
+def ddim(steps: int, **options) -> NoiseLevels:
+    options = {**OPTIONS, "clip_sample": False, "timestep_spacing": "trailing", **options}
+    return with_timesteps(DDIMScheduler(**options), steps)
 
 
 def towards_zero(latents: Tensor, timesteps: Tensor) -> Tensor:
@@ -24,9 +41,9 @@ def towards_zero(latents: Tensor, timesteps: Tensor) -> Tensor:
     return latents / (1 - alphas).sqrt()
 
 
-def half(latents: Tensor, timesteps: Tensor) -> Tensor:
-    """A denoiser that takes half of every sample for noise."""
-    return latents * 0.5
+def crooked(latents: Tensor, timesteps: Tensor) -> Tensor:
+    """A denoiser that depends on latents and timestep in no simple way."""
+    return torch.sin(3 * latents + timesteps.reshape(-1, 1, 1, 1) / 200)
 
 
 def generators(*seeds: int) -> list[torch.Generator]:
@@ -51,26 +68,117 @@ def test_row_timesteps() -> None:
     assert torch.equal(timesteps.long(), expected)
 
 
-def test_the_given_scheduler_stays_as_it_is() -> None:
-    scheduler = EulerDiscreteScheduler(**OPTIONS)
-    ready = with_timesteps(scheduler, 5)
-    before = (ready._step_index, ready._begin_index)
-    start = torch.randn(4, 1, 2, 2)
-    first = sample(half, start, ready, schedule.joint(5), ROLES)
-    assert (ready._step_index, ready._begin_index) == before
-    assert torch.equal(sample(half, start, ready, schedule.joint(5), ROLES), first)
+@pytest.mark.parametrize("spacing", ["trailing", "leading"])
+def test_any_number_of_steps_ends_clean(spacing: str) -> None:
+    scheduler = DDIMScheduler(**OPTIONS, timestep_spacing=spacing, set_alpha_to_one=True)
+    for steps in (*range(1, 130), 999, 1000):
+        levels = with_timesteps(scheduler, steps)
+        assert levels.num_inference_steps == steps and levels.sigma(steps) == 0
+        assert all(before < after for before, after in zip(levels.alphas, levels.alphas[1:], strict=False))
     assert scheduler.num_inference_steps is None
 
 
-def test_stochastic_noise_belongs_to_the_row() -> None:
-    start = row_noise((1, 2, 2), generators(1, 2, 3, 4), torch.device("cpu"), torch.float32)
-    options = {"scheduler": ddim(5), "table": schedule.joint(5)}
-    together = sample(half, start, roles=ROLES, eta=1.0, generators=generators(1, 2, 3, 4), **options)
-    alone = sample(
-        half, start[[1, 3]], roles=[slice(0, 1), slice(1, 2)], eta=1.0, generators=generators(2, 4), **options
+THEIRS: dict[str, Any] = {
+    "ddim": DDIMScheduler,
+    "euler": EulerDiscreteScheduler,
+    "euler_ancestral": EulerAncestralDiscreteScheduler,
+    "dpmsolver++": DPMSolverMultistepScheduler,
+}
+
+
+def sampled_by_diffusers(name: str, start: Tensor, steps: int, options: dict[str, Any]) -> Tensor:
+    """The pipeline loop of diffusers; its Euler schedulers work on latents / alpha."""
+    theirs = THEIRS[name](**OPTIONS, **options)
+    theirs.set_timesteps(steps)
+    divided = name.startswith("euler")
+    latents = start * (theirs.sigmas[0] ** 2 + 1) ** 0.5 if divided else start
+    for timestep in theirs.timesteps:
+        scaled = theirs.scale_model_input(latents, timestep)
+        drawn = {"generator": generators(7)[0]} if name == "euler_ancestral" else {}
+        latents = theirs.step(crooked(scaled, timestep.reshape(1)), timestep, latents, return_dict=False, **drawn)[0]
+    return latents
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("spacing", ["trailing", "leading"])
+@pytest.mark.parametrize("name", THEIRS)
+def test_every_sampler_is_the_diffusers_scheduler_of_its_name(
+    name: str, spacing: str, prediction_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"timestep_spacing": spacing, "prediction_type": prediction_type}
+    if name == "ddim":
+        options |= {"clip_sample": False, "set_alpha_to_one": True}
+    start = torch.randn(1, 2, 3, 3, generator=generators(0)[0])
+    theirs = sampled_by_diffusers(name, start, 8, options)
+    levels = with_timesteps(THEIRS[name](**OPTIONS, **options), 8)
+    fresh = row_noise((2, 3, 3), generators(7), torch.device("cpu"))
+    monkeypatch.setattr("unicon.samplers.row_noise", lambda *_: fresh)  # diffusers was given the same noise every time
+    table = schedule.from_paths([range(8)], 8)
+    ours = sample(crooked, start, levels, table, [slice(0, 1)], sampler=Sampler(name), generators=generators(7))  # type: ignore[arg-type]
+    assert (ours - theirs).norm() <= 2e-4 * theirs.norm()
+
+
+def test_stochastic_ddim_is_diffusers_ddim() -> None:
+    scheduler = DDIMScheduler(**OPTIONS, timestep_spacing="trailing", clip_sample=False)
+    scheduler.set_timesteps(5)
+    latents, prediction = torch.randn(2, 1, 2, 2), torch.randn(2, 1, 2, 2)
+    noise = row_noise((1, 2, 2), generators(1, 2), torch.device("cpu"))
+    theirs = scheduler.step(prediction, scheduler.timesteps[2], latents, eta=0.6, variance_noise=noise).prev_sample
+    ours, _ = Sampler("ddim", 0.6).step(prediction, latents, ddim(5), 2, generators=generators(1, 2))
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
+def test_zero_terminal_snr(sampler: Sampler) -> None:
+    levels = ddim(6, prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    assert levels.alphas[0] == 0 and levels.log_snr(0) == -math.inf
+    start = torch.randn(4, 1, 2, 2)
+    final = sample(crooked, start, levels, schedule.joint(6), ROLES, sampler=sampler, generators=generators(1, 2, 3, 4))
+    assert final.isfinite().all() and 0 < final.abs().max() < 10
+
+
+def test_noise_prediction_at_zero_snr_is_refused() -> None:
+    with pytest.raises(ValueError, match="zero terminal SNR.*leading"):
+        ddim(6, rescale_betas_zero_snr=True)
+    assert ddim(6, rescale_betas_zero_snr=True, timestep_spacing="leading").alphas[0] > 0
+    with pytest.raises(ValueError, match="'sample'"):
+        ddim(6, prediction_type="sample")
+
+
+@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
+def test_a_role_that_stands_still_keeps_its_history(sampler: Sampler) -> None:
+    """The same steps with pauses between them give the same result: this denoiser sees every row by itself."""
+    straight = schedule.from_paths([range(5), range(5)], 5)
+    paused = StepTable(((0, 0), (1, 0), (2, 1), (2, 1), (3, 2), (4, 3), (4, 4), (4, 4)), 5)
+    start = torch.randn(4, 1, 2, 2)
+    first, second = (
+        sample(crooked, start, ddim(5), table, ROLES, sampler=sampler, generators=generators(1, 2, 3, 4))
+        for table in (straight, paused)
     )
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("sampler", [sampler for sampler in ALL_SAMPLERS if sampler != Sampler("ddim", 1.0)])
+def test_a_role_may_start_part_way(sampler: Sampler) -> None:
+    table = schedule.coarse(10, 0.5)
+    clean, noise = torch.randn(4, 1, 2, 2), torch.randn(4, 1, 2, 2)
+    start = starting_latents(ddim(10), table, ROLES, clean, noise)
+    assert torch.allclose(start[2:], noisy_latents(ddim(10), clean, noise, 4)[2:])
+    final = sample(crooked, start, ddim(10), table, ROLES, sampler=sampler, generators=generators(1, 2, 3, 4))
+    assert final.isfinite().all()
+
+
+@pytest.mark.parametrize("sampler", [Sampler("ddim", 1.0), Sampler("euler_ancestral")])
+def test_stochastic_noise_belongs_to_the_row(sampler: Sampler) -> None:
+    start = row_noise((1, 2, 2), generators(1, 2, 3, 4), torch.device("cpu"))
+    options: dict[str, Any] = {"levels": ddim(5), "table": schedule.joint(5)}
+    together = sample(crooked, start, roles=ROLES, sampler=sampler, generators=generators(1, 2, 3, 4), **options)
+    roles = [slice(0, 1), slice(1, 2)]
+    alone = sample(crooked, start[[1, 3]], roles=roles, sampler=sampler, generators=generators(2, 4), **options)
     assert torch.equal(alone, together[[1, 3]])
-    assert not torch.equal(together, sample(half, start, roles=ROLES, **options))
+    assert not torch.equal(together, sample(crooked, start, roles=ROLES, **options))
+    with pytest.raises(ValueError, match="one generator a row"):
+        sample(crooked, start, roles=ROLES, sampler=sampler, **options)
 
 
 def test_mask_keeps_places() -> None:
@@ -85,10 +193,11 @@ def test_mask_keeps_places() -> None:
 
 
 def test_noisy_latents_follow_the_scheduler() -> None:
-    clean, noise = torch.ones(1, 1, 2, 2), torch.full((1, 1, 2, 2), 2.0)
-    euler = with_timesteps(EulerDiscreteScheduler(**OPTIONS), 5)
-    assert torch.allclose(noisy_latents(euler, clean, noise, 3), clean + 2 * euler.sigmas[3])
-    assert noisy_latents(euler, clean, noise, 5) is clean
+    clean, noise = torch.randn(3, 1, 2, 2), torch.randn(3, 1, 2, 2)
+    scheduler = DDIMScheduler(**OPTIONS, timestep_spacing="trailing")
+    expected = scheduler.add_noise(clean, noise, torch.tensor([399] * 3))
+    assert torch.allclose(noisy_latents(with_timesteps(scheduler, 5), clean, noise, 3), expected)
+    assert noisy_latents(ddim(5), clean, noise, 5) is clean
 
 
 def test_wrong_calls_are_refused() -> None:
@@ -99,8 +208,11 @@ def test_wrong_calls_are_refused() -> None:
         sample(towards_zero, start, ddim(4), schedule.joint(4), ROLES[:1])
     with pytest.raises(ValueError, match="mask"):
         sample(towards_zero, start, ddim(4), schedule.joint(4), ROLES, mask=torch.ones(4, 1, 2, 2))
-    with pytest.raises(ValueError, match="one generator a row"):
-        sample(towards_zero, start, ddim(4), schedule.joint(4), ROLES, eta=1.0)
+    with pytest.raises(ValueError, match="at least 1; got 0"):
+        ddim(0)
+    for name, eta in (("plms", 0.0), ("ddim", 1.5), ("euler", 0.5), ("dpmsolver++", 1.0)):
+        with pytest.raises(ValueError, match="sampler"):
+            Sampler(name, eta)  # type: ignore[arg-type]
 
 
 def test_guidance() -> None:
@@ -109,3 +221,4 @@ def test_guidance() -> None:
     assert guide(positive, negative=negative, guidance_scale=2.0).item() == 5.0
     guided = guide(positive, negative=negative, guidance_scale=2.0, without_joint=without, condition_guidance_scale=0.5)
     assert guided.item() == 5.5
+    assert guide(positive, without_joint=without, condition_guidance_scale=0.5).item() == 3.5

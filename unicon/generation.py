@@ -1,0 +1,233 @@
+"""The one way from requests to results, whatever is given and whatever is generated.
+
+Shapes: B rows of a micro-batch, R roles (the image, then the conditions of a plan), (channels, h, w) latents.
+
+A `Request` is one row: what it has (picture, maps, mask) and what it wants (prompt, seed, sizes). A `Plan` is what all
+rows of a call share: roles and their paths, weights, guidance, sampler. A role whose path stays at the clean end is
+given; every other role is generated, inside the request's mask if it has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unicon import images as pictures
+from unicon.backbone import Backbone
+from unicon.guidance import Denoiser
+from unicon.pairs import Pair, Pairs
+from unicon.samplers import Sampler, row_noise
+from unicon.sampling import sample, starting_latents, with_timesteps
+from unicon.schedule import StepTable
+
+Weight = float | tuple[float, float]
+"""Of the joint attention of an adapter: one for both sides, or (to the image, to the condition)."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A picture with its conditions."""
+
+    image: Image.Image
+    """8-bit RGB."""
+    conditions: dict[str, np.ndarray]
+    """Maps by adapter name, as they ended: given ones as they were given, others of the image's size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One row: what it has and what it wants. A row's result is a function of this and the plan."""
+
+    working_size: tuple[int, int]
+    """(width, height) at which the model sees it; requests of one working size share micro-batches."""
+    size: tuple[int, int]
+    """(width, height) of the result."""
+    seed: int
+    """All random numbers of the row come from a generator with this seed."""
+    prompt: str = ""
+    negative_prompt: str = ""
+    image: Image.Image | None = None
+    """8-bit RGB; needed when the image is given or partly kept."""
+    maps: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """By adapter name; needed for conditions that are given, partly kept, or start part-way."""
+    mask: np.ndarray | None = None
+    """float32 (H, W) of the result's size, 1 generate and 0 keep; everything is generated when None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What every row of a call shares. Errors: ValueError for a batch size or weights that make no sense."""
+
+    adapters: tuple[str, ...]
+    """Adapters of the conditions: the roles after the image."""
+    table: StepTable
+    """The paths of the image and the conditions."""
+    weights: Mapping[str, Weight] = field(default_factory=dict)
+    """By adapter name; 1 where nothing is said."""
+    guidance_scale: float = 1.0
+    condition_guidance_scale: float = 0.0
+    sampler: Sampler = Sampler()
+    batch_size: int | None = None
+    """The most rows the model sees at once; all of one working size when None."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size is at least 1; got {self.batch_size}. Leave it out for no limit.")
+        unknown = sorted(set(self.weights) - set(self.adapters))
+        if unknown:
+            raise ValueError(
+                f"Weights belong to the conditions of the call, {list(self.adapters)}; got some for {unknown}. "
+                "Correct the names."
+            )
+        if len(set(self.adapters)) != len(self.adapters):
+            raise ValueError(f"A condition comes once a row; got {list(self.adapters)}. Load the adapter twice.")
+
+    def pairs(self, num_rows: int) -> Pairs:
+        """The pairs of a batch: images, then the conditions of every adapter in the same order."""
+        pairs = []
+        for role, adapter in enumerate(self.adapters, start=1):
+            weight = self.weights.get(adapter, 1.0)
+            sides = weight if isinstance(weight, tuple) else (weight, weight)
+            pairs += [Pair(row, role * num_rows + row, adapter, *sides) for row in range(num_rows)]
+        return Pairs(tuple(pairs), num_rows * (1 + len(self.adapters)))
+
+
+def generate(model: Backbone, requests: Sequence[Request], plan: Plan) -> list[Generated]:
+    """Results in the order of the requests; which of them share a micro-batch changes nothing but rounding."""
+    results: dict[int, Generated] = {}
+    for rows in micro_batches(requests, plan.batch_size):
+        batch = [requests[row] for row in rows]
+        results |= zip(rows, _finish(model, batch, plan, sample_batch(model, batch, plan)), strict=True)
+    return [results[row] for row in range(len(requests))]
+
+
+def micro_batches(requests: Sequence[Request], batch_size: int | None) -> Iterator[list[int]]:
+    """Rows of one working size, at most `batch_size` of them, in order."""
+    by_size: dict[tuple[int, int], list[int]] = {}
+    for row, request in enumerate(requests):
+        by_size.setdefault(request.working_size, []).append(row)
+    for rows in by_size.values():
+        step = batch_size or len(rows)
+        yield from (rows[start : start + step] for start in range(0, len(rows), step))
+
+
+@torch.no_grad()
+def sample_batch(model: Backbone, batch: Sequence[Request], plan: Plan) -> Tensor:
+    """Requests of one working size -> final latents, float32 (R, B, channels, h, w).
+
+    A row's generator gives the starting noise of every generated role in the order of the roles, then the fresh noise
+    of stochastic steps.
+    """
+    num_roles, size = 1 + len(plan.adapters), len(batch)
+    moving = [not plan.table.is_clean(role) for role in range(num_roles)]
+    clean = encode_given(model, batch, plan)
+    generators = [torch.Generator().manual_seed(request.seed) for request in batch]
+    noise = torch.zeros_like(clean)
+    for role in range(num_roles):
+        if moving[role]:
+            noise[role] = row_noise(clean.shape[2:], generators, clean.device)
+    roles = [slice(role * size, (role + 1) * size) for role in range(num_roles)]
+    levels = with_timesteps(model.scheduler, plan.table.num_inference_steps)
+    clean, noise = clean.flatten(0, 1), noise.flatten(0, 1)
+    latents = sample(
+        _denoiser(model, batch, plan),
+        starting_latents(levels, plan.table, roles, clean, noise),
+        levels,
+        plan.table,
+        roles,
+        sampler=plan.sampler,
+        clean=clean,
+        noise=noise,
+        mask=_masks(model, batch, num_roles),
+        generators=generators * num_roles,
+    )
+    return latents.unflatten(0, (num_roles, size))
+
+
+def encode_given(model: Backbone, batch: Sequence[Request], plan: Plan) -> Tensor:
+    """Latents of what the rows have, float32 (R, B, channels, h, w); zeros for roles of which they have nothing.
+
+    A picture that several rows share (members of an ensemble) is encoded once.
+    """
+    width, height = batch[0].working_size
+    shape = (len(batch), model.unet.config.in_channels, height // model.vae_scale, width // model.vae_scale)
+    roles = [torch.zeros(shape, device=model.device) for _ in range(1 + len(plan.adapters))]
+    images = [request.image for request in batch if request.image is not None]
+    if images:
+        unique = {id(image): image for image in images}
+        pixels = torch.stack([pictures.to_model(image, (width, height)) for image in unique.values()])
+        places = [list(unique).index(id(image)) for image in images]
+        roles[0] = model.encode_images(pixels).float()[places]
+    for role, adapter in enumerate(plan.adapters, start=1):
+        maps = [request.maps[adapter] for request in batch if adapter in request.maps]
+        if maps:
+            to_model = model.adapter_kind(adapter).to_model
+            pixels = torch.stack([to_model(pictures.resize_map(values, (width, height))) for values in maps])
+            roles[role] = model.encode_images(pixels).float()
+    return torch.stack(roles)
+
+
+def _denoiser(model: Backbone, batch: Sequence[Request], plan: Plan) -> Denoiser:
+    """Condition rows have the trigger text before the row's prompt; the negative prompt stands as it is."""
+    triggers = ["", *(model.adapters[adapter].trigger or "" for adapter in plan.adapters)]
+    prompts = [trigger + request.prompt for trigger in triggers for request in batch]
+    negative_prompts = [request.negative_prompt for request in batch] * len(triggers)
+    return Denoiser(
+        unet=model.unet,
+        pairs=plan.pairs(len(batch)),
+        prompt_embeds=model.encode_prompts(prompts),
+        negative_prompt_embeds=model.encode_prompts(negative_prompts) if plan.guidance_scale != 1.0 else None,
+        guidance_scale=plan.guidance_scale,
+        condition_guidance_scale=plan.condition_guidance_scale,
+    )
+
+
+def _masks(model: Backbone, batch: Sequence[Request], num_roles: int) -> Tensor | None:
+    """(R * B, 1, h, w), or None where no row has a mask."""
+    masks = [
+        pictures.latent_mask(request.mask, request.working_size, model.vae_scale)
+        for request in batch
+        if request.mask is not None
+    ]
+    return torch.stack(masks).to(model.device).repeat(num_roles, 1, 1, 1) if masks else None
+
+
+def _finish(model: Backbone, batch: Sequence[Request], plan: Plan, latents: Tensor) -> list[Generated]:
+    """Latents (R, B, channels, h, w) -> pictures and maps of the results' sizes, kept places exactly as they were."""
+    decoded = [
+        None if plan.table.is_clean(role) else model.decode_latents(latents[role]) for role in range(len(latents))
+    ]
+    results = []
+    for row, request in enumerate(batch):
+        image = request.image if decoded[0] is None else _finish_image(decoded[0][row], request)
+        assert image is not None, "a given image is in the request"
+        conditions = {}
+        for adapter, tensors in zip(plan.adapters, decoded[1:], strict=True):
+            kind = model.adapter_kind(adapter)
+            conditions[adapter] = (
+                request.maps[adapter]
+                if tensors is None
+                else _finish_map(kind.from_model(tensors[row]), request, request.maps.get(adapter))
+            )
+        results.append(Generated(image, conditions))
+    return results
+
+
+def _finish_image(decoded: Tensor, request: Request) -> Image.Image:
+    image = pictures.from_model(decoded)
+    if image.size != request.size:
+        image = image.resize(request.size, Image.Resampling.BICUBIC)
+    if request.mask is None or request.image is None:
+        return image
+    mixed = pictures.blend(np.asarray(image), np.asarray(request.image), request.mask)
+    return Image.fromarray(np.rint(mixed).astype(np.uint8))
+
+
+def _finish_map(values: np.ndarray, request: Request, kept: np.ndarray | None) -> np.ndarray:
+    values = pictures.resize_map(values, request.size)
+    return values if request.mask is None or kept is None else pictures.blend(values, kept, request.mask)

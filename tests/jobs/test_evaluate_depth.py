@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from jobs import _cli, evaluate_depth
-from pipelines.evaluation import MeanMap
+from pipelines.evaluation import TrainingScenes
 from pipelines.scenes import shard_task
 from pipelines.schema import MEDIA
 from pipelines.tar_writer import write_tar_shard
@@ -90,7 +90,8 @@ def test_worse_estimates_are_worse(truth: Path, tmp_path: Path) -> None:
 
 def test_the_mean_map_is_the_mean_of_other_scenes() -> None:
     expected = np.mean([render(sample_scene(4, index), 20, 16).inverse_depth for index in range(3)], axis=0)
-    np.testing.assert_allclose(MeanMap(4, 3).of_size(16, 20), expected, rtol=1e-5)
+    found = TrainingScenes(4, 3).mean(lambda scene: scene.inverse_depth, 16, 20)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_keys_of_one_side_only_are_told(truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,24 @@
+"""Estimated conditions against the truth, joined by key: how good they are, or how alike."""
+
+from pipelines.evaluation.accuracy import ESTIMATE, Evaluation, evaluate
+from pipelines.evaluation.alike import Likeness, compare_maps
+from pipelines.evaluation.join import Join, Pair
+from pipelines.evaluation.measures import Measure, TrainingScenes, measure_of
+from pipelines.evaluation.report import accuracy_table, alike_table, picture, summary
+
+__all__ = [
+    "ESTIMATE",
+    "Evaluation",
+    "Join",
+    "Likeness",
+    "Measure",
+    "Pair",
+    "TrainingScenes",
+    "accuracy_table",
+    "alike_table",
+    "compare_maps",
+    "evaluate",
+    "measure_of",
+    "picture",
+    "summary",
+]

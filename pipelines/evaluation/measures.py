@@ -1,0 +1,226 @@
+"""How estimates of each condition are judged, and the guesses they stand beside.
+
+A measure scores one image at a time, the estimate and the guesses alike, and turns the scores of a set into numbers.
+A new condition is one class, named in `measure_of`.
+"""
+
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipelines.scenes import decode_people
+from unicon.metrics import (
+    DepthMetrics,
+    EdgeCounts,
+    PoseMetrics,
+    best_edge_metrics,
+    depth_metrics,
+    edge_counts,
+    gradient_magnitude,
+    mean_metrics,
+    pose_metrics,
+    total_pose_metrics,
+    vertical_ramp,
+)
+from unicon.metrics.edge import THRESHOLDS
+from unicon.pose import JOINTS, read_pose
+from unicon.scenes import Rendering, render, sample_scene
+
+ESTIMATE, TRAINING_MEAN = "UniCon", "mean of training scenes"
+RAMP, GRADIENT = "vertical ramp", "gradient of the picture"
+
+
+class TrainingScenes:
+    """Scenes of the training seed, to guess from without looking."""
+
+    def __init__(self, seed: int, scenes: int) -> None:
+        self.seed = seed
+        self.scenes = scenes
+        self._means: dict[tuple[Callable[[Rendering], np.ndarray], int, int], np.ndarray] = {}
+
+    def mean(self, value: Callable[[Rendering], np.ndarray], height_px: int, width_px: int) -> np.ndarray:
+        """The mean of a value over the scenes, nan left out; rendered at the first call for a value and size."""
+        wanted = (value, height_px, width_px)
+        if wanted not in self._means:
+            total, count = np.zeros(()), np.zeros(())
+            for index in range(self.scenes):
+                found = value(render(sample_scene(self.seed, index), width_px, height_px, supersampling=1))
+                known = ~np.isnan(found)
+                total = total + np.where(known, found, 0.0)
+                count = count + known
+            self._means[wanted] = np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+        return self._means[wanted]
+
+
+class Measure(ABC):
+    """How estimates of one condition are judged."""
+
+    condition: str
+    members: tuple[str, ...]
+    """Extensions of the files of a rendered scene that it needs."""
+    columns: Mapping[str, tuple[str, str]]
+    """Of the table: name of the number -> heading, format."""
+    error_name: str
+    """Heading of `errors`."""
+
+    def __init__(self, training: TrainingScenes) -> None:
+        self.training = training
+
+    @property
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What decides the numbers, for a JSON file."""
+
+    @abstractmethod
+    def compare(self, estimate: np.ndarray, truth: Mapping[str, bytes]) -> dict[str, Any]:
+        """The scores of one image by row of the table: the estimate's and each guess's.
+
+        Raises:
+            ValueError: the estimate does not fit the truth.
+        """
+
+    @abstractmethod
+    def numbers(self, scores: Sequence[Any]) -> dict[str, float]:
+        """The numbers of a set, at least those of `columns`."""
+
+    @abstractmethod
+    def errors(self, scores: Sequence[Any]) -> np.ndarray:
+        """The error of each image of a set, nan where it has none."""
+
+
+class DepthMeasure(Measure):
+    """Errors in metres after the best scale and shift; see `unicon.metrics.depth`."""
+
+    condition = "depth"
+    members = ("png", "depth.png", "depth_m.npy")
+    columns = {
+        "abs_rel": ("AbsRel", ".4f"),
+        "rmse_m": ("RMSE m", ".3f"),
+        "delta1": ("delta1", ".3f"),
+        "delta2": ("delta2", ".3f"),
+        "delta3": ("delta3", ".3f"),
+    }
+    error_name = "AbsRel"
+
+    def __init__(self, training: TrainingScenes, max_depth_m: float) -> None:
+        super().__init__(training)
+        self.max_depth_m = max_depth_m
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {
+            "protocol": "per image least-squares scale and shift of inverse depth, mean over images (arXiv 1907.01341)",
+            "max_depth_m": self.max_depth_m,
+        }
+
+    def compare(self, estimate: np.ndarray, truth: Mapping[str, bytes]) -> dict[str, DepthMetrics]:
+        depth_m = np.load(io.BytesIO(truth["depth_m.npy"]), allow_pickle=False)
+        guesses = {
+            ESTIMATE: estimate,
+            TRAINING_MEAN: self.training.mean(_inverse_depth, *depth_m.shape),
+            RAMP: vertical_ramp(*depth_m.shape),
+        }
+        return {name: depth_metrics(guess, depth_m, self.max_depth_m) for name, guess in guesses.items()}
+
+    def numbers(self, scores: Sequence[DepthMetrics]) -> dict[str, float]:
+        return asdict(mean_metrics(scores))
+
+    def errors(self, scores: Sequence[DepthMetrics]) -> np.ndarray:
+        return np.array([score.abs_rel for score in scores])
+
+
+class EdgeMeasure(Measure):
+    """Precision and recall within a pixel, each row at its own best threshold; see `unicon.metrics.edge`."""
+
+    condition = "edge"
+    members = ("png", "edges.png")
+    columns = {
+        "f1": ("F1", ".3f"),
+        "precision": ("precision", ".3f"),
+        "recall": ("recall", ".3f"),
+        "threshold": ("threshold", ".2f"),
+    }
+    error_name = "1 - F1"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"protocol": "pixels of all images, tolerance 1 pixel (Chebyshev), best threshold of the set"}
+
+    def compare(self, estimate: np.ndarray, truth: Mapping[str, bytes]) -> dict[str, EdgeCounts]:
+        edges = _pixels(truth["edges.png"], "L") > 127
+        guesses = {
+            ESTIMATE: estimate,
+            GRADIENT: gradient_magnitude(_pixels(truth["png"], "RGB")),
+            TRAINING_MEAN: self.training.mean(_edges, *edges.shape),
+        }
+        return {name: edge_counts(guess, edges) for name, guess in guesses.items()}
+
+    def numbers(self, scores: Sequence[EdgeCounts]) -> dict[str, float]:
+        return asdict(best_edge_metrics(scores))
+
+    def errors(self, scores: Sequence[EdgeCounts]) -> np.ndarray:
+        """At the set's threshold."""
+        level = int(np.abs(THRESHOLDS - best_edge_metrics(scores).threshold).argmin())
+        return np.array([1 - score.metrics(THRESHOLDS)[level].f1 for score in scores])
+
+
+class PoseMeasure(Measure):
+    """Share of correct joints of the one skeleton read back from a drawing; see `unicon.metrics.pose`."""
+
+    condition = "pose"
+    members = ("png", "pose.png", "people.json")
+    columns = {"pck": ("PCK", ".3f"), "invention": ("invented", ".3f"), "visible": ("joints", ".0f")}
+    error_name = "1 - PCK"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"protocol": "PCK at 0.1 of the longer side of the box of visible joints, all joints of all images"}
+
+    def compare(self, estimate: np.ndarray, truth: Mapping[str, bytes]) -> dict[str, PoseMetrics]:
+        size = _pixels(truth["pose.png"], "RGB").shape
+        if estimate.shape != size:
+            raise ValueError(f"estimate and truth must have one shape, got {estimate.shape} and {size}")
+        people = decode_people(truth["people.json"])
+        place = self.training.mean(_person, *size[:2])
+        mean = np.column_stack([np.nan_to_num(place), ~np.isnan(place[:, 0])])
+        read = read_pose(np.round(estimate * 255).astype(np.uint8))
+        return {name: pose_metrics(guess, people) for name, guess in ((ESTIMATE, read), (TRAINING_MEAN, mean))}
+
+    def numbers(self, scores: Sequence[PoseMetrics]) -> dict[str, float]:
+        total = total_pose_metrics(scores)
+        return {**asdict(total), "pck": total.pck, "invention": total.invention}
+
+    def errors(self, scores: Sequence[PoseMetrics]) -> np.ndarray:
+        """nan where nobody is in view."""
+        return np.array([1 - score.pck for score in scores])
+
+
+def measure_of(condition: str, training: TrainingScenes, max_depth_m: float) -> Measure:
+    """The measure of a condition; the depth cap is for depth alone."""
+    measures = (DepthMeasure(training, max_depth_m), EdgeMeasure(training), PoseMeasure(training))
+    return next(measure for measure in measures if measure.condition == condition)
+
+
+def _inverse_depth(rendering: Rendering) -> np.ndarray:
+    return rendering.inverse_depth
+
+
+def _edges(rendering: Rendering) -> np.ndarray:
+    return rendering.edges.astype(np.float32)
+
+
+def _person(rendering: Rendering) -> np.ndarray:
+    """Places (J, 2) of the first person's joints, nan for those not in view."""
+    if not len(rendering.people):
+        return np.full((len(JOINTS), 2), np.nan)
+    return np.where(rendering.people[0, :, 2:] > 0, rendering.people[0, :, :2], np.nan)
+
+
+def _pixels(content: bytes, mode: str) -> np.ndarray:
+    with Image.open(io.BytesIO(content)) as stored:
+        return np.asarray(stored.convert(mode))

@@ -1,0 +1,111 @@
+"""What an evaluation found, as text, as numbers for a file, and as a picture."""
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from pipelines.evaluation.accuracy import Evaluation
+from pipelines.evaluation.alike import Likeness
+from pipelines.evaluation.join import MAP_MEMBERS, Join, Pair, decode_map
+from unicon.conditions import CONDITIONS
+
+NAME_WIDTH = 24
+COLUMN_WIDTH = 8
+
+
+def accuracy_table(evaluation: Evaluation) -> str:
+    """The numbers of the set, a row for the estimates and one for each guess; then the error by confidence."""
+    columns = evaluation.measure.columns
+    rows = [
+        [name, *(format(numbers[column], style) for column, (_, style) in columns.items()), str(evaluation.images)]
+        for name, numbers in evaluation.numbers().items()
+    ]
+    text = _table(["", *(heading for heading, _ in columns.values()), "images"], rows)
+    quarters = evaluation.quarters()
+    if not quarters:
+        return text
+    rows = [[q.name, f"{q.mean_confidence:.3f}", f"{q.error:.4f}", str(q.images)] for q in quarters]
+    return f"{text}\n\n{_table(['by confidence', 'mean', evaluation.measure.error_name, 'images'], rows)}"
+
+
+def alike_table(likeness: Likeness) -> str:
+    """The mean correlations of matched and of shuffled pairs."""
+    means = [f"{mean:.3f}" for mean in likeness.means().values()]
+    row = [f"correlation of {likeness.join.condition}", *means, str(len(likeness.matched))]
+    return _table(["", *likeness.means(), "pairs"], [row])
+
+
+def summary(found: Evaluation | Likeness) -> dict[str, Any]:
+    """The numbers and how they came about, for a JSON file; a number that is not defined is null."""
+    join = found.join
+    if isinstance(found, Likeness):
+        made = {"protocol": "mean Pearson correlation of maps; shuffled: with the truth of the next pair"}
+        pairs = {"pairs": len(found.matched), "constant_truths_left_out": found.left_out}
+        return {**made, **pairs, **_origin(join), "correlation": found.means()}
+    training = found.measure.training
+    result: dict[str, Any] = {
+        **found.measure.settings,
+        "images": found.images,
+        **_origin(join),
+        "mean_map": {"seed": training.seed, "scenes": training.scenes},
+        "metrics": {
+            row: {name: _defined(number) for name, number in numbers.items()}
+            for row, numbers in found.numbers().items()
+        },
+    }
+    if quarters := found.quarters():
+        result["by_confidence"] = [quarter._asdict() for quarter in quarters]
+    return result
+
+
+def picture(pictured: Sequence[Pair], condition: str) -> Image.Image:
+    """Image, truth and estimate of each scene side by side, two scenes a line."""
+    tiles = [_triple(pair, condition) for pair in pictured]
+    gap, title = 8, 16
+    width, height = max(tile.width for tile in tiles), max(tile.height for tile in tiles)
+    columns = min(2, len(tiles))
+    lines = -(-len(tiles) // columns)
+    sheet = Image.new("RGB", (columns * (width + gap) + gap, title + lines * (height + gap) + gap), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column in range(columns):
+        for place, word in enumerate(("image", "truth", "estimate")):
+            draw.text((gap + column * (width + gap) + place * width // 3, 4), word, fill="black")
+    for number, tile in enumerate(tiles):
+        line, column = divmod(number, columns)
+        sheet.paste(tile, (gap + column * (width + gap), title + gap + line * (height + gap)))
+    return sheet
+
+
+def _triple(pair: Pair, condition: str) -> Image.Image:
+    preview = CONDITIONS[condition].preview
+    image = Image.open(io.BytesIO(pair.truth["png"]))
+    truth = decode_map(condition, pair.truth[MAP_MEMBERS[condition]])
+    tile = Image.new("RGB", (3 * image.width, image.height))
+    for place, part in enumerate((image, preview(truth), preview(pair.estimate))):
+        tile.paste(part, (place * image.width, 0))
+    return tile
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Text with the first column to the left and the others to the right."""
+    widths = [max(COLUMN_WIDTH, len(heading) + 2) for heading in headings[1:]]
+    return "\n".join(
+        f"{row[0]:<{NAME_WIDTH}}" + "".join(f"{cell:>{width}}" for cell, width in zip(row[1:], widths, strict=True))
+        for row in (headings, *rows)
+    )
+
+
+def _origin(join: Join) -> dict[str, Any]:
+    return {
+        "condition": join.condition,
+        "scenes_without_estimate": len(join.without_estimate),
+        "estimates_without_scene": len(join.without_truth),
+        "estimates": dict(join.provenance),
+    }
+
+
+def _defined(number: float) -> float | None:
+    return None if math.isnan(number) else number

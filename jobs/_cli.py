@@ -2,12 +2,29 @@
 
 import argparse
 import difflib
+import os
 import re
 import sys
+from argparse import Namespace, _ArgumentGroup
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pipelines.errors import SettingError
+
+if TYPE_CHECKING:
+    from pipelines.predictors import ModelIdentity
+    from pipelines.tasks import PlaceableModel, TaskRun
+
+SAMPLERS = ("ddim", "euler", "euler_ancestral", "dpmsolver++")
+EXIT_CODES = """
+exit codes:
+  0 done   1 some chunks are not finished   2 a wrong setting   3 more failures than --max-error-rate
+  130, 143 interrupted; the same command goes on
+
+S3 and other stores: credentials and endpoints come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+AWS_ENDPOINT_URL, FSSPEC_S3_ANON=true for public buckets).
+"""
+"""The end of the help of every chunked job."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -75,6 +92,197 @@ def number(minimum: float, maximum: float = float("inf")) -> Callable[[str], flo
         return value
 
     return parse
+
+
+def size(text: str) -> tuple[int, int]:
+    """An argument type: `WIDTHxHEIGHT` in pixels."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text.lower())
+    if match is None or min(int(match[1]), int(match[2])) < 8:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write WIDTHxHEIGHT in pixels, such as 512x768")
+    return int(match[1]), int(match[2])
+
+
+def add_input_option(data: _ArgumentGroup, what: str = "tars, Parquet files, folders of pictures") -> None:
+    """`--input`."""
+    data.add_argument(
+        "--input",
+        nargs="+",
+        required=True,
+        metavar="URI",
+        help=f"{what}; globs and {{000..099}}; local or s3://, gs://, ...",
+    )
+
+
+def add_image_column_option(data: _ArgumentGroup) -> None:
+    """`--image-column`."""
+    data.add_argument(
+        "--image-column",
+        metavar="NAME",
+        help="Parquet column or tar extension of the picture (default: image, or the only candidate)",
+    )
+
+
+def add_data_options(data: _ArgumentGroup) -> None:
+    """Output, key, caption, limits: what all jobs that read shards share."""
+    data.add_argument("--output", required=True, metavar="URI", help="folder or object store prefix for the result")
+    data.add_argument(
+        "--key-column", metavar="NAME", help="Parquet column of unique names (default: key, __key__, or the row number)"
+    )
+    data.add_argument(
+        "--caption-column",
+        metavar="NAME",
+        help="Parquet column, tar extension or JSON field (default: caption, text, prompt, or .txt)",
+    )
+    data.add_argument("--limit", type=whole(1), metavar="N", help="only the first N samples")
+    data.add_argument(
+        "--max-pixels",
+        type=whole(1),
+        default=100_000_000,
+        metavar="N",
+        help="larger pictures become error rows (default: %(default)s)",
+    )
+
+
+def add_model_options(model: _ArgumentGroup, steps: str) -> None:
+    """The model and how it samples; `steps` says what `--steps` is by default."""
+    model.add_argument(
+        "--model",
+        default="mini",
+        metavar="NAME",
+        help="mini (ships with the project), a Stable Diffusion folder, or a hub id (default: %(default)s)",
+    )
+    model.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="[NAME=]PATH",
+        help="UniCon adapter of a condition, ours or published (default: the one in the model folder); repeatable",
+    )
+    model.add_argument("--steps", type=whole(1), metavar="N", help=f"sampling steps (default: {steps})")
+    model.add_argument(
+        "--sampler", choices=SAMPLERS, default="ddim", metavar="NAME", help=f"{', '.join(SAMPLERS)} (default: ddim)"
+    )
+    model.add_argument(
+        "--resolution",
+        type=whole(8),
+        metavar="PX",
+        help="side of the square whose area the model works at (default: what it was made for)",
+    )
+    model.add_argument(
+        "--seed",
+        type=whole(0),
+        default=0,
+        metavar="N",
+        help="run seed; a row's seed depends on it and the row's key alone (default: %(default)s)",
+    )
+
+
+def add_guidance_option(model: _ArgumentGroup, default: float) -> None:
+    """`--guidance-scale`."""
+    model.add_argument(
+        "--guidance-scale",
+        type=number(0),
+        default=default,
+        metavar="X",
+        help="text guidance; 1 is none and twice as fast (default: %(default)s)",
+    )
+
+
+def add_generation_options(model: _ArgumentGroup) -> None:
+    """What all jobs share that make pictures."""
+    add_guidance_option(model, 7.5)
+    model.add_argument(
+        "--condition-guidance-scale",
+        type=number(0),
+        default=0.0,
+        metavar="X",
+        help="pull towards the conditions; 0 is none (default: %(default)s)",
+    )
+    model.add_argument("--negative-prompt", default="", metavar="TEXT", help="what no picture shall show")
+
+
+def add_work_options(work: _ArgumentGroup, chunk_size: int = 64, batch_size: int = 8) -> None:
+    """How the work is cut and where it runs: nothing here changes a row."""
+    work.add_argument(
+        "--chunk-size",
+        type=whole(1),
+        default=chunk_size,
+        metavar="N",
+        help="samples in one output file, and in one unit of resume; an output keeps that of its first run "
+        "(default: %(default)s)",
+    )
+    work.add_argument(
+        "--batch-size",
+        type=whole(1),
+        default=batch_size,
+        metavar="N",
+        help="pictures at once on a device; halved where memory is short (default: %(default)s)",
+    )
+    work.add_argument("--actors", type=whole(1), metavar="N", help="model copies (default: one a GPU, else one)")
+    work.add_argument(
+        "--num-gpus-per-actor",
+        type=number(0),
+        metavar="X",
+        help="GPUs, or a share of one, for each actor (default: 1 where there are GPUs, else 0)",
+    )
+    work.add_argument(
+        "--retry-errors",
+        action="store_true",
+        help="do the failed samples of earlier runs again, and nothing that succeeded",
+    )
+    work.add_argument(
+        "--max-error-rate",
+        type=number(0, 1),
+        default=1.0,
+        metavar="X",
+        help="share of failed samples above which the exit code is 3 (default: %(default)s)",
+    )
+
+
+def named_values(option: str, texts: Sequence[str], value: str) -> dict[str, str]:
+    """Repeated NAME=VALUE options, in order. Raises SettingError for another syntax or a repeated name."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, rest = text.partition("=")
+        if not (name and equals and rest):
+            raise SettingError(f"{option} {text!r}: write NAME={value}, such as {option} depth={value.lower()}.")
+        if name in found:
+            raise SettingError(f"{option} {text!r}: {name} comes twice; one {option} for each name.")
+        found[name] = rest
+    return found
+
+
+def run_task(
+    options: Namespace,
+    conditions: Sequence[str],
+    understand: "Callable[[Namespace, ModelIdentity, PlaceableModel], TaskRun]",
+) -> int:
+    """Find the model with the adapters of the conditions, run the job that `understand` makes of it."""
+    from pipelines import runner
+    from pipelines.predictors import UniConModel, identify_model, parse_adapters
+
+    model = UniConModel(
+        model=os.path.abspath(options.model) if os.path.isdir(options.model) else options.model,
+        conditions=tuple(conditions),
+        adapters=parse_adapters(options.adapter, conditions),
+    )
+    return runner.run_job(understand(options, identify_model(model), model).as_job(), request_of(options))
+
+
+def request_of(options: Namespace) -> Any:
+    """What the runner needs of a command line."""
+    from pipelines.runner import Request
+
+    return Request(
+        inputs=options.input,
+        output=options.output,
+        chunk_size=options.chunk_size,
+        limit=options.limit,
+        retry_errors=options.retry_errors,
+        max_error_rate=options.max_error_rate,
+        actors=options.actors,
+        gpus_per_actor=options.num_gpus_per_actor,
+    )
 
 
 def finish(run: Callable[[], int]) -> NoReturn:

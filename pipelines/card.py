@@ -1,10 +1,9 @@
 """What lies beside the data for people: the dataset card and the preview picture."""
 
-from collections.abc import Callable, Mapping
-from io import BytesIO
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -14,13 +13,38 @@ PREVIEW_ROWS = 8
 PREVIEW_HEIGHT_PX = 192
 
 
-def card_text(title: str, task: str, settings: Mapping[str, Any], columns: str, ok: int, bad: int) -> str:
+KEY_TEXT = "name of the sample: WebDataset key, Parquet key column, or path in the folder; unique within its `shard`"
+COMMON_COLUMNS = {
+    "`caption`": "text that came with the sample",
+    "`width`, `height`": "pixels, after the EXIF rotation",
+    "`shard`, `position`": "where the sample came from",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a job says of its datasets."""
+
+    title: str
+    task: str
+    """Task category of the hub."""
+    columns: Mapping[str, str]
+    """Columns, in backquotes, -> what they hold; replaces lines of COMMON_COLUMNS, or comes before them."""
+    previews: Mapping[str, str]
+    """Columns to show in preview.png -> kind of condition, or "" for an ordinary picture."""
+
+
+def card_text(card: Card, settings: Mapping[str, Any], provenance: Sequence[str], ok: int, bad: int) -> str:
     """The README.md of a dataset: front matter that the hub understands, columns, settings, counts."""
+    made_by = {", ".join(f"`{name}`" for name in provenance): "what made it"}
+    texts = {**{name: text for name, text in card.columns.items() if name not in COMMON_COLUMNS}, **COMMON_COLUMNS}
+    texts = {**texts, **card.columns, **made_by}
+    columns = "\n".join(f"| {name} | {text} |" for name, text in texts.items())
     lines = "\n".join(f"| {name} | `{value}` |" for name, value in settings.items())
     return f"""---
-pretty_name: {title}
+pretty_name: {card.title}
 task_categories:
-- {task}
+- {card.task}
 configs:
 - config_name: default
   default: true
@@ -29,11 +53,11 @@ configs:
   data_files: errors/*.parquet
 ---
 
-# {title}
+# {card.title}
 
 {ok} rows in `data/`; {bad} samples that could not be processed are in `errors/` with their reasons.
 
-![image and result, side by side](preview.png)
+![pictures and conditions, side by side](preview.png)
 
 ```python
 import datasets
@@ -41,6 +65,8 @@ import datasets
 rows = datasets.load_dataset("parquet", data_files="data/*.parquet", split="train")
 ```
 
+| column | content |
+|---|---|
 {columns}
 
 ## Settings
@@ -51,39 +77,55 @@ rows = datasets.load_dataset("parquet", data_files="data/*.parquet", split="trai
 """
 
 
-def write_preview(output: str, column: str, colour: Callable[[np.ndarray], Image.Image]) -> None:
-    """preview.png: the first rows of the data, picture on the left, coloured map on the right, two pairs a line."""
-    pairs: list[Image.Image] = []
+def write_preview(output: str, kinds: Mapping[str, str]) -> None:
+    """preview.png: the first rows of the data, their pictures and coloured conditions side by side, two rows a line.
+
+    kinds: column -> kind of condition, or "" for an ordinary picture.
+    """
+    groups = [_group(row, kinds) for row in _first_rows(output, list(kinds))]
+    if groups:
+        storage.publish(storage.join(output, "preview.png"), pictures.png_bytes(_sheet(groups)))
+
+
+def _first_rows(output: str, columns: list[str]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
     for info in storage.list_files(storage.join(output, "data")):
         with storage.open_read(info.uri) as file, pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(PREVIEW_ROWS, columns=["image", column]):
-                pairs += [_pair(row["image"]["bytes"], row[column]["bytes"], colour) for row in batch.to_pylist()]
-                if len(pairs) >= PREVIEW_ROWS:
-                    break
-        if len(pairs) >= PREVIEW_ROWS:
-            break
-    if pairs:
-        storage.publish(storage.join(output, "preview.png"), pictures.png_bytes(_sheet(pairs[:PREVIEW_ROWS])))
+            for batch in parquet.iter_batches(PREVIEW_ROWS, columns=columns):
+                rows += batch.to_pylist()
+                if len(rows) >= PREVIEW_ROWS:
+                    return rows[:PREVIEW_ROWS]
+    return rows
 
 
-def _pair(image_bytes: bytes, map_bytes: bytes, colour: Callable[[np.ndarray], Image.Image]) -> Image.Image:
-    image, _ = pictures.open_picture(image_bytes, 1 << 40)
-    levels = np.asarray(Image.open(BytesIO(map_bytes)), dtype=np.float32)
-    size = max(1, min(image.width * PREVIEW_HEIGHT_PX // image.height, 2 * PREVIEW_HEIGHT_PX)), PREVIEW_HEIGHT_PX
-    small = Image.fromarray(levels).resize(size, Image.Resampling.BOX)
-    pair = Image.new("RGB", (2 * size[0], size[1]))
-    pair.paste(image.resize(size, Image.Resampling.LANCZOS), (0, 0))
-    pair.paste(colour(np.asarray(small) / 65535.0), (size[0], 0))
-    return pair
+def _group(row: Mapping[str, Any], kinds: Mapping[str, str]) -> Image.Image:
+    """The pictures of one row side by side, of the first one's shape."""
+    tiles = [_coloured(row[column]["bytes"], kind) for column, kind in kinds.items()]
+    first = tiles[0]
+    size = max(1, min(first.width * PREVIEW_HEIGHT_PX // first.height, 2 * PREVIEW_HEIGHT_PX)), PREVIEW_HEIGHT_PX
+    group = Image.new("RGB", (len(tiles) * size[0], size[1]))
+    for place, tile in enumerate(tiles):
+        group.paste(tile.resize(size, Image.Resampling.LANCZOS), (place * size[0], 0))
+    return group
 
 
-def _sheet(pairs: list[Image.Image]) -> Image.Image:
-    """Pairs in two columns on white."""
+def _coloured(content: bytes, kind: str) -> Image.Image:
+    """A stored picture for people."""
+    from unicon.conditions import CONDITIONS
+
+    if kind not in CONDITIONS:
+        return pictures.open_picture(content, 1 << 40)[0]
+    condition = CONDITIONS[kind]
+    return condition.preview(condition.decode(pictures.open_map(content, 1 << 40)[0]))
+
+
+def _sheet(groups: list[Image.Image]) -> Image.Image:
+    """Groups in two columns on white."""
     gap = 8
-    width = max(pair.width for pair in pairs)
-    lines = (len(pairs) + 1) // 2
+    width = max(group.width for group in groups)
+    lines = (len(groups) + 1) // 2
     sheet = Image.new("RGB", (2 * width + 3 * gap, lines * (PREVIEW_HEIGHT_PX + gap) + gap), "white")
-    for number, pair in enumerate(pairs):
+    for number, group in enumerate(groups):
         line, column = divmod(number, 2)
-        sheet.paste(pair, (gap + column * (width + gap), gap + line * (PREVIEW_HEIGHT_PX + gap)))
+        sheet.paste(group, (gap + column * (width + gap), gap + line * (PREVIEW_HEIGHT_PX + gap)))
     return sheet

@@ -7,7 +7,7 @@ from typing import Any
 from pipelines import parquet_shards, storage, tar_shards
 from pipelines.errors import SampleError
 from pipelines.inputs import IMAGE_EXTENSIONS
-from pipelines.samples import Chunk, Columns, Sample
+from pipelines.samples import Chunk, Columns, Sample, Stored
 
 CAPTION_FIELDS = ("caption", "text", "prompt")
 
@@ -38,19 +38,26 @@ def _tar_samples(chunk: Chunk, columns: Columns) -> Iterator[Sample]:
     compressed = chunk.shard_format == "tar.gz"
     groups = tar_shards.read_tar(chunk.shard_uri, compressed, chunk.start, stop, chunk.seek_position, chunk.seek_bytes)
     for position, key, members in groups:
-        problem = repeated_key(key) if position in chunk.duplicates else None
         image = choose_member(members, columns.image)
-        if problem is None and (image is None or not image.content):
-            problem = _missing_image(members, image, columns)
-        caption = _tar_caption({member.extension: member for member in members}, columns.caption)
+        media = {name: named for name in columns.media if (named := choose_member(members, name)) is not None}
+        problem = repeated_key(key) if position in chunk.duplicates else None
+        if problem is None:
+            problem = _missing_member(members, image, columns.image)
+        for name in columns.media:
+            problem = problem or _missing_member(members, media.get(name), name)
         yield Sample(
             position=position,
             key=key,
-            image=b"" if image is None else image.content or b"",
-            image_name="" if image is None else image.name.rsplit("/", 1)[-1],
-            caption=caption,
+            image=_stored(image).content,
+            image_name=_stored(image).name,
+            caption=_tar_caption({member.extension: member for member in members}, columns.caption),
+            media={name: _stored(member) for name, member in media.items()},
             problem=problem,
         )
+
+
+def _stored(member: tar_shards.Member | None) -> Stored:
+    return Stored(b"", "") if member is None else Stored(member.content or b"", member.name.rsplit("/", 1)[-1])
 
 
 def choose_member(members: list[tar_shards.Member], wanted: str | None) -> tar_shards.Member | None:
@@ -70,14 +77,18 @@ def repeated_key(key: str) -> SampleError:
     return SampleError("read", f"duplicate key: an earlier sample of this shard is called {key!r} too")
 
 
-def _missing_image(members: list[tar_shards.Member], image: tar_shards.Member | None, columns: Columns) -> SampleError:
-    if image is None:
+def _missing_member(
+    members: list[tar_shards.Member], member: tar_shards.Member | None, wanted: str | None
+) -> SampleError | None:
+    """What is wrong with a picture's member, if anything; `wanted` is the extension that was asked for."""
+    if member is None:
         found = ", ".join("." + member.extension for member in members)
-        wanted = f"member .{columns.image}" if columns.image else "image member"
-        return SampleError("read", f"no {wanted}: the sample has {found}")
-    if image.content is None:
-        return SampleError("read", f"the image file is larger than {tar_shards.MAX_MEMBER_BYTES} bytes")
-    return SampleError("read", "the image file is empty")
+        what = f"member .{wanted.lstrip('.')}" if wanted else "image member"
+        return SampleError("read", f"no {what}: the sample has {found}")
+    file = f".{member.extension} file" if wanted else "image file"
+    if member.content is None:
+        return SampleError("read", f"the {file} is larger than {tar_shards.MAX_MEMBER_BYTES} bytes")
+    return None if member.content else SampleError("read", f"the {file} is empty")
 
 
 def _tar_caption(members: dict[str, tar_shards.Member], wanted: str | None) -> str:
@@ -132,24 +143,46 @@ def _parquet_samples(chunk: Chunk, columns: Columns) -> Iterator[Sample]:
     chosen = parquet_shards.choose_columns(schema, columns, chunk.shard_uri)
     stem = chunk.shard_uri.rsplit("/", 1)[-1].rsplit(".", 1)[0]
     seen = set() if chosen.key is None else parquet_shards.earlier_keys(chunk.shard_uri, chosen.key, chunk.start)
-    for position, row in parquet_shards.read_rows(chunk.shard_uri, chosen, chunk.start, chunk.stop):
+    others = [name for name in columns.media if name != chosen.image]
+    for (position, row), *values in zip(
+        parquet_shards.read_rows(chunk.shard_uri, chosen, chunk.start, chunk.stop),
+        *(_column(chunk, name) for name in others),
+        strict=True,
+    ):
         value = None if chosen.key is None else row[chosen.key]
         key = f"{stem}/{position:08d}" if value is None else str(value)
-        image, name = _image_of(row[chosen.image])
+        pictures = {chosen.image: _stored_value(row[chosen.image])}
+        pictures |= zip(others, map(_stored_value, values), strict=True)
         problem = None
         if chosen.key is not None and value is None:
             problem = SampleError("read", f"column {chosen.key} is null")
         elif value is not None and key in seen:
             problem = repeated_key(key)
-        elif not image:
-            problem = SampleError("read", f"column {chosen.image} is null or empty" + (f" ({name})" if name else ""))
+        for name, (content, file_name) in pictures.items():
+            if problem is None and not content:
+                described = f" ({file_name})" if file_name else ""
+                problem = SampleError("read", f"column {name} is null or empty{described}")
         seen.add(key)
         caption = row[chosen.caption] if chosen.caption is not None else None
-        caption = "" if caption is None else str(caption)
-        yield Sample(position=position, key=key, image=image, image_name=name, caption=caption, problem=problem)
+        yield Sample(
+            position=position,
+            key=key,
+            image=pictures[chosen.image].content,
+            image_name=pictures[chosen.image].name,
+            caption="" if caption is None else str(caption),
+            media={name: pictures[name] for name in columns.media},
+            problem=problem,
+        )
 
 
-def _image_of(value: Any) -> tuple[bytes, str]:
+def _column(chunk: Chunk, name: str) -> Iterator[Any]:
+    """The values of one more column in the chunk's rows."""
+    chosen = parquet_shards.ParquetColumns(image=name, key=None, caption=None)
+    for _, row in parquet_shards.read_rows(chunk.shard_uri, chosen, chunk.start, chunk.stop):
+        yield row[name]
+
+
+def _stored_value(value: Any) -> Stored:
     if isinstance(value, dict):
-        return value.get("bytes") or b"", str(value.get("path") or "")
-    return value or b"", ""
+        return Stored(value.get("bytes") or b"", str(value.get("path") or ""))
+    return Stored(value or b"", "")

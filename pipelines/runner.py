@@ -12,12 +12,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from pipelines import layout, storage
+from pipelines.agreement import agree_on_chunk_size
 from pipelines.errors import SettingError
-from pipelines.inputs import find_shards
-from pipelines.plan import Plan, check_configuration, make_plan, measure
+from pipelines.plan import Plan, check_configuration, make_plan
 from pipelines.progress import Progress, clock, reasons_text
 from pipelines.publish import failed_positions
-from pipelines.samples import Columns
+from pipelines.sources import Source
 
 if TYPE_CHECKING:
     from pipelines.flow import Flow, Resources
@@ -42,7 +42,6 @@ class Request:
 
     inputs: Sequence[str]
     output: str
-    columns: Columns
     chunk_size: int = 64
     limit: int | None = None
     retry_errors: bool = False
@@ -54,11 +53,12 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What one job adds: its settings and its stages."""
+    """What one job adds: its settings, its source and its stages."""
 
     name: str
     settings: Mapping[str, Any]
     """Everything that changes a row's content, and nothing else."""
+    source: Source
     make_flow: Callable[[str, "Resources"], "Flow"]
     """(output URI, resources) -> the stages."""
     finish: Callable[[str, "Outcome"], None]
@@ -85,15 +85,16 @@ def run_job(job: Job, request: Request) -> int:
     output = check_output(request.output)
     configuration = layout.configuration_hash(dict(job.settings))
     say("reading the input list ...")
-    shards = find_shards(request.inputs, exclude=output)
+    shards = job.source.find(request.inputs, output)
     published = layout.published(output)
     check_configuration(published, output, configuration, dict(job.settings))
     write_configuration(output, configuration, job)
-    measured = measure(shards, request.columns, output, request.limit)
+    measured = job.source.measure(shards, output, request.limit)
+    chunk_size = agree_on_chunk_size(output, request.chunk_size, say)
     retry = (lambda mark: failed_positions(output, mark.name.text)) if request.retry_errors else None
-    plan = make_plan(measured, published, configuration, request.chunk_size, retry)
+    plan = make_plan(measured, published, configuration, chunk_size, retry)
     if plan.samples == 0:
-        raise SettingError(f"--input has {len(shards)} files and not one sample in them: nothing to do.")
+        raise SettingError(f"the input has {len(shards)} files and not one sample in them: nothing to do.")
     left = sum(len(chunk.positions) for chunk in plan.chunks)
     say(f"{plan.samples} samples in {len(measured)} shards; {plan.samples - left} done before, {left} to do")
     progress = Progress(left)

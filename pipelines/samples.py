@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pipelines.errors import SampleError
 
@@ -18,6 +20,15 @@ class Columns:
     """Parquet column of unique names. None: `key` or `__key__` if there, else shard name and row number."""
     caption: str | None = None
     """Parquet column, tar member extension or JSON field. None: `caption`, `text` or `prompt`, or the `.txt` member."""
+    media: tuple[str, ...] = ()
+    """Parquet columns or tar member extensions of further pictures, such as conditions and masks."""
+
+
+class Stored(NamedTuple):
+    """A picture as it is stored, with its file's name."""
+
+    content: bytes
+    name: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +41,8 @@ class Sample:
     image: bytes = b""
     image_name: str = ""
     caption: str = ""
+    media: Mapping[str, Stored] = field(default_factory=dict)
+    """The pictures of `Columns.media`, by name."""
     problem: SampleError | None = None
     """Why this sample cannot be used, found while reading."""
 

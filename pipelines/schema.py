@@ -31,6 +31,11 @@ def with_features(schema: pa.Schema, notes: Mapping[str, str] | None = None) -> 
     return schema.with_metadata(metadata)
 
 
+def stem_of(key: str) -> str:
+    """The name of a row's pictures: its key without folders and extensions."""
+    return key.rsplit("/", 1)[-1].split(".", 1)[0]
+
+
 def parquet_bytes(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> bytes:
     """One Parquet file: media columns plain and uncompressed, others zstd; row groups of at most about 100 MB."""
     media = {field.name for field in schema if field.type == MEDIA}

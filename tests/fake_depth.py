@@ -1,18 +1,19 @@
-"""A depth model of a few lines, for tests of the data plane: brightness, plus the row's seed in the last bits."""
+"""A model of a few lines, for tests of the data plane: brightness, plus the row's seed in the last bits."""
 
 import os
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from pipelines.depth import row_seed
+from pipelines.stages import row_seed
 
 
 @dataclass(frozen=True, kw_only=True)
 class FakeDepth:
-    """Description and predictor in one."""
+    """Description and model in one; it speaks as `unicon.UniCon` does."""
 
     delay_s: float = 0.0
     """For each picture."""
@@ -22,22 +23,47 @@ class FakeDepth:
     refuses_seeds_of: tuple[str, ...] = ()
     """Keys (of run seed 0) whose picture does not fit into memory."""
 
+    def placed(self, device: str | None, cpu_threads: int) -> "FakeDepth":
+        return self
+
     def build(self) -> "FakeDepth":
         if self.fail_to_load:
             raise RuntimeError("these weights are for another model")
         return self
 
-    def working_size(self, size_px: tuple[int, int]) -> tuple[int, int]:
+    def adapter_kind(self, adapter: str) -> Any:
+        from unicon.conditions import CONDITIONS
+
+        return CONDITIONS[adapter]
+
+    def working_size(self, size_px: tuple[int, int], *, resolution_px: int | None = None) -> tuple[int, int]:
         return (96, 64) if size_px[0] > size_px[1] else (64, 96)
 
-    def estimate(self, images: list[Image.Image], seeds: list[int]) -> list[np.ndarray]:
+    def estimate(
+        self,
+        images: list[Image.Image],
+        condition: str,
+        *,
+        seeds: list[int],
+        ensemble: int | None = None,
+        **options: Any,
+    ) -> list[Any]:
         time.sleep(self.delay_s * len(images))
         if self.die_on_red and any(image.getpixel((0, 0)) == (255, 0, 0) for image in images):
             os._exit(1)
         if {row_seed(0, key) for key in self.refuses_seeds_of} & set(seeds):
             raise MemoryError("out of memory")
         assert len({self.working_size(image.size) for image in images}) == 1
-        return [
+        maps = [
             np.asarray(image.convert("L"), np.float32) / 260 + (seed % 256) / 65535
             for image, seed in zip(images, seeds, strict=True)
         ]
+        return maps if ensemble is None else [FakeEstimate(values, 1 / ensemble) for values in maps]
+
+
+@dataclass(frozen=True)
+class FakeEstimate:
+    """What an ensemble returns."""
+
+    map: np.ndarray
+    confidence: float

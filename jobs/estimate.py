@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Estimate a condition (depth, edge, pose, ...) of every picture of a collection, on as many GPUs as there are."""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from jobs import _cli
+
+if TYPE_CHECKING:
+    from pipelines.card import Card
+    from pipelines.conditions import ConditionColumn
+    from pipelines.predictors import ModelIdentity
+    from pipelines.tasks import PlaceableModel, TaskRun
+
+CODE_VERSION = "1"
+"""Part of every row and of the configuration hash: raise it when the same settings give other rows."""
+
+EXAMPLES = """
+examples:
+  # edges of a folder of pictures, with an adapter of one's own
+  python jobs/estimate.py --condition edge --input photos/ --output edges/ --adapter adapters/edge.safetensors
+
+  # poses, on the GPUs of a cluster
+  ray job submit --working-dir . -- python jobs/estimate.py --condition pose \\
+      --input 's3://bucket/shards/{00000..00099}.tar' --output s3://bucket/poses \\
+      --model /models/stable-diffusion-v1-5 --adapter /models/unicon/pose --steps 20
+
+  # depth as the median of five estimates, and how far they agree; then a second condition of the same pictures
+  python jobs/estimate.py --input photos/ --output depth/ --ensemble 5
+  python jobs/estimate.py --input depth/ --output depth-pose/ --condition pose --model /models/with-pose
+
+The same command again does what is left: after a crash, after a Ctrl-C, or the next night when files have been added.
+
+output:
+  data/*.parquet     rows: key, image, CONDITION (depth: 16-bit PNG; edge: 8-bit; pose: RGB), confidence (with
+                     --ensemble), caption, sizes, provenance
+  errors/*.parquet   samples that could not be processed: key, shard, position, stage, reason
+  README.md, preview.png
+"""
+
+
+def parse(arguments: list[str] | None = None) -> Namespace:
+    """The command line."""
+    parser = _cli.Parser(__doc__ or "", EXAMPLES + _cli.EXIT_CODES)
+    parser.add_argument(
+        "--condition",
+        default="depth",
+        metavar="NAME",
+        help="what to estimate: the name of an adapter, and of the column (default: %(default)s)",
+    )
+    add_options(parser)
+    return parser.parse_args(arguments)
+
+
+def add_options(parser: _cli.Parser) -> None:
+    """Everything but the condition."""
+    data = parser.add_argument_group("data")
+    _cli.add_input_option(data)
+    _cli.add_image_column_option(data)
+    _cli.add_data_options(data)
+    model = parser.add_argument_group("model")
+    _cli.add_model_options(model, "what the adapter recommends")
+    _cli.add_guidance_option(model, 1.0)
+    model.add_argument(
+        "--ensemble",
+        type=_cli.whole(2),
+        metavar="K",
+        help="median of K estimates, K times as slow; adds a column confidence, 1 where they agree (default: off)",
+    )
+    _cli.add_work_options(parser.add_argument_group("work"))
+
+
+def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableModel") -> "TaskRun":
+    """The job of a command line; what it leaves open is as the adapter recommends."""
+    from pipelines.estimation import Estimation
+    from pipelines.samples import Columns
+    from pipelines.sources import PictureShards
+    from pipelines.tasks import TaskRun
+
+    (condition,) = identity.conditions
+    steps = options.steps or identity.num_inference_steps
+    columns = Columns(image=options.image_column, key=options.key_column, caption=options.caption_column)
+    return TaskRun(
+        job=f"estimate_{condition.name}",
+        task=Estimation(
+            condition=condition,
+            arguments={
+                "num_inference_steps": steps, "guidance_scale": options.guidance_scale, "sampler": options.sampler
+            },
+            max_pixels=options.max_pixels,
+            ensemble=options.ensemble,
+            resolution_px=options.resolution,
+        ),
+        source=PictureShards(columns=columns),
+        model=model,
+        provenance=_provenance(options, identity, steps),
+        other_settings={
+            name: getattr(options, name) for name in ("max_pixels", "image_column", "key_column", "caption_column")
+        },
+        batch_size=options.batch_size,
+        card=_card(options, condition),
+    )  # fmt: skip
+
+
+def _provenance(options: Namespace, identity: "ModelIdentity", steps: int) -> dict[str, Any]:
+    """What made the rows; special settings where they were asked for."""
+    special = {
+        "sampler": None if options.sampler == "ddim" else options.sampler,
+        "ensemble": options.ensemble,
+        "resolution_px": options.resolution,
+    }
+    return {
+        **identity.provenance,
+        "seed": options.seed,
+        "num_inference_steps": steps,
+        "guidance_scale": options.guidance_scale,
+        **{name: value for name, value in special.items() if value is not None},
+        "code_version": CODE_VERSION,
+    }
+
+
+def _card(options: Namespace, condition: "ConditionColumn") -> "Card":
+    from pipelines.card import KEY_TEXT, Card
+    from pipelines.estimation import CONFIDENCE
+
+    columns = {
+        "`key`": KEY_TEXT,
+        "`image`": "the picture as it came (JPEG, PNG, WebP), others as PNG",
+        f"`{condition.name}`": f"of the picture's size: {condition.encoding}",
+    }
+    if options.ensemble:
+        columns[f"`{CONFIDENCE}`"] = f"1 where the {options.ensemble} estimates agree, towards 0 where they do not"
+    return Card(
+        title=f"{condition.name.capitalize()} maps",
+        task="depth-estimation" if condition.kind == "depth" else "image-to-image",
+        columns=columns,
+        previews={"image": "", condition.name: condition.kind},
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = parse(arguments)
+    return _cli.run_task(options, [options.condition], task_run)
+
+
+if __name__ == "__main__":
+    _cli.finish(main)

@@ -1,0 +1,29 @@
+"""Condition columns of published rows, and how `unicon.conditions` encodes their pictures, in words."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+ENCODINGS = {
+    "depth": "16-bit PNG, relative inverse depth, 0 = far, 65535 = near; its scale differs from row to row",
+    "edge": "8-bit grey PNG, strength of the edge at a pixel, 0 = none, 255 = full",
+    "pose": "RGB PNG, the drawing of the skeletons in OpenPose colours on black",
+}
+"""By kind of condition; of others it is said that they are pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionColumn:
+    """A condition of a dataset: the name of its adapter and its column, and the kind of map it is."""
+
+    name: str
+    kind: str
+
+    @property
+    def encoding(self) -> str:
+        """What the pixels mean."""
+        return ENCODINGS.get(self.kind, f"PNG, a picture of kind {self.kind}")
+
+
+def encoding_notes(conditions: Iterable[ConditionColumn]) -> dict[str, str]:
+    """For the metadata of a schema."""
+    return {f"{condition.name}_encoding": condition.encoding for condition in conditions}

@@ -1,0 +1,93 @@
+"""The task of estimating a condition of every picture."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines import pictures, schema
+from pipelines.conditions import ConditionColumn, encoding_notes
+from pipelines.errors import SampleError
+from pipelines.samples import Sample
+from pipelines.stages import Row
+
+TRANSPORT_AREA_PX = 768 * 768
+"""Pictures travel to the actor no larger than this; its model works on fewer pixels anyway."""
+CONFIDENCE = "confidence"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimation:
+    """Pictures in; their maps, and with an ensemble how far it agrees, out."""
+
+    condition: ConditionColumn
+    arguments: Mapping[str, Any]
+    """Of `UniCon.estimate`: steps, guidance scale, ..."""
+    max_pixels: int
+    ensemble: int | None = None
+    resolution_px: int | None = None
+
+    @property
+    def inputs(self) -> pa.Schema:
+        return pa.schema([("pixels", pictures.PACKED)])
+
+    @property
+    def kept(self) -> pa.Schema:
+        return pa.schema([("image", pa.large_binary()), ("image_name", pa.string())])
+
+    @property
+    def results(self) -> pa.Schema:
+        return pa.schema([("map", pictures.PACKED), *self._confidence])
+
+    @property
+    def columns(self) -> pa.Schema:
+        return pa.schema([("image", schema.MEDIA), (self.condition.name, schema.MEDIA), *self._confidence])
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        return encoding_notes([self.condition])
+
+    @property
+    def _confidence(self) -> list[tuple[str, pa.DataType]]:
+        return [] if self.ensemble is None else [(CONFIDENCE, pa.float32())]
+
+    def read(self, sample: Sample) -> Row:
+        image, stored_format = pictures.open_picture(sample.image, self.max_pixels)
+        return {
+            "image": pictures.kept_or_png(sample.image, image, stored_format),
+            "image_name": sample.image_name,
+            "caption": sample.caption,
+            "width": image.width,
+            "height": image.height,
+            "pixels": pictures.pack(pictures.shrink(image, TRANSPORT_AREA_PX)),
+        }
+
+    def working_size(self, model: Any, row: Row) -> tuple[int, int]:
+        size = row["pixels"]["width"], row["pixels"]["height"]
+        return model.working_size(size, resolution_px=self.resolution_px)
+
+    def compute(self, model: Any, rows: Sequence[Row], seeds: Sequence[int]) -> Sequence[Row | SampleError]:
+        images = [pictures.unpack(row["pixels"]) for row in rows]
+        options = {"ensemble": self.ensemble, "resolution_px": self.resolution_px, **self.arguments}
+        estimates = model.estimate(images, self.condition.name, seeds=seeds, **options)
+        encode = model.adapter_kind(self.condition.name).encode
+        return [self._result(estimate, encode) for estimate in estimates]
+
+    def _result(self, estimate: Any, encode: Any) -> Row | SampleError:
+        values = estimate if self.ensemble is None else estimate.map
+        if not np.isfinite(values).all():
+            return SampleError("model", "it returned values that are not finite")
+        confidence = {} if self.ensemble is None else {CONFIDENCE: estimate.confidence}
+        return {"map": pictures.pack(encode(values)), **confidence}
+
+    def write(self, row: Row) -> Row:
+        stem = schema.stem_of(row["key"])
+        full = pictures.resize_map(pictures.unpack(row["map"]), (row["width"], row["height"]))
+        confidence = {} if self.ensemble is None else {CONFIDENCE: row[CONFIDENCE]}
+        return {
+            "image": {"bytes": row["image"], "path": row["image_name"] or f"{stem}.png"},
+            self.condition.name: pictures.stored(full, f"{stem}.{self.condition.name}"),
+            **confidence,
+        }

@@ -1,0 +1,203 @@
+"""The three stages of every chunked job, and what a job adds to them: its task.
+
+A task says how a row is read (in a CPU worker), what the model does with a micro-batch of rows (in its actor), and how
+a row is written (in a CPU worker). Chunks, errors, seeds, micro-batches and publication are here, once for all tasks.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from pipelines import blocks, schema
+from pipelines.errors import SampleError
+from pipelines.microbatches import MicroBatches
+from pipelines.publish import publish_block
+from pipelines.samples import Chunk, Sample
+from pipelines.sources import Source
+
+Row = Mapping[str, Any]
+COMMON = pa.schema([("caption", pa.string()), ("width", pa.int32()), ("height", pa.int32())])
+"""Read with every row, seen by the model, written with every row."""
+
+
+class Task(Protocol):
+    """What one kind of job does with a row. Light and picklable; every method is a function of its arguments."""
+
+    @property
+    def inputs(self) -> pa.Schema:
+        """Columns read for the model: dropped when it is done."""
+        ...
+
+    @property
+    def kept(self) -> pa.Schema:
+        """Columns read for the writing: the model does not see them."""
+        ...
+
+    @property
+    def results(self) -> pa.Schema:
+        """Columns that the model adds."""
+        ...
+
+    @property
+    def columns(self) -> pa.Schema:
+        """Columns of a published row that only this task has."""
+        ...
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """What a reader of the files must know, for the schema's metadata."""
+        ...
+
+    def read(self, sample: Sample) -> Row:
+        """The values of COMMON, `inputs` and `kept`. Raises SampleError."""
+        ...
+
+    def working_size(self, model: Any, row: Row) -> tuple[int, int]:
+        """(width, height) at which the model works on a row of COMMON and `inputs`; equal sizes share a batch."""
+        ...
+
+    def compute(self, model: Any, rows: Sequence[Row], seeds: Sequence[int]) -> Sequence[Row | SampleError]:
+        """The values of `results` of rows of one working size, or what is wrong with a row."""
+        ...
+
+    def write(self, row: Row) -> Row:
+        """The values of `columns`, of a row of COMMON, `kept` and `results`; may name `width` and `height` anew."""
+        ...
+
+
+class ModelDescription(Protocol):
+    """The light stand-in for a model that travels to the actor."""
+
+    def build(self) -> Any:
+        """Load the model; called once in every actor."""
+        ...
+
+
+def row_seed(run_seed: int, key: str) -> int:
+    """The seed of a row, 63 bits: a function of the run's seed and the row's key, the same on every machine."""
+    digest = hashlib.sha256(f"{run_seed}\n{key}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadRows:
+    """First stage: the samples of a chunk, as rows small enough to travel."""
+
+    task: Task
+    source: Source
+
+    def __call__(self, chunk: Chunk) -> pa.Table:
+        rows = [self._row(sample) for sample in self.source.read(chunk)]
+        return blocks.new_block(chunk, rows, pa.schema([*COMMON, *self.task.kept, *self.task.inputs]))
+
+    def _row(self, sample: Sample) -> dict[str, Any]:
+        row: dict[str, Any] = {"position": sample.position, "key": sample.key}
+        try:
+            if sample.problem is not None:
+                raise sample.problem
+            return {**row, **self.task.read(sample)}
+        except SampleError as error:
+            return {**row, "error_stage": error.stage, "error_reason": error.reason}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeRows:
+    """Second stage, as its description: the actor calls `build`."""
+
+    task: Task
+    model: ModelDescription
+    run_seed: int
+    batch_size: int
+
+    def build(self) -> "BlockModel":
+        """Load the model."""
+        return BlockModel(self.task, self.model.build(), self.run_seed, self.batch_size)
+
+
+class BlockModel:
+    """Second stage, in the actor: adds the results of every good row, in micro-batches of one working size."""
+
+    def __init__(self, task: Task, model: Any, run_seed: int, batch_size: int) -> None:
+        self.task = task
+        self.model = model
+        self.run_seed = run_seed
+        self.batches = MicroBatches(batch_size)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        stages = block.column("error_stage").to_pylist()
+        reasons = block.column("error_reason").to_pylist()
+        good = [at for at, stage in enumerate(stages) if stage is None]
+        names = ["key", *COMMON.names, *self.task.inputs.names]
+        rows = dict(zip(good, block.select(names).take(pa.array(good, pa.int64())).to_pylist(), strict=True))
+        results: list[Row] = [{}] * block.num_rows
+        for size, group in self._by_size(rows).items():
+            for at, result in self.batches.run(group, size, self._computer(rows)):
+                if isinstance(result, SampleError):
+                    stages[at], reasons[at] = result.stage, result.reason
+                else:
+                    results[at] = result
+        columns = {
+            "error_stage": pa.array(stages, pa.string()),
+            "error_reason": pa.array(reasons, pa.string()),
+            **{field.name: pa.array([row.get(field.name) for row in results], field.type)
+               for field in self.task.results},
+        }  # fmt: skip
+        return blocks.set_columns(block, columns, drop=self.task.inputs.names)
+
+    def _by_size(self, rows: Mapping[int, Row]) -> dict[tuple[int, int], list[int]]:
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for at, row in rows.items():
+            by_size.setdefault(self.task.working_size(self.model, row), []).append(at)
+        return by_size
+
+    def _computer(self, rows: Mapping[int, Row]) -> Callable[[list[int]], Sequence[Row | SampleError]]:
+        def compute(batch: list[int]) -> Sequence[Row | SampleError]:
+            seeds = [row_seed(self.run_seed, rows[at]["key"]) for at in batch]
+            return self.task.compute(self.model, [rows[at] for at in batch], seeds)
+
+        return compute
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishRows:
+    """Third stage: encode, write one Parquet file, publish it, leave the mark."""
+
+    output: str
+    task: Task
+    provenance: Mapping[str, str | int | float]
+    """What made the rows; `seed` is the run's, and the row's own in the row."""
+
+    def __call__(self, block: pa.Table) -> dict[str, Any]:
+        return publish_block(self.output, block, self.rows_schema(), self._row)
+
+    def rows_schema(self) -> pa.Schema:
+        """The schema of the published rows."""
+        fields = [
+            pa.field("key", pa.string(), nullable=False),
+            *self.task.columns,
+            *COMMON,
+            pa.field("shard", pa.string()),
+            pa.field("position", pa.int64()),
+            *(pa.field(name, _arrow_type(name, value)) for name, value in self.provenance.items()),
+        ]
+        return schema.with_features(pa.schema(fields), self.task.notes)
+
+    def _row(self, row: Row, chunk: Chunk) -> Row:
+        return {
+            "key": row["key"],
+            **{name: row[name] for name in COMMON.names},
+            **self.task.write(row),
+            "shard": chunk.shard_uri,
+            "position": row["position"],
+            **self.provenance,
+            "seed": row_seed(int(self.provenance["seed"]), row["key"]),
+        }
+
+
+def _arrow_type(name: str, value: object) -> pa.DataType:
+    if name == "seed":
+        return pa.int64()
+    return {str: pa.string(), int: pa.int32(), float: pa.float32()}[type(value)]

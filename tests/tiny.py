@@ -18,7 +18,7 @@ from unicon.checkpoint import save_adapter
 
 DEPTH = AdapterConfig(name="depth", rank=4)
 MANY = (
-    DEPTH,
+    AdapterConfig(name="depth", rank=4, estimation_steps=2),
     AdapterConfig(name="edge", rank=2),
     AdapterConfig(name="pose", rank=4),
     AdapterConfig(name="appearance", rank=2, projection="separate", condition_adapter=False),

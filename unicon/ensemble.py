@@ -15,7 +15,9 @@ import torch
 from unicon.images import resize_map
 
 ALIGNMENTS = 5
-"""Alternations of aligning and taking the median; the third already changes little."""
+"""Alternations of aligning and taking the median."""
+MIN_CORRELATION = 0.5
+"""A member less like the reference than this is not stretched any further to fit it."""
 
 
 @dataclass(frozen=True)
@@ -60,22 +62,24 @@ def combine(maps: Sequence[np.ndarray], *, affine: bool) -> Estimate:
 
 
 def align(members: np.ndarray) -> np.ndarray:
-    """Members (K, ...) brought to a common scale and shift, by least squares against the first, then the median.
+    """Members (K, ...) brought to a common scale and shift, by least squares with the first, then with the median.
 
-    A member is never turned upside down: at worst it becomes constant. In the end all are moved together to the scale
-    and shift in which their median fits the members as they came best, for fits to a noisy reference flatten a little.
+    Fitted is member = scale * reference + shift: what is a member's own error does not change its scale, and stays to
+    be seen as spread. (The other way round, the less a member has to do with the reference, the flatter it becomes,
+    and members that have nothing in common seem to agree.) In the end all are moved together to where their median fits
+    the members as they came best. Members without anything in common are returned as they came.
     """
     flat = members.reshape(len(members), -1).astype(np.float64)
     centred = flat - flat.mean(axis=1, keepdims=True)
-    variances = (centred**2).mean(axis=1)
+    deviations = np.maximum(centred.std(axis=1), 1e-9)
     reference, aligned = flat[0], flat
     for _ in range(ALIGNMENTS):
-        covariances = (centred * (reference - reference.mean())).mean(axis=1)
-        scales = np.clip(covariances, 0.0, None) / np.where(variances > 0, variances, np.inf)
-        aligned = reference.mean() + scales[:, None] * centred
+        deviation = max(reference.std(), 1e-9)
+        correlations = (centred * (reference - reference.mean())).mean(axis=1) / (deviations * deviation)
+        scales = np.maximum(correlations, MIN_CORRELATION) * deviations / deviation
+        aligned = reference.mean() + centred / scales[:, None]
         reference = np.median(aligned, axis=0)
-    deviation = reference - reference.mean()
-    slope = (centred.mean(axis=0) * deviation).mean() / max((deviation**2).mean(), 1e-12)
-    if slope <= 0:  # nothing in common, nothing to align
+    slope = (centred.mean(axis=0) * (reference - reference.mean())).mean() / max(reference.var(), 1e-18)
+    if slope <= 0:
         return members
     return (flat.mean() + slope * (aligned - reference.mean())).reshape(members.shape).astype(members.dtype)

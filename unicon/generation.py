@@ -219,9 +219,7 @@ def _finish(model: Backbone, batch: Sequence[Request], plan: Plan, latents: Tens
 
 
 def _finish_image(decoded: Tensor, request: Request) -> Image.Image:
-    image = pictures.from_model(decoded)
-    if image.size != request.size:
-        image = image.resize(request.size, Image.Resampling.BICUBIC)
+    image = pictures.from_model(decoded, request.size)
     if request.mask is None or request.image is None:
         return image
     mixed = pictures.blend(np.asarray(image), np.asarray(request.image), request.mask)

@@ -81,19 +81,23 @@ def to_model(image: Image.Image, size: tuple[int, int]) -> Tensor:
     return (pixels / 127.5 - 1.0).permute(2, 0, 1).contiguous()
 
 
-def from_model(tensor: Tensor) -> Image.Image:
-    """(3, height, width) in [-1, 1] -> 8-bit RGB picture."""
-    pixels = ((tensor.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
-    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+def from_model(tensor: Tensor, size: tuple[int, int] | None = None) -> Image.Image:
+    """(3, height, width) in [-1, 1] -> 8-bit RGB picture, of `size` = (width, height) if given; rounded once."""
+    pixels = (tensor.float().clamp(-1.0, 1.0) + 1.0).permute(1, 2, 0).cpu().numpy() * 127.5
+    if size is not None:
+        pixels = resize_map(pixels, size, Image.Resampling.BICUBIC).clip(0.0, 255.0)
+    return Image.fromarray(np.rint(pixels).astype(np.uint8))
 
 
-def resize_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """float32 map (h, w) or (h, w, channels) -> map of `size` = (width, height), bilinear, antialiased when smaller."""
+def resize_map(
+    values: np.ndarray, size: tuple[int, int], resampling: Image.Resampling = Image.Resampling.BILINEAR
+) -> np.ndarray:
+    """float32 (h, w) or (h, w, channels) -> the same at `size` = (width, height), antialiased when smaller."""
     if values.shape[:2] == (size[1], size[0]):
         return values
     if values.ndim == 3:
-        return np.stack([resize_map(channel, size) for channel in np.moveaxis(values, -1, 0)], -1)
-    return np.array(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+        return np.stack([resize_map(channel, size, resampling) for channel in np.moveaxis(values, -1, 0)], -1)
+    return np.array(Image.fromarray(values.astype(np.float32)).resize(size, resampling))
 
 
 def latent_mask(mask: np.ndarray, size: tuple[int, int], scale: int) -> Tensor:

@@ -26,11 +26,9 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 def with_timesteps(scheduler: SchedulerMixin, num_inference_steps: int) -> NoiseLevels:
     """The noise levels of a diffusers scheduler (DDIM's or Euler's) for a number of steps; it stays as it is.
 
-    Errors: ValueError for a number of steps that is not positive, or that has two steps at one timestep.
+    Errors: ValueError for more steps than the schedule has timesteps, and as `NoiseLevels`.
     """
     stepped: Any = copy.deepcopy(scheduler)
-    if num_inference_steps < 1:
-        raise ValueError(f"num_inference_steps is at least 1; got {num_inference_steps}. 10 to 50 are usual.")
     stepped.set_timesteps(num_inference_steps, device="cpu")
     timesteps = stepped.timesteps[:num_inference_steps]  # trailing spacing rounds to one too many at times
     start_scale = 1.0

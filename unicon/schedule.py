@@ -26,6 +26,8 @@ class StepTable:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "indices", tuple(tuple(row) for row in self.indices))
+        if self.num_inference_steps < 1:
+            raise ValueError(f"num_inference_steps is at least 1; got {self.num_inference_steps}. 10 to 50 are usual.")
         if not self.indices or len({len(row) for row in self.indices}) != 1 or not self.indices[0]:
             raise ValueError(
                 f"A step table has at least one iteration and the same number of roles in each; got {self.indices}."

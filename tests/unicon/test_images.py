@@ -6,7 +6,6 @@ import torch
 from PIL import Image
 
 from unicon import images
-from unicon.conditions import CONDITIONS
 
 
 def ramp(mode: str) -> Image.Image:
@@ -79,25 +78,28 @@ def test_tensors_and_back() -> None:
     assert images.resize_map(values, (20, 10)).shape == (10, 20)
 
 
-def test_depth_encoding_keeps_16_bits(tmp_path) -> None:
-    depth = CONDITIONS["depth"]
-    values = np.random.default_rng(0).random((5, 7), dtype=np.float32)
-    values[0, 0], values[0, 1] = 0.0, 1.0
-    depth.encode(values).save(tmp_path / "depth.png")
-    stored = Image.open(tmp_path / "depth.png")
-    assert stored.mode == "I;16" and np.asarray(stored).max() == 65535
-    assert np.abs(depth.decode(stored) - values).max() <= 0.5 / 65535 + 1e-7
+def test_a_resized_picture_is_rounded_once() -> None:
+    tensor = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    resized = images.from_model(tensor, (20, 12))
+    assert resized.size == (20, 12)
+    nearly = images.from_model(tensor + 1e-6, (20, 12))
+    assert np.abs(np.asarray(resized).astype(int) - np.asarray(nearly)).max() <= 1
 
 
-def test_depth_model_range() -> None:
-    depth = CONDITIONS["depth"]
-    values = np.random.default_rng(0).random((5, 7), dtype=np.float32)
-    tensor = depth.to_model(values)
-    assert tensor.shape == (3, 5, 7) and tensor.min() >= -1 and tensor.max() <= 1
-    assert np.allclose(depth.from_model(tensor), values, atol=1e-6)
-    assert depth.from_model(torch.full((3, 2, 2), 1.5)).max() == 1.0
+def test_latent_mask_covers_every_pixel_of_the_mask() -> None:
+    mask = np.zeros((20, 40), np.float32)
+    mask[3, 5] = 0.1
+    latent = images.latent_mask(mask, (40, 20), 4)
+    assert latent.shape == (1, 5, 10) and latent.sum() == 1 and latent[0, 0, 1] == 1
+    assert images.latent_mask(mask, (16, 8), 4).sum() >= 1
+    assert images.latent_mask(np.ones((3, 3), np.float32), (16, 8), 4).min() == 1
 
 
-def test_depth_preview_is_brighter_when_nearer() -> None:
-    preview = np.asarray(CONDITIONS["depth"].preview(np.array([[0.0, 0.5, 1.0]], dtype=np.float32))).sum(axis=-1)
-    assert preview.shape == (1, 3) and preview[0, 0] < preview[0, 1] < preview[0, 2]
+def test_blend_keeps_exactly() -> None:
+    generator = np.random.default_rng(0)
+    generated, kept = generator.random((2, 5, 4, 3), dtype=np.float32)
+    mask = np.zeros((5, 4), np.float32)
+    mask[0], mask[1] = 1.0, 0.5
+    blended = images.blend(generated, kept, mask)
+    assert np.array_equal(blended[0], generated[0]) and np.array_equal(blended[2:], kept[2:])
+    assert np.allclose(blended[1], (generated[1] + kept[1]) / 2)

@@ -21,7 +21,10 @@ def test_named_builders() -> None:
     assert schedule.estimation(3).indices == ((2, 0), (2, 1), (2, 2))
     assert schedule.estimation(3, clean_image=True).indices == ((3, 0), (3, 1), (3, 2))
     assert schedule.synthesis(3, 2).indices == ((0, 2, 2), (1, 2, 2), (2, 2, 2))
+    assert schedule.synthesis(2, 2, clean_conditions=True).indices == ((0, 2, 2), (1, 2, 2))
     assert schedule.joint(2).indices == ((0, 0), (1, 1))
+    assert schedule.completion(2, num_given=1, num_generated=1).indices == ((0, 2, 0), (1, 2, 1))
+    assert schedule.completion(1).indices == ((0,),)
     assert schedule.coarse(10, 0.7).path(1) == (2, 2, 3, 4, 5, 6, 6, 7, 8, 9)
 
 
@@ -29,6 +32,7 @@ def test_advances() -> None:
     table = schedule.estimation(3, clean_image=True)
     assert [table.advances(iteration, 1) for iteration in range(3)] == [True, True, True]
     assert not any(table.advances(iteration, 0) for iteration in range(3))
+    assert table.is_clean(0) and not table.is_clean(1)
     last_index = schedule.estimation(3)
     assert [last_index.advances(iteration, 0) for iteration in range(3)] == [False, False, True]
 
@@ -37,6 +41,11 @@ def test_advances() -> None:
 def test_wrong_tables_are_refused(indices: tuple) -> None:
     with pytest.raises(ValueError):
         StepTable(indices, 2)
+
+
+def test_no_steps_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1; got 0"):
+        schedule.joint(0)
 
 
 def test_wrong_strength_is_refused() -> None:

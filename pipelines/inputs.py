@@ -4,7 +4,7 @@ A shard is one tar, one Parquet file, one file of JSON lines, or the loose image
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 

@@ -1,8 +1,8 @@
 """Shards -> chunks, minus the finished ones.
 
-Planning costs a footer for a Parquet shard and one walk over the headers of a tar, kept in the output root for the next
-run. What is finished is known from file names alone. Finished ranges are subtracted as intervals, so another
-`--chunk-size` or `--limit` on the same output neither repeats nor loses a sample.
+Planning costs the footer and the key column of a Parquet shard, the lines of a JSON file, and one walk over the headers
+of a tar, kept in the output root for the next run. What is finished is known from file names alone. Finished ranges are
+subtracted as intervals, so another `--chunk-size` or `--limit` on the same output neither repeats nor loses a sample.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from itertools import islice
 
 import pyarrow as pa
 
-from pipelines import layout, parquet_shards, storage, tar_shards
+from pipelines import json_lines, layout, parquet_shards, storage, tar_shards
 from pipelines.errors import SettingError
 from pipelines.inputs import SIDECAR_EXTENSIONS, Shard, format_of
 from pipelines.samples import Chunk, ChunkFile, Columns
@@ -118,30 +118,39 @@ def _measure(shard: Shard, columns: Columns, output: str) -> Measured:
         return Measured(shard=shard, samples=sum(format_of(file.uri) == "image" for file in shard.files))
     if shard.format == "parquet":
         try:
-            rows, schema = parquet_shards.count_rows(shard.uri)
+            index = parquet_shards.index_parquet(shard.uri, columns)
         except pa.ArrowInvalid as error:
             return Measured(shard=shard, samples=1, damage=f"the Parquet file cannot be read: {error}")
-        parquet_shards.choose_columns(schema, columns, shard.uri)
-        return Measured(shard=shard, samples=rows)
-    index = _tar_index(shard, output)
+        return Measured(shard=shard, samples=index.samples, index=index)
+    if columns.where:
+        raise SettingError(f"--where {columns.where[0]!r} needs Parquet files; {shard.uri} is none.")
+    if shard.format == "jsonl":
+        index = json_lines.index_json_lines(shard.uri, columns)
+        return Measured(shard=shard, samples=index.samples, index=index)
+    shard, index = _tar_index(shard, output)
     return Measured(shard=shard, samples=index.samples + bool(index.damage), index=index, damage=index.damage)
 
 
-def _tar_index(shard: Shard, output: str) -> tar_shards.TarIndex:
-    """The kept index of a tar, else a new one, kept for the next run."""
+def _tar_index(shard: Shard, output: str) -> tuple[Shard, tar_shards.TarIndex]:
+    """The tar, with the format that its content has whatever it is called, and its kept index.
+
+    A new index is kept for the next run.
+    """
     uri = layout.index_uri(output, shard.uri, shard.fingerprint)
     try:
         fields = json.loads(storage.read_bytes(uri))
     except FileNotFoundError:
-        index = tar_shards.index_tar(shard.uri, compressed=shard.format == "tar.gz")
-        storage.publish(uri, json.dumps({"shard": shard.uri, **vars(index)}).encode())
-        return index
-    return tar_shards.TarIndex(
+        compressed = tar_shards.is_compressed(shard.uri)
+        index = tar_shards.index_tar(shard.uri, compressed)
+        fields = {"shard": shard.uri, "compressed": compressed, **dataclasses.asdict(index)}
+        storage.publish(uri, json.dumps(fields).encode())
+    index = tar_shards.TarIndex(
         samples=fields["samples"],
         seek_bytes=tuple(fields["seek_bytes"]),
         duplicates=tuple(fields["duplicates"]),
         damage=fields["damage"],
     )
+    return dataclasses.replace(shard, format="tar.gz" if fields["compressed"] else "tar"), index
 
 
 def _shortened(found: Measured, samples: int) -> Measured:

@@ -1,15 +1,17 @@
 """The samples of one chunk, whatever its shard's format; a sample that cannot be read comes with its problem."""
 
-import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
-from pipelines import parquet_shards, storage, tar_shards
+from pipelines import tar_shards
 from pipelines.errors import SampleError
+from pipelines.fields import json_caption, text_of
+from pipelines.folder_shards import read_folder
 from pipelines.inputs import IMAGE_EXTENSIONS
-from pipelines.samples import Chunk, Columns, Sample, Stored
+from pipelines.json_lines import read_json_lines
+from pipelines.parquet_shards import read_parquet
+from pipelines.samples import Chunk, Columns, Sample, Stored, repeated_key
 
-CAPTION_FIELDS = ("caption", "text", "prompt")
+CAPTION_EXTENSIONS = ("txt", "caption", "json")
 
 
 def read_chunk(chunk: Chunk, columns: Columns) -> Iterator[Sample]:
@@ -19,12 +21,18 @@ def read_chunk(chunk: Chunk, columns: Columns) -> Iterator[Sample]:
         OSError: the storage failed, or the shard has changed since planning.
     """
     wanted = set(chunk.only) or None
-    source = {"parquet": _parquet_samples, "folder": _folder_samples}.get(chunk.shard_format, _tar_samples)
-    for sample in source(chunk, columns):
+    for sample in _source(chunk)(chunk, columns):
         if wanted is None or sample.position in wanted:
             yield sample
     if chunk.damage and (wanted is None or chunk.damage_position in wanted):
         yield damage_sample(chunk)
+
+
+def _source(chunk: Chunk) -> Callable[[Chunk, Columns], Iterator[Sample]]:
+    if chunk.shard_format == "parquet" and chunk.damage:  # nothing of it can be read
+        return lambda chunk, columns: iter(())
+    sources = {"parquet": read_parquet, "folder": read_folder, "jsonl": read_json_lines}
+    return sources.get(chunk.shard_format, _tar_samples)
 
 
 def damage_sample(chunk: Chunk) -> Sample:
@@ -35,16 +43,23 @@ def damage_sample(chunk: Chunk) -> Sample:
 
 def _tar_samples(chunk: Chunk, columns: Columns) -> Iterator[Sample]:
     stop = chunk.damage_position if chunk.damage else chunk.stop
-    compressed = chunk.shard_format == "tar.gz"
-    groups = tar_shards.read_tar(chunk.shard_uri, compressed, chunk.start, stop, chunk.seek_position, chunk.seek_bytes)
+    groups = tar_shards.read_tar(
+        chunk.shard_uri,
+        chunk.shard_format == "tar.gz",
+        chunk.start,
+        stop,
+        chunk.seek_position,
+        chunk.seek_bytes,
+        lambda extension: _is_wanted(extension, columns),
+    )
     for position, key, members in groups:
         image = choose_member(members, columns.image)
         media = {name: named for name in columns.media if (named := choose_member(members, name)) is not None}
-        problem = repeated_key(key) if position in chunk.duplicates else None
-        if problem is None:
-            problem = _missing_member(members, image, columns.image)
+        problem = _missing_member(members, image, columns.image)
         for name in columns.media:
             problem = problem or _missing_member(members, media.get(name), name)
+        if position in chunk.duplicates:
+            problem = repeated_key(key) if problem is None else _apart(problem)
         yield Sample(
             position=position,
             key=key,
@@ -56,6 +71,21 @@ def _tar_samples(chunk: Chunk, columns: Columns) -> Iterator[Sample]:
         )
 
 
+def _is_wanted(extension: str, columns: Columns) -> bool:
+    """Whether a member's content may be used; large neighbours of pictures, such as videos, are passed over."""
+    named = {name.lower().lstrip(".") for name in (columns.image, columns.caption, *columns.media) if name is not None}
+    return extension.rsplit(".", 1)[-1] in (*IMAGE_EXTENSIONS, *CAPTION_EXTENSIONS) or extension in named
+
+
+def _apart(problem: SampleError) -> SampleError:
+    """The problem of a sample whose other members may be elsewhere in its tar."""
+    return SampleError(
+        problem.stage,
+        f"{problem.reason}; an earlier sample of this shard has the same key: members of one sample must be "
+        "neighbours, as in a tar packed with --sort=name",
+    )
+
+
 def _stored(member: tar_shards.Member | None) -> Stored:
     return Stored(b"", "") if member is None else Stored(member.content or b"", member.name.rsplit("/", 1)[-1])
 
@@ -64,17 +94,15 @@ def choose_member(members: list[tar_shards.Member], wanted: str | None) -> tar_s
     """The picture of a sample: the wanted extension, else the first of IMAGE_EXTENSIONS, else one like `seg.png`."""
     if wanted is not None:
         return next((member for member in members if member.extension == wanted.lower().lstrip(".")), None)
-    ranked = [
-        (member.extension.count("."), IMAGE_EXTENSIONS.index(last), order, member)
-        for order, member in enumerate(members)
-        if (last := member.extension.rsplit(".", 1)[-1]) in IMAGE_EXTENSIONS
-    ]
-    return min(ranked)[-1] if ranked else None
+    return min(_pictures(members), key=_rank, default=None)
 
 
-def repeated_key(key: str) -> SampleError:
-    """The problem of the second sample of a key within a shard."""
-    return SampleError("read", f"duplicate key: an earlier sample of this shard is called {key!r} too")
+def _pictures(members: list[tar_shards.Member]) -> list[tar_shards.Member]:
+    return [member for member in members if member.extension.rsplit(".", 1)[-1] in IMAGE_EXTENSIONS]
+
+
+def _rank(member: tar_shards.Member) -> tuple[int, int]:
+    return member.extension.count("."), IMAGE_EXTENSIONS.index(member.extension.rsplit(".", 1)[-1])
 
 
 def _missing_member(
@@ -85,9 +113,13 @@ def _missing_member(
         found = ", ".join("." + member.extension for member in members)
         what = f"member .{wanted.lstrip('.')}" if wanted else "image member"
         return SampleError("read", f"no {what}: the sample has {found}")
+    others = [other.extension for other in _pictures(members) if wanted is None and "." in member.extension]
+    if len(others) > 1:
+        found = ", ".join("." + extension for extension in others[:8])
+        return SampleError("read", f"no plain image member but {len(others)} others, none of them named: {found}")
     file = f".{member.extension} file" if wanted else "image file"
-    if member.content is None:
-        return SampleError("read", f"the {file} is larger than {tar_shards.MAX_MEMBER_BYTES} bytes")
+    if member.trouble:
+        return SampleError("read", f"the {file} {member.trouble}")
     return None if member.content else SampleError("read", f"the {file} is empty")
 
 
@@ -95,94 +127,5 @@ def _tar_caption(members: dict[str, tar_shards.Member], wanted: str | None) -> s
     """The named member or JSON field; by default the `.txt` member, else a usual field of the `.json` one."""
     for extension in (wanted, "txt", "caption"):
         if extension is not None and extension in members:
-            return _text(members[extension].content)
-    if "json" in members:
-        return _json_caption(_text(members["json"].content), wanted)
-    return ""
-
-
-def _json_caption(text: str, wanted: str | None) -> str:
-    try:
-        fields = json.loads(text)
-    except ValueError:
-        return ""
-    if not isinstance(fields, dict):
-        return ""
-    names = CAPTION_FIELDS if wanted is None else (wanted,)
-    return next((fields[name] for name in names if isinstance(fields.get(name), str)), "")
-
-
-def _text(content: bytes | None) -> str:
-    return (content or b"").decode("utf-8", errors="replace").strip()
-
-
-def _folder_samples(chunk: Chunk, columns: Columns) -> Iterator[Sample]:
-    for position, file in enumerate(chunk.files):
-        if chunk.only and position not in chunk.only:
-            continue
-        key = file.uri.removeprefix(chunk.shard_uri).lstrip("/")
-        content = storage.read_bytes(file.uri)
-        sidecars = {uri.rsplit(".", 1)[-1].lower(): uri for uri in file.sidecars}
-        caption = _text(storage.read_bytes(sidecars["txt"])) if "txt" in sidecars else ""
-        if not caption and "json" in sidecars:
-            caption = _json_caption(_text(storage.read_bytes(sidecars["json"])), columns.caption)
-        yield Sample(
-            position=position,
-            key=key,
-            image=content,
-            image_name=key.rsplit("/", 1)[-1],
-            caption=caption,
-            problem=None if content else SampleError("read", "the image file is empty"),
-        )
-
-
-def _parquet_samples(chunk: Chunk, columns: Columns) -> Iterator[Sample]:
-    if chunk.damage:
-        return
-    _, schema = parquet_shards.count_rows(chunk.shard_uri)
-    chosen = parquet_shards.choose_columns(schema, columns, chunk.shard_uri)
-    stem = chunk.shard_uri.rsplit("/", 1)[-1].rsplit(".", 1)[0]
-    seen = set() if chosen.key is None else parquet_shards.earlier_keys(chunk.shard_uri, chosen.key, chunk.start)
-    others = [name for name in columns.media if name != chosen.image]
-    for (position, row), *values in zip(
-        parquet_shards.read_rows(chunk.shard_uri, chosen, chunk.start, chunk.stop),
-        *(_column(chunk, name) for name in others),
-        strict=True,
-    ):
-        value = None if chosen.key is None else row[chosen.key]
-        key = f"{stem}/{position:08d}" if value is None else str(value)
-        pictures = {chosen.image: _stored_value(row[chosen.image])}
-        pictures |= zip(others, map(_stored_value, values), strict=True)
-        problem = None
-        if chosen.key is not None and value is None:
-            problem = SampleError("read", f"column {chosen.key} is null")
-        elif value is not None and key in seen:
-            problem = repeated_key(key)
-        for name, (content, file_name) in pictures.items():
-            if problem is None and not content:
-                described = f" ({file_name})" if file_name else ""
-                problem = SampleError("read", f"column {name} is null or empty{described}")
-        seen.add(key)
-        caption = row[chosen.caption] if chosen.caption is not None else None
-        yield Sample(
-            position=position,
-            key=key,
-            image=pictures[chosen.image].content,
-            image_name=pictures[chosen.image].name,
-            caption="" if caption is None else str(caption),
-            media={name: pictures[name] for name in columns.media},
-            problem=problem,
-        )
-
-
-def _column(chunk: Chunk, name: str) -> Iterator[Any]:
-    """The values of one more column in the chunk's rows."""
-    chosen = parquet_shards.ParquetColumns(image=name, key=None, caption=None)
-    for _, row in parquet_shards.read_rows(chunk.shard_uri, chosen, chunk.start, chunk.stop):
-        yield row[name]
-
-
-def _stored_value(value: Any) -> Stored:
-    if isinstance(value, dict):
-        return Stored(value.get("bytes") or b"", str(value.get("path") or ""))
-    return Stored(value or b"", "")
+            return text_of(members[extension].content)
+    return json_caption(text_of(members["json"].content), wanted) if "json" in members else ""

@@ -14,14 +14,21 @@ class Columns:
     """Which field of a sample is what. None: found by the rule in the field's comment."""
 
     image: str | None = None
-    """Parquet column or tar member extension. None: `image`, or the only column that can be one; in tars the first of
-    the known image extensions."""
+    """Parquet column, JSON field (both `a.b` where nested) or tar member extension. None: `image`, or the only column
+    that can be one; in tars the first of the known image extensions."""
     key: str | None = None
     """Parquet column of unique names. None: `key` or `__key__` if there, else shard name and row number."""
     caption: str | None = None
     """Parquet column, tar member extension or JSON field. None: `caption`, `text` or `prompt`, or the `.txt` member."""
     media: tuple[str, ...] = ()
     """Parquet columns or tar member extensions of further pictures, such as conditions and masks."""
+    where: tuple[str, ...] = ()
+    """Conditions such as `width>=512` on Parquet columns: rows that do not meet all of them are no samples."""
+
+
+def repeated_key(key: str) -> SampleError:
+    """The problem of the second sample of a key within a shard."""
+    return SampleError("read", f"duplicate key: an earlier sample of this shard is called {key!r} too")
 
 
 class Stored(NamedTuple):
@@ -69,9 +76,10 @@ class Chunk:
     """Positions [start, stop) in the shard."""
     seek_position: int = 0
     seek_bytes: int = 0
-    """Tars: a sample at or before `start`, and the byte offset of its first header."""
+    """A sample at or before `start`, and where it begins: the byte offset of its first header in a tar, of its line in
+    JSON lines; in Parquet with conditions its row."""
     duplicates: tuple[int, ...] = ()
-    """Tars: positions whose key came before in the shard."""
+    """Positions whose key came before in the shard."""
     damage: str = ""
     """Why the shard cannot be read to its end; the last position then stands for the unreadable rest."""
     damage_position: int = -1

@@ -1,0 +1,158 @@
+"""JSON lines that name pictures: one object a line with the picture's URI and its caption.
+
+    {"image": "photos/0001.jpg", "caption": "a red boat", "key": "boat-1"}
+
+The picture is `--image-column` or the first of URI_FIELDS; a path inside nested objects is written `a.b`, `a.0`. A URI
+may be of any storage; a relative one starts at the folder of the file. Lines are read as a stream; empty ones do not
+count.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pipelines import storage
+from pipelines.errors import SampleError, SettingError
+from pipelines.fields import caption_of, lookup, printable
+from pipelines.references import URI_FIELDS, fetch, read_ahead
+from pipelines.samples import Chunk, Columns, Sample, Stored, repeated_key
+from pipelines.tar_shards import INDEX_STRIDE, TarIndex
+
+KEY_FIELDS = ("key", "__key__")
+MAX_LINE_BYTES = 16 << 20
+Line = tuple[int, bytes]
+"""(byte offset, content; cut at MAX_LINE_BYTES)"""
+
+
+def index_json_lines(uri: str, columns: Columns) -> TarIndex:
+    """Count the lines, where to enter, and which keys come again. Memory: the keys of one file.
+
+    Raises:
+        SettingError: a named field is not in the first object.
+    """
+    keys: set[str] = set()
+    seek_bytes: list[int] = []
+    duplicates: list[int] = []
+    samples = 0
+    for offset_bytes, line in _lines(uri, 0):
+        fields, _ = _parsed(line)
+        if samples == 0 and fields is not None:
+            _check_fields(fields, columns, uri)
+        if samples % INDEX_STRIDE == 0:
+            seek_bytes.append(offset_bytes)
+        key = _key(fields, columns.key)
+        if key is not None:
+            if key in keys:
+                duplicates.append(samples)
+            keys.add(key)
+        samples += 1
+    return TarIndex(samples=samples, seek_bytes=tuple(seek_bytes), duplicates=tuple(duplicates))
+
+
+def read_json_lines(chunk: Chunk, columns: Columns) -> Iterator[Sample]:
+    """The samples of a chunk, in order, with their pictures fetched.
+
+    Raises:
+        OSError: the storage failed, or the file has become shorter since planning.
+    """
+    return read_ahead(lambda item: _sample(*item, chunk, columns), _chunk_lines(chunk))
+
+
+def _chunk_lines(chunk: Chunk) -> Iterator[tuple[int, bytes]]:
+    """(position, line) of the wanted positions."""
+    wanted = set(chunk.only)
+    found = chunk.seek_position
+    for position, (_, line) in enumerate(_lines(chunk.shard_uri, chunk.seek_bytes), chunk.seek_position):
+        if position >= chunk.stop:
+            return
+        found = position + 1
+        if position >= chunk.start and (not wanted or position in wanted):
+            yield position, line
+    if found < chunk.stop:
+        raise OSError(
+            f"{chunk.shard_uri} has changed while the job runs: it had {chunk.stop} lines or more, now {found}"
+        )
+
+
+def _sample(position: int, line: bytes, chunk: Chunk, columns: Columns) -> Sample:
+    fields, reason = _parsed(line)
+    name, folder = chunk.shard_uri.rsplit("/", 1)[-1], chunk.shard_uri.rsplit("/", 1)[0]
+    key = _key(fields, columns.key)
+    pictures: dict[str, Stored] = {}
+    problem = SampleError("read", reason) if reason else None
+    if key is None and columns.key is not None:
+        problem = problem or SampleError("read", f"the field {columns.key} is missing or null")
+    if key is not None and position in chunk.duplicates:
+        problem = repeated_key(key)
+    for path in ("", *columns.media):
+        try:
+            if problem is None:
+                pictures[path] = fetch(storage.resolve(_reference(fields, path or columns.image), folder))
+                if not pictures[path].content:
+                    raise SampleError("read", f"the image file {pictures[path].name} is empty")
+        except SampleError as error:
+            problem = error
+    image = pictures.get("", Stored(b"", ""))
+    return Sample(
+        position=position,
+        key=key or f"{name.rsplit('.', 1)[0]}/{position:08d}",
+        image=image.content,
+        image_name=printable(image.name),
+        caption=caption_of(fields, columns.caption),
+        media={path: pictures[path] for path in columns.media if path in pictures},
+        problem=problem,
+    )
+
+
+def _reference(fields: Any, path: str | None) -> str:
+    """The URI in a parsed line. Raises SampleError where there is none."""
+    names = URI_FIELDS if path is None else (path,)
+    value = next((found for name in names if (found := lookup(fields, name)) is not None), None)
+    if isinstance(value, dict):
+        value = value.get("path") or value.get("url") or value.get("uri")
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    there = ", ".join(map(str, fields)) if isinstance(fields, dict) else "no object"
+    wanted = f"field {path}" if path is not None else f"field of a picture ({', '.join(URI_FIELDS[:4])}, ...)"
+    raise SampleError("read", f"no {wanted} with a URI: the line has {there}")
+
+
+def _key(fields: Any, wanted: str | None) -> str | None:
+    names = KEY_FIELDS if wanted is None else (wanted,)
+    value = next((found for name in names if (found := lookup(fields, name)) is not None), None)
+    return None if value is None else printable(str(value))
+
+
+def _parsed(line: bytes) -> tuple[Any, str]:
+    """(object, "") or (None, why it is none)."""
+    if len(line) > MAX_LINE_BYTES:
+        return None, f"the line is longer than {MAX_LINE_BYTES} bytes"
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return None, f"the line is no JSON: {error}"
+    return (fields, "") if isinstance(fields, dict) else (None, "the line is no JSON object")
+
+
+def _check_fields(fields: Any, columns: Columns, uri: str) -> None:
+    for option, path in (("image", columns.image), ("key", columns.key), ("caption", columns.caption)):
+        if path is not None and lookup(fields, path) is None and path.split(".", 1)[0] not in fields:
+            raise SettingError(
+                f"--{option}-column {path!r} is not in the first line of {uri}. Its fields: {', '.join(fields)}."
+            )
+
+
+def _lines(uri: str, offset_bytes: int) -> Iterator[Line]:
+    """The lines from an offset on that are not empty."""
+    with storage.open_read(uri) as file:
+        file.seek(offset_bytes)
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            size_bytes = len(line)
+            while not line.endswith(b"\n") and len(line) > MAX_LINE_BYTES and (rest := file.readline(1 << 20)):
+                size_bytes += len(rest)
+                if rest.endswith(b"\n"):
+                    break
+            content = line.strip(b"\xef\xbb\xbf \t\r\n") if offset_bytes == 0 else line.strip()
+            if content:
+                yield offset_bytes, content if size_bytes <= MAX_LINE_BYTES else line
+            offset_bytes += size_bytes

@@ -1,0 +1,62 @@
+"""Pictures that a row names instead of holding: fetched several at a time, in order, in bounded memory."""
+
+import errno
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from pipelines import storage
+from pipelines.errors import SampleError
+from pipelines.samples import Stored
+from pipelines.storage_errors import StorageError, redacted
+
+FETCHES_AT_ONCE = 8
+MAX_FILE_BYTES = 128 << 20
+"""A larger file is no picture we can use: it becomes an error row before it is in memory."""
+URI_FIELDS = ("image", "url", "uri", "image_url", "image_uri", "image_path", "path", "file_name")
+"""Where a row without bytes is expected to name its picture."""
+
+ERRNOS_OF_A_NAME = (
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
+    errno.EINVAL,
+)
+"""What a disk says when nothing is wrong but the name."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def read_ahead(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """`map(read, items)` in FETCHES_AT_ONCE threads; no more results than that wait at a time."""
+    with ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
+        waiting: deque[Future[Result]] = deque()
+        for item in items:
+            waiting.append(pool.submit(read, item))
+            if len(waiting) > FETCHES_AT_ONCE:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def fetch(uri: str) -> Stored:
+    """The file at a URI that a row gave.
+
+    Raises:
+        SampleError: there is none, it may not be read, or it is too large: the row's own trouble. Any address of the
+            web (http, https) that fails counts as that too.
+        StorageError: the storage stays away or rejects the credentials: everybody's trouble.
+    """
+    try:
+        content = storage.read_bytes(uri, MAX_FILE_BYTES)
+    except storage.TooLargeError as error:
+        raise SampleError("read", f"the image file is larger than {MAX_FILE_BYTES} bytes") from error
+    except StorageError as error:
+        if error.kind in ("denied", "bucket") or storage.protocol(uri) in ("http", "https"):
+            raise SampleError("read", str(error)) from error
+        raise
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, *ERRNOS_OF_A_NAME):
+            raise
+        raise SampleError("read", f"cannot read {redacted(uri)}: {type(error).__name__}") from error
+    return Stored(content, uri.split("?", 1)[0].rsplit("/", 1)[-1])

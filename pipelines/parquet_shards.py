@@ -18,7 +18,7 @@ from pipelines import storage
 from pipelines.errors import SampleError
 from pipelines.fields import lookup, printable
 from pipelines.parquet_columns import KEY_NAMES, ParquetColumns, choose_columns, stored_path
-from pipelines.references import fetch, read_ahead
+from pipelines.references import MAX_FILE_BYTES, fetch, read_ahead
 from pipelines.row_filters import Condition, parse_conditions
 from pipelines.samples import Chunk, Columns, Sample, Stored, repeated_key
 from pipelines.tar_shards import INDEX_STRIDE, TarIndex
@@ -213,6 +213,8 @@ def _picture(value: Any, folder: str, path: str) -> Stored:
         content, reference = value.get("bytes"), str(value.get("path") or "")
     elif isinstance(value, str):
         content, reference = None, value
+    if content and len(content) > MAX_FILE_BYTES:
+        raise SampleError("read", f"column {path} is larger than {MAX_FILE_BYTES} bytes")
     if content:
         return Stored(content, reference.rsplit("/", 1)[-1])
     if content is None and reference:

@@ -33,6 +33,19 @@ def write_tar(path: Path, members: Sequence[tuple[str, bytes]], compress: bool =
     return path
 
 
+def write_sparse_tar(path: Path, members: Sequence[tuple[str, int]]) -> Path:
+    """A tar of (name, size) whose contents are holes in the file: huge, and next to nothing on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        for name, size_bytes in members:
+            info = tarfile.TarInfo(name)
+            info.size = size_bytes
+            file.write(info.tobuf(tarfile.GNU_FORMAT))
+            file.seek(-(-size_bytes // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE, 1)
+        file.write(bytes(2 * tarfile.BLOCKSIZE))
+    return path
+
+
 def samples(count: int, first: int = 0, prefix: str = "") -> list[tuple[str, bytes]]:
     """Members of `count` good samples: a picture and a caption each."""
     members = []

@@ -1,14 +1,20 @@
-"""Parquet: which column is the picture, ranges, keys."""
+"""Parquet: which column is the picture, ranges, keys, URIs, nested columns, conditions, memory."""
 
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import SettingError
-from pipelines.parquet_shards import choose_columns, count_rows, earlier_keys, read_rows
-from pipelines.samples import Columns
-from tests.inputs import write_parquet
+from pipelines.inputs import find_shards
+from pipelines.layout import Published
+from pipelines.parquet_columns import choose_columns
+from pipelines.parquet_shards import count_rows, earlier_keys, index_parquet, read_rows
+from pipelines.plan import make_plan, measure
+from pipelines.readers import read_chunk
+from pipelines.samples import Chunk, Columns, Sample
+from tests.inputs import write_folder, write_parquet
 
 MEDIA = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -54,3 +60,134 @@ def test_ranges_across_row_groups(tmp_path: Path) -> None:
         assert [row["image"][0] for _, row in found] == list(range(start, stop))
     assert earlier_keys(path, "key", 12) == {f"k{n}" for n in range(12)}
     assert earlier_keys(path, "key", 0) == set()
+
+
+def read_samples(path: Path, tmp_path: Path, columns: Columns | None = None, chunk_size: int = 7) -> list[Sample]:
+    columns = columns or Columns()
+    measured = measure(find_shards([str(path)]), columns, str(tmp_path / "out"))
+    plan = make_plan(measured, Published(marks={}, files={}), "c" * 10, chunk_size)
+    found = [sample for chunk in plan.chunks for sample in read_chunk(Chunk.from_json(chunk.to_json()), columns)]
+    assert [sample.position for sample in found] == [*range(plan.samples)]
+    return found
+
+
+def test_pictures_named_by_uri_are_fetched(tmp_path: Path) -> None:
+    write_folder(tmp_path / "in", {"a.jpg": b"a", "sub/b.jpg": b"b", "empty.jpg": b""})
+    uris = ["a.jpg", f"{tmp_path}/in/sub/b.jpg", "absent.jpg", None, "empty.jpg", "./sub/b.jpg"]
+    path = write_parquet(tmp_path / "in" / "x.parquet", {"url": uris, "caption": list("123456")})
+    found = read_samples(path, tmp_path)
+    assert [sample.image for sample in found] == [b"a", b"b", b"", b"", b"", b"b"]
+    assert [sample.problem is not None for sample in found] == [False, False, True, True, True, False]
+    assert found[2].problem is not None and "cannot read" in found[2].problem.reason
+    assert [sample.caption for sample in found] == list("123456")
+
+
+def test_structs_with_a_path_and_no_bytes_are_fetched(tmp_path: Path) -> None:
+    """As `datasets` writes pictures that are not embedded."""
+    write_folder(tmp_path, {"a.jpg": b"a"})
+    values = [{"bytes": None, "path": "a.jpg"}, {"bytes": b"b", "path": "b.jpg"}, {"bytes": b"", "path": "a.jpg"}]
+    found = read_samples(write_parquet(tmp_path / "x.parquet", {"image": values}), tmp_path)
+    assert [(sample.image, sample.image_name) for sample in found[:2]] == [(b"a", "a.jpg"), (b"b", "b.jpg")]
+    assert found[2].problem is not None
+
+
+def test_nested_columns(tmp_path: Path) -> None:
+    rows = [
+        {"views": [{"bytes": b"1", "path": "1.png"}, {"bytes": b"2", "path": "2.png"}], "id": {"n": 1, "lang": "en"}},
+        {"views": [{"bytes": b"3", "path": "3.png"}], "id": {"n": 2, "lang": "de"}},
+        {"views": None, "id": {"n": 2, "lang": None}},
+    ]
+    columns = {name: [row[name] for row in rows] for name in ("views", "id")} | {"text.en": ["x", "y", "z"]}
+    path = write_parquet(tmp_path / "x.parquet", columns)
+    found = read_samples(path, tmp_path, Columns(image="views.1", key="id.n", caption="id.lang"))
+    assert [(sample.image, sample.key, sample.caption) for sample in found] == [
+        (b"2", "1", "en"),
+        (b"", "2", "de"),
+        (b"", "2", ""),
+    ]
+    assert found[1].problem is not None and "views.1 is null or empty" in found[1].problem.reason
+    assert found[2].problem is not None and "duplicate key" in found[2].problem.reason
+    assert read_samples(path, tmp_path, Columns(image="views.0.bytes", caption="text.en"))[1].caption == "y"
+    with pytest.raises(SettingError, match="name one element of a list: views.0"):
+        read_samples(path, tmp_path, Columns(image="views"))
+    with pytest.raises(SettingError, match="--key-column 'id.m' is not in"):
+        read_samples(path, tmp_path, Columns(image="views.0", key="id.m"))
+
+
+def test_conditions_choose_rows(tmp_path: Path) -> None:
+    numbers = list(range(200))
+    path = write_parquet(
+        tmp_path / "x.parquet",
+        {
+            "image": [bytes([number]) for number in numbers],
+            "width": [None if number % 10 == 9 else number for number in numbers],
+            "lang": ["en" if number % 2 else "de" for number in numbers],
+            "meta": [{"score": number / 10} for number in numbers],
+            "key": [f"k{number % 150}" for number in numbers],
+        },
+    )
+    columns = Columns(where=("width>=25", "lang = en", "meta.score < 18"))
+    expected = [number for number in numbers if 25 <= number < 180 and number % 2 and number % 10 != 9]
+    found = read_samples(path, tmp_path, columns)
+    assert [sample.image[0] if sample.problem is None else None for sample in found] == [
+        number if number < 175 else None for number in expected
+    ]
+    assert [sample.key for sample in found] == [f"k{number % 150}" for number in expected]
+    assert read_samples(path, tmp_path, Columns(where=("width>1000",))) == []
+
+
+def test_row_groups_that_cannot_hold_a_match_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {"image": [b"x"] * 100, "width": list(range(100))}
+    path = write_parquet(tmp_path / "x.parquet", columns)
+    read: list[int] = []
+    original = pq.ParquetFile.iter_batches
+
+    def spy(self, *args, row_groups, **options):
+        read.extend(row_groups)
+        return original(self, *args, row_groups=row_groups, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
+    for condition, groups in [("width>=85", [8, 9]), ("width==40", [4]), ("width<10", [0]), ("width!=5", [*range(10)])]:
+        read.clear()
+        read_samples(path, tmp_path, Columns(where=(condition,)), chunk_size=1000)
+        assert read == groups * 2  # once to plan, once to read
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("width", "is no condition"),
+        ("size>3", "no such column"),
+        ("width>wide", "column width .* has type int64"),
+    ],
+)
+def test_conditions_that_cannot_be_checked(tmp_path: Path, condition: str, message: str) -> None:
+    path = write_parquet(tmp_path / "x.parquet", {"image": [b"x"], "width": [1]})
+    with pytest.raises(SettingError, match=message):
+        read_samples(path, tmp_path, Columns(where=(condition,)))
+
+
+def test_conditions_need_parquet(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"x.jsonl": b"{}"})
+    with pytest.raises(SettingError, match="needs Parquet files"):
+        read_samples(tmp_path / "x.jsonl", tmp_path, Columns(where=("width>1",)))
+
+
+def test_a_large_row_group_streams(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    table = pa.table({"image": [bytes(1 << 20)] * 128})
+    pq.write_table(table, path, row_group_size=128, compression="none", use_dictionary=False, data_page_size=1 << 20)
+    del table
+    before, most = pa.total_allocated_bytes(), 0
+    chosen = choose_columns(pa.schema([("image", pa.binary())]), Columns(), "x")
+    for _, row in read_rows(str(path), chosen, 100, 128):
+        assert len(row["image"]) == 1 << 20
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert 0 < most < 80 << 20  # of 128 MB: a few dozen rows and a buffer
+
+
+def test_keys_are_compared_within_a_shard_only(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_parquet(tmp_path / "in" / f"{name}.parquet", {"image": [b"1", b"2", b"3"], "key": ["x", "y", "x"]})
+    found = find_shards([str(tmp_path / "in")])
+    assert [shard.duplicates for shard in (index_parquet(shard.uri, Columns()) for shard in found)] == [(2,), (2,)]

@@ -13,6 +13,7 @@ from pipelines.errors import SettingError
 
 if TYPE_CHECKING:
     from pipelines.predictors import ModelIdentity
+    from pipelines.samples import Columns
     from pipelines.tasks import PlaceableModel, TaskRun
 
 SAMPLERS = ("ddim", "euler", "euler_ancestral", "dpmsolver++")
@@ -122,18 +123,40 @@ def add_image_column_option(data: _ArgumentGroup) -> None:
     )
 
 
-def add_data_options(data: _ArgumentGroup) -> None:
-    """Output, key, caption, limits: what all jobs that read shards share."""
+def add_output_option(data: _ArgumentGroup) -> None:
+    """`--output`."""
     data.add_argument("--output", required=True, metavar="URI", help="folder or object store prefix for the result")
+
+
+def add_key_column_option(data: _ArgumentGroup) -> None:
+    """`--key-column`."""
     data.add_argument(
         "--key-column", metavar="NAME", help="Parquet column of unique names (default: key, __key__, or the row number)"
     )
+
+
+def add_limit_option(data: _ArgumentGroup, what: str = "samples") -> None:
+    """`--limit`."""
+    data.add_argument("--limit", type=whole(1), metavar="N", help=f"only the first N {what}")
+
+
+def add_data_options(data: _ArgumentGroup) -> None:
+    """Output, key, caption, limits: what all jobs that read shards share."""
+    add_output_option(data)
+    add_key_column_option(data)
     data.add_argument(
         "--caption-column",
         metavar="NAME",
         help="Parquet column, tar extension or JSON field (default: caption, text, prompt, or .txt)",
     )
-    data.add_argument("--limit", type=whole(1), metavar="N", help="only the first N samples")
+    data.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="only rows of Parquet files that meet it, such as 'width>=512'; repeatable, all must hold",
+    )
+    add_limit_option(data)
     data.add_argument(
         "--max-pixels",
         type=whole(1),
@@ -143,8 +166,8 @@ def add_data_options(data: _ArgumentGroup) -> None:
     )
 
 
-def add_model_options(model: _ArgumentGroup, steps: str) -> None:
-    """The model and how it samples; `steps` says what `--steps` is by default."""
+def add_model_options(model: _ArgumentGroup, steps: int | None = None) -> None:
+    """The model and how it samples; `steps`: default of `--steps`, None for what the adapter recommends."""
     model.add_argument(
         "--model",
         default="mini",
@@ -158,7 +181,13 @@ def add_model_options(model: _ArgumentGroup, steps: str) -> None:
         metavar="[NAME=]PATH",
         help="UniCon adapter of a condition, ours or published (default: the one in the model folder); repeatable",
     )
-    model.add_argument("--steps", type=whole(1), metavar="N", help=f"sampling steps (default: {steps})")
+    model.add_argument(
+        "--steps",
+        type=whole(1),
+        default=steps,
+        metavar="N",
+        help=f"sampling steps (default: {steps or 'what the adapter recommends'})",
+    )
     model.add_argument(
         "--sampler", choices=SAMPLERS, default="ddim", metavar="NAME", help=f"{', '.join(SAMPLERS)} (default: ddim)"
     )
@@ -190,6 +219,7 @@ def add_guidance_option(model: _ArgumentGroup, default: float) -> None:
 
 def add_generation_options(model: _ArgumentGroup) -> None:
     """What all jobs share that make pictures."""
+    add_model_options(model, steps=20)
     add_guidance_option(model, 7.5)
     model.add_argument(
         "--condition-guidance-scale",
@@ -199,6 +229,40 @@ def add_generation_options(model: _ArgumentGroup) -> None:
         help="pull towards the conditions; 0 is none (default: %(default)s)",
     )
     model.add_argument("--negative-prompt", default="", metavar="TEXT", help="what no picture shall show")
+
+
+def generation_options(options: Namespace, weights: dict[str, float] | None = None) -> dict[str, Any]:
+    """What `add_generation_options` gave, as values of `pipelines.generation.Generation`."""
+    arguments: dict[str, Any] = {
+        "num_inference_steps": options.steps,
+        "guidance_scale": options.guidance_scale,
+        "condition_guidance_scale": options.condition_guidance_scale,
+        "sampler": options.sampler,
+    }
+    if weights:
+        arguments["weights"] = weights
+    return {
+        "arguments": arguments,
+        "negative_prompt": options.negative_prompt,
+        "resolution_px": options.resolution,
+    }
+
+
+def generation_provenance(
+    options: Namespace, identity: "ModelIdentity", code_version: str, **special: str | float | int | None
+) -> dict[str, Any]:
+    """What made the rows; `special` settings where they were asked for."""
+    special = {**special, "negative_prompt": options.negative_prompt or None, "resolution_px": options.resolution}
+    return {
+        **identity.provenance,
+        "seed": options.seed,
+        "num_inference_steps": options.steps,
+        "guidance_scale": options.guidance_scale,
+        "condition_guidance_scale": options.condition_guidance_scale,
+        "sampler": options.sampler,
+        **{name: value for name, value in special.items() if value is not None},
+        "code_version": code_version,
+    }
 
 
 def add_work_options(work: _ArgumentGroup, chunk_size: int = 64, batch_size: int = 8) -> None:
@@ -237,6 +301,25 @@ def add_work_options(work: _ArgumentGroup, chunk_size: int = 64, batch_size: int
         metavar="X",
         help="share of failed samples above which the exit code is 3 (default: %(default)s)",
     )
+
+
+def columns_of(options: Namespace, image: str | None, media: Sequence[str] = ()) -> "Columns":
+    """The columns of `add_data_options`, with those of the pictures."""
+    from pipelines.samples import Columns
+
+    return Columns(
+        image=image,
+        key=options.key_column,
+        caption=options.caption_column,
+        media=tuple(media),
+        where=tuple(options.where),
+    )
+
+
+def data_settings(options: Namespace, *names: str) -> dict[str, Any]:
+    """Options of the data that change a row's content; `--where` where it was given."""
+    where = {"where": options.where} if options.where else {}
+    return {name: getattr(options, name) for name in (*names, "key_column", "caption_column", "max_pixels")} | where
 
 
 def named_values(option: str, texts: Sequence[str], value: str) -> dict[str, str]:

@@ -63,7 +63,7 @@ def add_options(parser: _cli.Parser) -> None:
     _cli.add_image_column_option(data)
     _cli.add_data_options(data)
     model = parser.add_argument_group("model")
-    _cli.add_model_options(model, "what the adapter recommends")
+    _cli.add_model_options(model)
     _cli.add_guidance_option(model, 1.0)
     model.add_argument(
         "--ensemble",
@@ -77,13 +77,11 @@ def add_options(parser: _cli.Parser) -> None:
 def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableModel") -> "TaskRun":
     """The job of a command line; what it leaves open is as the adapter recommends."""
     from pipelines.estimation import Estimation
-    from pipelines.samples import Columns
     from pipelines.sources import PictureShards
     from pipelines.tasks import TaskRun
 
     (condition,) = identity.conditions
     steps = options.steps or identity.num_inference_steps
-    columns = Columns(image=options.image_column, key=options.key_column, caption=options.caption_column)
     return TaskRun(
         job=f"estimate_{condition.name}",
         task=Estimation(
@@ -95,12 +93,10 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
             ensemble=options.ensemble,
             resolution_px=options.resolution,
         ),
-        source=PictureShards(columns=columns),
+        source=PictureShards(columns=_cli.columns_of(options, options.image_column)),
         model=model,
         provenance=_provenance(options, identity, steps),
-        other_settings={
-            name: getattr(options, name) for name in ("max_pixels", "image_column", "key_column", "caption_column")
-        },
+        other_settings=_cli.data_settings(options, "image_column"),
         batch_size=options.batch_size,
         card=_card(options, condition),
     )  # fmt: skip

@@ -4,6 +4,7 @@ import struct
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipelines.errors import SampleError
 
 KEPT_FORMATS = frozenset({"JPEG", "PNG", "WEBP"})
 """Stored as they came; every viewer shows them. Others are stored again as PNG."""
+NOT_DECODED = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
 PNG_COMPRESSION = 1
 """Of 0 to 9: on depth maps level 6 takes several times as long for a few per cent."""
 
@@ -24,14 +26,16 @@ PACKED = pa.struct(
 """A decoded picture that travels between stages."""
 
 
-def open_picture(content: bytes, max_pixels: int) -> tuple[Image.Image, str]:
-    """Decode to 8-bit RGB, upright, transparency over white; returns the picture and its stored format.
+def open_picture(content: bytes, max_pixels: int, background: str = "white") -> tuple[Image.Image, str]:
+    """Decode to 8-bit RGB, upright, transparency over `background`; returns the picture and its stored format.
+
+    Of several frames the first counts.
 
     Raises:
         SampleError: not a picture, broken, or more than `max_pixels` pixels (checked before decoding).
     """
     upright, stored_format = _decode(content, max_pixels)
-    return to_rgb(upright), stored_format
+    return to_rgb(upright, background), stored_format
 
 
 def open_map(content: bytes, max_pixels: int) -> tuple[Image.Image, str]:
@@ -48,14 +52,14 @@ def _decode(content: bytes, max_pixels: int) -> tuple[Image.Image, str]:
     """The upright picture in its own mode, and its format."""
     with _pixel_limit(max_pixels):
         try:
-            with Image.open(BytesIO(content)) as image:
+            with Image.open(BytesIO(content), formats=_formats()) as image:
                 stored_format = image.format or ""
                 if image.width * image.height > max_pixels:
                     raise SampleError(
                         "decode", f"{image.width} x {image.height} pixels exceed --max-pixels {max_pixels}"
                     )
                 image.load()
-                upright = ImageOps.exif_transpose(image)
+                upright = _upright(image)
         except SampleError:
             raise
         except Image.DecompressionBombError as error:
@@ -81,15 +85,30 @@ def _to_map(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.round(values * scale).astype(np.uint16))
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+@cache
+def _formats() -> tuple[str, ...]:
+    """What Pillow opens, without the formats for which it would run another program or has no decoder of its own."""
+    Image.init()
+    return tuple(sorted(Image.OPEN.keys() - NOT_DECODED))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF says; EXIF that cannot be read says nothing."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except (Exception, struct.error):  # Pillow raises nearly any type on broken EXIF
+        return image.copy()
+
+
+def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
     """Any Pillow mode -> 8-bit RGB; the rules of `unicon.images.to_rgb`, without its torch."""
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_grey_levels(np.asarray(image))).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, background), rgba).convert("RGB")
     return image.convert("RGB")
 
 
@@ -130,6 +149,19 @@ def stored(image: Image.Image, name: str) -> dict[str, Any]:
     return {"bytes": png_bytes(image), "path": f"{name}.png"}
 
 
+def stored_bytes(content: bytes, name: str) -> dict[str, Any]:
+    """An encoded picture for a media column, called NAME and its usual extension there."""
+    extension = "jpg" if content.startswith(b"\xff\xd8") else "webp" if content[8:12] == b"WEBP" else "png"
+    return {"bytes": content, "path": f"{name}.{extension}"}
+
+
+def to_grey(image: Image.Image) -> Image.Image:
+    """A map of any mode of `open_map` as 8-bit grey, 16-bit grey by its upper bits."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("L")
+
+
 def kept_or_png(content: bytes, image: Image.Image, stored_format: str) -> bytes:
     """The file as it came where every viewer shows its format, else the picture as PNG."""
     return content if stored_format in KEPT_FORMATS else png_bytes(image)
@@ -161,7 +193,7 @@ def _grey_levels(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "f":
         scale = 255.0 if levels.max(initial=0.0) <= 1.0 else 1.0
     else:
-        scale = 1.0 / 257.0 if values.dtype == np.uint16 or levels.max(initial=0.0) > 255 else 1.0
+        scale = 1.0 / 257.0 if values.dtype.itemsize == 2 or levels.max(initial=0.0) > 255 else 1.0
     return np.clip(np.round(levels * scale), 0, 255).astype(np.uint8)
 
 
@@ -176,7 +208,7 @@ def _pixel_limit(max_pixels: int) -> Iterator[None]:
     Image.MAX_IMAGE_PIXELS = max_pixels
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # Pillow's remarks about strange files; what matters raises
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = before

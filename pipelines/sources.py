@@ -74,9 +74,7 @@ class Repeated:
     def find(self, inputs: Sequence[str], output: str) -> list[Shard]:
         """The shards of the source."""
         shards = self.source.find(inputs, output)
-        folder = next((shard.uri for shard in shards if shard.format == "folder"), None)
-        if folder is not None:
-            raise SettingError(f"{self.option} {self.copies} needs tars or Parquet files; {folder} is loose pictures.")
+        _refuse_folders(shards, f"{self.option} {self.copies}")
         return shards
 
     def measure(self, shards: list[Shard], output: str, limit: int | None) -> list[Measured]:
@@ -130,10 +128,7 @@ def check_media(shards: Sequence[Shard], options: Mapping[str, str]) -> None:
     Raises:
         SettingError: with what is there instead.
     """
-    folder = next((shard.uri for shard in shards if shard.format == "folder"), None)
-    if folder is not None:
-        option = next(iter(options.values()))
-        raise SettingError(f"{option} needs tars or Parquet files; {folder} is a folder of loose pictures.")
+    _refuse_folders(shards, next(iter(options.values())))
     with ThreadPoolExecutor(PLANNING_THREADS) as pool:
         parquets = [shard.uri for shard in shards if shard.format == "parquet"]
         for _ in pool.map(lambda uri: _check_parquet(uri, options), parquets):
@@ -141,6 +136,12 @@ def check_media(shards: Sequence[Shard], options: Mapping[str, str]) -> None:
     for shard in shards:
         if shard.format.startswith("tar"):
             return _check_tar(shard, options)
+
+
+def _refuse_folders(shards: Sequence[Shard], option: str) -> None:
+    folder = next((shard.uri for shard in shards if shard.format == "folder"), None)
+    if folder is not None:
+        raise SettingError(f"{option} needs tars or Parquet files; {folder} is a folder of loose pictures.")
 
 
 def _check_parquet(uri: str, options: Mapping[str, str]) -> None:
@@ -156,9 +157,9 @@ def _check_parquet(uri: str, options: Mapping[str, str]) -> None:
 
 
 def _check_tar(shard: Shard, options: Mapping[str, str]) -> None:
-    samples = tar_shards.read_tar(shard.uri, shard.format == "tar.gz", 0, SAMPLES_LOOKED_AT)
     there: set[str] = set()
-    with suppress(OSError):  # fewer samples than that
+    with suppress(OSError):  # fewer samples than that, or damage, which becomes an error row
+        samples = tar_shards.read_tar(shard.uri, tar_shards.is_compressed(shard.uri), 0, SAMPLES_LOOKED_AT)
         for _, _, members in samples:
             there |= {member.extension for member in members}
     for name, option in options.items():

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,34 @@ class FakeDepth:
         ]
         return maps if ensemble is None else [FakeEstimate(values, 1 / ensemble) for values in maps]
 
+    def synthesize(
+        self, conditions: Mapping[str, list[np.ndarray]], prompts: list[str], *, seeds: list[int], **options: Any
+    ) -> list["FakeGenerated"]:
+        rows = [dict(zip(conditions, maps, strict=True)) for maps in zip(*conditions.values(), strict=True)]
+        sizes = [next(iter(maps.values())).shape[:2] for maps in rows]
+        return [
+            FakeGenerated(painted(size[::-1], seed), maps) for size, seed, maps in zip(sizes, seeds, rows, strict=True)
+        ]
+
+    def generate_pairs(
+        self, prompts: list[str], condition: tuple[str, ...], *, size: tuple[int, int] | None, seeds: list[int],
+        **options: Any,
+    ) -> list["FakeGenerated"]:  # fmt: skip
+        width, height = size or (64, 64)
+        maps = {name: np.full((height, width), 0.5, np.float32) for name in condition}
+        return [FakeGenerated(painted((width, height), seed), maps) for seed in seeds]
+
+    def inpaint(
+        self, images: list[Image.Image], masks: list[np.ndarray], prompts: list[str], *, condition: tuple[str, ...],
+        seeds: list[int], **options: Any,
+    ) -> list["FakeGenerated"]:  # fmt: skip
+        results = []
+        for image, mask, seed in zip(images, masks, seeds, strict=True):
+            grey = Image.fromarray((mask * 255).astype(np.uint8))
+            maps = {name: mask for name in condition}
+            results.append(FakeGenerated(Image.composite(painted(image.size, seed), image, grey), maps))
+        return results
+
 
 @dataclass(frozen=True)
 class FakeEstimate:
@@ -67,3 +96,16 @@ class FakeEstimate:
 
     map: np.ndarray
     confidence: float
+
+
+@dataclass(frozen=True)
+class FakeGenerated:
+    """A picture and its conditions."""
+
+    image: Image.Image
+    conditions: Mapping[str, np.ndarray]
+
+
+def painted(size: tuple[int, int], seed: int) -> Image.Image:
+    """One colour, which the seed decides."""
+    return Image.new("RGB", size, (seed % 256, seed // 256 % 256, 200))

@@ -1,8 +1,9 @@
-"""The estimate_depth command with the fake model, as a process of its own: `run_fake_job.py DELAY_S options...`."""
+"""Commands with the fake model; estimate_depth as a process of its own: `run_fake_job.py DELAY_S options...`."""
 
 import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -12,19 +13,26 @@ from pipelines.conditions import ConditionColumn  # noqa: E402
 from pipelines.predictors import ModelIdentity  # noqa: E402
 from tests.fake_depth import FakeDepth  # noqa: E402
 
-FAKE = ModelIdentity(
-    model="fake",
-    adapter="depth",
-    conditions=(ConditionColumn(name="depth", kind="depth"),),
-    num_inference_steps=10,
-    weights_sha256="0" * 64,
-)
+
+def identity(*conditions: str) -> ModelIdentity:
+    """Of the fake model with some adapters."""
+    return ModelIdentity(
+        model="fake",
+        adapter="+".join(conditions),
+        conditions=tuple(ConditionColumn(name=name, kind=name) for name in conditions),
+        num_inference_steps=10,
+        weights_sha256="0" * 64,
+    )
 
 
 def run(arguments: list[str], fake: FakeDepth) -> int:
-    """The exit code of the command with the fake model."""
-    options: Namespace = estimate_depth.parse(arguments)
-    return runner.run_job(estimate.task_run(options, FAKE, fake).as_job(), _cli.request_of(options))
+    """The exit code of estimate_depth with the fake model."""
+    return run_command(estimate_depth.parse(arguments), estimate, fake, "depth")
+
+
+def run_command(options: Namespace, command: Any, fake: FakeDepth, *conditions: str) -> int:
+    """The exit code of a command of `jobs`, with the fake model and adapters of some conditions."""
+    return runner.run_job(command.task_run(options, identity(*conditions), fake).as_job(), _cli.request_of(options))
 
 
 if __name__ == "__main__":

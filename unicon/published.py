@@ -7,26 +7,36 @@
                                                        projections; its LoRA entries repeat the folders
 
 LoRA alpha is equal to the rank. This file is the only place that knows the published names.
+
+A conversion needs no weights of the base model, only its shape: `unet_without_weights`.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unicon.adapter import AdapterConfig, adapter_config, named_adapter_parameters
 from unicon.attention import LoraKind
 from unicon.checkpoint import install_adapter
+from unicon.folder import EMBEDDED_NAMES, find_folder
 
 LORA_FOLDERS: dict[LoraKind, str] = {"image": "xy_lora", "condition": "yx_lora", "condition_adapter": "y_lora"}
 LORA_FILE = "pytorch_lora_weights.safetensors"
 PICKLE_FILE = "model.pth"
+SD15 = "sd15"
+SD15_SHAPE: Mapping[str, Any] = {"cross_attention_dim": 768, "attention_head_dim": 8}
+"""Where the UNet of Stable Diffusion 1.x, the base of the published adapters, differs from diffusers' default UNet."""
 _KEY = re.compile(r"(?P<block>.+)\.(?P<attention>attn[12])\.(?P<layer>.+)\.lora_(?P<half>[AB])\.(?P<kind>\w+)\.weight")
 
 
@@ -154,8 +164,13 @@ def load_published(unet: UNet2DConditionModel, folder: str | Path, *, name: str)
     return install_adapter(unet, config, tensors, str(folder))
 
 
-def save_published(unet: UNet2DConditionModel, name: str, folder: str | Path) -> None:
-    """Write one adapter of the UNet in the published layout; ValueError when its alpha is not its rank."""
+def save_published(
+    unet: UNet2DConditionModel, name: str, folder: str | Path, *, tensors: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write one adapter of the UNet in the published layout; ValueError when its alpha is not its rank.
+
+    `tensors` replaces the UNet's own values, under the same names.
+    """
     config = adapter_config(unet, name)
     if config.alpha != config.rank:
         raise ValueError(
@@ -163,7 +178,8 @@ def save_published(unet: UNet2DConditionModel, name: str, folder: str | Path) ->
             "Save it with unicon.checkpoint.save_adapter."
         )
     folder = Path(folder)
-    tensors = {key: value.detach().contiguous().cpu() for key, value in named_adapter_parameters(unet, name).items()}
+    values: Mapping[str, Tensor] = named_adapter_parameters(unet, name) if tensors is None else tensors
+    tensors = {key: value.detach().contiguous().cpu() for key, value in values.items()}
     by_folder: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         if ".lora_" in key:
@@ -173,3 +189,59 @@ def save_published(unet: UNet2DConditionModel, name: str, folder: str | Path) ->
         (folder / lora_folder).mkdir(parents=True, exist_ok=True)
         save_file(contents, folder / lora_folder / LORA_FILE)
     torch.save({published_parameter_key(key): tensor for key, tensor in tensors.items()}, folder / PICKLE_FILE)
+
+
+def unet_without_weights(base: str | Path | Mapping[str, Any] = SD15) -> UNet2DConditionModel:
+    """The UNet of a model on torch's meta device: names and shapes, no numbers, no memory.
+
+    base: "sd15", an embedded name, a folder, a hub id (its configuration alone is fetched), or configuration values.
+    Errors: FileNotFoundError when there is no such model.
+    """
+    with torch.device("meta"):
+        return UNet2DConditionModel.from_config(base if isinstance(base, Mapping) else _unet_config(base))  # type: ignore[return-value]
+
+
+def _unet_config(base: str | Path) -> Mapping[str, Any]:
+    if str(base) == SD15:
+        return SD15_SHAPE
+    if str(base) in EMBEDDED_NAMES or Path(base).is_dir():
+        path = find_folder(base) / "unet" / "config.json"
+    else:
+        path = Path(_from_hub(str(base), lambda: hf_hub_download(str(base), "unet/config.json")))
+    return json.loads(path.read_text())
+
+
+def find_adapter(source: str | Path) -> Path:
+    """An adapter file, a published folder, or one in the hub, as OWNER/NAME or OWNER/NAME/FOLDER (fetched, cached).
+
+    Errors: FileNotFoundError when there is none.
+    """
+    path = Path(source)
+    if not path.exists():
+        parts = str(source).split("/")
+        if len(parts) < 2 or not all(parts) or parts[0] in (".", "~"):
+            raise FileNotFoundError(
+                f"An adapter is a .safetensors file, a published folder, or a hub id OWNER/NAME or OWNER/NAME/FOLDER; "
+                f"there is nothing at {str(source)!r}. Correct the path."
+            )
+        repository, folder = "/".join(parts[:2]), "/".join(parts[2:])
+        names = [f"{lora}/{LORA_FILE}" for lora in LORA_FOLDERS.values()]
+        patterns = [f"{folder}/{name}".lstrip("/") for name in (*names, PICKLE_FILE)]
+        path = Path(_from_hub(repository, lambda: snapshot_download(repository, allow_patterns=patterns))) / folder
+    if path.is_dir() and not is_published(path):
+        inside = sorted(found.parent.relative_to(path).as_posix() for found in path.rglob(PICKLE_FILE))
+        raise FileNotFoundError(
+            f"A published adapter is a folder with {PICKLE_FILE}; {path} has none"
+            f"{f', but {inside} in it have' if inside else ''}. Name the very folder."
+        )
+    return path
+
+
+def _from_hub(repository: str, fetch: Callable[[], str]) -> str:
+    try:
+        return fetch()
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, ConnectionError) as error:
+        raise FileNotFoundError(
+            f"{repository!r} is neither here nor in the hub cache, and the hub does not give it "
+            f"({type(error).__name__}). Correct the path or the id, or fetch it where there is network."
+        ) from error

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""Paint something new into the masked part of every picture, as its caption says, with conditions beside it."""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from jobs import _cli
+
+if TYPE_CHECKING:
+    from pipelines.card import Card
+    from pipelines.predictors import ModelIdentity
+    from pipelines.tasks import PlaceableModel, TaskRun
+
+CODE_VERSION = "1"
+"""Part of every row and of the configuration hash: raise it when the same settings give other rows."""
+
+EXAMPLES = """
+examples:
+  # tars with members KEY.jpg, KEY.mask.png (white: paint, black: keep) and KEY.txt (what to paint)
+  python jobs/inpaint.py --input shards/ --output painted/ --mask-column mask.png
+
+  # a Parquet dataset, one prompt for all, and the depth of the new picture beside it
+  python jobs/inpaint.py --input data/*.parquet --output painted/ --image-column image --mask-column mask \\
+      --prompt 'a red chair' --condition depth
+
+The same command again does what is left: after a crash, after a Ctrl-C, or the next night when files have been added.
+
+output:
+  data/*.parquet     rows: key, image (PNG; as the original outside the mask), original, mask, conditions, caption (the
+                     prompt), sizes, provenance
+  errors/*.parquet   samples that could not be processed, such as those without a mask or with one of another size
+  README.md, preview.png
+"""
+
+
+def parse(arguments: list[str] | None = None) -> Namespace:
+    """The command line."""
+    parser = _cli.Parser(__doc__ or "", EXAMPLES + _cli.EXIT_CODES)
+    data = parser.add_argument_group("data")
+    _cli.add_input_option(data, "tars or Parquet files, or folders of them")
+    _cli.add_image_column_option(data)
+    data.add_argument(
+        "--mask-column",
+        required=True,
+        metavar="NAME",
+        help="Parquet column or tar extension of the mask: white is painted anew, black kept, grey mixed",
+    )
+    _cli.add_data_options(data)
+    data.add_argument("--prompt", default="", metavar="TEXT", help="prompt of rows without a caption")
+    model = parser.add_argument_group("model")
+    _cli.add_generation_options(model)
+    model.add_argument(
+        "--condition",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="painted together with the picture: the name of an adapter, and of the column; repeatable",
+    )
+    _cli.add_work_options(parser.add_argument_group("work"), chunk_size=32)
+    return parser.parse_args(arguments)
+
+
+def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableModel") -> "TaskRun":
+    """The job of a command line."""
+    from pipelines.inpainting import Inpainting
+    from pipelines.sources import PictureShards
+    from pipelines.tasks import TaskRun
+
+    columns = _cli.columns_of(options, options.image_column, [options.mask_column])
+    return TaskRun(
+        job="inpaint",
+        task=Inpainting(
+            conditions=identity.conditions,
+            prompt=options.prompt,
+            mask=options.mask_column,
+            max_pixels=options.max_pixels,
+            **_cli.generation_options(options),
+        ),
+        source=PictureShards(
+            columns=columns, media_options={options.mask_column: f"--mask-column {options.mask_column}"}
+        ),
+        model=model,
+        provenance=_cli.generation_provenance(options, identity, CODE_VERSION),
+        other_settings=_cli.data_settings(options, "condition", "prompt", "mask_column", "image_column"),
+        batch_size=options.batch_size,
+        card=_card(identity),
+    )
+
+
+def _card(identity: "ModelIdentity") -> "Card":
+    from pipelines.card import KEY_TEXT, Card
+
+    columns = {
+        "`key`": KEY_TEXT,
+        "`image`": "the new picture, PNG; outside the mask the original's pixels",
+        "`original`, `mask`": "as they came; the mask is white where the picture is new",
+        **{f"`{condition.name}`": f"of the new picture: {condition.encoding}" for condition in identity.conditions},
+        "`caption`": "the prompt",
+    }
+    previews = {
+        **dict.fromkeys(("original", "mask", "image"), ""),
+        **{condition.name: condition.kind for condition in identity.conditions},
+    }
+    return Card(title="Inpainted pictures", task="image-to-image", columns=columns, previews=previews)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = parse(arguments)
+    options.condition = list(dict.fromkeys(options.condition))
+    return _cli.run_task(options, options.condition, task_run)
+
+
+if __name__ == "__main__":
+    _cli.finish(main)

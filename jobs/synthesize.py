@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""Make pictures that follow the conditions of a dataset's rows: depth, edges, poses, several at once."""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from jobs import _cli
+
+if TYPE_CHECKING:
+    from pipelines.card import Card
+    from pipelines.predictors import ModelIdentity
+    from pipelines.sources import Source
+    from pipelines.synthesis import Synthesis
+    from pipelines.tasks import PlaceableModel, TaskRun
+
+CODE_VERSION = "1"
+"""Part of every row and of the configuration hash: raise it when the same settings give other rows."""
+
+EXAMPLES = """
+examples:
+  # new pictures with the depth of old ones: the output of estimate_depth.py has the columns key, depth and caption
+  python jobs/synthesize.py --input depth/ --output new/ --condition depth=depth
+
+  # four pictures a row, each with its own seed: keys KEY#0 to KEY#3
+  python jobs/synthesize.py --input depth/ --output many/ --condition depth=depth --images-per-row 4 \\
+      --prompt 'a room in winter' --guidance-scale 5
+
+  # two conditions from tars with members KEY.depth.png, KEY.pose.png and KEY.txt; the depth counts for less
+  python jobs/synthesize.py --input 's3://bucket/{000..099}.tar' --output s3://bucket/new \\
+      --condition depth=depth.png --condition pose=pose.png --weight depth=0.6 \\
+      --model /models/sd15 --adapter depth=/models/unicon/depth --adapter pose=/models/unicon/pose
+
+  # from rough sketches of depth: the picture, and the depth cleaned, in the column depth_refined
+  python jobs/synthesize.py --input sketches.parquet --output new/ --condition depth=sketch --coarse 0.7
+
+The same command again does what is left: after a crash, after a Ctrl-C, or the next night when files have been added.
+
+output:
+  data/*.parquet     rows: key, image (PNG, of the condition's size), the conditions as they came, NAME_refined (with
+                     --coarse), caption (the prompt), sizes, provenance
+  errors/*.parquet   samples that could not be processed, such as those without one of the conditions
+  README.md, preview.png
+"""
+
+
+def parse(arguments: list[str] | None = None) -> Namespace:
+    """The command line."""
+    parser = _cli.Parser(__doc__ or "", EXAMPLES + _cli.EXIT_CODES)
+    data = parser.add_argument_group("data")
+    _cli.add_input_option(data, "tars or Parquet files, or folders of them")
+    data.add_argument(
+        "--condition",
+        action="append",
+        required=True,
+        metavar="NAME=COLUMN",
+        help="condition (the name of an adapter) and the Parquet column or tar extension of its map; repeatable; maps "
+        "of other sizes are resized to the first one's",
+    )
+    _cli.add_data_options(data)
+    data.add_argument("--prompt", default="", metavar="TEXT", help="prompt of rows without a caption")
+    data.add_argument(
+        "--images-per-row", type=_cli.whole(1), default=1, metavar="N", help="pictures of every row (default: 1)"
+    )
+    model = parser.add_argument_group("model")
+    _cli.add_generation_options(model)
+    model.add_argument(
+        "--weight",
+        action="append",
+        default=[],
+        metavar="NAME=X",
+        help="how much a condition counts, 1 as trained (default: 1); repeatable",
+    )
+    model.add_argument(
+        "--coarse",
+        type=_cli.number(0, 1),
+        default=0.0,
+        metavar="STRENGTH",
+        help="how rough the conditions are, 0 exact to 1 worthless: they are cleaned on the way (default: 0; try 0.7)",
+    )
+    _cli.add_work_options(parser.add_argument_group("work"), chunk_size=32)
+    return parser.parse_args(arguments)
+
+
+def weights_of(options: Namespace, conditions: "dict[str, str]") -> dict[str, float]:
+    """`--weight` by condition. Raises SettingError."""
+    from pipelines.errors import SettingError
+
+    weights: dict[str, float] = {}
+    for name, text in _cli.named_values("--weight", options.weight, "0.8").items():
+        if name not in conditions:
+            raise SettingError(f"--weight {name}={text}: there is no --condition {name}, only {', '.join(conditions)}.")
+        try:
+            weights[name] = float(text)
+        except ValueError:
+            raise SettingError(f"--weight {name}={text}: {text!r} is no number.") from None
+    return weights
+
+
+def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableModel") -> "TaskRun":
+    """The job of a command line."""
+    from pipelines.synthesis import Synthesis
+    from pipelines.tasks import TaskRun
+
+    media = _cli.named_values("--condition", options.condition, "COLUMN")
+    weights = weights_of(options, media)
+    task = Synthesis(
+        conditions=identity.conditions,
+        prompt=options.prompt,
+        media=media,
+        max_pixels=options.max_pixels,
+        strength=options.coarse,
+        **_cli.generation_options(options, weights),
+    )
+    shown = ", ".join(f"{name}={weight:g}" for name, weight in weights.items())
+    return TaskRun(
+        job="synthesize",
+        task=task,
+        source=_source(options, media),
+        model=model,
+        provenance=_cli.generation_provenance(
+            options, identity, CODE_VERSION, weights=shown or None, strength=options.coarse or None
+        ),
+        other_settings={
+            "conditions": media,
+            **_cli.data_settings(options, "prompt", "images_per_row"),
+        },
+        batch_size=options.batch_size,
+        card=_card(options, task),
+    )
+
+
+def _source(options: Namespace, media: dict[str, str]) -> "Source":
+    from pipelines.sources import PictureShards, Repeated
+
+    names = tuple(dict.fromkeys(media.values()))
+    source = PictureShards(
+        columns=_cli.columns_of(options, names[0], names),
+        media_options={column: f"--condition {name}={column}" for name, column in media.items()},
+    )
+    if options.images_per_row == 1:
+        return source
+    return Repeated(source=source, copies=options.images_per_row, option="--images-per-row")
+
+
+def _card(options: Namespace, task: "Synthesis") -> "Card":
+    from pipelines.card import KEY_TEXT, Card
+    from pipelines.synthesis import REFINED
+
+    copies = "" if options.images_per_row == 1 else "; pictures of one row end in #0, #1, ..."
+    columns = {"`key`": KEY_TEXT + copies, "`image`": "the new picture, PNG"}
+    previews = {"image": ""}
+    for condition in task.conditions:
+        columns[f"`{condition.name}`"] = f"the condition asked for, as it came ({condition.encoding})"
+        previews[condition.name] = condition.kind
+        if options.coarse:
+            columns[f"`{condition.name}{REFINED}`"] = f"the condition as the model cleaned it: {condition.encoding}"
+            previews[f"{condition.name}{REFINED}"] = condition.kind
+    columns["`caption`"] = "the prompt"
+    if options.images_per_row > 1:
+        columns["`shard`, `position`"] = (
+            f"where the condition came from: {options.images_per_row} x its number in the shard + the picture's number"
+        )
+    return Card(title="Pictures by condition", task="text-to-image", columns=columns, previews=previews)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = parse(arguments)
+    return _cli.run_task(options, list(_cli.named_values("--condition", options.condition, "COLUMN")), task_run)
+
+
+if __name__ == "__main__":
+    _cli.finish(main)

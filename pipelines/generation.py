@@ -1,0 +1,89 @@
+"""What the tasks share that make pictures: prompts, the arguments of the model's calls, results that travel."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from pipelines import pictures, schema
+from pipelines.conditions import ConditionColumn, encoding_notes
+from pipelines.errors import SampleError
+from pipelines.samples import Sample
+from pipelines.stages import Row
+
+TRANSPORT_AREA_PX = 1024 * 1024
+"""Pictures and maps travel to the actor no larger than this."""
+PICTURE = "generated"
+"""Column in which the new picture travels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """The part of a task that is the same for all that make pictures, with conditions beside them or without."""
+
+    conditions: tuple[ConditionColumn, ...]
+    """Conditions that the model returns with the picture."""
+    arguments: Mapping[str, Any]
+    """Of the model's call, the same for every row: steps, guidance scales, sampler, weights, ..."""
+    prompt: str = ""
+    """Of rows without a caption."""
+    negative_prompt: str = ""
+    resolution_px: int | None = None
+
+    @property
+    def results(self) -> pa.Schema:
+        return pa.schema([(PICTURE, pictures.PACKED), *((_map(name), pictures.PACKED) for name in self.returned)])
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        return encoding_notes(self.conditions)
+
+    @property
+    def returned(self) -> tuple[str, ...]:
+        """Names of the conditions whose maps travel back from the model."""
+        return tuple(condition.name for condition in self.conditions)
+
+    def caption(self, sample: Sample) -> str:
+        """The prompt of a row."""
+        return sample.caption or self.prompt
+
+    def options(self, rows: Sequence[Row], seeds: Sequence[int]) -> dict[str, Any]:
+        """Keyword arguments of the model's call for a micro-batch."""
+        return {
+            "negative_prompts": [self.negative_prompt] * len(rows),
+            "seeds": seeds,
+            "resolution_px": self.resolution_px,
+            **self.arguments,
+        }
+
+    def travelling(self, model: Any, generated: Sequence[Any]) -> list[Row | SampleError]:
+        """The results of a call as values of `results`."""
+        kinds = {name: model.adapter_kind(name) for name in self.returned}
+        return [_packed(one, kinds) for one in generated]
+
+    def written(self, row: Row, size_px: tuple[int, int]) -> dict[str, Any]:
+        """Media columns of the new picture and the returned maps, at (width, height)."""
+        stem = schema.stem_of(row["key"])
+        picture = pictures.unpack(row[PICTURE])
+        if picture.size != size_px:
+            picture = picture.resize(size_px, Image.Resampling.LANCZOS)
+        maps = {name: pictures.resize_map(pictures.unpack(row[_map(name)]), size_px) for name in self.returned}
+        return {
+            "image": pictures.stored(picture, stem),
+            **{name: pictures.stored(values, f"{stem}.{name}") for name, values in maps.items()},
+        }
+
+
+def _packed(generated: Any, kinds: Mapping[str, Any]) -> Row | SampleError:
+    if not all(np.isfinite(generated.conditions[name]).all() for name in kinds):
+        return SampleError("model", "it returned values that are not finite")
+    maps = {_map(name): pictures.pack(kind.encode(generated.conditions[name])) for name, kind in kinds.items()}
+    return {PICTURE: pictures.pack(generated.image), **maps}
+
+
+def _map(name: str) -> str:
+    """Column in which the map of a condition travels back."""
+    return f"{name}_generated"

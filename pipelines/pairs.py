@@ -1,0 +1,48 @@
+"""The task of making a picture and its conditions together, from a prompt alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines import schema
+from pipelines.errors import SampleError
+from pipelines.generation import PICTURE, Generation
+from pipelines.samples import Sample
+from pipelines.stages import Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairGeneration(Generation):
+    """Prompts in, pictures with condition maps out."""
+
+    size_px: tuple[int, int] | None = None
+    """(width, height) of the results; the model's own square when None."""
+
+    @property
+    def inputs(self) -> pa.Schema:
+        return pa.schema([])
+
+    @property
+    def kept(self) -> pa.Schema:
+        return pa.schema([])
+
+    @property
+    def columns(self) -> pa.Schema:
+        return pa.schema([(name, schema.MEDIA) for name in ("image", *self.returned)])
+
+    def read(self, sample: Sample) -> Row:
+        return {"caption": self.caption(sample), "width": None, "height": None}
+
+    def working_size(self, model: Any, row: Row) -> tuple[int, int]:
+        return model.working_size(self.size_px or (1, 1), resolution_px=self.resolution_px)
+
+    def compute(self, model: Any, rows: Sequence[Row], seeds: Sequence[int]) -> Sequence[Row | SampleError]:
+        prompts = [row["caption"] for row in rows]
+        generated = model.generate_pairs(prompts, self.returned, size=self.size_px, **self.options(rows, seeds))
+        return self.travelling(model, generated)
+
+    def write(self, row: Row) -> Row:
+        size = row[PICTURE]["width"], row[PICTURE]["height"]
+        return {**self.written(row, size), "width": size[0], "height": size[1]}

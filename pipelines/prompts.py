@@ -1,0 +1,147 @@
+"""Prompts as samples: text files (a line each), JSON lines, Parquet columns."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import pyarrow as pa
+
+from pipelines import parquet_shards, readers, storage
+from pipelines.errors import SampleError, SettingError
+from pipelines.fields import printable
+from pipelines.inputs import Shard, expand_braces
+from pipelines.parquet_columns import KEY_NAMES, ParquetColumns
+from pipelines.plan import Measured
+from pipelines.samples import Chunk, Sample, repeated_key
+
+PROMPT_FIELDS = ("prompt", "caption", "text")
+FORMATS = {".txt": "lines", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet",
+           ".pq": "parquet"}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptFiles:
+    """A sample for every line or row, with the prompt as its caption; empty lines do not count."""
+
+    column: str | None = None
+    """Parquet column or JSON field of the prompt. None: the first of PROMPT_FIELDS."""
+    key: str | None = None
+    """Parquet column of unique names. None: `key` or `__key__` if there, else file name and number."""
+
+    def find(self, inputs: Sequence[str], output: str) -> list[Shard]:
+        """The files of prompts, each once."""
+        shards: dict[str, Shard] = {}
+        for text in inputs:
+            try:
+                found = list(_files(text, output))
+            except (OSError, ValueError) as error:
+                raise SettingError(f"--prompts {text!r} cannot be read: {error}") from error
+            if not found:
+                raise SettingError(
+                    f"--prompts {text!r} holds no prompts. Rule: text files with a prompt a line (.txt), JSON lines "
+                    "(.jsonl) or Parquet files (.parquet), by name, glob or folder. Check the path."
+                )
+            shards |= {shard.uri: shard for shard in found}
+        return list(shards.values())
+
+    def measure(self, shards: list[Shard], output: str, limit: int | None) -> list[Measured]:
+        """Count the prompts of each file; checks the columns."""
+        measured: list[Measured] = []
+        left = limit
+        for shard in shards:
+            found = self._measure(shard)
+            if left is not None:
+                found = found if found.samples <= left else Measured(shard=shard, samples=left)
+                left -= found.samples
+            measured.append(found)
+        return [found for found in measured if found.samples > 0]
+
+    def read(self, chunk: Chunk) -> Iterator[Sample]:
+        """The prompts at the chunk's positions."""
+        wanted = set(chunk.positions)
+        if chunk.damage:
+            yield readers.damage_sample(chunk)
+            return
+        read = self._parquet_samples if chunk.shard_format == "parquet" else self._line_samples
+        for sample in read(chunk):
+            if sample.position in wanted:
+                empty = SampleError("read", "the prompt is empty or no text")
+                yield sample if sample.caption or sample.problem else _with_problem(sample, empty)
+
+    def _measure(self, shard: Shard) -> Measured:
+        if shard.format != "parquet":
+            return Measured(shard=shard, samples=sum(1 for _ in _lines(shard.uri)))
+        try:
+            rows, schema = parquet_shards.count_rows(shard.uri)
+        except pa.ArrowInvalid as error:
+            return Measured(shard=shard, samples=1, damage=f"the Parquet file cannot be read: {error}")
+        self._parquet_columns(schema.names, shard.uri)
+        return Measured(shard=shard, samples=rows)
+
+    def _parquet_columns(self, names: Sequence[str], uri: str) -> ParquetColumns:
+        prompt = self.column or next((name for name in PROMPT_FIELDS if name in names), None)
+        if prompt not in names:
+            what = f"--prompt-column {self.column!r} is not in {uri}" if self.column else f"{uri} has no column prompt"
+            raise SettingError(f"{what}. Its columns: {', '.join(names)}. Name one with --prompt-column.")
+        if self.key is not None and self.key not in names:
+            raise SettingError(f"--key-column {self.key!r} is not in {uri}. Its columns: {', '.join(names)}.")
+        key = self.key or next((name for name in KEY_NAMES if name in names), None)
+        return ParquetColumns(image=prompt, key=key, caption=None)
+
+    def _parquet_samples(self, chunk: Chunk) -> Iterator[Sample]:
+        _, schema = parquet_shards.count_rows(chunk.shard_uri)
+        chosen = self._parquet_columns(schema.names, chunk.shard_uri)
+        key = chosen.key
+        seen = set() if key is None else parquet_shards.earlier_keys(chunk.shard_uri, key, chunk.start)
+        for position, row in parquet_shards.read_rows(chunk.shard_uri, chosen, chunk.start, chunk.stop):
+            name = None if key is None or row[key] is None else str(row[key])
+            sample = _sample(chunk, position, row[chosen.image], name)
+            yield _with_problem(sample, repeated_key(name)) if name in seen and name is not None else sample
+            seen.add(sample.key)
+
+    def _line_samples(self, chunk: Chunk) -> Iterator[Sample]:
+        for position, line in islice(enumerate(_lines(chunk.shard_uri)), chunk.start, chunk.stop):
+            if chunk.shard_format == "lines":
+                yield _sample(chunk, position, line, None)
+                continue
+            try:
+                fields = json.loads(line)
+            except ValueError as error:
+                yield _with_problem(_sample(chunk, position, "", None), SampleError("read", f"no JSON: {error}"))
+                continue
+            names = PROMPT_FIELDS if self.column is None else (self.column,)
+            fields = fields if isinstance(fields, dict) else {"prompt": fields}
+            yield _sample(chunk, position, next((fields[name] for name in names if name in fields), None), None)
+
+
+def _sample(chunk: Chunk, position: int, prompt: object, key: str | None) -> Sample:
+    stem = chunk.shard_uri.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    caption = printable(prompt.strip()) if isinstance(prompt, str) else ""
+    return Sample(position=position, key=key or f"{stem}/{position:08d}", caption=caption)
+
+
+def _with_problem(sample: Sample, problem: SampleError) -> Sample:
+    return Sample(position=sample.position, key=sample.key, caption=sample.caption, problem=problem)
+
+
+def _lines(uri: str) -> Iterator[str]:
+    """The lines of a text file that are not empty."""
+    with storage.open_read(uri) as file:
+        for line in file:
+            text = line.decode("utf-8", errors="replace").strip("\ufeff \t\r\n")
+            if text:
+                yield text
+
+
+def _files(text: str, output: str) -> Iterator[Shard]:
+    for uri in expand_braces(storage.normalise(text)):
+        places = [place for place, _ in storage.glob_files(uri)] if re.search(r"[*?\[]", uri) else [uri]
+        for info in (info for place in places for info in storage.list_files(place)):
+            suffix = "." + info.uri.rsplit(".", 1)[-1].lower()
+            hidden = re.search(r"/[._]", info.uri.removeprefix(uri))
+            if suffix in FORMATS and not hidden and not info.uri.startswith(f"{output}/"):
+                yield Shard(
+                    uri=info.uri, format=FORMATS[suffix], size_bytes=info.size_bytes, fingerprint=info.fingerprint
+                )

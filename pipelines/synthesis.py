@@ -1,0 +1,82 @@
+"""The task of making a picture that follows the conditions of a row."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines import pictures, schema
+from pipelines.errors import SampleError
+from pipelines.generation import TRANSPORT_AREA_PX, Generation
+from pipelines.samples import Sample
+from pipelines.stages import Row
+
+REFINED = "_refined"
+"""Ending of the columns of conditions that the model has cleaned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synthesis(Generation):
+    """Condition maps and a prompt in, a picture of their size out."""
+
+    media: Mapping[str, str]
+    """Condition -> Parquet column or tar extension of its map."""
+    max_pixels: int
+    strength: float = 0.0
+    """Above 0 the conditions are only roughly right: the model cleans them, and they come back too."""
+
+    @property
+    def inputs(self) -> pa.Schema:
+        return pa.schema([(f"{name}_map", pictures.PACKED) for name in self.media])
+
+    @property
+    def kept(self) -> pa.Schema:
+        return pa.schema([(name, pa.large_binary()) for name in self.media])
+
+    @property
+    def returned(self) -> tuple[str, ...]:
+        return tuple(self.media) if self.strength else ()
+
+    @property
+    def columns(self) -> pa.Schema:
+        refined = [f"{name}{REFINED}" for name in self.returned]
+        return pa.schema([(name, schema.MEDIA) for name in ("image", *self.media, *refined)])
+
+    def read(self, sample: Sample) -> Row:
+        opened = {
+            name: pictures.open_map(sample.media[column].content, self.max_pixels)
+            for name, column in self.media.items()
+        }
+        width, height = next(iter(opened.values()))[0].size
+        size = pictures.shrunk_size((width, height), TRANSPORT_AREA_PX)
+        return {
+            "caption": self.caption(sample),
+            "width": width,
+            "height": height,
+            **{f"{name}_map": pictures.pack(pictures.resize_map(map_, size)) for name, (map_, _) in opened.items()},
+            **{name: pictures.kept_or_png(sample.media[self.media[name]].content, *decoded)
+               for name, decoded in opened.items()},
+        }  # fmt: skip
+
+    def working_size(self, model: Any, row: Row) -> tuple[int, int]:
+        first = row[self.inputs.names[0]]
+        return model.working_size((first["width"], first["height"]), resolution_px=self.resolution_px)
+
+    def compute(self, model: Any, rows: Sequence[Row], seeds: Sequence[int]) -> Sequence[Row | SampleError]:
+        maps = {
+            name: [model.adapter_kind(name).decode(pictures.unpack(row[f"{name}_map"])) for row in rows]
+            for name in self.media
+        }
+        prompts = [row["caption"] for row in rows]
+        generated = model.synthesize(maps, prompts, strength=self.strength, **self.options(rows, seeds))
+        return self.travelling(model, generated)
+
+    def write(self, row: Row) -> Row:
+        stem = schema.stem_of(row["key"])
+        new = self.written(row, (row["width"], row["height"]))
+        return {
+            "image": new.pop("image"),
+            **{name: pictures.stored_bytes(row[name], f"{stem}.{name}") for name in self.media},
+            **{f"{name}{REFINED}": refined for name, refined in new.items()},
+        }

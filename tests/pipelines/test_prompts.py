@@ -1,0 +1,73 @@
+"""Prompts as samples: lines, JSON lines, Parquet; repeated; what is wrong with some."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import SettingError
+from pipelines.layout import Published
+from pipelines.plan import make_plan
+from pipelines.prompts import PromptFiles
+from pipelines.samples import Sample
+from pipelines.sources import Repeated, Source
+from tests.inputs import write_folder, write_parquet
+
+
+def read_all(source: Source, inputs: list[str], limit: int | None = None, chunk_size: int = 2) -> list[Sample]:
+    measured = source.measure(source.find(inputs, "/nowhere"), "/nowhere", limit)
+    plan = make_plan(measured, Published(marks={}, files={}), "c" * 10, chunk_size)
+    found = [sample for chunk in plan.chunks for sample in source.read(chunk)]
+    assert [sample.position for sample in found] == [at for chunk in plan.chunks for at in chunk.positions]
+    return found
+
+
+def texts(found: list[Sample]) -> list[tuple[str, str]]:
+    return [(sample.key, sample.caption if sample.problem is None else sample.problem.reason) for sample in found]
+
+
+def test_a_line_is_a_prompt(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"p.txt": b"\xef\xbb\xbfone\r\n\n  two \nthree"})
+    found = texts(read_all(PromptFiles(), [str(tmp_path)]))
+    assert found == [("p/00000000", "one"), ("p/00000001", "two"), ("p/00000002", "three")]
+    assert len(read_all(PromptFiles(), [f"{tmp_path}/*.txt"], limit=2)) == 2
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    lines = b'{"prompt": "one", "text": "no"}\n{"text": "two"}\n"three"\n{"other": 1}\n{oops\n{"prompt": "\\ud800"}\n'
+    write_folder(tmp_path, {"p.jsonl": lines})
+    found = texts(read_all(PromptFiles(), [str(tmp_path / "p.jsonl")]))
+    assert [text.split(":")[0] for _, text in found] == [
+        "one", "two", "three", "the prompt is empty or no text", "no JSON", "?"
+    ]  # fmt: skip
+    assert texts(read_all(PromptFiles(column="other"), [str(tmp_path / "p.jsonl")]))[0][1].startswith("the prompt is")
+
+
+def test_parquet_prompts(tmp_path: Path) -> None:
+    columns = {"caption": ["one", "two", None, "four"], "key": ["a", "b", "c", "a"], "n": [1, 2, 3, 4]}
+    path = str(write_parquet(tmp_path / "p.parquet", columns))
+    found = texts(read_all(PromptFiles(), [path]))
+    assert found[:2] == [("a", "one"), ("b", "two")]
+    assert found[2][1] == "the prompt is empty or no text"
+    assert "duplicate key" in found[3][1]
+    with pytest.raises(SettingError, match="--prompt-column 'p' is not in .* Its columns: caption, key, n"):
+        read_all(PromptFiles(column="p"), [path])
+    with pytest.raises(SettingError, match="--key-column 'id' is not in"):
+        read_all(PromptFiles(key="id"), [path])
+
+
+def test_several_pairs_a_prompt(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"p.txt": b"one\ntwo\n"})
+    source = Repeated(source=PromptFiles(), copies=3, option="--pairs-per-prompt")
+    found = texts(read_all(source, [str(tmp_path)]))
+    assert [key for key, _ in found] == [f"p/0000000{prompt}#{copy}" for prompt in (0, 1) for copy in range(3)]
+    assert [text for _, text in found] == ["one"] * 3 + ["two"] * 3
+    assert len(read_all(source, [str(tmp_path)], limit=1)) == 3
+
+
+def test_unreadable_files_and_places(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a.parquet": b"junk", "b.doc": b"x", "_hidden/c.txt": b"x"})
+    (sample,) = read_all(PromptFiles(), [str(tmp_path)])
+    assert sample.problem is not None
+    for name in ("b.doc", "absent.txt", "*.csv"):
+        with pytest.raises(SettingError, match="holds no prompts"):
+            PromptFiles().find([str(tmp_path / name)], "/nowhere")

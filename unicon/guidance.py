@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -55,25 +56,27 @@ class Denoiser:
                 f"Text guidance needs negative_prompt_embeds; guidance_scale is {self.guidance_scale} and they are "
                 "absent. Give them, or guidance_scale=1."
             )
-        copies = [self.pairs] * (2 if self.guidance_scale != 1.0 else 1)
-        embeds = [self.prompt_embeds]
-        if self.guidance_scale != 1.0:
+
+    @cached_property
+    def _stacked(self) -> tuple[Pairs, Tensor, int]:
+        """(pairs, prompt embeddings, number of copies) of the stacked batch."""
+        copies, embeds = [self.pairs], [self.prompt_embeds]
+        if self.negative_prompt_embeds is not None and self.guidance_scale != 1.0:
+            copies.insert(0, self.pairs)
             embeds.insert(0, self.negative_prompt_embeds)
         if self.condition_guidance_scale != 0.0:
             copies.append(self.pairs.without_joint())
             embeds.append(self.prompt_embeds)
-        object.__setattr__(self, "_pairs", Pairs.concatenate(copies) if len(copies) > 1 else self.pairs)
-        object.__setattr__(self, "_embeds", torch.cat(embeds) if len(embeds) > 1 else self.prompt_embeds)
-        object.__setattr__(self, "_copies", len(copies))
+        return Pairs.concatenate(copies), torch.cat(embeds), len(copies)
 
     def __call__(self, latents: Tensor, timesteps: Tensor) -> Tensor:
         """(B, channels, h, w), (B,) -> (B, channels, h, w) in the dtype of the latents."""
-        copies: int = self._copies  # type: ignore[attr-defined]
+        pairs, prompt_embeds, copies = self._stacked
         prediction = self.unet(
             torch.cat([latents] * copies).to(self.unet.dtype),
             timesteps.repeat(copies),
-            self._embeds,  # type: ignore[attr-defined]
-            cross_attention_kwargs={"pairs": self._pairs},  # type: ignore[attr-defined]
+            prompt_embeds,
+            cross_attention_kwargs={"pairs": pairs},
             return_dict=False,
         )[0]
         parts = list(prediction.to(latents.dtype).chunk(copies))

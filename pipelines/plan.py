@@ -14,7 +14,7 @@ from itertools import islice
 
 import pyarrow as pa
 
-from pipelines import json_lines, layout, parquet_shards, storage, tar_shards
+from pipelines import gzip_points, json_lines, layout, parquet_shards, storage, tar_shards
 from pipelines.errors import SettingError
 from pipelines.inputs import SIDECAR_EXTENSIONS, Shard, format_of
 from pipelines.samples import Chunk, ChunkFile, Columns
@@ -140,8 +140,12 @@ def _tar_index(shard: Shard, output: str) -> tuple[Shard, tar_shards.TarIndex]:
     try:
         fields = json.loads(storage.read_bytes(uri))
     except FileNotFoundError:
+        fields = {}
+    if "gzip_points" not in fields:  # none kept, or by a version that knew less
         compressed = tar_shards.is_compressed(shard.uri)
         index = tar_shards.index_tar(shard.uri, compressed)
+        if compressed:
+            index = _with_points(index, shard.uri, uri.removesuffix(".json") + ".gzidx")
         fields = {"shard": shard.uri, "compressed": compressed, **dataclasses.asdict(index)}
         storage.publish(uri, json.dumps(fields).encode())
     index = tar_shards.TarIndex(
@@ -149,8 +153,17 @@ def _tar_index(shard: Shard, output: str) -> tuple[Shard, tar_shards.TarIndex]:
         seek_bytes=tuple(fields["seek_bytes"]),
         duplicates=tuple(fields["duplicates"]),
         damage=fields["damage"],
+        gzip_points=fields["gzip_points"],
     )
     return dataclasses.replace(shard, format="tar.gz" if fields["compressed"] else "tar"), index
+
+
+def _with_points(index: tar_shards.TarIndex, uri: str, points_uri: str) -> tar_shards.TarIndex:
+    """The index of a compressed tar that can be entered, where that is possible and saves anything."""
+    if index.damage or index.samples <= tar_shards.INDEX_STRIDE or not gzip_points.can_enter():
+        return dataclasses.replace(index, seek_bytes=())
+    storage.publish(points_uri, gzip_points.find_points(uri))
+    return dataclasses.replace(index, gzip_points=points_uri)
 
 
 def _shortened(found: Measured, samples: int) -> Measured:
@@ -191,6 +204,7 @@ def _range_chunk(found: Measured, start: int, stop: int, configuration: str) -> 
         stop=stop,
         seek_position=stride * tar_shards.INDEX_STRIDE,
         seek_bytes=index.seek_bytes[stride] if index is not None and strides else 0,
+        gzip_points=index.gzip_points if index is not None else "",
         duplicates=tuple(at for at in index.duplicates if start <= at < stop) if index is not None else (),
         damage=found.damage if holds_damage else "",
         damage_position=stop - 1 if holds_damage else -1,

@@ -51,6 +51,7 @@ def _tar_samples(chunk: Chunk, columns: Columns) -> Iterator[Sample]:
         chunk.seek_position,
         chunk.seek_bytes,
         lambda extension: _is_wanted(extension, columns),
+        chunk.gzip_points,
     )
     for position, key, members in groups:
         image = choose_member(members, columns.image)

@@ -78,6 +78,8 @@ class Chunk:
     seek_bytes: int = 0
     """A sample at or before `start`, and where it begins: the byte offset of its first header in a tar, of its line in
     JSON lines; in Parquet with conditions its row."""
+    gzip_points: str = ""
+    """URI of the points where a compressed tar can be entered; empty where it cannot."""
     duplicates: tuple[int, ...] = ()
     """Positions whose key came before in the shard."""
     damage: str = ""

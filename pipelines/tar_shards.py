@@ -3,8 +3,9 @@
 The rule of https://github.com/webdataset/webdataset#the-webdataset-format: consecutive members whose path is equal up
 to the first dot of the base name are one sample; that path (folders included) is its key, the rest the extension.
 
-A plain tar is entered by seeking, so a chunk costs its own bytes. A compressed one has to be unpacked from its start
-for every chunk: correct, constant in memory, and slower; give such shards a large `--chunk-size`, or unpack them once.
+A plain tar is entered by seeking, so a chunk costs its own bytes. So is a compressed one whose points of entry are
+known (`pipelines.gzip_points`). Otherwise, and where it is damaged, it is unpacked from its start for every chunk:
+correct, constant in memory, and slower.
 """
 
 import gzip
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, NamedTuple
 
+from pipelines import gzip_points as points
 from pipelines import storage
 from pipelines.fields import printable
 from pipelines.references import MAX_FILE_BYTES
@@ -47,12 +49,14 @@ class TarIndex:
 
     samples: int
     seek_bytes: tuple[int, ...]
-    """Where every INDEX_STRIDE-th sample begins, as `Chunk.seek_bytes` says; empty where that is of no use, as in
-    compressed tars."""
+    """Where every INDEX_STRIDE-th sample begins, as `Chunk.seek_bytes` says; in the unpacked data of compressed tars.
+    Empty where it cannot be entered."""
     duplicates: tuple[int, ...] = ()
     """Positions whose key an earlier sample of the shard has."""
     damage: str = ""
     """Why the rest cannot be read; empty when the shard ends as it should."""
+    gzip_points: str = ""
+    """URI of the points where a compressed tar can be entered."""
 
 
 def split_name(path: str) -> tuple[str, str] | None:
@@ -79,7 +83,7 @@ def index_tar(uri: str, compressed: bool) -> TarIndex:
     try:
         with _open_tar(uri, compressed) as (tar, unpacked):
             for group in _groups(tar, lambda count, extension: False):
-                if samples % INDEX_STRIDE == 0 and not compressed:
+                if samples % INDEX_STRIDE == 0:
                     seek_bytes.append(group.offset_bytes)
                 if group.key in keys:
                     duplicates.append(samples)
@@ -100,6 +104,7 @@ def read_tar(
     seek_position: int = 0,
     seek_bytes: int = 0,
     is_wanted: Callable[[str], bool] = lambda extension: True,
+    gzip_points: str = "",
 ) -> Iterator[tuple[int, str, list[Member]]]:
     """(position, key, members) of the samples [start, stop), entering at a sample whose header offset is known.
 
@@ -109,8 +114,8 @@ def read_tar(
     Raises:
         OSError: the tar is shorter or more damaged than it was when `stop` was planned.
     """
-    if compressed:
-        seek_position = seek_bytes = 0
+    if compressed and not (gzip_points and points.can_enter()):
+        seek_position, seek_bytes, gzip_points = 0, 0, ""
     if start >= stop:
         return
     done = start
@@ -119,7 +124,7 @@ def read_tar(
         return start <= seek_position + count < stop and is_wanted(extension)
 
     try:
-        with _open_tar(uri, compressed, seek_bytes) as (tar, _):
+        with _open_tar(uri, compressed, seek_bytes, gzip_points) as (tar, _):
             for position, group in enumerate(_groups(tar, is_needed), seek_position):
                 if position >= start:
                     yield position, group.key, group.members
@@ -177,11 +182,16 @@ class _Unpacked:
 
 
 @contextmanager
-def _open_tar(uri: str, compressed: bool, seek_bytes: int = 0) -> Iterator[tuple[tarfile.TarFile, _Unpacked | None]]:
+def _open_tar(
+    uri: str, compressed: bool, seek_bytes: int = 0, gzip_points: str = ""
+) -> Iterator[tuple[tarfile.TarFile, _Unpacked | None]]:
     names = {"encoding": "utf-8", "errors": "surrogateescape", "tarinfo": _StrictInfo}
     with storage.open_read(uri) as file:
-        if not compressed:
+        if gzip_points:
+            file, compressed = points.enter(file, storage.read_bytes(gzip_points), seek_bytes), False
+        elif not compressed:
             file.seek(seek_bytes)
+        if not compressed:
             with tarfile.open(fileobj=file, mode="r:", **names) as tar:
                 yield tar, None
             return

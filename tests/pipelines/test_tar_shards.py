@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines import gzip_points, tar_shards
 from pipelines.inputs import find_shards
 from pipelines.layout import Published
 from pipelines.plan import make_plan, measure
 from pipelines.readers import read_chunk
 from pipelines.references import MAX_FILE_BYTES
-from pipelines.samples import Columns, Sample
+from pipelines.samples import Chunk, Columns, Sample
 from pipelines.tar_shards import INDEX_STRIDE, Member, index_tar, is_compressed, read_tar, split_name
 from tests.inputs import samples, write_sparse_tar, write_tar
 
@@ -143,6 +144,39 @@ def test_only_wanted_members_are_loaded(tmp_path: Path) -> None:
     assert [(member.extension, member.content) for member in members] == [("mp4", None), ("jpg", b"1")]
 
 
+def unpacked_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Filled with the size of every read of unpacked data from the start."""
+    sizes: list[int] = []
+    read = tar_shards._Unpacked.read
+    monkeypatch.setattr(
+        tar_shards._Unpacked, "read", lambda self, size: (content := read(self, size), sizes.append(len(content)))[0]
+    )
+    return sizes
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_compressed_tars_are_entered_where_possible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_installed: bool
+) -> None:
+    pytest.importorskip("indexed_gzip")
+    monkeypatch.setattr(gzip_points, "SPACING_BYTES", 100_000)
+    if not is_installed:
+        monkeypatch.setattr(gzip_points, "IndexedGzipFile", None)
+    rng = np.random.default_rng(0)
+    path = write_tar(tmp_path / "a.tar.gz", [(f"{n:03d}.jpg", rng.bytes(20_000)) for n in range(100)], compress=True)
+    measured = measure(find_shards([str(path)]), Columns(), str(tmp_path / "out"))
+    assert measure(find_shards([str(path)]), Columns(), str(tmp_path / "out")) == measured  # the second time as kept
+    plan = make_plan(measured, Published(marks={}, files={}), "c" * 10, 10)
+    from_start = unpacked_bytes(monkeypatch)
+    found = [sample for chunk in plan.chunks for sample in read_chunk(Chunk.from_json(chunk.to_json()), Columns())]
+    rng = np.random.default_rng(0)
+    assert [(sample.key, sample.image) for sample in found] == [(f"{n:03d}", rng.bytes(20_000)) for n in range(100)]
+    assert bool(from_start) != is_installed
+    if is_installed:  # a plan made where the package is, read where it is not
+        monkeypatch.setattr(gzip_points, "IndexedGzipFile", None)
+        assert [sample.key for sample in read_chunk(plan.chunks[7], Columns())] == [f"{n:03d}" for n in range(70, 80)]
+
+
 @pytest.mark.parametrize("pieces", [1, 3])
 def test_gzip_in_several_pieces_is_one_tar(tmp_path: Path, pieces: int) -> None:
     """As pigz, bgzip and plain concatenation make them."""
@@ -255,9 +289,7 @@ def test_a_member_of_five_gigabytes_is_passed_over(tmp_path: Path) -> None:
 def test_a_large_tar_takes_constant_memory(tmp_path: Path, compress: bool) -> None:
     path = write_sparse_tar(tmp_path / "a.tar", [(f"{number:04d}.jpg", 1 << 20) for number in range(200)])
     if compress:
-        raw = gzip.compress(path.read_bytes(), 1)
-        path.write_bytes(raw)
-        del raw
+        path.write_bytes(gzip.compress(path.read_bytes(), 1))
 
     def work() -> None:
         index = index_tar(str(path), compress)

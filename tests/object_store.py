@@ -22,7 +22,12 @@ KEY, SECRET = "tests-access-key", "tests-very-secret-key"
 READER_KEY, READER_SECRET = "reader-access-key", "reader-very-secret-key"
 """May read and list the bucket `open-bucket` and nothing else."""
 START_TIMEOUT_S = 60
-ERROR_CODES = {"403": "AccessDenied", "500": "InternalError", "503": "SlowDown"}
+ERRORS = {
+    "403": (403, "AccessDenied"),
+    "expired": (400, "ExpiredToken"),
+    "500": (500, "InternalError"),
+    "503": (503, "SlowDown"),
+}
 HOP_BY_HOP = {"connection", "transfer-encoding", "keep-alive"}
 
 
@@ -98,7 +103,7 @@ class Fault:
     """What happens to the next `times` requests whose "METHOD path?query" contains `where`."""
 
     kind: str
-    """`403`, `500`, `503` (an answer), `drop` (no answer), `cut` (half of the answer) or `slow` (after `seconds`)."""
+    """One of ERRORS (an answer), `drop` (no answer), `cut` (half of the answer) or `slow` (after `seconds`)."""
     times: int
     where: str = ""
     seconds: float = 0.0
@@ -156,9 +161,10 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
                 time.sleep(fault.seconds)
             if fault is not None and fault.kind == "drop":
                 self.close_connection = True
-            elif fault is not None and fault.kind.isdigit():
-                error = f"<Error><Code>{ERROR_CODES[fault.kind]}</Code><Message>sorry</Message></Error>".encode()
-                self.send(int(fault.kind), [("Content-Length", str(len(error)))], error)
+            elif fault is not None and fault.kind in ERRORS:
+                status, code = ERRORS[fault.kind]
+                error = f"<Error><Code>{code}</Code><Message>sorry</Message></Error>".encode()
+                self.send(status, [("Content-Length", str(len(error)))], error)
             else:
                 self.forward(body, is_cut=fault is not None and fault.kind == "cut")
 

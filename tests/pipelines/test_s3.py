@@ -1,12 +1,21 @@
 """Storage on a real S3 server: publication, listing, retries, and what is said when it is refused."""
 
+import json
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 from s3fs import S3FileSystem
 
-from pipelines import storage
+from pipelines import layout, storage
+from pipelines.errors import SettingError
+from pipelines.inputs import find_shards
+from pipelines.plan import make_plan, measure
+from pipelines.readers import read_chunk
+from pipelines.samples import Columns
 from pipelines.storage_errors import StorageError
+from tests.inputs import picture, samples, write_folder, write_parquet, write_tar
 from tests.object_store import (
     READER_KEY,
     READER_SECRET,
@@ -93,17 +102,21 @@ def test_publication_is_one_request(s3: Proxy) -> None:
     assert [request.split("?")[0] for request in s3.requests] == ["PUT /open-bucket/one/a"]
 
 
-def test_large_objects_appear_as_a_whole(s3: Proxy) -> None:
+def test_large_objects_appear_as_a_whole(s3: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """s3fs cuts what is larger than 100 MB into parts; here what is larger than 10 MB."""
     storage.publish(f"{OPEN}/large/a", b"before")
     fs, _ = storage.filesystem(OPEN)
+    monkeypatch.setattr(fs, "pipe_file", partial(fs.pipe_file, chunksize=5 << 20))
     s3.faults = [Fault("403", 100, "partNumber=2")]
-    content = bytes(100 << 20) + b"end"
+    content = bytes(12 << 20) + b"end"
     with pytest.raises(StorageError):
         storage.publish(f"{OPEN}/large/a", content)
     assert storage.read_bytes(f"{OPEN}/large/a") == b"before"
     assert not fs.call_s3("list_multipart_uploads", Bucket="open-bucket").get("Uploads")
     s3.faults = []
+    s3.requests.clear()
     storage.publish(f"{OPEN}/large/a", content)
+    assert sum("partNumber=" in request for request in s3.requests) == 3
     with storage.open_read(f"{OPEN}/large/a") as file:
         assert (file.seek(-5, 2), file.read()) == (len(content) - 5, b"\0\0end")
 
@@ -230,3 +243,81 @@ def test_an_object_replaced_while_it_is_read_is_an_error(s3: Proxy) -> None:
         storage.publish(uri, b"2" * 100)
         with pytest.raises(StorageError):
             file.read()
+
+
+def write_inputs(folder: Path) -> None:
+    """The same six pictures in every format."""
+    write_tar(folder / "plain" / "000.tar", samples(3))
+    write_tar(folder / "plain" / "001.tar", samples(3, first=3))
+    write_tar(folder / "packed" / "x.tar.gz", samples(6), compress=True)
+    pictures = {f"{number:05d}.jpg": picture(number) for number in range(6)}
+    captions = [f"caption {number}" for number in range(6)]
+    write_parquet(folder / "bytes" / "x.parquet", {"image": [*pictures.values()], "caption": captions})
+    write_parquet(folder / "uris" / "x.parquet", {"url": [f"../loose/{name}" for name in pictures], "text": captions})
+    captioned = dict(zip(pictures, captions, strict=True))
+    lines = [json.dumps({"image": f"../loose/{name}", "text": text}) for name, text in captioned.items()]
+    write_folder(folder / "lines", {"x.jsonl": "\n".join(lines).encode()})
+    texts = {name.replace("jpg", "txt"): text.encode() for name, text in captioned.items()}
+    write_folder(folder / "loose", {**pictures, **texts})
+
+
+@pytest.fixture(scope="module")
+def inputs(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    write_inputs(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["plain/{000..001}.tar", "plain/*.tar", "**/00?.tar", "packed", "bytes/x.parquet", "uris", "lines", "loose"],
+)
+def test_inputs_of_every_kind(s3: Proxy, inputs: Path, tmp_path: Path, pattern: str) -> None:
+    for file in storage.iter_files(str(inputs)):
+        uri = f"{OPEN}/inputs{file.uri.removeprefix(str(inputs))}"
+        if storage.stat(uri) is None:
+            storage.publish(uri, storage.read_bytes(file.uri))
+    output = f"{OPEN}/outputs/{tmp_path.name}"
+    measured = measure(find_shards([f"{OPEN}/inputs/{pattern}"]), Columns(), output)
+    plan = make_plan(measured, layout.published(output), "c" * 10, 4)
+    found = [sample for chunk in plan.chunks for sample in read_chunk(chunk, Columns())]
+    assert [sample.problem for sample in found] == [None] * 6
+    assert [(sample.image, sample.caption) for sample in found] == [
+        (picture(number), f"caption {number}") for number in range(6)
+    ]
+
+
+def test_inputs_that_may_not_be_read_are_setting_errors(s3: Proxy, become: Become) -> None:
+    with pytest.raises(SettingError, match="--input 's3://absent-bucket/x' cannot be read: .* no bucket"):
+        find_shards(["s3://absent-bucket/x"])
+    with pytest.raises(SettingError, match="there is nothing at s3://open-bucket/absent.tar"):
+        find_shards([f"{OPEN}/absent.tar"])
+    become(AWS_ACCESS_KEY_ID=READER_KEY, AWS_SECRET_ACCESS_KEY=READER_SECRET)
+    for pattern in ("x.tar", "*.tar", "{0..1}.tar", ""):
+        with pytest.raises(SettingError, match="access was refused"):
+            find_shards([f"{CLOSED}/{pattern}"])
+
+
+def test_finding_many_shards_costs_few_requests(s3: Proxy) -> None:
+    for number in range(20):
+        storage.publish(f"{OPEN}/many/{number:02d}.tar", b"x")
+    for pattern, most in [("{00..19}.tar", 24), ("*.tar", 8), ("", 8)]:
+        s3.requests.clear()
+        assert len(find_shards([f"{OPEN}/many/{pattern}"])) == 20
+        assert len(s3.requests) <= most, s3.requests
+
+
+def test_a_storage_failure_while_reading_fails_the_chunk_not_the_samples(s3: Proxy, tmp_path: Path) -> None:
+    storage.publish(
+        f"{OPEN}/trouble/list.jsonl", b'{"image": "a.jpg"}\n{"image": "b.jpg"}\n{"image": "../../closed"}\n'
+    )
+    storage.publish(f"{OPEN}/trouble/a.jpg", b"a")
+    measured = measure(find_shards([f"{OPEN}/trouble/list.jsonl"]), Columns(), str(tmp_path))
+    (chunk,) = make_plan(measured, layout.published(str(tmp_path)), "c" * 10, 4).chunks
+    assert [sample.problem is None for sample in read_chunk(chunk, Columns())] == [True, False, False]
+    s3.faults = [Fault("403", 1, "GET /open-bucket/trouble/a.jpg")]
+    (sample, *_) = read_chunk(chunk, Columns())
+    assert sample.problem is not None and "access was refused" in sample.problem.reason
+    s3.faults = [Fault("expired", 1, "GET /open-bucket/trouble/a.jpg")]
+    with pytest.raises(StorageError, match="rejected as ExpiredToken"):
+        list(read_chunk(chunk, Columns()))

@@ -1,8 +1,9 @@
-"""The chunk size of an output root, which all its runs share: the first run decides, later ones take it over.
+"""What keeps runs on one output at the same time from writing a sample twice.
 
-A chunk's name holds its range, so two runs at once with two chunk sizes would publish the same samples under two names,
-twice. The record is written once, by whoever comes first: exclusive creation locally, a conditional PUT on object
-stores.
+A chunk's name holds its range, so two runs with two chunk sizes would publish the same samples under two names. Hence
+the chunk size of an output is decided once, by whoever comes first, and later runs take it over: exclusive creation
+locally, a conditional PUT on object stores. Chunks that two `--limit`s have cut differently lie one inside the other;
+the run that sees both removes the inner one.
 """
 
 import json
@@ -10,7 +11,7 @@ import os
 import uuid
 from collections.abc import Callable
 
-from pipelines import storage
+from pipelines import layout, storage
 
 
 def agree_on_chunk_size(output: str, wanted: int, say: Callable[[str], None]) -> int:
@@ -26,6 +27,23 @@ def agree_on_chunk_size(output: str, wanted: int, say: Callable[[str], None]) ->
             "while no run works on this output."
         )
     return recorded
+
+
+def doubled_files(published: layout.Published) -> list[str]:
+    """URIs of finished chunks that lie inside another finished chunk of the same shard; marks last."""
+    by_content: dict[tuple[str, str, str], list[layout.Mark]] = {}
+    for mark in published.marks.values():
+        name = mark.name
+        by_content.setdefault((name.shard, name.fingerprint, name.configuration), []).append(mark)
+    inner: list[layout.Mark] = []
+    for marks in by_content.values():
+        covered = -1
+        for mark in sorted(marks, key=lambda mark: (mark.name.start, -mark.name.stop)):
+            if mark.name.stop <= covered:
+                inner.append(mark)
+            covered = max(covered, mark.name.stop)
+    files = [uri for mark in inner for uri in published.files.get(mark.name.text, [])]
+    return [*files, *(mark.uri for mark in inner)]
 
 
 def create_once(uri: str, content: bytes) -> None:

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from pipelines import layout, storage
-from pipelines.agreement import agree_on_chunk_size
+from pipelines.agreement import agree_on_chunk_size, doubled_files
 from pipelines.errors import SettingError
 from pipelines.plan import Plan, check_configuration, make_plan
 from pipelines.progress import Progress, clock, reasons_text
@@ -101,7 +101,7 @@ def run_job(job: Job, request: Request) -> int:
     trouble = _process(job, request, plan, output, progress) if plan.chunks else None
     outcome = _verify(output, plan)
     if not outcome.missing:
-        for uri in plan.superseded:
+        for uri in [*plan.superseded, *doubled_files(layout.published(output))]:
             storage.remove(uri)
         job.finish(output, outcome)
     _report(request, output, outcome, progress, trouble)

@@ -1,10 +1,12 @@
 """Wrong command lines: one line that says the rule, what came and the cure; exit code 2; no worker starts."""
 
 from pathlib import Path
+from types import ModuleType
+from typing import get_args
 
 import pytest
 
-from jobs import _cli, estimate_depth
+from jobs import _cli, estimate, estimate_depth, generate_pairs, import_adapter, inpaint, synthesize
 from tests.fake_depth import FakeDepth
 from tests.inputs import samples, write_folder, write_parquet, write_tar
 from tests.run_fake_job import run
@@ -27,6 +29,8 @@ def told(capsys: pytest.CaptureFixture[str], arguments: list[str], fake: bool = 
         (["--steps", "many"], "'many' is no whole number"),
         (["--max-error-rate", "2"], "2 is outside 0 to 1"),
         (["--num-gpus-per-actor"], "expected one argument"),
+        (["--sampler", "magic"], "argument --sampler: invalid choice: 'magic'"),
+        (["--ensemble", "1"], "argument --ensemble: 1 is too small; the least is 2"),
     ],
 )
 def test_wrong_options(capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
@@ -50,11 +54,47 @@ def test_wrong_inputs_and_outputs(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert "--key-column 'id' is not in" in told(capsys, ["--input", parquet, "--output", output, "--key-column", "id"])
 
 
+@pytest.mark.parametrize("job", [estimate, estimate_depth, generate_pairs, import_adapter, inpaint, synthesize])
+def test_help_teaches_by_examples(job: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        job.parse(["--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    assert f"python jobs/{job.__name__.removeprefix('jobs.')}.py" in text.split("examples:")[1]
+    assert "exit codes:" in text
+
+
+def test_samplers_are_those_of_the_model_library() -> None:
+    from unicon.samplers import SamplerName
+
+    assert get_args(SamplerName) == _cli.SAMPLERS
+
+
+def test_rows_are_chosen_by_their_columns(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    parquet = str(write_parquet(tmp_path / "p.parquet", {"image": [b"x"], "width": [5]}))
+    tar = str(write_tar(tmp_path / "a.tar", samples(1)))
+    command = ["--output", str(tmp_path / "out"), "--where", "width>=9"]
+    assert "not one sample" in told(capsys, ["--input", parquet, *command])
+    assert "needs Parquet files" in told(capsys, ["--input", tar, *command])
+
+
 def test_wrong_models(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     command = ["--input", "x", "--output", "y"]
     write_folder(tmp_path / "model", {"unet/config.json": b"{}"})
     assert "--model" in told(capsys, [*command, "--model", str(tmp_path)], fake=False)
     assert "--model" in told(capsys, [*command, "--model", "nobody/nothing"], fake=False)
+    assert "write NAME=PATH with a condition of this command (depth)" in told(
+        capsys, [*command, "--adapter", "pose=x.safetensors"], fake=False
+    )
     assert "--adapter" in told(
         capsys, [*command, "--model", str(tmp_path / "model"), "--adapter", "absent.safetensors"], fake=False
     )
+
+
+def test_an_unknown_condition_names_what_the_model_has(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        _cli.finish(lambda: estimate.main(["--input", "x", "--output", "y", "--condition", "fog"]))
+    text = capsys.readouterr().err
+    assert "has the adapters ['depth'" in text
+    assert "none called fog" in text
+    assert "--adapter fog=PATH" in text

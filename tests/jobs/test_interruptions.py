@@ -66,13 +66,15 @@ def test_every_sample_exactly_once_after_sigterm_and_sigkill(ray_cluster: None, 
 
 
 @pytest.mark.slow
-def test_two_runs_at_once_are_harmless(ray_cluster: None, tmp_path: Path) -> None:
+def test_two_runs_at_once_with_two_chunk_sizes_are_harmless(ray_cluster: None, tmp_path: Path) -> None:
     write_tar(tmp_path / "in" / "a.tar", [*samples(40), ("bad.jpg", b"x")])
     output = tmp_path / "out"
     arguments = ["--input", str(tmp_path / "in"), "--output", str(output), "--chunk-size", "4"]
-    other = start(arguments, 0.05, tmp_path / "log")
+    other = start([*arguments, "--chunk-size", "7"], 0.05, tmp_path / "log")
     assert run(arguments, FakeDepth(delay_s=0.05)) == 0
     assert other.wait(180) == 0
     found = Counter(str(row["key"]) for folder in ("data", "errors") for row in all_rows(output, folder))
     assert set(found.values()) == {1}
     assert len(found) == 41
+    stops = {path.name.split("-")[-2] for path in output.glob("_chunks/done/*")}
+    assert len(stops) == 41 // 4 + 1 or len(stops) == 41 // 7 + 1

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import storage
-from pipelines.agreement import agree_on_chunk_size, create_once
+from pipelines import layout, storage
+from pipelines.agreement import agree_on_chunk_size, create_once, doubled_files
 
 
 @pytest.mark.parametrize("scheme", ["file", "memory"])
@@ -25,6 +25,18 @@ def test_of_many_at_once_one_decides_and_all_agree(tmp_path: Path) -> None:
         agreed = list(pool.map(lambda size: agree_on_chunk_size(str(tmp_path), size, lambda text: None), range(1, 60)))
     assert len(set(agreed)) == 1
     assert [path.name for path in (tmp_path / "_chunks").iterdir()] == ["chunk-size.json"]
+
+
+def test_a_chunk_inside_another_goes(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    for shard, start, stop in [("a", 0, 10), ("a", 10, 12), ("a", 10, 20), ("b", 10, 12), ("b", 0, 10)]:
+        name = layout.chunk_name(shard, shard, "f" * 10, start, stop, "c" * 10)
+        storage.publish(layout.data_uri(output, name), b"rows")
+        storage.publish(layout.mark_uri(output, name, stop - start, 0), b"{}")
+    data, mark = doubled_files(layout.published(output))
+    assert data.startswith(f"{output}/data/a-")
+    assert "-0000010-0000012-" in data
+    assert mark == layout.mark_uri(output, data.rsplit("/", 1)[-1].removesuffix(".parquet"), 2, 0)
 
 
 def test_what_is_there_stays(tmp_path: Path) -> None:

@@ -9,15 +9,18 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from tests.tiny import add_random_adapter, tiny_unet
-from unicon.adapter import AdapterConfig, adapter_configs, named_adapter_parameters
-from unicon.checkpoint import FORMAT, load_adapter, read_config, save_adapter
+from unicon.adapter import AdapterConfig, adapter_configs, add_adapter, named_adapter_parameters
+from unicon.checkpoint import FORMAT, load_adapter, read_config, save_adapter, unet_shape
 from unicon.published import (
     LORA_FILE,
+    find_adapter,
     load_published,
     our_key,
     published_folder_key,
     published_parameter_key,
+    read_published,
     save_published,
+    unet_without_weights,
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -120,6 +123,44 @@ def test_published_export_is_the_published_file(name: str, tmp_path: Path) -> No
         )
         assert set(golden) == set(ours)
         assert all(torch.equal(golden[key], ours[key]) for key in golden)
+
+
+def test_a_conversion_needs_no_weights_of_the_base(tmp_path: Path) -> None:
+    config, tensors = read_published(GOLDEN / "checkpoints" / "depth", "depth")
+    unet = unet_without_weights(GOLDEN)
+    assert next(unet.parameters()).device.type == "meta"
+    add_adapter(unet, config)
+    save_published(unet, "depth", tmp_path / "depth", tensors=tensors)
+    again, copies = read_published(tmp_path / "depth", "depth")
+    assert again == config
+    assert set(copies) == set(tensors)
+    assert all(torch.equal(copies[key], tensors[key]) for key in tensors)
+    save_adapter(unet, "depth", tmp_path / "depth.safetensors", tensors=tensors)
+    with_weights = UNet2DConditionModel.from_pretrained(GOLDEN / "unet")
+    assert load_adapter(with_weights, tmp_path / "depth.safetensors") == config
+
+
+def test_the_shape_of_stable_diffusion_1_is_known() -> None:
+    shape = unet_shape(unet_without_weights())
+    assert (shape["cross_attention_dim"], shape["use_linear_projection"]) == (768, False)
+    assert shape["block_out_channels"] == [320, 640, 1280, 1280]
+    assert unet_shape(unet_without_weights(shape)) == shape
+
+
+def test_an_adapter_in_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied("depth", tmp_path / "depth")
+    asked: list[tuple[str, list[str]]] = []
+
+    def fetch(repository: str, *, allow_patterns: list[str]) -> str:
+        asked.append((repository, allow_patterns))
+        return str(tmp_path)
+
+    monkeypatch.setattr("unicon.published.snapshot_download", fetch)
+    assert find_adapter("owner/name/depth") == tmp_path / "depth"
+    assert asked[0][0] == "owner/name"
+    assert "depth/model.pth" in asked[0][1]
+    with pytest.raises(FileNotFoundError, match="'depth'"):
+        find_adapter("owner/name")
 
 
 def copied(name: str, folder: Path) -> Path:

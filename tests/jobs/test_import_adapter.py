@@ -1,0 +1,68 @@
+"""The import_adapter command: there and back, and what it refuses."""
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from jobs import _cli, import_adapter
+from unicon.checkpoint import read_config
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+MINI = Path(__file__).parents[2] / "unicon" / "models" / "mini" / "adapters" / "depth.safetensors"
+
+
+def told(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int = 0) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        _cli.finish(lambda: import_adapter.main(arguments))
+    printed = capsys.readouterr()
+    assert exit_.value.code == code, printed.err
+    assert "Traceback" not in printed.err
+    return printed.out if code == 0 else printed.err
+
+
+@pytest.mark.parametrize("name", ["depth", "id"])
+def test_there_and_back(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, base = GOLDEN / "checkpoints" / name, GOLDEN.as_posix()
+    ours, theirs, again = tmp_path / "a.safetensors", tmp_path / name, tmp_path / "b.safetensors"
+    text = told(capsys, [str(source), "--base", base, "--output", str(ours)])
+    assert f"kind        {name if name == 'depth' else 'id'}" in text
+    assert f"projection  {'fused' if name == 'depth' else 'separate'}" in text
+    assert f"{'with' if name == 'depth' else 'without'} condition adapter" in text
+    assert str(ours) in text
+    told(capsys, [str(ours), "--to", "published", "--output", str(theirs)])
+    told(capsys, [str(theirs), "--base", base, "--output", str(again)])
+    assert ours.read_bytes() == again.read_bytes()
+    assert read_config(ours)[0].name == name
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a.safetensors", "b.safetensors", name])
+
+
+def test_an_adapter_of_ours_can_be_renamed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = told(capsys, [str(MINI), "--output", str(tmp_path / "new" / "a.safetensors"), "--name", "mine"])
+    assert "kind        depth, called mine" in text
+    config, _ = read_config(tmp_path / "new" / "a.safetensors")
+    assert (config.name, config.kind, config.estimation_steps) == ("mine", "depth", 1)
+    assert load_file(MINI).keys() == load_file(tmp_path / "new" / "a.safetensors").keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([str(GOLDEN / "checkpoints" / "depth")], "--base chooses another"),
+        ([str(GOLDEN / "checkpoints" / "depth"), "--name", "fog"], "'fog' is none of depth, edge"),
+        ([str(GOLDEN / "checkpoints")], "in it have. Name the very folder"),
+        ([str(MINI), "--base", "mini"], "--base is for published adapters"),
+        (["./absent"], "there is nothing at './absent'"),
+        (["nobody/nothing"], "neither here nor in the hub cache"),
+        ([str(GOLDEN / "checkpoints" / "depth"), "--base", "nobody/nothing"], "neither here nor in the hub cache"),
+    ],
+)
+def test_refusals(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in told(capsys, [*arguments, "--output", str(tmp_path / "a.safetensors")], code=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_overwritten_by_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").write_text("x")
+    assert "there is a folder" in told(capsys, [str(MINI), "--to", "published", "--output", str(tmp_path / "out")], 2)

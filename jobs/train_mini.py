@@ -1,7 +1,8 @@
 #!/usr/bin/env python
-"""Train the embedded model ``mini`` from nothing: scenes, autoencoder, text encoder, UNet and depth adapter.
+"""Train the embedded model ``mini`` from nothing: scenes, autoencoder, text encoder, UNet and adapters.
 
     python jobs/train_mini.py --work runs/mini --output unicon/models/mini
+    python jobs/train_mini.py --work runs/on --output unicon/models/mini --start-from unicon/models/mini --steps 4000
 
 Hours on a CPU, minutes on a GPU. Killed and started again, it goes on where it stopped. Progress, checkpoints and logs
 (log.jsonl of every stage) lie in the work folder.
@@ -27,11 +28,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for scenes, checkpoints and logs")
     parser.add_argument("--output", type=Path, required=True, help="folder that receives the model")
-    parser.add_argument("--steps", type=int, default=recipe.together.steps, help="steps of the UNet with its adapter")
+    parser.add_argument(
+        "--steps", type=int, default=recipe.together.steps, help="steps of the UNet with its adapters (%(default)s)"
+    )
+    parser.add_argument(
+        "--start-from", type=Path, help="model folder whose weights are trained on, instead of new ones"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     together = dataclasses.replace(recipe.together, steps=options.steps)
-    train_mini(options.work, options.output, dataclasses.replace(recipe, together=together), options.device)
+    train_mini(
+        options.work, options.output, dataclasses.replace(recipe, together=together), options.device, options.start_from
+    )
 
 
 if __name__ == "__main__":

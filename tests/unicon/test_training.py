@@ -9,13 +9,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import AutoencoderKL, DDPMScheduler
+from safetensors.torch import load_file
 from torch import nn
 
+from tests.tiny import tiny_unet
 from unicon import UniCon
+from unicon.adapter import AdapterConfig, add_adapter
 from unicon.training.fit import FitConfig, fit
+from unicon.training.joint_alignment import attention_inputs, joint_alignment
 from unicon.training.mini import SQUARE, MiniRecipe, train_mini
-from unicon.training.pairs import CLEAN_TIMESTEPS, LatentGroups, MixedLoss, PairLoss, PairSampling
+from unicon.training.mini_model import install_adapters, read_models, save
+from unicon.training.optimizer import MatrixOptimizer
+from unicon.training.pairs import LatentGroups, MixedLoss, PairLoss, PairSampling
 from unicon.training.scene_cache import PART_SIZE, SceneArrays, load_cache
 from unicon.training.text import train_tokenizer
 from unicon.training.vae import new_vae, sample_crops
@@ -52,8 +58,9 @@ def test_float16_scales_the_loss(tmp_path: Path) -> None:
     assert torch.equal(model.weight, again.weight)
 
 
-def test_an_interrupted_fit_takes_the_same_steps(tmp_path: Path) -> None:
-    whole, _ = _line(tmp_path / "whole", 60)
+@pytest.mark.parametrize("optimizer", [{}, {"matrix_learning_rate": 0.02}], ids=["adamw", "muon"])
+def test_an_interrupted_fit_takes_the_same_steps(tmp_path: Path, optimizer: dict) -> None:
+    whole, _ = _line(tmp_path / "whole", 60, **optimizer)
     torch.manual_seed(0)
 
     class KilledError(Exception):
@@ -71,11 +78,26 @@ def test_an_interrupted_fit_takes_the_same_steps(tmp_path: Path) -> None:
         target = inputs @ torch.tensor([[2.0], [-1.0]]) + 0.5
         return {"loss": (model(inputs) - target).square().mean()}
 
-    config = FitConfig(steps=60, learning_rate=0.05, warmup_steps=5, checkpoint_every=30)
+    config = FitConfig(steps=60, learning_rate=0.05, warmup_steps=5, checkpoint_every=30, **optimizer)
     with pytest.raises(KilledError):
         fit(dict(model.named_parameters()), loss, config, tmp_path / "killed")
-    resumed, _ = _line(tmp_path / "killed", 60)
+    resumed, _ = _line(tmp_path / "killed", 60, **optimizer)
     assert torch.equal(whole.weight, resumed.weight)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_kernel_is_trained_as_a_matrix(memory_format: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    kernel = nn.Parameter(torch.randn(4, 3, 2, 2).to(memory_format=memory_format))
+    matrix = nn.Parameter(kernel.detach().flatten(1).clone())
+    gradient = torch.randn(4, 3, 2, 2)
+    ours = MatrixOptimizer({"kernel": kernel}, matrix_lr=0.1, lr=0.1)
+    theirs = torch.optim.Muon([matrix], lr=0.1, weight_decay=0.0, adjust_lr_fn="original")
+    for _ in range(3):
+        kernel.grad, matrix.grad = gradient.to(memory_format=memory_format), gradient.flatten(1)
+        ours.step()
+        theirs.step()
+    assert torch.allclose(kernel.flatten(1), matrix)
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
@@ -88,7 +110,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
 
 def test_learning_rate_warms_up_and_decays() -> None:
     config = FitConfig(steps=100, learning_rate=1.0, warmup_steps=10, final_learning_rate_fraction=0.1)
-    rates = [config.learning_rate_at(step) for step in range(100)]
+    rates = [config.learning_rate_factor(step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == pytest.approx(1.0)
     assert rates[-1] == pytest.approx(0.1, abs=0.01)
@@ -115,7 +137,7 @@ def test_clean_rows_are_not_learned_and_unjoined_pairs_have_no_weight() -> None:
         clean_image_fraction=0.5, clean_condition_fraction=0.2, unjoined_fraction=0.3, noisy_condition_fraction=0.4
     )
     timesteps, learned, pairs = loss._timesteps_and_pairs(torch.Generator().manual_seed(0))
-    assert (timesteps[~learned] < CLEAN_TIMESTEPS).all()
+    assert (timesteps[~learned] == 0).all()
     assert (~learned[:2000]).float().mean() == pytest.approx(0.5 * 0.7, abs=0.03)
     assert (~learned[2000:]).float().mean() == pytest.approx(0.2 * 0.7, abs=0.03)
     weights = np.array([pair.weight_to_condition for pair in pairs.pairs])
@@ -136,6 +158,21 @@ def test_published_text_dropout_rule() -> None:
     assert conditions.mean() == pytest.approx(0.2, abs=0.03)
     assert (images & conditions).mean() == pytest.approx(0.1, abs=0.03)
     assert set(prompts[2000:]) == {"", "depth_map, a"}
+
+
+def test_alignment_finds_its_place_when_places_differ() -> None:
+    """Tokens that are far apart find their own place, equal ones are at chance; no hook stays behind."""
+    unet = tiny_unet()
+    add_adapter(unet, AdapterConfig(name="depth", rank=2))
+    attn = next(module for name, module in unet.named_modules() if name.endswith("attn1"))
+    attn.to_k.get_base_layer().weight.data.copy_(attn.to_q.get_base_layer().weight.data)
+    width = attn.to_q.in_features
+    far_apart = 30 * torch.eye(width)[None, :8].repeat(4, 1, 1)
+    assert joint_alignment([(attn, far_apart)], "depth", 1).item() < 0.5
+    assert joint_alignment([(attn, torch.ones(4, 8, width))], "depth", 1).item() == pytest.approx(1.0, abs=1e-3)
+    with attention_inputs(unet):
+        assert any(module._forward_pre_hooks for module in unet.modules())
+    assert not any(module._forward_pre_hooks for module in unet.modules())
 
 
 def test_tokenizer_encodes_any_text(tmp_path: Path) -> None:
@@ -182,8 +219,9 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         vae=short,
         vae_batch_size=2,
         together=short,
-        adapter=short,
-        sampling=PairSampling(batch_size=2, clean_image_fraction=0.5, min_snr_gamma=None),
+        sampling=PairSampling(
+            batch_size=2, clean_image_fraction=0.5, min_snr_gamma=None, alignment_weight=0.1, partner_weight=0.5
+        ),
         validation_scenes=2,
         vae_crop_px=32,
     )
@@ -200,7 +238,20 @@ def test_recipe_makes_a_model_that_loads(tiny_run: tuple[Path, Path]) -> None:
     assert len(load_cache(work / "scenes-1-32x32").captions) == PART_SIZE
     steps = [json.loads(line)["step"] for line in (work / "together" / "log.jsonl").read_text().splitlines()]
     assert steps == [1, 2]
-    assert {path.name for path in (work / "pose").glob("*.png")} == {"pose-000002.png"}
+    assert {path.name for path in (work / "together").glob("*.png")} == {
+        f"{kind}-000002.png" for kind in ("depth", "edge", "pose")
+    }
+
+
+@pytest.mark.slow
+def test_training_goes_on_from_a_saved_model(tiny_run: tuple[Path, Path], tmp_path: Path) -> None:
+    work, output = tiny_run
+    models = read_models(output)
+    install_adapters(models.unet, ["depth", "edge", "pose", "fresh"], 4, output)
+    save(models, AutoencoderKL.from_pretrained(output / "vae"), ["depth", "edge", "pose"], tmp_path)
+    for path in sorted(output.rglob("*.safetensors")):
+        kept = load_file(tmp_path / path.relative_to(output))
+        assert all(torch.equal(tensor, kept[name]) for name, tensor in load_file(path).items())
 
 
 def test_mixed_losses_are_drawn_by_their_shares() -> None:

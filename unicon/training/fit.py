@@ -1,4 +1,4 @@
-"""The one training loop: Adam, warm-up and cosine decay, EMA, mixed precision, exact resume.
+"""The one training loop: AdamW or Muon, warm-up and cosine decay, EMA, mixed precision, exact resume.
 
 Every random choice of a step comes from a generator seeded by (seed, step), so that a run that is killed and started
 again takes the same steps as one that was never interrupted.
@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from unicon.training.optimizer import MatrixOptimizer
+
 Loss = Callable[[torch.Generator], dict[str, Tensor]]
 """Draws one batch with the generator and returns named losses; the one named ``loss`` is minimised."""
 
@@ -28,6 +30,8 @@ class FitConfig:
     """Optimiser steps in all."""
     learning_rate: float
     """Peak, reached after the warm-up."""
+    matrix_learning_rate: float | None = None
+    """Peak for matrices and kernels, which Muon trains then; None: AdamW trains everything."""
     warmup_steps: int = 100
     final_learning_rate_fraction: float = 0.05
     """Where the cosine decay ends, as a fraction of the peak."""
@@ -45,18 +49,30 @@ class FitConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.learning_rate <= 0:
             raise ValueError(f"steps and learning_rate must be positive, got {self.steps} and {self.learning_rate}")
+        if self.matrix_learning_rate is not None and self.weight_decay:
+            raise ValueError(
+                "Muon trains without weight decay here; set weight_decay or matrix_learning_rate, not both"
+            )
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
         if self.autocast_dtype not in (None, "bfloat16", "float16"):
             raise ValueError(f"autocast_dtype must be bfloat16, float16 or None, got {self.autocast_dtype!r}")
 
-    def learning_rate_at(self, step: int) -> float:
-        """Learning rate of one step."""
+    def learning_rate_factor(self, step: int) -> float:
+        """Share of the peak learning rates that one step takes."""
         if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
+            return (step + 1) / self.warmup_steps
         progress = min(1.0, (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps))
         floor = self.final_learning_rate_fraction
-        return self.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def make_optimizer(self, parameters: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser, its groups at their peak learning rates."""
+        if self.matrix_learning_rate is not None:
+            return MatrixOptimizer(parameters, matrix_lr=self.matrix_learning_rate, lr=self.learning_rate)
+        return torch.optim.AdamW(
+            parameters.values(), lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=self.weight_decay
+        )
 
 
 class Ema:
@@ -99,12 +115,15 @@ def fit(
     """
     folder.mkdir(parents=True, exist_ok=True)
     device = next(iter(parameters.values())).device
-    optimizer = torch.optim.AdamW(parameters.values(), lr=1.0, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+    optimizer = config.make_optimizer(parameters)
+    peaks = [group["lr"] for group in optimizer.param_groups]
     scaler = torch.amp.GradScaler(device.type, enabled=config.autocast_dtype == "float16")
     ema = Ema(parameters, config.ema_decay)
     start = _restore(folder, parameters, optimizer, scaler, ema)
     began, since = time.perf_counter(), start
     for step in range(start, config.steps):
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * config.learning_rate_factor(step)
         losses = _optimize(parameters, loss, config, optimizer, scaler, step, device)
         ema.update(parameters, step)
         if (step + 1) % config.log_every == 0:
@@ -127,8 +146,6 @@ def _optimize(
     device: torch.device,
 ) -> dict[str, Tensor]:
     """One optimiser step."""
-    for group in optimizer.param_groups:
-        group["lr"] = config.learning_rate_at(step)
     generator = torch.Generator().manual_seed((config.seed << 32) + step)
     dtype = getattr(torch, config.autocast_dtype or "float32")
     with torch.autocast(device.type, dtype, enabled=config.autocast_dtype is not None):

@@ -7,6 +7,7 @@ Shapes: ``S`` samples, ``B`` pairs a step, ``c h w`` latent, ``L D`` text tokens
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,10 +18,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from unicon.pairs import Pair, Pairs
 from unicon.training.fit import Loss
+from unicon.training.joint_alignment import AttentionInput, attention_inputs, joint_alignment
 from unicon.training.loss import diffusion_loss
 
-CLEAN_TIMESTEPS = 20
-"""A clean row's timestep is drawn below this: the cleanest step of a sampling schedule lies there."""
 NOISY_SHARE = 0.95
 """The timestep of a nearly pure noise is drawn from this share of the schedule upwards."""
 
@@ -72,9 +72,9 @@ class PairSampling:
     caption_dropout: float = 0.0
     """Fraction of pairs without a caption; their condition keeps its trigger text, as when photographs are labelled."""
     clean_image_fraction: float = 0.0
-    """Fraction of pairs whose image is nearly clean, as it is when a condition is estimated."""
+    """Fraction of pairs whose image stands at timestep 0, clean, as it does when a condition is estimated."""
     clean_condition_fraction: float = 0.0
-    """Fraction of pairs whose condition is nearly clean, as it is when an image is synthesised."""
+    """Fraction of pairs whose condition stands at timestep 0, clean, as it does when an image is synthesised."""
     noisy_condition_fraction: float = 0.0
     """Of the pairs with a clean image, the fraction whose condition is nearly pure noise: the first steps decide an
     estimate, and with one step there are no others."""
@@ -82,6 +82,13 @@ class PairSampling:
     """Fraction of pairs without joint attention: they teach a trained UNet to stand alone."""
     min_snr_gamma: float | None = 5.0
     """Loss weighting, arXiv 2303.09556; None for none."""
+    alignment_weight: float = 0.0
+    """Weight of `joint_alignment`, for UNets that are not pretrained."""
+    aligned_heads: int = 2
+    """Heads of every joint attention that `alignment_weight` acts on."""
+    partner_weight: float = 0.0
+    """Weight of a second task, for UNets that are not pretrained: a clean image's own output, which sampling never
+    uses, predicts its condition. The image branch then computes what the condition branch wants to read."""
 
     def __post_init__(self) -> None:
         fractions = (
@@ -139,23 +146,43 @@ class PairLoss:
         self.models, self.adapter, self.trigger, self.source, self.sampling = models, adapter, trigger, source, sampling
 
     def __call__(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """A step: ``loss``, the mean over the rows to learn from, and the means over images and conditions."""
+        """A step: ``loss``, what is minimised, and its parts: means over images, over conditions, and the aids'."""
         sampling, device = self.sampling, self.models.unet.device
         images, conditions, captions = self.source.draw(generator, sampling.batch_size)
         latents = torch.cat([images.float(), conditions.float()])  # autocast to bfloat16 refuses to join float16
         noise = torch.randn(latents.shape, generator=generator)
         timesteps, learned, pairs = self._timesteps_and_pairs(generator)
-        prompts = self._prompts(captions, generator)
+        embeds = encode_prompts(self.models, self._prompts(captions, generator))
         latents, noise, timesteps, learned = (x.to(device) for x in (latents, noise, timesteps, learned))
-        prediction = self.models.unet(
-            self.models.scheduler.add_noise(latents, noise, timesteps),
-            timesteps,
-            encode_prompts(self.models, prompts),
-            cross_attention_kwargs={"pairs": pairs},
-        ).sample
+        noisy = torch.where(
+            learned[:, None, None, None], self.models.scheduler.add_noise(latents, noise, timesteps), latents
+        )
+        with attention_inputs(self.models.unet) if sampling.alignment_weight else nullcontext([]) as seen:
+            prediction = self.models.unet(noisy, timesteps, embeds, cross_attention_kwargs={"pairs": pairs}).sample
         is_image = torch.arange(2 * sampling.batch_size, device=device) < sampling.batch_size
         watched = {"loss": learned, "image": learned & is_image, "condition": learned & ~is_image}
-        return {name: self._masked_loss(prediction, latents, noise, timesteps, rows) for name, rows in watched.items()}
+        losses = {n: self._masked_loss(prediction, latents, noise, timesteps, rows) for n, rows in watched.items()}
+        return self._with_aids(losses, seen, prediction, latents, is_image & ~learned)
+
+    def _with_aids(
+        self,
+        losses: dict[str, Tensor],
+        seen: Sequence[AttentionInput],
+        prediction: Tensor,
+        latents: Tensor,
+        clean_images: Tensor,
+    ) -> dict[str, Tensor]:
+        """The losses with what `alignment_weight` and `partner_weight` ask for added to ``loss``."""
+        sampling = self.sampling
+        if sampling.alignment_weight:
+            losses["alignment"] = joint_alignment(seen, self.adapter, sampling.aligned_heads)
+            losses["loss"] = losses["loss"] + sampling.alignment_weight * losses["alignment"]
+        if sampling.partner_weight and clean_images.any():
+            partners = latents.roll(-sampling.batch_size, dims=0)
+            # minus the condition: what a v-prediction from pure noise gives, so that both branches end alike
+            losses["partner"] = (prediction + partners)[clean_images].float().square().mean()
+            losses["loss"] = losses["loss"] + sampling.partner_weight * losses["partner"]
+        return losses
 
     def _masked_loss(
         self, prediction: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor, rows: Tensor
@@ -180,7 +207,6 @@ class PairLoss:
         sampling, count = self.sampling, self.sampling.batch_size
         steps = self.models.scheduler.config.num_train_timesteps
         timesteps = torch.randint(steps, (2 * count,), generator=generator)
-        clean = torch.randint(min(CLEAN_TIMESTEPS, steps), (2 * count,), generator=generator)
         kind, joined = torch.rand(2, count, generator=generator)
         unjoined = joined < sampling.unjoined_fraction
         clean_image = (kind < sampling.clean_image_fraction) & ~unjoined
@@ -189,7 +215,7 @@ class PairLoss:
         noisy = torch.randint(int(NOISY_SHARE * steps), steps, (count,), generator=generator)
         is_noisy = clean_image & (torch.rand(count, generator=generator) < sampling.noisy_condition_fraction)
         timesteps[count:] = torch.where(is_noisy, noisy, timesteps[count:])
-        timesteps = torch.where(is_clean, clean, timesteps)
+        timesteps[is_clean] = 0
         weights = (~unjoined).float().tolist()
         pairs = (Pair(row, count + row, self.adapter, weight, weight) for row, weight in enumerate(weights))
         return timesteps, ~is_clean, Pairs(tuple(pairs), 2 * count)

@@ -1,0 +1,118 @@
+"""The parts of ``mini``: a small Stable-Diffusion-shaped model, built new or read from a folder, and saved."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from unicon.adapter import AdapterConfig, add_adapter
+from unicon.checkpoint import load_adapter, save_adapter
+from unicon.training.pairs import TrainingModels
+from unicon.training.text import new_text_encoder, train_tokenizer
+
+NOISE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+}
+"""The noisiest step is pure noise (arXiv 2305.08891): the first step of an estimation is then plain regression."""
+
+
+def new_unet(vae: AutoencoderKL, channels: tuple[int, ...], text_width: int, size_px: int) -> UNet2DConditionModel:
+    """An untrained Stable-Diffusion-shaped UNet for the autoencoder's latents, its finest level without attention."""
+    attention = len(channels) - 1
+    return UNet2DConditionModel(
+        sample_size=size_px // 2 ** (len(vae.config.block_out_channels) - 1),
+        in_channels=vae.config.latent_channels,
+        out_channels=vae.config.latent_channels,
+        block_out_channels=channels,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * attention),
+        up_block_types=(*["CrossAttnUpBlock2D"] * attention, "UpBlock2D"),
+        cross_attention_dim=text_width,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    )
+
+
+def new_models(
+    tokenizer_folder: Path, vae: AutoencoderKL, captions: Sequence[str], channels: tuple[int, ...], size_px: int
+) -> TrainingModels:
+    """Untrained UNet and text encoder, and a tokenizer learned from captions (or found in its folder)."""
+    if not (tokenizer_folder / "vocab.json").exists():
+        train_tokenizer(["depth_map, edge_map, pose_map, ", *captions], tokenizer_folder)
+    tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder)
+    text_encoder = new_text_encoder(tokenizer)
+    unet = new_unet(vae, channels, text_encoder.config.hidden_size, size_px)
+    return TrainingModels(unet, text_encoder, tokenizer, DDPMScheduler(**NOISE))
+
+
+def read_models(folder: Path) -> TrainingModels:
+    """The models of a folder that ``save`` wrote, in float32, to be trained on."""
+    return TrainingModels(
+        UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=torch.float32),
+        CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32),
+        CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        DDPMScheduler(**NOISE),
+    )
+
+
+def install_adapters(unet: UNet2DConditionModel, kinds: Iterable[str], rank: int, folder: Path | None) -> None:
+    """Add an adapter of every kind in place: the folder's where it has one, else an untrained one."""
+    for kind in kinds:
+        path = None if folder is None else folder / "adapters" / f"{kind}.safetensors"
+        if path is not None and path.exists():
+            load_adapter(unet, path)
+        else:
+            add_adapter(unet, AdapterConfig(name=kind, rank=rank, estimation_steps=1))
+
+
+def save(models: TrainingModels, vae: AutoencoderKL, adapters: Iterable[str], output: Path) -> None:
+    """Write the diffusers folder and the adapters, weights in float16."""
+    (output / "adapters").mkdir(parents=True, exist_ok=True)
+    unet = copy.deepcopy(models.unet).half()
+    for name in adapters:
+        save_adapter(unet, name, output / "adapters" / f"{name}.safetensors")
+    plain = UNet2DConditionModel.from_config(models.unet.config).half()
+    plain.load_state_dict(_without_adapters(unet.state_dict()))
+    plain.save_pretrained(output / "unet")
+    plain_vae = AutoencoderKL.from_config(_public_config(vae)).half()
+    plain_vae.load_state_dict(vae.state_dict())
+    plain_vae.save_pretrained(output / "vae")
+    copy.deepcopy(models.text_encoder).half().save_pretrained(output / "text_encoder")
+    models.tokenizer.save_pretrained(output / "tokenizer")
+    DDIMScheduler(**NOISE, clip_sample=False, timestep_spacing="trailing").save_pretrained(output / "scheduler")
+    parts = {
+        "unet": "UNet2DConditionModel",
+        "vae": "AutoencoderKL",
+        "scheduler": "DDIMScheduler",
+    }
+    texts = {"text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer"}
+    absent = [None, None]
+    index = {"_class_name": "StableDiffusionPipeline", "safety_checker": absent, "feature_extractor": absent}
+    index |= {name: ["diffusers", kind] for name, kind in parts.items()}
+    index |= {name: ["transformers", kind] for name, kind in texts.items()}
+    (output / "model_index.json").write_text(json.dumps({**index, "requires_safety_checker": False}, indent=2) + "\n")
+
+
+def _public_config(vae: AutoencoderKL) -> dict:
+    """The configuration without the private entries that loading adds, such as the path it came from."""
+    return {key: value for key, value in vae.config.items() if not key.startswith("_")}
+
+
+def _without_adapters(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A UNet's own weights under their plain names."""
+    return {
+        name.replace(".base_layer.", "."): value
+        for name, value in state.items()
+        if ".lora_" not in name and ".processor." not in name
+    }

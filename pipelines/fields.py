@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+KEY_FIELDS = ("key", "__key__")
 CAPTION_FIELDS = ("caption", "text", "prompt")
 
 
@@ -21,6 +22,12 @@ def lookup(row: Any, path: str) -> Any:
     else:
         return None
     return lookup(value, rest) if rest else value
+
+
+def place_of(uri: str) -> tuple[str, str]:
+    """(folder, name without its last extension) of a file."""
+    folder, _, name = uri.rpartition("/")
+    return folder, name.rsplit(".", 1)[0]
 
 
 def json_caption(text: str, wanted: str | None) -> str:

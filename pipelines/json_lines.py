@@ -13,12 +13,11 @@ from typing import Any
 
 from pipelines import storage
 from pipelines.errors import SampleError, SettingError
-from pipelines.fields import caption_of, lookup, printable
-from pipelines.references import URI_FIELDS, fetch, read_ahead
+from pipelines.fields import KEY_FIELDS, caption_of, lookup, place_of, printable
+from pipelines.references import URI_FIELDS, fetch, gather, read_ahead
 from pipelines.samples import Chunk, Columns, Sample, Stored, repeated_key
 from pipelines.tar_shards import INDEX_STRIDE, TarIndex
 
-KEY_FIELDS = ("key", "__key__")
 MAX_LINE_BYTES = 16 << 20
 Line = tuple[int, bytes]
 """(byte offset, content; cut at MAX_LINE_BYTES)"""
@@ -76,26 +75,19 @@ def _chunk_lines(chunk: Chunk) -> Iterator[tuple[int, bytes]]:
 
 def _sample(position: int, line: bytes, chunk: Chunk, columns: Columns) -> Sample:
     fields, reason = _parsed(line)
-    name, folder = chunk.shard_uri.rsplit("/", 1)[-1], chunk.shard_uri.rsplit("/", 1)[0]
+    folder, stem = place_of(chunk.shard_uri)
     key = _key(fields, columns.key)
-    pictures: dict[str, Stored] = {}
     problem = SampleError("read", reason) if reason else None
     if key is None and columns.key is not None:
         problem = problem or SampleError("read", f"the field {columns.key} is missing or null")
     if key is not None and position in chunk.duplicates:
         problem = repeated_key(key)
-    for path in ("", *columns.media):
-        try:
-            if problem is None:
-                pictures[path] = fetch(storage.resolve(_reference(fields, path or columns.image), folder))
-                if not pictures[path].content:
-                    raise SampleError("read", f"the image file {pictures[path].name} is empty")
-        except SampleError as error:
-            problem = error
-    image = pictures.get("", Stored(b"", ""))
+    paths = (columns.image or "", *columns.media)
+    pictures, problem = gather(paths, lambda path: _picture(fields, path, folder), problem)
+    image = pictures.get(paths[0], Stored(b"", ""))
     return Sample(
         position=position,
-        key=key or f"{name.rsplit('.', 1)[0]}/{position:08d}",
+        key=key or f"{stem}/{position:08d}",
         image=image.content,
         image_name=printable(image.name),
         caption=caption_of(fields, columns.caption),
@@ -104,16 +96,23 @@ def _sample(position: int, line: bytes, chunk: Chunk, columns: Columns) -> Sampl
     )
 
 
-def _reference(fields: Any, path: str | None) -> str:
-    """The URI in a parsed line. Raises SampleError where there is none."""
-    names = URI_FIELDS if path is None else (path,)
+def _picture(fields: Any, path: str, folder: str) -> Stored:
+    stored = fetch(storage.resolve(_reference(fields, path), folder))
+    if not stored.content:
+        raise SampleError("read", f"the image file {stored.name} is empty")
+    return stored
+
+
+def _reference(fields: Any, path: str) -> str:
+    """The URI in a parsed line, by default in one of URI_FIELDS. Raises SampleError where there is none."""
+    names = (path,) if path else URI_FIELDS
     value = next((found for name in names if (found := lookup(fields, name)) is not None), None)
     if isinstance(value, dict):
         value = value.get("path") or value.get("url") or value.get("uri")
     if isinstance(value, str) and value.strip():
         return value.strip()
     there = ", ".join(map(str, fields)) if isinstance(fields, dict) else "no object"
-    wanted = f"field {path}" if path is not None else f"field of a picture ({', '.join(URI_FIELDS[:4])}, ...)"
+    wanted = f"field {path}" if path else f"field of a picture ({', '.join(URI_FIELDS[:4])}, ...)"
     raise SampleError("read", f"no {wanted} with a URI: the line has {there}")
 
 

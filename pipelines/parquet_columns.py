@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipelines.errors import SettingError
+from pipelines.fields import CAPTION_FIELDS, KEY_FIELDS
 from pipelines.references import URI_FIELDS
 from pipelines.samples import Columns
 
-KEY_NAMES = ("key", "__key__")
-CAPTION_NAMES = ("caption", "text", "prompt", "txt")
+KEY_NAMES = KEY_FIELDS
+CAPTION_NAMES = (*CAPTION_FIELDS, "txt")
 
 
 @dataclass(frozen=True, kw_only=True)

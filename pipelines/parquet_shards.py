@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from pipelines import storage
 from pipelines.errors import SampleError
-from pipelines.fields import lookup, printable
+from pipelines.fields import lookup, place_of, printable
 from pipelines.parquet_columns import KEY_NAMES, ParquetColumns, choose_columns, stored_path
-from pipelines.references import MAX_FILE_BYTES, fetch, read_ahead
+from pipelines.references import MAX_FILE_BYTES, fetch, gather, read_ahead
 from pipelines.row_filters import Condition, parse_conditions
 from pipelines.samples import Chunk, Columns, Sample, Stored, repeated_key
 from pipelines.tar_shards import INDEX_STRIDE, TarIndex
@@ -179,20 +179,16 @@ def _row_groups(
 
 
 def _sample(position: int, number: int, row: dict[str, Any], chunk: Chunk, chosen: ParquetColumns) -> Sample:
-    name, folder = chunk.shard_uri.rsplit("/", 1)[-1], chunk.shard_uri.rsplit("/", 1)[0]
+    folder, stem = place_of(chunk.shard_uri)
     value = None if chosen.key is None else row[chosen.key]
-    key = f"{name.rsplit('.', 1)[0]}/{number:08d}" if value is None else printable(str(value))
+    key = f"{stem}/{number:08d}" if value is None else printable(str(value))
     problem = None
     if chosen.key is not None and value is None:
         problem = SampleError("read", f"column {chosen.key} is null")
     elif position in chunk.duplicates:
         problem = repeated_key(key)
-    pictures: dict[str, Stored] = {}
-    for path in dict.fromkeys((chosen.image, *chosen.media)):
-        try:
-            pictures[path] = _picture(row[path], folder, path) if problem is None else Stored(b"", "")
-        except SampleError as error:
-            problem = error
+    paths = (chosen.image, *chosen.media)
+    pictures, problem = gather(paths, lambda path: _picture(row[path], folder, path), problem)
     image = pictures.get(chosen.image, Stored(b"", ""))
     caption = row[chosen.caption] if chosen.caption is not None else None
     return Sample(

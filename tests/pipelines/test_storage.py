@@ -1,6 +1,7 @@
 """Storage: atomic publication, listing, fingerprints, on disks and in memory. The same on S3 is in test_s3.py."""
 
 import os
+import pickle
 import time
 from pathlib import Path
 
@@ -108,6 +109,11 @@ def test_messages_hold_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(caught.value) == (
         "cannot read http://***@host/x: the storage reports a failure (OSError: no luck with ***)"
     )
+
+
+def test_errors_travel_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(StorageError("cannot read", "denied")))
+    assert (type(error), str(error), error.kind) == (StorageError, "cannot read", "denied")
 
 
 def test_errors_of_the_program_stay_what_they_are() -> None:

@@ -1,7 +1,7 @@
 """Places where a gzip stream can be entered, so that a chunk of a compressed tar costs its own bytes.
 
 Made by the package `indexed-gzip` (extra `gzip` of this project): the state of the unpacker every SPACING_BYTES of
-unpacked data, about half a per cent of the shard's size. Without the package a compressed tar is unpacked from its
+unpacked data, or less often in large shards; about half a per cent of the shard's size. Without the package a compressed tar is unpacked from its
 start for every chunk.
 """
 
@@ -16,6 +16,8 @@ except ImportError:
     IndexedGzipFile = None
 
 SPACING_BYTES = 8 << 20
+MOST_POINTS = 128
+"""About: each is 32 kB, and a chunk reads them all."""
 
 
 def can_enter() -> bool:
@@ -23,17 +25,18 @@ def can_enter() -> bool:
     return IndexedGzipFile is not None
 
 
-def find_points(uri: str) -> bytes:
-    """The points of a whole, undamaged gzip file, to be kept; reads it once. Memory: the points."""
+def find_points(uri: str, size_bytes: int) -> bytes:
+    """The points of a whole, undamaged gzip file of this size, to be kept; reads it once. Memory: the points."""
     points = io.BytesIO()
-    with storage.open_read(uri) as packed, IndexedGzipFile(fileobj=packed, spacing=SPACING_BYTES) as unpacked:
+    spacing_bytes = max(SPACING_BYTES, size_bytes // MOST_POINTS)
+    with storage.open_read(uri) as packed, IndexedGzipFile(fileobj=packed, spacing=spacing_bytes) as unpacked:
         unpacked.build_full_index()
         unpacked.export_index(fileobj=points)
     return points.getvalue()
 
 
 def enter(packed: IO[bytes], points: bytes, offset_bytes: int) -> IO[bytes]:
-    """The unpacked file at an offset into the unpacked data; at most SPACING_BYTES are unpacked to get there."""
+    """The unpacked file at an offset into the unpacked data; what lies between the last point and it is unpacked."""
     unpacked = IndexedGzipFile(fileobj=packed)
     unpacked.import_index(fileobj=io.BytesIO(points))
     unpacked.seek(offset_bytes)

@@ -145,7 +145,7 @@ def _tar_index(shard: Shard, output: str) -> tuple[Shard, tar_shards.TarIndex]:
         compressed = tar_shards.is_compressed(shard.uri)
         index = tar_shards.index_tar(shard.uri, compressed)
         if compressed:
-            index = _with_points(index, shard.uri, uri.removesuffix(".json") + ".gzidx")
+            index = _with_points(index, shard, uri.removesuffix(".json") + ".gzidx")
         fields = {"shard": shard.uri, "compressed": compressed, **dataclasses.asdict(index)}
         storage.publish(uri, json.dumps(fields).encode())
     index = tar_shards.TarIndex(
@@ -158,11 +158,11 @@ def _tar_index(shard: Shard, output: str) -> tuple[Shard, tar_shards.TarIndex]:
     return dataclasses.replace(shard, format="tar.gz" if fields["compressed"] else "tar"), index
 
 
-def _with_points(index: tar_shards.TarIndex, uri: str, points_uri: str) -> tar_shards.TarIndex:
+def _with_points(index: tar_shards.TarIndex, shard: Shard, points_uri: str) -> tar_shards.TarIndex:
     """The index of a compressed tar that can be entered, where that is possible and saves anything."""
     if index.damage or index.samples <= tar_shards.INDEX_STRIDE or not gzip_points.can_enter():
         return dataclasses.replace(index, seek_bytes=())
-    storage.publish(points_uri, gzip_points.find_points(uri))
+    storage.publish(points_uri, gzip_points.find_points(shard.uri, shard.size_bytes))
     return dataclasses.replace(index, gzip_points=points_uri)
 
 

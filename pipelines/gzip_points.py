@@ -1,8 +1,8 @@
 """Places where a gzip stream can be entered, so that a chunk of a compressed tar costs its own bytes.
 
 Made by the package `indexed-gzip` (extra `gzip` of this project): the state of the unpacker every SPACING_BYTES of
-unpacked data, or less often in large shards; about half a per cent of the shard's size. Without the package a compressed tar is unpacked from its
-start for every chunk.
+unpacked data, or less often in large shards; about half a per cent of the shard's size. Without the package a
+compressed tar is unpacked from its start for every chunk.
 """
 
 import io

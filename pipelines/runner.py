@@ -142,7 +142,7 @@ def _process(job: Job, request: Request, plan: Plan, output: str, progress: Prog
         try:
             say("starting Ray ...")
             with ray_session() as available:
-                resources = choose_resources(request, available)
+                resources = choose_resources(request, available, can_grow="RAY_ADDRESS" in os.environ)
                 say(f"{len(plan.chunks)} chunks on {resources.actors} x {_device(resources)}")
                 with progress:
                     flow = job.make_flow(output, resources)
@@ -158,8 +158,11 @@ def _process(job: Job, request: Request, plan: Plan, output: str, progress: Prog
     return None
 
 
-def choose_resources(request: Request, available: Mapping[str, float]) -> "Resources":
+def choose_resources(request: Request, available: Mapping[str, float], can_grow: bool) -> "Resources":
     """One actor a GPU where there are GPUs, else one on the CPU.
+
+    Where the cluster can grow, actors and GPUs an actor that are both asked for are taken at their word: it may start
+    without GPUs and bring them when they are asked for.
 
     Raises:
         SettingError: the cluster has not the GPUs that were asked for.
@@ -168,12 +171,15 @@ def choose_resources(request: Request, available: Mapping[str, float]) -> "Resou
 
     gpus = available.get("GPU", 0.0)
     per_actor = request.gpus_per_actor if request.gpus_per_actor is not None else float(gpus > 0)
-    if per_actor > gpus:
-        raise SettingError(f"--num-gpus-per-actor {per_actor:g}: the cluster has {gpus:g} GPUs now. 0 runs on the CPU.")
     actors = request.actors or (max(1, int(gpus / per_actor)) if per_actor else 1)
-    if per_actor * actors > gpus:
-        raise SettingError(f"--actors {actors} with {per_actor:g} GPUs each need {per_actor * actors:g}, not {gpus:g}.")
-    cpus = available.get("CPU", 1.0)
+    taken_at_word = can_grow and request.actors is not None and request.gpus_per_actor is not None
+    if per_actor * actors > gpus and not taken_at_word:
+        raise SettingError(
+            f"{actors} actors of {per_actor:g} GPUs need {per_actor * actors:g} GPUs; the cluster has {gpus:g} now. "
+            "On a cluster that scales up from none give both --actors and --num-gpus-per-actor; "
+            "--num-gpus-per-actor 0 runs on the CPU."
+        )
+    cpus = 4.0 * actors if taken_at_word else available.get("CPU", 1.0)  # a head without work has no CPUs to share
     return Resources(
         actors=actors,
         gpus_per_actor=per_actor,

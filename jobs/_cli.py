@@ -166,6 +166,11 @@ def add_data_options(data: _ArgumentGroup) -> None:
     )
 
 
+def add_prompt_option(data: _ArgumentGroup) -> None:
+    """`--prompt`."""
+    data.add_argument("--prompt", default="", metavar="TEXT", help="prompt of rows without a caption")
+
+
 def add_model_options(model: _ArgumentGroup, steps: int | None = None) -> None:
     """The model and how it samples; `steps`: default of `--steps`, None for what the adapter recommends."""
     model.add_argument(
@@ -287,7 +292,8 @@ def add_work_options(work: _ArgumentGroup, chunk_size: int = 64, batch_size: int
         "--num-gpus-per-actor",
         type=number(0),
         metavar="X",
-        help="GPUs, or a share of one, for each actor (default: 1 where there are GPUs, else 0)",
+        help="GPUs, or a share of one, for each actor (default: 1 where there are GPUs, else 0); give it with --actors "
+        "where the cluster starts without GPUs and scales up",
     )
     work.add_argument(
         "--retry-errors",

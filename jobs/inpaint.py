@@ -50,7 +50,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
         help="Parquet column or tar extension of the mask: white is painted anew, black kept, grey mixed",
     )
     _cli.add_data_options(data)
-    data.add_argument("--prompt", default="", metavar="TEXT", help="prompt of rows without a caption")
+    _cli.add_prompt_option(data)
     model = parser.add_argument_group("model")
     _cli.add_generation_options(model)
     model.add_argument(

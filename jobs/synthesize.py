@@ -61,7 +61,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
         "of other sizes are resized to the first one's",
     )
     _cli.add_data_options(data)
-    data.add_argument("--prompt", default="", metavar="TEXT", help="prompt of rows without a caption")
+    _cli.add_prompt_option(data)
     data.add_argument(
         "--images-per-row", type=_cli.whole(1), default=1, metavar="N", help="pictures of every row (default: 1)"
     )

@@ -36,10 +36,7 @@ class Card:
 
 def card_text(card: Card, settings: Mapping[str, Any], provenance: Sequence[str], ok: int, bad: int) -> str:
     """The README.md of a dataset: front matter that the hub understands, columns, settings, counts."""
-    made_by = {", ".join(f"`{name}`" for name in provenance): "what made it"}
-    texts = {**{name: text for name, text in card.columns.items() if name not in COMMON_COLUMNS}, **COMMON_COLUMNS}
-    texts = {**texts, **card.columns, **made_by}
-    columns = "\n".join(f"| {name} | {text} |" for name, text in texts.items())
+    columns = _column_lines(card, provenance)
     lines = "\n".join(f"| {name} | `{value}` |" for name, value in settings.items())
     return f"""---
 pretty_name: {card.title}
@@ -75,6 +72,13 @@ rows = datasets.load_dataset("parquet", data_files="data/*.parquet", split="trai
 |---|---|
 {lines}
 """
+
+
+def _column_lines(card: Card, provenance: Sequence[str]) -> str:
+    own = {name: text for name, text in card.columns.items() if name not in COMMON_COLUMNS}
+    made_by = {", ".join(f"`{name}`" for name in provenance): "what made it"}
+    texts = {**own, **COMMON_COLUMNS, **card.columns, **made_by}
+    return "\n".join(f"| {name} | {text} |" for name, text in texts.items())
 
 
 def write_preview(output: str, kinds: Mapping[str, str]) -> None:

@@ -35,6 +35,7 @@ def repeated(copies: int) -> Repeated:
 def test_every_copy_is_a_sample_of_its_own(copies: int, tmp_path: Path) -> None:
     write_tar(tmp_path / "in" / "a.tar", samples(70))
     write_parquet(tmp_path / "in" / "b.parquet", {"image": [picture(n) for n in range(5)], "key": list("vwxyz")})
+    write_tar(tmp_path / "in" / "c.tar.gz", samples(40, first=100), compress=True)
     once = read_all(PictureShards(columns=Columns()), tmp_path / "in")
     found = read_all(repeated(copies), tmp_path / "in")
     assert [(sample.key, sample.image) for sample in found] == [

@@ -2,9 +2,9 @@
 
 ``mini`` shows that the machinery works and how well; it knows rendered scenes and is no model for photographs.
 
-UNet, text encoder and adapters are trained together, since there is no pretrained UNet to freeze: every step shows
-images and one kind of their conditions, a share of them without joint attention, so that the UNet also learns to draw
-on its own. An adapter for a frozen UNet is trained by ``unicon.training.adapter``.
+There is no pretrained UNet to freeze: it is made first (``pretrain.py``), then trained on together with the adapters:
+every step shows images and one kind of their conditions, a share of them without joint attention, so that the UNet
+goes on drawing on its own. An adapter for a frozen UNet is trained by ``unicon.training.adapter``.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ from unicon.metrics import depth_metrics, mean_metrics
 from unicon.model import UniCon
 from unicon.scenes import Rendering, render, sample_scene
 from unicon.training.fit import FitConfig, fit
-from unicon.training.mini_model import install_adapters, new_models, read_models, save
+from unicon.training.mini_model import install_adapters, new_models, read_models, save, with_finest_attention
 from unicon.training.pairs import (
     LatentGroups,
     MixedLoss,
@@ -39,11 +38,13 @@ from unicon.training.pairs import (
     TrainingModels,
     encode_latents,
 )
+from unicon.training.pretrain import PretrainLoss, PretrainSampling, SceneLatents, new_heads
 from unicon.training.scene_cache import SceneArrays, load_cache, render_cache
 from unicon.training.vae import SHARES, map_pixels, new_vae, train_vae
 
 SQUARE, WIDE, TALL = (128, 128), (160, 96), (96, 160)
 VALIDATION_SEED = 2
+STAGES = ("vae", "pretrain", "together")
 TRUTHS: dict[str, Callable[[Rendering], np.ndarray]] = {
     "depth": lambda scene: scene.inverse_depth,
     "edge": lambda scene: scene.edges.astype(np.float32),
@@ -60,11 +61,9 @@ class MiniRecipe:
     """Scenes rendered, by (width, height) in pixels."""
     seed: int = 1
     """Seed of the square scenes; other sizes follow with seed + 9, seed + 10."""
-    shares: dict[str, float] = field(default_factory=lambda: {"depth": 0.6, "edge": 0.25, "pose": 0.15})
+    shares: dict[str, float] = field(default_factory=lambda: {"depth": 0.45, "edge": 0.3, "pose": 0.25})
     """Adapters, and the share of the steps that each gets."""
-    vae: FitConfig = FitConfig(
-        steps=3000, learning_rate=2e-3, warmup_steps=50, ema_decay=0.995, autocast_dtype="bfloat16"
-    )
+    vae: FitConfig = FitConfig(steps=3000, learning_rate=2e-3, warmup_steps=50, ema_decay=0.995)
     vae_batch_size: int = 16
     """Crops a step."""
     vae_crop_px: int = 64
@@ -73,27 +72,40 @@ class MiniRecipe:
     block_out_channels: tuple[int, ...] = (64, 128, 128)
     rank: int = 12
     """Of the adapters' LoRA."""
+    pretrain: FitConfig = FitConfig(
+        steps=2400,
+        learning_rate=1.5e-3,
+        matrix_learning_rate=8e-3,
+        warmup_steps=30,
+        final_learning_rate_fraction=0.1,
+        ema_decay=0.99,
+        checkpoint_every=100,
+        log_every=10,
+    )
+    seeing: PretrainSampling = PretrainSampling(
+        batch_size=32, seeing_fraction=0.8125, weights={"depth": 1.0, "edge": 0.25, "pose": 0.25}
+    )
     together: FitConfig = FitConfig(
-        steps=8000,
+        steps=1000,
         learning_rate=1e-3,
-        matrix_learning_rate=6e-3,
-        warmup_steps=50,
+        matrix_learning_rate=4e-3,
+        warmup_steps=30,
         final_learning_rate_fraction=0.03,
-        ema_decay=0.995,
-        autocast_dtype="bfloat16",
-        checkpoint_every=400,
+        ema_decay=0.99,
+        checkpoint_every=100,
+        log_every=10,
     )
     sampling: PairSampling = PairSampling(
-        batch_size=32,
+        batch_size=24,
         text_dropout=0.05,
         caption_dropout=0.5,
-        clean_image_fraction=0.8,
-        clean_condition_fraction=0.1,
+        clean_image_fraction=0.75,
+        clean_condition_fraction=0.15,
         noisy_condition_fraction=0.85,
-        unjoined_fraction=0.1,
+        unjoined_fraction=0.05,
         min_snr_gamma=None,
         alignment_weight=0.1,
-        partner_weight=0.7,
+        partner_weight=0.5,
     )
 
 
@@ -109,26 +121,63 @@ def train_mini(
         device: where to train.
         start_from: a folder such as ``output``, whose weights are trained on; None: everything from nothing.
     """
-    recipe = recipe or MiniRecipe()
+    recipe = _on_device(recipe or MiniRecipe(), device)
     torch.manual_seed(recipe.seed)
     scenes = list(_scenes(work, recipe))
     vae = _trained_vae(work, scenes[0], recipe, device, start_from)
     data = [encoded(work, index, vae, group) for index, group in enumerate(scenes)]
     models = _models(work, vae, scenes[0].captions, recipe, device, start_from)
+    # fused attention is slower than plain products for so few tokens on a CPU: 5 to 6 times, bfloat16, 64 tokens
+    with sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext():
+        if start_from is None:
+            pretrain(models, data, recipe, work / "pretrain")
+            unet = with_finest_attention(models.unet).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            models = replace(models, unet=unet)
+        install_adapters(models.unet, recipe.shares, recipe.rank, start_from)
+        train_together(models, vae, data, recipe, work / "together", output)
+
+
+def pretrain(models: TrainingModels, data: Sequence[SceneLatents], recipe: MiniRecipe, folder: Path) -> None:
+    """Teach the UNet and the text encoder in place to see and to draw."""
+    heads = new_heads(models.unet, recipe.seeing).to(models.unet.device)
+    loss = PretrainLoss(models, heads, data, recipe.seeing)
+    fit(
+        {**models.named_parameters(), **dict(nn.ModuleDict({"heads": heads}).named_parameters())},
+        loss,
+        recipe.pretrain,
+        folder,
+    )
+
+
+def train_together(
+    models: TrainingModels,
+    vae: AutoencoderKL,
+    data: Sequence[SceneLatents],
+    recipe: MiniRecipe,
+    folder: Path,
+    output: Path,
+) -> None:
+    """Train UNet, text encoder and adapters in place; every checkpoint writes ``output`` and is measured."""
     losses = [_loss(models, kind, data, recipe) for kind in recipe.shares]
-    parameters = dict(nn.ModuleDict({"unet": models.unet, "text_encoder": models.text_encoder}).named_parameters())
+    parameters = models.named_parameters()
     for parameter in parameters.values():
         parameter.requires_grad_(True)
 
     def look(step: int) -> None:
         save(models, vae, recipe.shares, output)
-        model = UniCon.from_pretrained(output, device=device)
+        model = UniCon.from_pretrained(output, device=models.unet.device)
         for kind in recipe.shares:
-            validate(model, kind, work / "together", step, recipe.validation_scenes)
+            validate(model, kind, folder, step, recipe.validation_scenes)
 
-    # fused attention is slower than plain products for so few tokens on a CPU: 5 to 6 times, bfloat16, 64 tokens
-    with sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext():
-        fit(parameters, MixedLoss(losses, list(recipe.shares.values())), recipe.together, work / "together", look)
+    fit(parameters, MixedLoss(losses, list(recipe.shares.values())), recipe.together, folder, look)
+
+
+def _on_device(recipe: MiniRecipe, device: str) -> MiniRecipe:
+    """The recipe in bfloat16 where the device computes it faster than float32."""
+    if not (device.startswith("cuda") or (device == "cpu" and torch.cpu._is_avx512_bf16_supported())):
+        return recipe
+    parts = {name: replace(getattr(recipe, name), autocast_dtype="bfloat16") for name in STAGES}
+    return replace(recipe, **parts)
 
 
 def _models(
@@ -139,22 +188,25 @@ def _models(
     device: str,
     start_from: Path | None,
 ) -> TrainingModels:
-    """The models with their adapters on the device."""
+    """The models on the device, without adapters."""
     if start_from is not None:
         models = read_models(start_from)
     else:
         models = new_models(work / "tokenizer", vae, captions, recipe.block_out_channels, SQUARE[0])
-    install_adapters(models.unet, recipe.shares, recipe.rank, start_from)
     models.unet.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     models.text_encoder.to(device)
     return models
 
 
 def _loss(models: TrainingModels, kind: str, data: Sequence[SceneLatents], recipe: MiniRecipe) -> PairLoss:
-    """The loss of one adapter of the UNet."""
+    """The loss of one adapter of the UNet; a clean image's own output goes on predicting what it was pretrained for."""
     trigger = adapter_configs(models.unet)[kind].trigger or ""
     groups = [PairLatents(group.latents["image"], group.latents[kind], group.captions) for group in data]
-    return PairLoss(models, kind, trigger, LatentGroups(groups), recipe.sampling)
+    is_pretrained_for = kind == next(iter(recipe.seeing.weights))
+    partner_weight = recipe.sampling.partner_weight if is_pretrained_for else 0.0
+    return PairLoss(
+        models, kind, trigger, LatentGroups(groups), replace(recipe.sampling, partner_weight=partner_weight)
+    )
 
 
 def validate(model: UniCon, kind: str, folder: Path, step: int, count: int) -> None:
@@ -196,14 +248,6 @@ def _trained_vae(
     return vae.eval().requires_grad_(False)
 
 
-class SceneLatents(NamedTuple):
-    """Pictures and maps of one group of scenes, encoded."""
-
-    latents: dict[str, Tensor]
-    """(S, c, h, w) float16 by what is shown: ``image``, ``depth``, ``edge``, ``pose``."""
-    captions: tuple[str, ...]
-
-
 def encoded(work: Path, index: int, vae: AutoencoderKL, scenes: SceneArrays) -> SceneLatents:
     """Latents of one group of scenes, from the disk where they were computed before."""
     path = work / f"latents-{index}.pt"
@@ -212,10 +256,8 @@ def encoded(work: Path, index: int, vae: AutoencoderKL, scenes: SceneArrays) -> 
     return SceneLatents(torch.load(path, weights_only=True), scenes.captions)
 
 
-def _encode_maps(vae: AutoencoderKL, scenes: SceneArrays, kind: str, batch_size: int = 64) -> Tensor:
-    parts = []
-    with torch.autocast(vae.device.type, torch.bfloat16):
-        for start in range(0, len(scenes.captions), batch_size):
-            pixels = torch.from_numpy(map_pixels(scenes, kind, np.s_[start : start + batch_size])).permute(0, 3, 1, 2)
-            parts.append(encode_latents(vae, pixels))
-    return torch.cat(parts)
+def _encode_maps(vae: AutoencoderKL, scenes: SceneArrays, kind: str, part_size: int = 64) -> Tensor:
+    """(S, c, h, w) latents; `part_size` scenes at a time are held as pixels in float32."""
+    windows = (np.s_[start : start + part_size] for start in range(0, len(scenes.captions), part_size))
+    pixels = (torch.from_numpy(map_pixels(scenes, kind, window)).permute(0, 3, 1, 2) for window in windows)
+    return torch.cat([encode_latents(vae, part) for part in pixels])

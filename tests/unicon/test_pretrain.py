@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -30,6 +31,13 @@ def _scenes(count: int = 4) -> SceneLatents:
     return SceneLatents(latents, tuple("a red box" for _ in range(count)))
 
 
+@torch.no_grad()
+def _mean_losses(loss: PretrainLoss) -> dict[str, float]:
+    """Over eight steps' rows."""
+    steps = [loss(torch.Generator().manual_seed(1000 + number)) for number in range(8)]
+    return {name: float(np.mean([step[name].item() for step in steps])) for name in steps[0]}
+
+
 def test_losses_are_the_mean_errors_of_what_each_part_predicts(models: TrainingModels) -> None:
     torch.manual_seed(0)
     heads = new_heads(models.unet, SAMPLING)
@@ -51,11 +59,12 @@ def test_pretraining_learns_both_tasks(models: TrainingModels, tmp_path: Path) -
     torch.manual_seed(0)
     heads = new_heads(models.unet, SAMPLING)
     loss = PretrainLoss(models, heads, [_scenes()], SAMPLING)
-    before = loss(torch.Generator().manual_seed(5))
+    before = _mean_losses(loss)
     config = FitConfig(steps=60, learning_rate=2e-3, matrix_learning_rate=0.02, warmup_steps=5, ema_decay=0.5)
     fit({**models.named_parameters(), **dict(heads.named_parameters())}, loss, config, tmp_path)
-    after = loss(torch.Generator().manual_seed(5))
-    assert all(after[name] < 0.8 * before[name] for name in ("depth", "edge", "drawing"))
+    after = _mean_losses(loss)
+    for name, share in {"depth": 0.5, "edge": 0.5, "drawing": 0.9}.items():
+        assert after[name] < share * before[name], name
 
 
 def test_growing_attention_changes_no_result(models: TrainingModels) -> None:

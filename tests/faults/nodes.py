@@ -1,0 +1,131 @@
+"""Clusters of several nodes on this machine, by `ray start`; one of their daemons dies, or their memory is small."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+import psutil
+
+from tests.faults.kills import title
+from tests.faults.work import ROOT, Outcome, TooLateError, descendants, finish, local_work, running, wait_for_moment
+from tests.object_store import free_ports
+
+RAY = str(Path(sys.executable).parent / "ray")
+START_LIMIT_S = 180.0
+SMALL_STORE_BYTES = 80 << 20
+"""Ray's least is 75 MB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A node of a cluster, held by its `ray start --block`."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def raylet(self) -> psutil.Process:
+        """Its daemon."""
+        return next(child for child in descendants(self.process.pid) if "raylet/raylet" in title(child))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """A head without CPUs, where the command lives, and nodes that work."""
+
+    address: str
+    nodes: tuple[Node, ...]
+
+
+@contextmanager
+def cluster(folder: Path, nodes: int, *options: str) -> Iterator[Cluster]:
+    """Start a cluster of nodes of 2 CPUs, each with these options of `ray start`; it is ended on leaving."""
+    port, client_port = free_ports(2)
+    address = f"127.0.0.1:{port}"
+    head = ["--head", f"--port={port}", f"--ray-client-server-port={client_port}", "--include-dashboard=false"]
+    started: list[Node] = []
+    try:
+        started.append(_start(folder, [*head, "--num-cpus=0", *options]))
+        _wait_for(started)
+        started += [_start(folder, [f"--address={address}", "--num-cpus=2", *options]) for _ in range(nodes)]
+        _wait_for(started)
+        yield Cluster(address=address, nodes=tuple(started[1:]))
+    finally:
+        for node in reversed(started):
+            _end(node)
+
+
+def raylet_kill(folder: Path, random: Random) -> Outcome:
+    """SIGKILL to Ray's daemon on one of the two nodes that work; the node and what it holds are lost."""
+    with cluster(folder, 2) as there:
+        work = replace(local_work(folder), environment={"RAY_ADDRESS": there.address})
+        with running(work) as process:
+            wait_for_moment(random, work, process)
+            random.choice(there.nodes).raylet().kill()
+            return finish(work, process)
+
+
+def small_object_store(folder: Path, random: Random) -> Outcome:
+    """Chunks that do not fit into the object store together, so that Ray spills them to disk."""
+    spilled = folder / "spilled"
+    spilled.mkdir(parents=True)
+    options = (f"--object-store-memory={SMALL_STORE_BYTES}", f"--object-spilling-directory={spilled}")
+    with cluster(folder, 1, *options) as there:
+        samples, size_px = 6 * random.randrange(14, 22), random.randrange(1100, 1500)
+        work = local_work(folder, samples=samples, size_px=size_px, chunk_size=12)
+        work = replace(work, environment={"RAY_ADDRESS": there.address})
+        with running(work) as process:
+            most = _watch_spilling(spilled, process)
+            outcome = finish(work, process, {"spilled MB": round(most / 1e6, 1)})
+    if not most:
+        raise TooLateError
+    return outcome
+
+
+def _watch_spilling(spilled: Path, process: "subprocess.Popen[bytes]") -> int:
+    """The most bytes seen in the folder while the command ran."""
+    most = 0
+    while process.poll() is None:
+        with suppress(FileNotFoundError):
+            most = max(most, sum(path.stat().st_size for path in spilled.rglob("*") if path.is_file()))
+        time.sleep(0.1)
+    return most
+
+
+def _start(folder: Path, options: list[str]) -> Node:
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": paths, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    environment.pop("RAY_ADDRESS", None)
+    ports = ["--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]
+    log = folder / f"ray-{time.time_ns()}.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [RAY, "start", "--block", *ports, *options], stdout=file, stderr=subprocess.STDOUT, env=environment
+        )
+    return Node(process=process, log=log)
+
+
+def _wait_for(nodes: list[Node]) -> None:
+    until = time.monotonic() + START_LIMIT_S
+    for node in nodes:
+        while "Ray runtime started" not in node.log.read_text(errors="replace"):
+            if node.process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"a node of the test's cluster did not start:\n{node.log.read_text()[-3000:]}")
+            time.sleep(0.1)
+
+
+def _end(node: Node) -> None:
+    below = descendants(node.process.pid)
+    node.process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        node.process.wait(20)
+    node.process.kill()
+    node.process.wait()
+    for process in below:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()

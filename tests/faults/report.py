@@ -73,7 +73,7 @@ class Result:
 def table(results: Sequence[Result]) -> str:
     """As Markdown."""
     lines = [
-        "| fault | rounds | rows lost | rows duplicated | torn files | rounds not ended | survived | most runs | measured |",
+        "| fault | rounds | rows lost | rows duplicated | torn files | not ended | survived | most runs | measured |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for result in results:

@@ -1,10 +1,11 @@
 """Clusters of several nodes on this machine, by `ray start`; one of their daemons dies, or their memory is small."""
 
 import os
+import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,7 +39,8 @@ class Node:
 class Cluster:
     """A head without CPUs, where the command lives, and nodes that work."""
 
-    address: str
+    environment: Mapping[str, str]
+    """What a command needs to use it."""
     nodes: tuple[Node, ...]
 
 
@@ -47,14 +49,16 @@ def cluster(folder: Path, nodes: int, *options: str) -> Iterator[Cluster]:
     """Start a cluster of nodes of 2 CPUs, each with these options of `ray start`; it is ended on leaving."""
     port, client_port = free_ports(2)
     address = f"127.0.0.1:{port}"
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     head = ["--head", f"--port={port}", f"--ray-client-server-port={client_port}", "--include-dashboard=false"]
     started: list[Node] = []
     try:
-        started.append(_start(folder, [*head, "--num-cpus=0", *options]))
+        started.append(_start(folder, token, [*head, "--num-cpus=0", *options]))
         _wait_for(started)
-        started += [_start(folder, [f"--address={address}", "--num-cpus=2", *options]) for _ in range(nodes)]
+        joining = [f"--address={address}", "--num-cpus=2", *options]
+        started += [_start(folder, token, joining) for _ in range(nodes)]
         _wait_for(started)
-        yield Cluster(address=address, nodes=tuple(started[1:]))
+        yield Cluster(environment={**token, "RAY_ADDRESS": address}, nodes=tuple(started[1:]))
     finally:
         for node in reversed(started):
             _end(node)
@@ -63,7 +67,7 @@ def cluster(folder: Path, nodes: int, *options: str) -> Iterator[Cluster]:
 def raylet_kill(folder: Path, random: Random) -> Outcome:
     """SIGKILL to Ray's daemon on one of the two nodes that work; the node and what it holds are lost."""
     with cluster(folder, 2) as there:
-        work = replace(local_work(folder), environment={"RAY_ADDRESS": there.address})
+        work = replace(local_work(folder), environment=there.environment)
         with running(work) as process:
             wait_for_moment(random, work, process)
             random.choice(there.nodes).raylet().kill()
@@ -78,7 +82,7 @@ def small_object_store(folder: Path, random: Random) -> Outcome:
     with cluster(folder, 1, *options) as there:
         samples, size_px = 6 * random.randrange(14, 22), random.randrange(1100, 1500)
         work = local_work(folder, samples=samples, size_px=size_px, chunk_size=12)
-        work = replace(work, environment={"RAY_ADDRESS": there.address})
+        work = replace(work, environment=there.environment)
         with running(work) as process:
             most = _watch_spilling(spilled, process)
             outcome = finish(work, process, {"spilled MB": round(most / 1e6, 1)})
@@ -97,11 +101,17 @@ def _watch_spilling(spilled: Path, process: "subprocess.Popen[bytes]") -> int:
     return most
 
 
-def _start(folder: Path, options: list[str]) -> Node:
+def _start(folder: Path, token: Mapping[str, str], options: list[str]) -> Node:
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": paths, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
-    environment.pop("RAY_ADDRESS", None)
-    ports = ["--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]
+    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment = {**inherited, **quiet, **token, "PYTHONPATH": paths}
+    ports = [
+        "--node-ip-address=127.0.0.1",
+        "--min-worker-port=0",
+        "--max-worker-port=0",
+        "--dashboard-agent-listen-port=0",
+    ]
     log = folder / f"ray-{time.time_ns()}.log"
     with log.open("wb") as file:
         process = subprocess.Popen(

@@ -10,6 +10,7 @@ file torn, or a job did not end.
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -48,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="decides the moments and victims (default: %(default)s)")
     parser.add_argument("--record", action="store_true", help="keep the result, and write it into docs/reliability.md")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that clusters and servers end too
     results = [run_rounds(name, options.rounds, options.seed) for name in options.fault or FAULTS]
     print(report.table(results))
     if options.record:

@@ -112,17 +112,17 @@ def configuration_uri(output: str, configuration: str) -> str:
 def published(output: str) -> Published:
     """List the output root; nothing is opened."""
     marks: dict[str, Mark] = {}
-    for info in storage.list_files(storage.join(output, "_chunks", "done")):
-        match = MARK.fullmatch(info.uri.rsplit("/", 1)[-1])
+    for uri in storage.list_uris(storage.join(output, "_chunks", "done")):
+        match = MARK.fullmatch(uri.rsplit("/", 1)[-1])
         name = ChunkName.parse(match["name"]) if match else None
         if match and name:
-            mark = Mark(name=name, ok=int(match["ok"]), bad=int(match["bad"]), uri=info.uri)
+            mark = Mark(name=name, ok=int(match["ok"]), bad=int(match["bad"]), uri=uri)
             if name.text not in marks or marks[name.text].ok < mark.ok:  # a retry leaves two when it is killed
                 marks[name.text] = mark
     files: dict[str, list[str]] = {}
     for folder in ("data", "errors"):
-        for info in storage.list_files(storage.join(output, folder)):
-            stem = info.uri.rsplit("/", 1)[-1].removesuffix(".parquet")
+        for uri in storage.list_uris(storage.join(output, folder)):
+            stem = uri.rsplit("/", 1)[-1].removesuffix(".parquet")
             if ChunkName.parse(stem) is not None:
-                files.setdefault(stem, []).append(info.uri)
+                files.setdefault(stem, []).append(uri)
     return Published(marks=marks, files=files)

@@ -119,6 +119,13 @@ def list_files(root: str) -> list[FileInfo]:
     return sorted(iter_files(root), key=lambda info: info.uri)
 
 
+def list_uris(root: str) -> list[str]:
+    """The URIs of `list_files`; a local disk is asked for names alone, which is several times as fast."""
+    if protocol(root) == "file" and not os.path.isfile(root):
+        return sorted(entry.path for entry in _local_entries(root))
+    return [info.uri for info in list_files(root)]
+
+
 def glob_files(pattern: str) -> list[tuple[str, FileInfo | None]]:
     """(URI, file) of what matches `pattern` (`*`, `**`, `?`, `[...]`), sorted by URI; None for folders."""
     fs, path = filesystem(pattern)
@@ -269,10 +276,18 @@ def _options(kind: str) -> dict[str, Any]:
 
 
 def _local_files(root: str) -> Iterator[FileInfo]:
-    """Depth first, sorted within a folder; links are followed, each folder once."""
     if os.path.isfile(root):
         yield _local_info(root, os.stat(root))
         return
+    for entry in _local_entries(root):
+        try:
+            yield _local_info(entry.path, entry.stat())
+        except FileNotFoundError:
+            continue  # deleted meanwhile
+
+
+def _local_entries(root: str) -> Iterator["os.DirEntry[str]"]:
+    """The files below a folder: depth first, sorted within a folder; links are followed, each folder once."""
     seen: set[tuple[int, int]] = set()
     pending = [root] if os.path.isdir(root) else []
     while pending:
@@ -283,12 +298,7 @@ def _local_files(root: str) -> Iterator[FileInfo]:
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
-        for entry in entries:
-            try:
-                if entry.is_file():
-                    yield _local_info(entry.path, entry.stat())
-            except FileNotFoundError:
-                continue  # deleted meanwhile
+        yield from (entry for entry in entries if entry.is_file())
         pending += [entry.path for entry in reversed(entries) if entry.is_dir()]
 
 

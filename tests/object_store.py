@@ -52,43 +52,80 @@ class ObjectStore:
         }
 
 
+@dataclass(kw_only=True)
+class StoreServer:
+    """The server's process; killed and started again it serves the same files at the same place."""
+
+    folder: Path
+    ports: list[int]
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def store(self) -> ObjectStore:
+        """Where it answers."""
+        return ObjectStore(endpoint=f"http://127.0.0.1:{self.ports[-1]}")
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        weed = Path(sys.executable).parent / "weed"
+        options = (f"-{name}={value}" for name, value in self._options().items())
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(weed), "server", "-s3", "-filer", *options],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+                preexec_fn=_end_with_the_tests,
+            )
+        _wait_for(self.process, self.ports[-1], self.folder / "log")
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def _options(self) -> dict[str, object]:
+        master, volume, filer, s3 = self.ports
+        return {
+            "dir": str(self.folder),
+            "ip": "127.0.0.1",
+            "ip.bind": "127.0.0.1",
+            "master.port": master,
+            "master.telemetry": "false",
+            "master.volumeSizeLimitMB": 64,
+            "volume.port": volume,
+            "volume.max": 0,
+            "filer.port": filer,
+            "s3.port": s3,
+            "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
+            "s3.autoCreateBucket": "false",
+            "s3.config": str(self.folder / "s3.json"),
+        }
+
+
 @contextmanager
-def running_store(folder: Path) -> Iterator[ObjectStore]:
+def running_server(folder: Path) -> Iterator[StoreServer]:
     """Start a server whose files lie in `folder`; it is stopped on leaving."""
-    weed = Path(sys.executable).parent / "weed"
     identities = [
         _identity("tests", KEY, SECRET, ["Admin", "Read", "Write", "List", "Tagging"]),
         _identity("reader", READER_KEY, READER_SECRET, ["Read:open-bucket", "List:open-bucket"]),
     ]
     (folder / "s3.json").write_text(json.dumps({"identities": identities}))
-    master, volume, filer, s3 = _free_ports(4)
-    options = {
-        "dir": str(folder),
-        "ip": "127.0.0.1",
-        "ip.bind": "127.0.0.1",
-        "master.port": master,
-        "master.telemetry": "false",
-        "master.volumeSizeLimitMB": 64,
-        "volume.port": volume,
-        "volume.max": 0,
-        "filer.port": filer,
-        "s3.port": s3,
-        "s3.port.iceberg": 0,
-        "s3.port.lance": 0,
-        "s3.autoCreateBucket": "false",
-        "s3.config": str(folder / "s3.json"),
-    }
-    command = [str(weed), "server", "-s3", "-filer", *(f"-{name}={value}" for name, value in options.items())]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, preexec_fn=_end_with_the_tests
-        )
-        try:
-            _wait_for(server, s3, folder / "log")
-            yield ObjectStore(endpoint=f"http://127.0.0.1:{s3}")
-        finally:
-            server.kill()
-            server.wait()
+    server = StoreServer(folder=folder, ports=free_ports(4))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@contextmanager
+def running_store(folder: Path) -> Iterator[ObjectStore]:
+    """Start a server whose files lie in `folder`; it is stopped on leaving."""
+    with running_server(folder) as server:
+        yield server.store
 
 
 @pytest.fixture(scope="session")
@@ -207,7 +244,7 @@ def _identity(name: str, key: str, secret: str, actions: list[str]) -> dict[str,
     return {"name": name, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that are free, and free again 10,000 higher, where the server puts its gRPC."""
     found: list[int] = []
     start = 20_000 + os.getpid() * 7 % 20_000

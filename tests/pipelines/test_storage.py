@@ -22,11 +22,12 @@ def test_publish_list_read_remove(scheme: str, tmp_path: Path) -> None:
         storage.read_bytes(uri, limit_bytes=4)
     assert [(info.uri, info.size_bytes) for info in storage.list_files(root)] == [(uri, 5)]
     assert storage.list_files(uri) == storage.list_files(root) == [storage.stat(uri)]
+    assert storage.list_uris(root) == storage.list_uris(uri) == [uri]
     with storage.open_read(uri) as file:
         assert (file.seek(2), file.read(2), file.read()) == (2, b"re", b"e")
     storage.remove(uri)
     storage.remove(uri)
-    assert storage.list_files(root) == []
+    assert storage.list_files(root) == storage.list_uris(root) == []
     assert storage.stat(uri) is None
     assert not storage.exists(uri)
 

@@ -1,0 +1,108 @@
+"""What the data plane adds to the model: the job's flow beside the bare model loop on the same samples, in one run."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.stand_in import StandIn, products_for, write_shards
+from benchmarks.stand_in_job import job_of
+from pipelines import layout, pictures, runner
+from pipelines.flow import run_flow
+from pipelines.plan import Plan, make_plan
+from pipelines.samples import Columns
+from pipelines.sources import PictureShards
+
+WARM_CHUNKS = 2
+"""Steady state begins when this many chunks are published."""
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """The options of this benchmark."""
+    parser.add_argument("--samples", type=int, default=800)
+    parser.add_argument("--seconds", type=float, default=0.05, help="of the model, a sample (default: %(default)s)")
+    parser.add_argument("--busy", action="store_true", help="the model computes on this CPU instead of sleeping")
+    parser.add_argument("--size-px", type=int, default=512, help="side of the pictures (default: %(default)s)")
+    parser.add_argument("--chunk-size", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=8)
+
+
+def measure(options: Namespace) -> dict[str, Any]:
+    """Bare loop, flow, bare loop again; all times in seconds."""
+    from pipelines.cluster import ray_session
+
+    model = StandIn(products=products_for(options.seconds)) if options.busy else StandIn(seconds=options.seconds)
+    with tempfile.TemporaryDirectory() as name:
+        folder = write_shards(Path(name) / "in", 1, options.samples, options.size_px)
+        job, request, plan = planned(folder, Path(name) / "out", options, model)
+        bare_before_s = bare_loop(plan, model, options)
+        began = time.perf_counter()
+        with ray_session() as available:
+            ray_start_s = time.perf_counter() - began
+            resources = runner.choose_resources(request, available, can_grow=False)
+            times = Times.of(run_flow(plan.chunks, job.make_flow(request.output, resources), resources))
+        bare_s = (bare_before_s + bare_loop(plan, model, options)) / 2
+    return {"ray_start_s": ray_start_s, **times.beside(bare_s)}
+
+
+def planned(folder: Path, output: Path, options: Namespace, model: StandIn) -> tuple[runner.Job, runner.Request, Plan]:
+    """A job on a folder of shards, cut into chunks."""
+    sizes = ["--chunk-size", str(options.chunk_size), "--batch-size", str(options.batch_size)]
+    job, _ = job_of(["--input", str(folder), "--output", str(output), *sizes], model)
+    measured = job.source.measure(job.source.find([str(folder)], str(output)), str(output), None)
+    plan = make_plan(measured, layout.published(str(output)), "0" * 10, options.chunk_size)
+    return job, runner.Request(inputs=[str(folder)], output=str(output)), plan
+
+
+def bare_loop(plan: Plan, model: StandIn, options: Namespace) -> float:
+    """Seconds for the model alone, in the same micro-batches, on decoded pictures in memory.
+
+    The pictures of an input repeat, so those of a few chunks stand for all.
+    """
+    source = PictureShards(columns=Columns())
+    chunks = [
+        [pictures.open_picture(sample.image, 1 << 30)[0] for sample in source.read(chunk)] for chunk in plan.chunks[:4]
+    ]
+    began = time.perf_counter()
+    for number in range(len(plan.chunks)):
+        images = chunks[number % len(chunks)]
+        for at in range(0, len(images), options.batch_size):
+            model.estimate(images[at : at + options.batch_size], "depth")
+    return time.perf_counter() - began
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """When receipts came, in seconds from the start of the flow, and how many samples each was for."""
+
+    receipts: Sequence[tuple[float, int]]
+    wall_s: float
+
+    @classmethod
+    def of(cls, flow: Any) -> Times:
+        """Run the flow."""
+        began = time.perf_counter()
+        receipts = [(time.perf_counter() - began, receipt["ok"] + receipt["bad"]) for receipt in flow]
+        return cls(receipts=receipts, wall_s=time.perf_counter() - began)
+
+    def beside(self, bare_s: float) -> dict[str, Any]:
+        """Ratios to the bare loop: of everything, and in steady state, from the WARM_CHUNKS-th receipt to the last."""
+        samples = sum(count for _, count in self.receipts)
+        steady = sum(count for _, count in self.receipts[WARM_CHUNKS:])
+        steady_s = self.receipts[-1][0] - self.receipts[WARM_CHUNKS - 1][0]
+        steady_bare_s = bare_s * steady / samples
+        return {
+            "samples": samples,
+            "bare_s": bare_s,
+            "flow_s": self.wall_s,
+            "first_receipt_s": self.receipts[0][0],
+            "steady_s": steady_s,
+            "steady_bare_s": steady_bare_s,
+            "steady_ratio": steady_s / steady_bare_s,
+            "whole_ratio": self.wall_s / bare_s,
+        }

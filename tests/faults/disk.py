@@ -1,0 +1,70 @@
+"""The output's disk is full in the middle; then there is room again."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+from tests.faults.work import Outcome, finish, local_work, running, wait_for_moment
+
+DISK_BYTES = 64 << 20
+NAMESPACES = (["unshare", "--mount"], ["unshare", "--user", "--map-root-user", "--mount"])
+"""Ways to a mount of one's own that goes away with its process: as root, and as anyone where the kernel allows it."""
+
+
+class NoSmallDiskError(Exception):
+    """This machine lets us mount nothing."""
+
+
+def disk_full(folder: Path, random: Random) -> Outcome:
+    """The file system of the output is filled to the last byte; when the command has given up, there is room again."""
+    with small_disk(folder / "disk") as disk:
+        work = replace(local_work(folder), output=str(disk / "out"))
+        with running(work) as process:
+            wait_for_moment(random, work, process)
+            fill(disk)
+            process.wait(300)
+            (disk / "ballast").unlink()
+            return finish(work, process)
+
+
+def fill(disk: Path) -> None:
+    """Write until nothing more fits."""
+    size_bytes = 1 << 20
+    with (disk / "ballast").open("wb", buffering=0) as file:
+        while size_bytes:
+            try:
+                file.write(bytes(size_bytes))
+            except OSError:
+                size_bytes //= 2
+
+
+@contextmanager
+def small_disk(mount_point: Path) -> Iterator[Path]:
+    """A file system of DISK_BYTES in memory, mounted in a namespace of its own; yields the way in from outside.
+
+    Raises:
+        NoSmallDiskError: neither root nor user namespaces are to be had here.
+    """
+    mount_point.mkdir(parents=True)
+    mount = f'mount -t tmpfs -o size={DISK_BYTES} tmpfs "$0" && echo mounted && exec sleep infinity'
+    for namespace in NAMESPACES:
+        if shutil.which(namespace[0]) is None:
+            break
+        holder = subprocess.Popen(
+            [*namespace, "sh", "-c", mount, str(mount_point)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        try:
+            assert holder.stdout is not None
+            if holder.stdout.readline() == b"mounted\n":
+                yield Path(f"/proc/{holder.pid}/root") / mount_point.relative_to("/")
+                return
+        finally:
+            holder.kill()
+            holder.wait()
+    raise NoSmallDiskError(
+        "a small disk needs root or user namespaces (unshare --user --mount); this machine has neither"
+    )

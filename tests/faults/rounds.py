@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""Break real runs at random moments, run them again until they are done, count what was lost or doubled.
+
+    python -m tests.faults.rounds --fault driver-kill --rounds 20 --seed 1
+    python -m tests.faults.rounds --rounds 20 --seed 1 --record     # every fault, into docs/reliability.md
+
+A round whose job was done before the fault could strike is drawn again. Exit code 1 when a row was lost or doubled, a
+file torn, or a job did not end.
+"""
+
+import argparse
+import shutil
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from random import Random
+
+from tests.faults import report
+from tests.faults.disk import disk_full
+from tests.faults.kills import actor_kill, cpu_worker_kill, driver_kill, driver_term
+from tests.faults.nodes import raylet_kill, small_object_store
+from tests.faults.outage import s3_outage
+from tests.faults.work import Outcome, TooLateError
+
+Fault = Callable[[Path, Random], Outcome]
+FAULTS: Mapping[str, Fault] = {
+    "driver-kill": driver_kill,
+    "driver-term": driver_term,
+    "actor-kill": actor_kill,
+    "cpu-worker-kill": cpu_worker_kill,
+    "raylet-kill": raylet_kill,
+    "small-object-store": small_object_store,
+    "s3-outage": s3_outage,
+    "disk-full": disk_full,
+}
+DRAWS = 5
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the rounds, print the table; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults.rounds", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--fault", action="append", choices=FAULTS, help="repeatable (default: all)")
+    parser.add_argument("--rounds", type=int, default=20, help="of each fault (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="decides the moments and victims (default: %(default)s)")
+    parser.add_argument("--record", action="store_true", help="keep the result, and write it into docs/reliability.md")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that clusters and servers end too
+    results = [run_rounds(name, options.rounds, options.seed) for name in options.fault or FAULTS]
+    print(report.table(results))
+    if options.record:
+        for result in results:
+            report.record(result)
+    return 0 if all(result.is_clean for result in results) else 1
+
+
+def run_rounds(name: str, rounds: int, seed: int) -> report.Result:
+    """All rounds of one fault; the folders of rounds that went wrong stay, and are named."""
+    result = report.Result(fault=name, seed=seed)
+    for number in range(rounds):
+        folder = Path(tempfile.mkdtemp(prefix=f"fault-{name}-{number}-"))
+        try:
+            outcome = one_round(name, folder, seed, number)
+        except Exception:
+            traceback.print_exc()
+            print(f"{name}, round {number}: did not end; see {folder}", file=sys.stderr)
+            result = result.with_failure()
+            continue
+        result = result.with_outcome(outcome)
+        print(f"{name}, round {number}: {outcome}", file=sys.stderr, flush=True)
+        if outcome.is_clean:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            print(f"{name}, round {number}: see {folder}", file=sys.stderr)
+    return result
+
+
+def one_round(name: str, folder: Path, seed: int, number: int) -> Outcome:
+    """One round, drawn again when the fault came too late. Raises TooLateError when it always does."""
+    for draw in range(DRAWS):
+        place = folder / f"draw-{draw}"
+        place.mkdir()
+        try:
+            return FAULTS[name](place, Random(f"{name} {seed} {number} {draw}"))
+        except TooLateError:
+            continue
+    raise TooLateError(f"{name} came too late {DRAWS} times")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

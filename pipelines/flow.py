@@ -114,13 +114,16 @@ def run_tasks(
     """`work(task)` for every task, each in a CPU task of its own; yields the receipts as they come.
 
     `task` may be anything picklable. For jobs without a model, such as writing shards.
+
+    Raises:
+        FlowError: a task raised, or its process died again and again.
     """
     remaining = iter(tasks)
     while wave := list(islice(remaining, CHUNKS_IN_A_WAVE)):
-        with _data_context(Resources(), print):
+        with _data_context(Resources(), print), _watch(None) as watch:
             rows = [{"number": number} for number in range(len(wave))]
             dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-                _Task(tuple(wave), work), num_cpus=cpus_per_task, **_BLOCKS
+                _Task(tuple(wave), work, watch), num_cpus=cpus_per_task, **_BLOCKS
             )
             yield from _receipts(dataset)
 
@@ -135,15 +138,15 @@ class _Watch:
     ledger: Any
     chunk_timeout_s: float | None
 
-    def attempt(self, stage: str, chunk: Chunk) -> AbstractContextManager[Attempt]:
-        """Around a stage of a chunk."""
+    def attempt(self, stage: str, name: str, failed_before: bool = False) -> AbstractContextManager[Attempt]:
+        """Around a stage of a chunk; see `watched`."""
         return watched(
             self.ask,
             stage,
-            chunk.name,
+            name,
             worker=self.worker,
             node=ray.get_runtime_context().get_node_id(),
-            failed_before=bool(chunk.only),
+            failed_before=failed_before,
             limit_s=self.chunk_timeout_s,
         )
 
@@ -183,7 +186,7 @@ class _Read:
     def __call__(self, block: pa.Table) -> pa.Table:
         (text,) = block.column("description").to_pylist()
         chunk = Chunk.from_json(text)
-        with self.watch.attempt("read", chunk) as attempt:
+        with self.watch.attempt("read", chunk.name, bool(chunk.only)) as attempt:
             table = self.read(chunk, attempt)
         chunk_of(table)
         return table
@@ -197,7 +200,7 @@ class _Model:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         chunk = chunk_of(block)
-        with self.watch.attempt("model", chunk) as attempt:
+        with self.watch.attempt("model", chunk.name, bool(chunk.only)) as attempt:
             result = self.model(block, attempt)
         assert chunk_of(result) == chunk, f"the model returned the rows of another chunk than {chunk.name}"
         return result
@@ -210,19 +213,22 @@ class _Publish:
         self.__name__ = "Publish"
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        with self.watch.attempt("publish", chunk_of(block)) as attempt:
+        chunk = chunk_of(block)
+        with self.watch.attempt("publish", chunk.name, bool(chunk.only)) as attempt:
             return _receipt_block(self.publish(block, attempt))
 
 
 class _Task:
-    def __init__(self, tasks: tuple[Any, ...], work: Callable[[Any], Mapping[str, Any]]) -> None:
+    def __init__(self, tasks: tuple[Any, ...], work: Callable[[Any], Mapping[str, Any]], watch: _Watch) -> None:
         self.tasks = tasks
         self.work = work
+        self.watch = watch
         self.__name__ = "Task"
 
     def __call__(self, block: pa.Table) -> pa.Table:
         (number,) = block.column("number").to_pylist()
-        return _receipt_block(self.work(self.tasks[number]))
+        with self.watch.attempt("task", f"number {number}"):
+            return _receipt_block(self.work(self.tasks[number]))
 
 
 def _receipt_block(receipt: Mapping[str, Any]) -> pa.Table:

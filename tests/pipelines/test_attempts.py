@@ -106,6 +106,15 @@ def test_an_attempt_that_was_given_up_for_dead_is_not_listened_to() -> None:
     assert begin(ledger).first == (4,)
 
 
+def test_a_result_that_is_lost_again_and_again_is_hopeless() -> None:
+    ledger = Ledger()
+    for _ in range(6):
+        orders = begin(ledger)
+        assert not orders.hopeless
+        ledger.end(*CHUNK, orders.number, True)
+    assert begin(ledger).hopeless == "it was done 6 times and its result lost"
+
+
 def test_last_words_are_the_reason() -> None:
     ledger = Ledger()
     for _ in range(2):
@@ -152,7 +161,7 @@ def test_a_hopeless_chunk_fails_and_its_model_too() -> None:
 
     for _ in range(3):
         begin(ledger)
-    hopeless = "chunk chunk-0, stage model: its worker process died 3 times"
+    hopeless = "model of chunk-0: its worker process died 3 times"
     with pytest.raises(WorkerDeathError, match=hopeless), watched(ask, *CHUNK, worker="w", node="n"):
         raise AssertionError("not reached")
     for _ in range(3):

@@ -307,6 +307,15 @@ def add_work_options(work: _ArgumentGroup, chunk_size: int = 64, batch_size: int
         metavar="X",
         help="share of failed samples above which the exit code is 3 (default: %(default)s)",
     )
+    work.add_argument(
+        "--chunk-timeout",
+        type=number(1, 10_000_000),
+        default=3600.0,
+        metavar="SECONDS",
+        help="a worker that takes longer for a chunk is ended, and the chunk done again one sample at a time; a sample "
+        "that then takes longer alone, twice, goes to errors/ as timed out. Keep it above what your slowest sample "
+        "takes: slow chunks are only done twice (default: %(default)g)",
+    )
 
 
 def columns_of(options: Namespace, image: str | None, media: Sequence[str] = ()) -> "Columns":
@@ -371,6 +380,7 @@ def request_of(options: Namespace) -> Any:
         max_error_rate=options.max_error_rate,
         actors=options.actors,
         gpus_per_actor=options.num_gpus_per_actor,
+        chunk_timeout_s=options.chunk_timeout,
     )
 
 

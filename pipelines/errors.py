@@ -1,7 +1,8 @@
 """The two ways things go wrong: a bad setting stops the job before it starts, a bad sample becomes a row.
 
 A third kind, a storage or machine failure, is nobody's fault here: it stays an ordinary exception, fails its chunk, and
-the same command does that chunk again.
+the same command does that chunk again. Which kind the death of a process is, `attempts.py` finds out; which kind an
+exception of a model, `row_faults.py`.
 """
 
 

@@ -8,7 +8,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -16,12 +16,17 @@ from typing import Any, Protocol
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipelines.attempts import Attempt, Ledger, building, watched
 from pipelines.blocks import chunk_of
 from pipelines.samples import Chunk
 
 CHUNKS_IN_A_WAVE = 5_000
 """Ray Data keeps bookkeeping for every block of a dataset on the driver: long plans run as several datasets."""
+
+PATIENCE = 5
+"""So many time limits of a chunk may pass without progress: a sample that hangs is found after three."""
 
 
 OnFailure = Callable[[str], None]
@@ -37,7 +42,7 @@ class FlowError(RuntimeError):
 class BlockModel(Protocol):
     """What lives in an actor: turns the block of a chunk into another with the same rows."""
 
-    def __call__(self, block: pa.Table) -> pa.Table: ...
+    def __call__(self, block: pa.Table, attempt: Attempt) -> pa.Table: ...
 
 
 class BlockModelDescription(Protocol):
@@ -59,15 +64,17 @@ class Resources:
     """Of a reading or publishing task; both mostly wait for storage, or decode pictures."""
     failed_chunks_allowed: int = 0
     """Chunks that may fail for reasons other than their samples before the run stops."""
+    chunk_timeout_s: float | None = None
+    """A worker that takes longer at one stage of a chunk is ended; None: never."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flow:
-    """The three stages of a job."""
+    """The three stages of a job. Each is told of its attempt, and works on samples alone where that says so."""
 
-    read: Callable[[Chunk], pa.Table]
+    read: Callable[[Chunk, Attempt], pa.Table]
     model: BlockModelDescription
-    publish: Callable[[pa.Table], Mapping[str, Any]]
+    publish: Callable[[pa.Table, Attempt], Mapping[str, Any]]
     """Publishes a block and returns its receipt, a flat dictionary."""
 
 
@@ -79,24 +86,24 @@ def run_flow(
     on_failure: told why, for each of the chunks that `resources` allows to fail.
 
     Raises:
-        FlowError: more chunks failed, a worker process died again and again, or the model could not be built.
+        FlowError: more chunks failed, or the model could not be built.
     """
     remaining = iter(chunks)
     while wave := list(islice(remaining, CHUNKS_IN_A_WAVE)):
-        with _data_context(resources, on_failure):
+        with _data_context(resources, on_failure), _watch(resources.chunk_timeout_s) as watch:
             rows = [{"description": chunk.to_json()} for chunk in wave]
             dataset = (
                 ray.data.from_items(rows, override_num_blocks=len(rows))
-                .map_batches(_Read(flow.read), num_cpus=resources.cpus_per_task, **_BLOCKS)
+                .map_batches(_Read(flow.read, watch), num_cpus=resources.cpus_per_task, **_BLOCKS)
                 .map_batches(
                     _Model,
-                    fn_constructor_args=(flow.model,),
+                    fn_constructor_args=(flow.model, watch),
                     compute=ActorPoolStrategy(size=min(resources.actors, len(wave)), max_tasks_in_flight_per_actor=2),
                     num_gpus=resources.gpus_per_actor or None,
                     num_cpus=resources.cpus_per_actor,
                     **_BLOCKS,
                 )
-                .map_batches(_Publish(flow.publish), num_cpus=resources.cpus_per_task, **_BLOCKS)
+                .map_batches(_Publish(flow.publish, watch), num_cpus=resources.cpus_per_task, **_BLOCKS)
             )
             yield from _receipts(dataset)
 
@@ -107,13 +114,16 @@ def run_tasks(
     """`work(task)` for every task, each in a CPU task of its own; yields the receipts as they come.
 
     `task` may be anything picklable. For jobs without a model, such as writing shards.
+
+    Raises:
+        FlowError: a task raised, or its process died again and again.
     """
     remaining = iter(tasks)
     while wave := list(islice(remaining, CHUNKS_IN_A_WAVE)):
-        with _data_context(Resources(), print):
+        with _data_context(Resources(), print), _watch(None) as watch:
             rows = [{"number": number} for number in range(len(wave))]
             dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-                _Task(tuple(wave), work), num_cpus=cpus_per_task, **_BLOCKS
+                _Task(tuple(wave), work, watch), num_cpus=cpus_per_task, **_BLOCKS
             )
             yield from _receipts(dataset)
 
@@ -121,48 +131,104 @@ def run_tasks(
 _BLOCKS: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
 
 
+@dataclass(frozen=True)
+class _Watch:
+    """What the workers hold of the ledger, an actor."""
+
+    ledger: Any
+    chunk_timeout_s: float | None
+
+    def attempt(self, stage: str, name: str, failed_before: bool = False) -> AbstractContextManager[Attempt]:
+        """Around a stage of a chunk; see `watched`."""
+        return watched(
+            self.ask,
+            stage,
+            name,
+            worker=self.worker,
+            node=ray.get_runtime_context().get_node_id(),
+            failed_before=failed_before,
+            limit_s=self.chunk_timeout_s,
+        )
+
+    @property
+    def worker(self) -> str:
+        """This actor, whatever its process; of a task its machine."""
+        context = ray.get_runtime_context()
+        return context.get_actor_id() or context.get_node_id()
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the ledger. Not by `ray.get`, which lends this worker's CPU to others while it waits."""
+        return getattr(self.ledger, method).remote(*arguments).future().result()
+
+
+@contextmanager
+def _watch(chunk_timeout_s: float | None) -> Iterator[_Watch]:
+    """A ledger on the driver's machine: when that is lost, so is the run."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(Ledger)
+    ledger = actor.remote(_node_is_lost)
+    try:
+        yield _Watch(ledger, chunk_timeout_s)
+    finally:
+        ray.kill(ledger)
+
+
+def _node_is_lost(node: str) -> bool:
+    return any(known["NodeID"] == node and not known["Alive"] for known in ray.nodes())
+
+
 class _Read:
-    def __init__(self, read: Callable[[Chunk], pa.Table]) -> None:
+    def __init__(self, read: Callable[[Chunk, Attempt], pa.Table], watch: _Watch) -> None:
         self.read = read
+        self.watch = watch
         self.__name__ = "Read"
 
     def __call__(self, block: pa.Table) -> pa.Table:
         (text,) = block.column("description").to_pylist()
-        table = self.read(Chunk.from_json(text))
+        chunk = Chunk.from_json(text)
+        with self.watch.attempt("read", chunk.name, bool(chunk.only)) as attempt:
+            table = self.read(chunk, attempt)
         chunk_of(table)
         return table
 
 
 class _Model:
-    def __init__(self, description: BlockModelDescription) -> None:
-        self.model = description.build()
+    def __init__(self, description: BlockModelDescription, watch: _Watch) -> None:
+        self.watch = watch
+        with building(watch.ask, watch.worker):
+            self.model = description.build()
 
     def __call__(self, block: pa.Table) -> pa.Table:
         chunk = chunk_of(block)
-        result = self.model(block)
+        with self.watch.attempt("model", chunk.name, bool(chunk.only)) as attempt:
+            result = self.model(block, attempt)
         assert chunk_of(result) == chunk, f"the model returned the rows of another chunk than {chunk.name}"
         return result
 
 
 class _Publish:
-    def __init__(self, publish: Callable[[pa.Table], Mapping[str, Any]]) -> None:
+    def __init__(self, publish: Callable[[pa.Table, Attempt], Mapping[str, Any]], watch: _Watch) -> None:
         self.publish = publish
+        self.watch = watch
         self.__name__ = "Publish"
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        chunk_of(block)
-        return _receipt_block(self.publish(block))
+        chunk = chunk_of(block)
+        with self.watch.attempt("publish", chunk.name, bool(chunk.only)) as attempt:
+            return _receipt_block(self.publish(block, attempt))
 
 
 class _Task:
-    def __init__(self, tasks: tuple[Any, ...], work: Callable[[Any], Mapping[str, Any]]) -> None:
+    def __init__(self, tasks: tuple[Any, ...], work: Callable[[Any], Mapping[str, Any]], watch: _Watch) -> None:
         self.tasks = tasks
         self.work = work
+        self.watch = watch
         self.__name__ = "Task"
 
     def __call__(self, block: pa.Table) -> pa.Table:
         (number,) = block.column("number").to_pylist()
-        return _receipt_block(self.work(self.tasks[number]))
+        with self.watch.attempt("task", f"number {number}"):
+            return _receipt_block(self.work(self.tasks[number]))
 
 
 def _receipt_block(receipt: Mapping[str, Any]) -> pa.Table:
@@ -199,6 +265,9 @@ def _data_context(resources: Resources, on_failure: OnFailure) -> Iterator[None]
         "print_on_execution_start": False,
         "max_errored_blocks": resources.failed_chunks_allowed,
     }
+    patience_s = context.execution_no_progress_timeout_s
+    if resources.chunk_timeout_s is not None and patience_s > 0:
+        ours["execution_no_progress_timeout_s"] = max(patience_s, PATIENCE * resources.chunk_timeout_s)
     before = {name: getattr(context, name) for name in ours}
     logger = logging.getLogger("ray.data")
     consoles = [handler for handler in logger.handlers if handler.__class__.__name__ == "PlainRayHandler"]

@@ -49,6 +49,8 @@ class Request:
     max_error_rate: float = 1.0
     actors: int | None = None
     gpus_per_actor: float | None = None
+    chunk_timeout_s: float | None = None
+    """A worker that takes longer at one stage of a chunk, or at one sample of it, is ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +188,7 @@ def choose_resources(request: Request, available: Mapping[str, float], can_grow:
         cpus_per_actor=min(1.0, cpus / (2 * actors)),
         cpus_per_task=min(0.5, cpus / 4),
         failed_chunks_allowed=FAILED_CHUNKS_ALLOWED,
+        chunk_timeout_s=request.chunk_timeout_s,
     )
 
 

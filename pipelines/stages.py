@@ -5,20 +5,25 @@ a row is written (in a CPU worker). Chunks, errors, seeds, micro-batches and pub
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import pyarrow as pa
 
 from pipelines import blocks, schema
+from pipelines.attempts import Attempt
 from pipelines.errors import SampleError
 from pipelines.microbatches import MicroBatches
 from pipelines.publish import publish_block
+from pipelines.row_faults import RowFaults
 from pipelines.samples import Chunk, Sample
 from pipelines.sources import Source
 
 Row = Mapping[str, Any]
+UNWATCHED = Attempt()
+"""Of a stage that is called without Ray."""
 COMMON = pa.schema([("caption", pa.string()), ("width", pa.int32()), ("height", pa.int32())])
 """Read with every row, seen by the model, written with every row."""
 
@@ -89,16 +94,17 @@ class ReadRows:
     task: Task
     source: Source
 
-    def __call__(self, chunk: Chunk) -> pa.Table:
-        rows = [self._row(sample) for sample in self.source.read(chunk)]
+    def __call__(self, chunk: Chunk, attempt: Attempt = UNWATCHED) -> pa.Table:
+        rows = [self._row(sample, attempt) for sample in self.source.read(chunk)]
         return blocks.new_block(chunk, rows, pa.schema([*COMMON, *self.task.kept, *self.task.inputs]))
 
-    def _row(self, sample: Sample) -> dict[str, Any]:
+    def _row(self, sample: Sample, attempt: Attempt) -> dict[str, Any]:
         row: dict[str, Any] = {"position": sample.position, "key": sample.key}
         try:
             if sample.problem is not None:
                 raise sample.problem
-            return {**row, **self.task.read(sample)}
+            with attempt.on(sample.position):
+                return {**row, **self.task.read(sample)}
         except SampleError as error:
             return {**row, "error_stage": error.stage, "error_reason": error.reason}
 
@@ -125,20 +131,25 @@ class BlockModel:
         self.model = model
         self.run_seed = run_seed
         self.batches = MicroBatches(batch_size)
+        self.proof: Callable[[], Any] | None = None
+        """Computes a row that came through; see `RowFaults`."""
 
-    def __call__(self, block: pa.Table) -> pa.Table:
+    def __call__(self, block: pa.Table, attempt: Attempt = UNWATCHED) -> pa.Table:
         stages = block.column("error_stage").to_pylist()
         reasons = block.column("error_reason").to_pylist()
         good = [at for at, stage in enumerate(stages) if stage is None]
         names = ["key", *COMMON.names, *self.task.inputs.names]
         rows = dict(zip(good, block.select(names).take(pa.array(good, pa.int64())).to_pylist(), strict=True))
         results: list[Row] = [{}] * block.num_rows
-        for size, group in self._by_size(rows).items():
-            for at, result in self.batches.run(group, size, self._computer(rows)):
-                if isinstance(result, SampleError):
-                    stages[at], reasons[at] = result.stage, result.reason
-                else:
-                    results[at] = result
+        faults = RowFaults(partial(self._compute, rows), partial(self._proof_of, rows), self.proof)
+        positions = block.column("position").to_pylist()
+        for at, result in self._run(rows, {positions[at]: at for at in good}, faults, attempt):
+            if isinstance(result, SampleError):
+                stages[at], reasons[at] = result.stage, result.reason
+            else:
+                results[at] = result
+        faults.settle(failed_before=bool(blocks.chunk_of(block).only))
+        self.proof = faults.proof
         columns = {
             "error_stage": pa.array(stages, pa.string()),
             "error_reason": pa.array(reasons, pa.string()),
@@ -153,12 +164,31 @@ class BlockModel:
             by_size.setdefault(self.task.working_size(self.model, row), []).append(at)
         return by_size
 
-    def _computer(self, rows: Mapping[int, Row]) -> Callable[[list[int]], Sequence[Row | SampleError]]:
-        def compute(batch: list[int]) -> Sequence[Row | SampleError]:
-            seeds = [row_seed(self.run_seed, rows[at]["key"]) for at in batch]
-            return self.task.compute(self.model, [rows[at] for at in batch], seeds)
+    def _run(
+        self, rows: Mapping[int, Row], by_position: Mapping[int, int], faults: RowFaults, attempt: Attempt
+    ) -> Iterator[tuple[int, Row | SampleError]]:
+        """Every row with its result: in batches, or alone where a process has died on this chunk."""
+        if not attempt.one_by_one:
+            for size, group in self._by_size(rows).items():
+                yield from self.batches.run(group, size, faults)
+            return
+        for position in attempt.in_order(by_position):
+            at = by_position[position]
+            try:
+                with attempt.on(position):
+                    results = self.batches.run([at], self.task.working_size(self.model, rows[at]), faults)
+                    faults.check()
+            except SampleError as error:
+                results = [(at, error)]
+            yield from results
 
-        return compute
+    def _compute(self, rows: Mapping[int, Row], batch: list[int]) -> Sequence[Row | SampleError]:
+        seeds = [row_seed(self.run_seed, rows[at]["key"]) for at in batch]
+        return self.task.compute(self.model, [rows[at] for at in batch], seeds)
+
+    def _proof_of(self, rows: Mapping[int, Row], at: int) -> Callable[[], Any]:
+        """Keeps one row in memory, and not its chunk."""
+        return partial(self._compute, {at: rows[at]}, [at])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,8 +200,12 @@ class PublishRows:
     provenance: Mapping[str, str | int | float]
     """What made the rows; `seed` is the run's, and the row's own in the row."""
 
-    def __call__(self, block: pa.Table) -> dict[str, Any]:
-        return publish_block(self.output, block, self.rows_schema(), self._row)
+    def __call__(self, block: pa.Table, attempt: Attempt = UNWATCHED) -> dict[str, Any]:
+        def make_row(row: Row, chunk: Chunk) -> Row:
+            with attempt.on(row["position"]):
+                return self._row(row, chunk)
+
+        return publish_block(self.output, block, self.rows_schema(), make_row)
 
     def rows_schema(self) -> pa.Schema:
         """The schema of the published rows."""

@@ -4,12 +4,16 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from pipelines.stages import row_seed
+
+BROKEN_DEVICES: set[int] = set()
+"""Processes whose device failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +24,15 @@ class FakeDepth:
     """For each picture."""
     die_on_red: bool = False
     """The process ends on a picture whose first pixel is pure red."""
+    hang_on_green: bool = False
+    raise_on_blue: bool = False
+    break_on_white: bool = False
+    """Raises as a GPU that has failed, from then on for every picture."""
+    raises: str = ""
+    """For every picture."""
+    dies_twice_in: str = ""
+    """A folder; the process ends on the first pictures ever, and on the first after that."""
+    die_loading: bool = False
     fail_to_load: bool = False
     refuses_seeds_of: tuple[str, ...] = ()
     """Keys (of run seed 0) whose picture does not fit into memory."""
@@ -28,6 +41,8 @@ class FakeDepth:
         return self
 
     def build(self) -> "FakeDepth":
+        if self.die_loading:
+            os._exit(1)
         if self.fail_to_load:
             raise RuntimeError("these weights are for another model")
         return self
@@ -50,8 +65,7 @@ class FakeDepth:
         **options: Any,
     ) -> list[Any]:
         time.sleep(self.delay_s * len(images))
-        if self.die_on_red and any(image.getpixel((0, 0)) == (255, 0, 0) for image in images):
-            os._exit(1)
+        self._misbehave({image.getpixel((0, 0)) for image in images})
         if {row_seed(0, key) for key in self.refuses_seeds_of} & set(seeds):
             raise MemoryError("out of memory")
         assert len({self.working_size(image.size) for image in images}) == 1
@@ -60,6 +74,23 @@ class FakeDepth:
             for image, seed in zip(images, seeds, strict=True)
         ]
         return maps if ensemble is None else [FakeEstimate(values, 1 / ensemble) for values in maps]
+
+    def _misbehave(self, pixels: set[Any]) -> None:
+        if self.dies_twice_in and len(deaths := os.listdir(self.dies_twice_in)) < 2:
+            (Path(self.dies_twice_in) / str(len(deaths))).touch()
+            os._exit(1)
+        if self.die_on_red and (255, 0, 0) in pixels:
+            os._exit(1)
+        if self.hang_on_green and (0, 255, 0) in pixels:
+            time.sleep(10_000)
+        if self.raise_on_blue and (0, 0, 255) in pixels:
+            raise RuntimeError("the size of tensor a must match the size of tensor b")
+        if self.raises:
+            raise RuntimeError(self.raises)
+        if self.break_on_white and (255, 255, 255) in pixels:
+            BROKEN_DEVICES.add(os.getpid())
+        if os.getpid() in BROKEN_DEVICES:
+            raise RuntimeError("CUDA error: device-side assert triggered")
 
     def synthesize(
         self, conditions: Mapping[str, list[np.ndarray]], prompts: list[str], *, seeds: list[int], **options: Any

@@ -7,8 +7,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines import blocks
+from pipelines.attempts import Attempt
 from pipelines.blocks import chunk_of, new_block
 from pipelines.samples import Chunk
+from pipelines.stages import UNWATCHED
 from pipelines.tar_writer import TarSample
 
 PAYLOAD = pa.schema([("payload", pa.large_binary())])
@@ -24,7 +26,7 @@ class Rows:
 
     size_bytes: int = 100_000
 
-    def __call__(self, chunk: Chunk) -> pa.Table:
+    def __call__(self, chunk: Chunk, attempt: Attempt = UNWATCHED) -> pa.Table:
         rows = [{"position": at, "key": str(at), "payload": bytes(self.size_bytes)} for at in chunk.positions]
         return new_block(chunk, rows, PAYLOAD)
 
@@ -39,7 +41,7 @@ class Measure:
     def build(self) -> "Measure":
         return self
 
-    def __call__(self, block: pa.Table) -> pa.Table:
+    def __call__(self, block: pa.Table, attempt: Attempt) -> pa.Table:
         name = chunk_of(block).name
         if name == self.fails_in:
             raise RuntimeError("the device fell off the bus")
@@ -48,7 +50,7 @@ class Measure:
         return result.slice(1) if name == self.loses_in else result
 
 
-def count(block: pa.Table) -> Mapping[str, Any]:
+def count(block: pa.Table, attempt: Attempt) -> Mapping[str, Any]:
     return {"chunk": chunk_of(block).name, "ok": block.num_rows, "bytes": sum(block.column("length").to_pylist())}
 
 

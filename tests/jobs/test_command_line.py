@@ -30,6 +30,7 @@ def told(capsys: pytest.CaptureFixture[str], arguments: list[str], fake: bool = 
         (["--max-error-rate", "2"], "2 is outside 0 to 1"),
         (["--num-gpus-per-actor"], "expected one argument"),
         (["--sampler", "magic"], "argument --sampler: invalid choice: 'magic'"),
+        (["--chunk-timeout", "0"], "argument --chunk-timeout: 0 is outside 1 to"),
         (["--ensemble", "1"], "argument --ensemble: 1 is too small; the least is 2"),
     ],
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
 from pipelines import layout
@@ -34,12 +35,12 @@ def test_a_row_seed_is_the_same_everywhere() -> None:
     assert all(0 <= row_seed(run, "x") < 2**63 for run in range(100))
 
 
-def publish(task: Estimation, inputs: Path, output: Path) -> dict[str, int]:
+def publish(task: Estimation, inputs: Path, output: Path, model: FakeDepth | None = None) -> dict[str, int]:
     """The receipt of the only chunk of the inputs, read, computed and published without Ray."""
     measured = measure(find_shards([str(inputs)]), Columns(), str(output))
     (chunk,) = make_plan(measured, layout.published(str(output)), "c" * 10, 10).chunks
     block = ReadRows(task=task, source=SOURCE)(chunk)
-    block = ComputeRows(task=task, model=FakeDepth(), run_seed=0, batch_size=2).build()(block)
+    block = ComputeRows(task=task, model=model or FakeDepth(), run_seed=0, batch_size=2).build()(block)
     return PublishRows(output=str(output), task=task, provenance=PROVENANCE)(block)
 
 
@@ -99,3 +100,16 @@ def test_media_columns_are_plain_and_uncompressed(tmp_path: Path) -> None:
         assert set(columns[name].encodings) == {"PLAIN", "RLE"}
         assert not columns[name].is_stats_set
     assert columns["model"].compression == "ZSTD"
+
+
+def test_a_picture_that_the_model_raises_on_is_an_error_and_a_bug_is_not(tmp_path: Path) -> None:
+    blue = io.BytesIO()
+    Image.new("RGB", (48, 32), (0, 0, 255)).save(blue, "PNG")
+    write_tar(tmp_path / "in" / "a.tar", [*samples(5), ("blue.png", blue.getvalue())])
+    receipt = publish(estimation(), tmp_path / "in", tmp_path / "out", FakeDepth(raise_on_blue=True))
+    assert receipt["ok"] == 5
+    (error,) = all_rows(tmp_path / "out", "errors")
+    assert error["key"] == "blue"
+    assert error["reason"] == "RuntimeError: the size of tensor a must match the size of tensor b"
+    with pytest.raises(RuntimeError, match="no such operator"):
+        publish(estimation(), tmp_path / "in", tmp_path / "other", FakeDepth(raises="no such operator"))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from jobs import _cli, estimate
 from pipelines.errors import SettingError
 from pipelines.runner import Request, choose_resources
 
@@ -31,3 +32,8 @@ def test_a_cluster_that_grows_is_believed_when_both_numbers_are_given() -> None:
     assert resources.cpus_per_actor == 1 and resources.cpus_per_task == 0.5
     with pytest.raises(SettingError, match="--actors and --num-gpus-per-actor"):
         choose_resources(request(gpus_per_actor=1.0), {"CPU": 8}, can_grow=True)
+
+
+def test_the_time_limit_of_a_chunk_reaches_the_workers() -> None:
+    options = estimate.parse(["--input", "in", "--output", "out", "--chunk-timeout", "90"])
+    assert choose_resources(_cli.request_of(options), {"CPU": 2}, can_grow=False).chunk_timeout_s == 90

@@ -1,0 +1,98 @@
+"""Small runs in which samples kill their workers; `python -m tests.deadly FOLDER` loses a machine."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines import layout
+from pipelines.conditions import ConditionColumn
+from pipelines.estimation import Estimation
+from pipelines.inputs import find_shards
+from pipelines.plan import make_plan, measure
+from pipelines.samples import Columns, Sample
+from pipelines.sources import PictureShards
+from pipelines.stages import ComputeRows, PublishRows, ReadRows, Row
+from tests.fake_depth import FakeDepth
+from tests.inputs import samples, write_tar
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadlyEstimation(Estimation):
+    """Its process is killed by the decoder on some keys, by the encoder on others."""
+
+    kills_reading: tuple[str, ...] = ()
+    kills_writing: tuple[str, ...] = ()
+
+    def read(self, sample: Sample) -> Row:
+        if sample.key in self.kills_reading:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().read(sample)
+
+    def write(self, row: Row) -> Row:
+        if row["key"] in self.kills_writing:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().write(row)
+
+
+def deadly_task(**keys: tuple[str, ...]) -> DeadlyEstimation:
+    """Depth, with keys that kill."""
+    depth = ConditionColumn(name="depth", kind="depth")
+    return DeadlyEstimation(condition=depth, arguments={}, max_pixels=10**6, **keys)
+
+
+def receipts(
+    root: Path, chunk_size: int, task: Estimation, model: FakeDepth, **resources: Any
+) -> Iterator[dict[str, Any]]:
+    """Of a run on `root/in` into `root/out`."""
+    from pipelines.flow import Flow, Resources, run_flow
+
+    output = str(root / "out")
+    source = PictureShards(columns=Columns())
+    measured = measure(find_shards([str(root / "in")]), Columns(), output)
+    chunks = make_plan(measured, layout.published(output), "c" * 10, chunk_size).chunks
+    flow = Flow(
+        read=ReadRows(task=task, source=source),
+        model=ComputeRows(task=task, model=model, run_seed=0, batch_size=4),
+        publish=PublishRows(output=output, task=task, provenance={"model": "fake", "seed": 0}),
+    )
+    return run_flow(chunks, flow, Resources(**{"cpus_per_actor": 0.5, "cpus_per_task": 0.25, **resources}))
+
+
+def lose_a_machine(root: Path) -> dict[str, Any]:
+    """A run on two machines, one of which is killed while its actor works; the chunks and what became of them."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
+    write_tar(root / "in" / "a.tar", samples(48))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    second = cluster.add_node(num_cpus=2)
+    ray.init(address=cluster.address, log_to_driver=False)
+    cluster.wait_for_nodes()
+    done: list[dict[str, Any]] = []
+    machines = {len([node for node in ray.nodes() if node["Alive"]])}
+    for receipt in receipts(root, 4, deadly_task(), FakeDepth(delay_s=0.5), actors=2):
+        done.append(receipt)
+        if len(done) == 2:
+            os.kill(second.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while len(machines) < 2 and time.monotonic() < deadline:
+        machines.add(len([node for node in ray.nodes() if node["Alive"]]))
+        time.sleep(0.5)
+    return {
+        "chunks": [receipt["chunk"] for receipt in done],
+        "bad": sum(r["bad"] for r in done),
+        "machines": [*machines],
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(lose_a_machine(Path(sys.argv[1]))))

@@ -15,6 +15,7 @@ from pipelines import blocks, schema
 from pipelines.errors import SampleError
 from pipelines.microbatches import MicroBatches
 from pipelines.publish import publish_block
+from pipelines.row_formats import PARQUET, RowFormat
 from pipelines.samples import Chunk, Sample
 from pipelines.sources import Source
 
@@ -133,6 +134,7 @@ class BlockModel:
         names = ["key", *COMMON.names, *self.task.inputs.names]
         rows = dict(zip(good, block.select(names).take(pa.array(good, pa.int64())).to_pylist(), strict=True))
         results: list[Row] = [{}] * block.num_rows
+        self.batches.start_counting()
         for size, group in self._by_size(rows).items():
             for at, result in self.batches.run(group, size, self._computer(rows)):
                 if isinstance(result, SampleError):
@@ -163,15 +165,16 @@ class BlockModel:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishRows:
-    """Third stage: encode, write one Parquet file, publish it, leave the mark."""
+    """Third stage: encode, write one file, publish it, leave the mark."""
 
     output: str
     task: Task
     provenance: Mapping[str, str | int | float]
     """What made the rows; `seed` is the run's, and the row's own in the row."""
+    row_format: RowFormat = PARQUET
 
     def __call__(self, block: pa.Table) -> dict[str, Any]:
-        return publish_block(self.output, block, self.rows_schema(), self._row)
+        return publish_block(self.output, block, self.rows_schema(), self._row, self.row_format)
 
     def rows_schema(self) -> pa.Schema:
         """The schema of the published rows."""

@@ -9,22 +9,28 @@ from argparse import Namespace, _ArgumentGroup
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from jobs._arguments import moment, number, whole
 from pipelines.errors import SettingError
 
 if TYPE_CHECKING:
     from pipelines.predictors import ModelIdentity
+    from pipelines.row_formats import RowFormat
     from pipelines.samples import Columns
     from pipelines.tasks import PlaceableModel, TaskRun
 
+OUTPUT_FORMATS = ("parquet", "webdataset")
 SAMPLERS = ("ddim", "euler", "euler_ancestral", "dpmsolver++")
-EXIT_CODES = """
+STORES = """
+S3 and other stores: credentials and endpoints come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+AWS_ENDPOINT_URL, FSSPEC_S3_ANON=true for public buckets).
+"""
+EXIT_CODES = f"""
 exit codes:
   0 done   1 some chunks are not finished   2 a wrong setting   3 more failures than --max-error-rate
   130, 143 interrupted; the same command goes on
 
-S3 and other stores: credentials and endpoints come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
-AWS_ENDPOINT_URL, FSSPEC_S3_ANON=true for public buckets).
-"""
+how far an output is, and how its runs went: python jobs/status.py --output URI, or report.html in the output
+{STORES}"""
 """The end of the help of every chunked job."""
 
 
@@ -65,44 +71,6 @@ class Parser(argparse.ArgumentParser):
         return next((option for option in options if option not in self._option_strings()), None)
 
 
-def whole(minimum: int) -> Callable[[str], int]:
-    """An argument type: a whole number of at least `minimum`."""
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text.replace("_", ""))
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-        if value < minimum:
-            raise argparse.ArgumentTypeError(f"{value} is too small; the least is {minimum}")
-        return value
-
-    return parse
-
-
-def number(minimum: float, maximum: float = float("inf")) -> Callable[[str], float]:
-    """An argument type: a number in [minimum, maximum]."""
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-        if not minimum <= value <= maximum:
-            raise argparse.ArgumentTypeError(f"{text} is outside {minimum:g} to {maximum:g}")
-        return value
-
-    return parse
-
-
-def size(text: str) -> tuple[int, int]:
-    """An argument type: `WIDTHxHEIGHT` in pixels."""
-    match = re.fullmatch(r"(\d+)x(\d+)", text.lower())
-    if match is None or min(int(match[1]), int(match[2])) < 8:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write WIDTHxHEIGHT in pixels, such as 512x768")
-    return int(match[1]), int(match[2])
-
-
 def add_input_option(data: _ArgumentGroup, what: str = "tars, Parquet files, folders of pictures") -> None:
     """`--input`."""
     data.add_argument(
@@ -124,8 +92,16 @@ def add_image_column_option(data: _ArgumentGroup) -> None:
 
 
 def add_output_option(data: _ArgumentGroup) -> None:
-    """`--output`."""
+    """`--output`, `--output-format`."""
     data.add_argument("--output", required=True, metavar="URI", help="folder or object store prefix for the result")
+    data.add_argument(
+        "--output-format",
+        choices=OUTPUT_FORMATS,
+        default="parquet",
+        metavar="NAME",
+        help="of the files in data/: parquet, or webdataset (tars of KEY.jpg, KEY.CONDITION.png, KEY.json); an output "
+        "has one format (default: %(default)s)",
+    )
 
 
 def add_key_column_option(data: _ArgumentGroup) -> None:
@@ -135,9 +111,17 @@ def add_key_column_option(data: _ArgumentGroup) -> None:
     )
 
 
-def add_limit_option(data: _ArgumentGroup, what: str = "samples") -> None:
-    """`--limit`."""
+def add_limit_options(data: _ArgumentGroup, what: str = "samples") -> None:
+    """`--limit`, `--since`."""
     data.add_argument("--limit", type=whole(1), metavar="N", help=f"only the first N {what}")
+    data.add_argument(
+        "--since",
+        type=moment,
+        metavar="WHEN",
+        help="only files written since: a date or time (2026-11-24, 2026-11-24T18:00, UTC), or how long ago (90m, 36h, "
+        "7d, 2w); a folder of loose pictures counts by its newest file. Saves planning: what is finished is skipped "
+        "anyway. What earlier runs left unfinished in older files stays so",
+    )
 
 
 def add_data_options(data: _ArgumentGroup) -> None:
@@ -156,7 +140,7 @@ def add_data_options(data: _ArgumentGroup) -> None:
         metavar="CONDITION",
         help="only rows of Parquet files that meet it, such as 'width>=512'; repeatable, all must hold",
     )
-    add_limit_option(data)
+    add_limit_options(data)
     data.add_argument(
         "--max-pixels",
         type=whole(1),
@@ -318,6 +302,13 @@ def add_work_options(work: _ArgumentGroup, chunk_size: int = 64, batch_size: int
     )
 
 
+def row_format_of(options: Namespace) -> "RowFormat":
+    """`--output-format`."""
+    from pipelines.row_formats import ROW_FORMATS
+
+    return ROW_FORMATS[options.output_format]
+
+
 def columns_of(options: Namespace, image: str | None, media: Sequence[str] = ()) -> "Columns":
     """The columns of `add_data_options`, with those of the pictures."""
     from pipelines.samples import Columns
@@ -376,6 +367,7 @@ def request_of(options: Namespace) -> Any:
         output=options.output,
         chunk_size=options.chunk_size,
         limit=options.limit,
+        since=options.since,
         retry_errors=options.retry_errors,
         max_error_rate=options.max_error_rate,
         actors=options.actors,

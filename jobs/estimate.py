@@ -39,7 +39,7 @@ output:
   data/*.parquet     rows: key, image, CONDITION (depth: 16-bit PNG; edge: 8-bit; pose: RGB), confidence (with
                      --ensemble), caption, sizes, provenance
   errors/*.parquet   samples that could not be processed: key, shard, position, stage, reason
-  README.md, preview.png
+  README.md, preview.png, report.html
 """
 
 
@@ -98,6 +98,7 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
         provenance=_provenance(options, identity, steps),
         other_settings=_cli.data_settings(options, "image_column"),
         batch_size=options.batch_size,
+        row_format=_cli.row_format_of(options),
         card=_card(options, condition),
     )  # fmt: skip
 

@@ -29,7 +29,7 @@ The same command again does what is left: after a crash, after a Ctrl-C, or the 
 output:
   data/*.parquet     rows: key, image, depth (16-bit PNG, 0 far, 65535 near), caption, sizes, provenance
   errors/*.parquet   samples that could not be processed: key, shard, position, stage, reason
-  README.md, preview.png
+  README.md, preview.png, report.html
 """
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from jobs import _cli
+from jobs import _arguments, _cli
 
 if TYPE_CHECKING:
     from pipelines.card import Card
@@ -39,7 +39,7 @@ output:
   data/*.parquet     rows: key (prompt file and number; KEY#0, KEY#1, ... with several pairs a prompt), image (PNG), the
                      conditions (depth: 16-bit PNG; edge: 8-bit; pose: RGB), caption (the prompt), sizes, provenance
   errors/*.parquet   prompts that could not be used: key, file, position, stage, reason
-  README.md, preview.png
+  README.md, preview.png, report.html
 """
 
 
@@ -60,7 +60,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
         "--prompt-column", metavar="NAME", help="Parquet column or JSON field (default: prompt, caption or text)"
     )
     _cli.add_key_column_option(data)
-    _cli.add_limit_option(data, "prompts")
+    _cli.add_limit_options(data, "prompts")
     data.add_argument(
         "--condition",
         action="append",
@@ -72,7 +72,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     )
     data.add_argument(
         "--size",
-        type=_cli.size,
+        type=_arguments.size,
         metavar="WxH",
         help="of the pictures, in pixels (default: what the model was made for)",
     )
@@ -109,6 +109,7 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
             "key_column": options.key_column,
         },
         batch_size=options.batch_size,
+        row_format=_cli.row_format_of(options),
         card=_card(options, identity),
     )  # fmt: skip
 

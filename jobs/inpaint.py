@@ -33,7 +33,7 @@ output:
   data/*.parquet     rows: key, image (PNG; as the original outside the mask), original, mask, conditions, caption (the
                      prompt), sizes, provenance
   errors/*.parquet   samples that could not be processed, such as those without a mask or with one of another size
-  README.md, preview.png
+  README.md, preview.png, report.html
 """
 
 
@@ -87,6 +87,7 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
         provenance=_cli.generation_provenance(options, identity, CODE_VERSION),
         other_settings=_cli.data_settings(options, "condition", "prompt", "mask_column", "image_column"),
         batch_size=options.batch_size,
+        row_format=_cli.row_format_of(options),
         card=_card(identity),
     )
 

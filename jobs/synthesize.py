@@ -43,7 +43,7 @@ output:
   data/*.parquet     rows: key, image (PNG, of the condition's size), the conditions as they came, NAME_refined (with
                      --coarse), caption (the prompt), sizes, provenance
   errors/*.parquet   samples that could not be processed, such as those without one of the conditions
-  README.md, preview.png
+  README.md, preview.png, report.html
 """
 
 
@@ -129,6 +129,7 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
             **_cli.data_settings(options, "prompt", "images_per_row"),
         },
         batch_size=options.batch_size,
+        row_format=_cli.row_format_of(options),
         card=_card(options, task),
     )
 

@@ -2,18 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-import pyarrow.parquet as pq
 from PIL import Image
 
 from pipelines import pictures, storage
+from pipelines.row_formats import PARQUET, RowFormat
 
 PREVIEW_ROWS = 8
 PREVIEW_HEIGHT_PX = 192
 
 
 KEY_TEXT = "name of the sample: WebDataset key, Parquet key column, or path in the folder; unique within its `shard`"
+MEMBERS = """
+In each tar `image` is KEY.jpg, .png or .webp, another picture column is KEY.COLUMN.png, and the rest is in KEY.json.
+"""
 COMMON_COLUMNS = {
     "`caption`": "text that came with the sample",
     "`width`, `height`": "pixels, after the EXIF rotation",
@@ -34,9 +38,18 @@ class Card:
     """Columns to show in preview.png -> kind of condition, or "" for an ordinary picture."""
 
 
-def card_text(card: Card, settings: Mapping[str, Any], provenance: Sequence[str], ok: int, bad: int) -> str:
+def card_text(
+    card: Card,
+    settings: Mapping[str, Any],
+    provenance: Sequence[str],
+    ok: int,
+    bad: int,
+    row_format: RowFormat = PARQUET,
+) -> str:
     """The README.md of a dataset: front matter that the hub understands, columns, settings, counts."""
     columns = _column_lines(card, provenance)
+    files = f"data/*.{row_format.extension}"
+    members = "" if row_format is PARQUET else MEMBERS
     lines = "\n".join(f"| {name} | `{value}` |" for name, value in settings.items())
     return f"""---
 pretty_name: {card.title}
@@ -45,7 +58,7 @@ task_categories:
 configs:
 - config_name: default
   default: true
-  data_files: data/*.parquet
+  data_files: {files}
 - config_name: errors
   data_files: errors/*.parquet
 ---
@@ -59,9 +72,9 @@ configs:
 ```python
 import datasets
 
-rows = datasets.load_dataset("parquet", data_files="data/*.parquet", split="train")
+rows = datasets.load_dataset("{row_format.name}", data_files="{files}", split="train")
 ```
-
+{members}
 | column | content |
 |---|---|
 {columns}
@@ -81,24 +94,22 @@ def _column_lines(card: Card, provenance: Sequence[str]) -> str:
     return "\n".join(f"| {name} | {text} |" for name, text in texts.items())
 
 
-def write_preview(output: str, kinds: Mapping[str, str]) -> None:
+def write_preview(output: str, kinds: Mapping[str, str], row_format: RowFormat = PARQUET) -> None:
     """preview.png: the first rows of the data, their pictures and coloured conditions side by side, two rows a line.
 
     kinds: column -> kind of condition, or "" for an ordinary picture.
     """
-    groups = [_group(row, kinds) for row in _first_rows(output, list(kinds))]
+    groups = [_group(row, kinds) for row in _first_rows(output, list(kinds), row_format)]
     if groups:
         storage.publish(storage.join(output, "preview.png"), pictures.png_bytes(_sheet(groups)))
 
 
-def _first_rows(output: str, columns: list[str]) -> list[dict[str, Any]]:
+def _first_rows(output: str, columns: list[str], row_format: RowFormat) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for info in storage.list_files(storage.join(output, "data")):
-        with storage.open_read(info.uri) as file, pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(PREVIEW_ROWS, columns=columns):
-                rows += batch.to_pylist()
-                if len(rows) >= PREVIEW_ROWS:
-                    return rows[:PREVIEW_ROWS]
+        rows += islice(row_format.read(info.uri, columns), PREVIEW_ROWS - len(rows))
+        if len(rows) == PREVIEW_ROWS:
+            break
     return rows
 
 

@@ -29,6 +29,8 @@ class Shard:
     """`tar`, `tar.gz`, `parquet`, `jsonl` or `folder`."""
     size_bytes: int
     fingerprint: str
+    modified_s: float | None = None
+    """When it was last written, in seconds since 1970, of a folder its newest file; None where that is unknown."""
     files: tuple[storage.FileInfo, ...] = ()
     """Folders only: images and their `.txt`, `.json` neighbours."""
 
@@ -68,10 +70,20 @@ def find_shards(inputs: Iterable[str], exclude: str | None = None) -> list[Shard
             if kind is None or kind == "image":
                 loose.setdefault(folder, {})[file.uri] = file
             else:
-                shard = Shard(uri=file.uri, format=kind, size_bytes=file.size_bytes, fingerprint=file.fingerprint)
-                shards.setdefault(file.uri, shard)
+                shards.setdefault(file.uri, shard_of(file, kind))
     folders = (_folder(root, list(files.values())) for root, files in loose.items())
     return [*shards.values(), *(folder for folder in folders if folder is not None)]
+
+
+def shard_of(file: storage.FileInfo, kind: str) -> Shard:
+    """The shard that one file is."""
+    return Shard(
+        uri=file.uri,
+        format=kind,
+        size_bytes=file.size_bytes,
+        fingerprint=file.fingerprint,
+        modified_s=file.modified_s,
+    )
 
 
 def expand_braces(text: str) -> list[str]:
@@ -167,4 +179,6 @@ def _folder(uri: str, files: list[storage.FileInfo]) -> Shard | None:
     ordered = tuple(sorted(files, key=lambda file: file.uri))
     listing = storage.short_hash(*(f"{file.uri} {file.fingerprint}" for file in ordered))
     size_bytes = sum(file.size_bytes for file in ordered)
-    return Shard(uri=uri, format="folder", size_bytes=size_bytes, fingerprint=listing, files=ordered)
+    times = [file.modified_s for file in ordered]
+    newest = None if None in times else max(time for time in times if time is not None)
+    return Shard(uri=uri, format="folder", size_bytes=size_bytes, fingerprint=listing, modified_s=newest, files=ordered)

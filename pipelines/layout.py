@@ -1,11 +1,12 @@
 """The output root: where files lie, what their names mean, what is finished.
 
-    data/NAME.parquet            rows that succeeded
+    data/NAME.parquet            rows that succeeded; NAME.tar with --output-format webdataset
     errors/NAME.parquet          samples that did not
     _chunks/done/NAME.ok60.bad4  the mark: this chunk is finished, 60 rows in data/, 4 in errors/
     _chunks/index/               what planning learnt of each tar, kept for the next run
+    _chunks/runs/, plans/        what each run was, did and planned: see pipelines/runs.py
     _chunks/configuration-HASH.json
-    README.md, preview.png
+    README.md, preview.png, report.html
 
 NAME = shard name, hash of the shard's URI, its fingerprint, first and last position, configuration hash. Doing a chunk
 twice therefore writes the same files. errors/ is published first, then data/, then the mark: a chunk without a mark
@@ -84,9 +85,9 @@ def configuration_hash(settings: dict[str, object]) -> str:
     return storage.short_hash(json.dumps(settings, sort_keys=True))
 
 
-def data_uri(output: str, name: str) -> str:
+def data_uri(output: str, name: str, extension: str = "parquet") -> str:
     """Where the good rows of a chunk go."""
-    return storage.join(output, "data", f"{name}.parquet")
+    return storage.join(output, "data", f"{name}.{extension}")
 
 
 def errors_uri(output: str, name: str) -> str:
@@ -104,13 +105,23 @@ def index_uri(output: str, shard_uri: str, fingerprint: str) -> str:
     return storage.join(output, "_chunks", "index", f"{storage.short_hash(shard_uri)}-{fingerprint}.json")
 
 
+def run_uri(output: str, run: str) -> str:
+    """The record of a run."""
+    return storage.join(output, "_chunks", "runs", f"{run}.json")
+
+
+def plan_uri(output: str, name: str) -> str:
+    """What a run planned, by the name that its record gives."""
+    return storage.join(output, "_chunks", "plans", name)
+
+
 def configuration_uri(output: str, configuration: str) -> str:
     """Where the settings behind a configuration hash are spelled out."""
     return storage.join(output, "_chunks", f"configuration-{configuration}.json")
 
 
-def published(output: str) -> Published:
-    """List the output root; nothing is opened."""
+def list_marks(output: str) -> dict[str, Mark]:
+    """The finished chunks by name, from a listing alone."""
     marks: dict[str, Mark] = {}
     for uri in storage.list_uris(storage.join(output, "_chunks", "done")):
         match = MARK.fullmatch(uri.rsplit("/", 1)[-1])
@@ -119,10 +130,16 @@ def published(output: str) -> Published:
             mark = Mark(name=name, ok=int(match["ok"]), bad=int(match["bad"]), uri=uri)
             if name.text not in marks or marks[name.text].ok < mark.ok:  # a retry leaves two when it is killed
                 marks[name.text] = mark
+    return marks
+
+
+def published(output: str) -> Published:
+    """List the output root; nothing is opened."""
+    marks = list_marks(output)
     files: dict[str, list[str]] = {}
     for folder in ("data", "errors"):
         for uri in storage.list_uris(storage.join(output, folder)):
-            stem = uri.rsplit("/", 1)[-1].removesuffix(".parquet")
+            stem = uri.rsplit("/", 1)[-1].rpartition(".")[0]
             if ChunkName.parse(stem) is not None:
                 files.setdefault(stem, []).append(uri)
     return Published(marks=marks, files=files)

@@ -1,5 +1,6 @@
 """Micro-batches: rows that the model takes at once; halved where memory is short."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,12 @@ class MicroBatches:
         self.batch_size = batch_size
         self.fits: dict[int, int] = {}
         """Area in pixels -> rows, where less than `batch_size` was found to fit."""
+        self.start_counting()
+
+    def start_counting(self) -> None:
+        """Begin a block: its largest batch, and the seconds of computing, those of batches that did not fit too."""
+        self.largest = 0
+        self.compute_s = 0.0
 
     def limit(self, area_px: int) -> int:
         """Rows to try at once: what fitted at this area or a smaller one."""
@@ -27,8 +34,10 @@ class MicroBatches:
         at = 0
         while at < len(rows):
             batch = list(rows[at : at + self.limit(area_px)])
+            started = time.monotonic()
             try:
                 results += zip(batch, compute(batch), strict=True)
+                self.largest = max(self.largest, len(batch))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -37,6 +46,8 @@ class MicroBatches:
                     continue
                 reason = f"out of memory for one picture at {size_px[0]} x {size_px[1]}: {error}"
                 results.append((batch[0], SampleError("model", reason)))
+            finally:
+                self.compute_s += time.monotonic() - started
             at += len(batch)
         return results
 

@@ -151,8 +151,12 @@ def stored(image: Image.Image, name: str) -> dict[str, Any]:
 
 def stored_bytes(content: bytes, name: str) -> dict[str, Any]:
     """An encoded picture for a media column, called NAME and its usual extension there."""
-    extension = "jpg" if content.startswith(b"\xff\xd8") else "webp" if content[8:12] == b"WEBP" else "png"
-    return {"bytes": content, "path": f"{name}.{extension}"}
+    return {"bytes": content, "path": f"{name}.{extension_of(content)}"}
+
+
+def extension_of(content: bytes) -> str:
+    """The usual extension of a picture in one of KEPT_FORMATS, by its first bytes."""
+    return "jpg" if content.startswith(b"\xff\xd8") else "webp" if content[8:12] == b"WEBP" else "png"
 
 
 def to_grey(image: Image.Image) -> Image.Image:

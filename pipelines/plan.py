@@ -287,6 +287,10 @@ def _superseded(published: layout.Published, shards: set[str], keep: set[str]) -
             yield mark.uri
 
 
+def _said(settings: dict[str, object], name: str) -> str:
+    return repr(settings[name]) if name in settings else "not given"
+
+
 def check_configuration(
     published: layout.Published, output: str, configuration: str, settings: dict[str, object]
 ) -> None:
@@ -303,7 +307,7 @@ def check_configuration(
     except FileNotFoundError:
         before = {}
     names = sorted(name for name in {*before, *settings} if before.get(name) != settings.get(name))
-    changes = ", ".join(f"{name} was {before.get(name)!r} and is now {settings.get(name)!r}" for name in names)
+    changes = ", ".join(f"{name} was {_said(before, name)} and is now {_said(settings, name)}" for name in names)
     raise SettingError(
         f"--output {output} already holds rows made with other settings: {changes or 'unknown ones'}. One output holds "
         "one configuration. Give the old settings to continue it, or another --output."

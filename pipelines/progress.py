@@ -18,12 +18,17 @@ class Progress:
         self.ok = 0
         self.bad = 0
         self.reasons: Counter[str] = Counter()
+        self.seconds: Counter[str] = Counter()
+        """Spent inside each stage, all workers together."""
+        self.batch_size = 0
+        """The largest batch that a model took."""
         self.failures: list[str] = []
         """Why chunks failed for reasons other than their samples."""
         self.stream = stream or sys.stderr
         self.on_terminal = self.stream.isatty()
         self.interval_s = interval_s or (1.0 if self.on_terminal else 10.0)
         self.started = time.monotonic()
+        self.ended: float | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_printing, daemon=True)
 
@@ -32,6 +37,8 @@ class Progress:
         self.ok += receipt["ok"]
         self.bad += receipt["bad"]
         self.reasons.update(receipt.get("reasons", {}))
+        self.seconds.update(receipt.get("seconds", {}))
+        self.batch_size = max(self.batch_size, receipt.get("batch_size", 0))
 
     def note_failure(self, reason: str) -> None:
         """Remember why a chunk failed, for the report."""
@@ -44,8 +51,8 @@ class Progress:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the first sample could have started."""
-        return time.monotonic() - self.started
+        """Seconds from when the first sample could have started to the end of the work, or to now."""
+        return (time.monotonic() if self.ended is None else self.ended) - self.started
 
     def line(self) -> str:
         """`640/1000 samples  12.3/s  99.5% ok  ETA 0:29`."""
@@ -65,6 +72,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.ended = time.monotonic()
         self._stop.set()
         self._thread.join(timeout=5)
         self._print()
@@ -82,11 +90,24 @@ class Progress:
             print(self.line(), file=self.stream, flush=True)
 
 
+def say(text: str) -> None:
+    """One line for the person at the terminal."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def clock(seconds: float) -> str:
     """`1:02:03`, or `2:03` below an hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def reason_kinds(reasons: Counter[str]) -> Counter[str]:
+    """Reasons without the particulars of one sample: the text up to the second colon or the first bracket."""
+    kinds: Counter[str] = Counter()
+    for reason, count in dict(reasons).items():
+        kinds[":".join(reason.split(" (")[0].split(":")[:2])] += count
+    return kinds
 
 
 def reasons_text(reasons: Counter[str]) -> str:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pipelines import parquet_shards, readers, storage
 from pipelines.errors import SampleError, SettingError
 from pipelines.fields import printable
-from pipelines.inputs import Shard, expand_braces
+from pipelines.inputs import Shard, expand_braces, shard_of
 from pipelines.parquet_columns import KEY_NAMES, ParquetColumns
 from pipelines.plan import Measured
 from pipelines.samples import Chunk, Sample, repeated_key
@@ -142,6 +142,4 @@ def _files(text: str, output: str) -> Iterator[Shard]:
             suffix = "." + info.uri.rsplit(".", 1)[-1].lower()
             hidden = re.search(r"/[._]", info.uri.removeprefix(uri))
             if suffix in FORMATS and not hidden and not info.uri.startswith(f"{output}/"):
-                yield Shard(
-                    uri=info.uri, format=FORMATS[suffix], size_bytes=info.size_bytes, fingerprint=info.fingerprint
-                )
+                yield shard_of(info, FORMATS[suffix])

@@ -1,23 +1,29 @@
 """One run of a job, from the checks to the exit code. What the job does is in its `Flow`; everything else is here."""
 
+import dataclasses
 import json
 import os
 import signal
-import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from pipelines import layout, storage
 from pipelines.agreement import agree_on_chunk_size, doubled_files
 from pipelines.errors import SettingError
+from pipelines.inputs import Shard
 from pipelines.plan import Plan, check_configuration, make_plan
-from pipelines.progress import Progress, clock, reasons_text
+from pipelines.progress import Progress, clock, reason_kinds, reasons_text, say
 from pipelines.publish import failed_positions
+from pipelines.report_page import write_report
+from pipelines.row_formats import PARQUET, RowFormat
+from pipelines.runs import RunRecord, command_line, recorded
+from pipelines.since import modified_since
 from pipelines.sources import Source
+from pipelines.storage_errors import redacted
 
 if TYPE_CHECKING:
     from pipelines.flow import Flow, Resources
@@ -44,6 +50,8 @@ class Request:
     output: str
     chunk_size: int = 64
     limit: int | None = None
+    since: datetime | None = None
+    """Leave out the shards that were written before."""
     retry_errors: bool = False
     """Do the failed samples of finished chunks again."""
     max_error_rate: float = 1.0
@@ -63,8 +71,9 @@ class Job:
     source: Source
     make_flow: Callable[[str, "Resources"], "Flow"]
     """(output URI, resources) -> the stages."""
-    finish: Callable[[str, "Outcome"], None]
-    """Writes what lies beside the data, such as the dataset card."""
+    finish: Callable[[str, int, int], None]
+    """(output URI, rows in data/, samples in errors/) -> writes what lies beside the data, such as the dataset card."""
+    row_format: RowFormat = PARQUET
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,28 +100,68 @@ def run_job(job: Job, request: Request) -> int:
     published = layout.published(output)
     check_configuration(published, output, configuration, dict(job.settings))
     write_configuration(output, configuration, job)
+    with recorded(output, _about(job, request, configuration)) as record:
+        plan = _plan(job, request, shards, published, record)
+        left = sum(len(chunk.positions) for chunk in plan.chunks)
+        progress = Progress(left)
+        trouble = _process(job, request, plan, record, progress) if plan.chunks else None
+        outcome = _verify(record, plan)
+        if not outcome.missing:
+            _tidy(job, output, plan)
+        _report(job, request, output, outcome, progress, trouble)
+        record.trouble = trouble
+        record.exit_code = EXIT_INCOMPLETE if trouble else _exit_code(outcome, request.max_error_rate)
+    _write_report(output)
+    return record.exit_code
+
+
+def _write_report(output: str) -> None:
+    try:
+        write_report(output)
+    except OSError as error:
+        say(f"report.html cannot be written: {redacted(str(error))}")
+
+
+def _about(job: Job, request: Request, configuration: str) -> dict[str, Any]:
+    """What the record of a run says before anything is planned."""
+    options = {name: value for name, value in dataclasses.asdict(request).items() if name not in ("inputs", "output")}
+    return {
+        "job": job.name,
+        "command": command_line(),
+        "inputs": list(request.inputs),
+        "output": request.output,
+        "options": options | {"since": request.since.isoformat() if request.since else None},
+        "settings": dict(job.settings),
+        "configuration": configuration,
+        "row_format": job.row_format.name,
+    }
+
+
+def _plan(job: Job, request: Request, shards: list[Shard], published: layout.Published, record: RunRecord) -> Plan:
+    """What is to do. Raises SettingError where the input has no samples."""
+    output = record.output
+    if request.since is not None:
+        found, shards = len(shards), modified_since(shards, request.since)
+        say(f"{len(shards)} of {found} shards were written since {request.since:%Y-%m-%d %H:%M} UTC")
     measured = job.source.measure(shards, output, request.limit)
     chunk_size = agree_on_chunk_size(output, request.chunk_size, say)
     retry = (lambda mark: failed_positions(output, mark.name.text)) if request.retry_errors else None
+    configuration = layout.configuration_hash(dict(job.settings))
     plan = make_plan(measured, published, configuration, chunk_size, retry)
-    if plan.samples == 0:
+    if plan.samples == 0 and request.since is None:
         raise SettingError(f"the input has {len(shards)} files and not one sample in them: nothing to do.")
     left = sum(len(chunk.positions) for chunk in plan.chunks)
     say(f"{plan.samples} samples in {len(measured)} shards; {plan.samples - left} done before, {left} to do")
-    progress = Progress(left)
-    trouble = _process(job, request, plan, output, progress) if plan.chunks else None
-    outcome = _verify(output, plan)
-    if not outcome.missing:
-        for uri in [*plan.superseded, *doubled_files(layout.published(output))]:
-            storage.remove(uri)
-        job.finish(output, outcome)
-    _report(request, output, outcome, progress, trouble)
-    return EXIT_INCOMPLETE if trouble else _exit_code(outcome, request.max_error_rate)
+    record.planned(measured, plan, is_whole=request.limit is None and request.since is None)
+    return plan
 
 
-def say(text: str) -> None:
-    """One line for the person at the terminal."""
-    print(text, file=sys.stderr, flush=True)
+def _tidy(job: Job, output: str, plan: Plan) -> None:
+    """Everything planned is there: remove what it replaces, write what lies beside it."""
+    for uri in [*plan.superseded, *doubled_files(layout.published(output))]:
+        storage.remove(uri)
+    marks = layout.list_marks(output).values()
+    job.finish(output, sum(mark.ok for mark in marks), sum(mark.bad for mark in marks))
 
 
 def check_output(uri: str) -> str:
@@ -135,7 +184,7 @@ def write_configuration(output: str, configuration: str, job: Job) -> None:
         ) from error
 
 
-def _process(job: Job, request: Request, plan: Plan, output: str, progress: Progress) -> str | None:
+def _process(job: Job, request: Request, plan: Plan, record: RunRecord, progress: Progress) -> str | None:
     """Run the chunks; returns why it stopped early, if it did."""
     from pipelines.cluster import ray_session
     from pipelines.flow import FlowError, run_flow
@@ -145,15 +194,16 @@ def _process(job: Job, request: Request, plan: Plan, output: str, progress: Prog
             say("starting Ray ...")
             with ray_session() as available:
                 resources = choose_resources(request, available, can_grow="RAY_ADDRESS" in os.environ)
+                record.working(available, resources.actors, resources.gpus_per_actor, progress)
                 say(f"{len(plan.chunks)} chunks on {resources.actors} x {_device(resources)}")
                 with progress:
-                    flow = job.make_flow(output, resources)
+                    flow = job.make_flow(record.output, resources)
                     for receipt in run_flow(plan.chunks, flow, resources, progress.note_failure):
                         progress.add(receipt)
         except FlowError as error:
             return str(error)
         except Interrupted as interrupt:
-            outcome = _verify(output, plan)
+            outcome = _verify(record, plan)
             left = outcome.planned - outcome.ok - outcome.bad
             say(f"\n{interrupt}: stopped. {left} of {outcome.planned} samples are left; the same command does them.")
             raise SystemExit(interrupt.exit_code) from None
@@ -210,27 +260,29 @@ def interrupts_raise() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _verify(output: str, plan: Plan) -> Outcome:
+def _verify(record: RunRecord, plan: Plan) -> Outcome:
     """Count what is published, by listing the output, against what was planned."""
-    marks = layout.published(output).marks
+    marks = layout.list_marks(record.output)
     names = {*(mark.name.text for mark in plan.finished), *(chunk.name for chunk in plan.chunks)}
     done = [marks[name] for name in names if name in marks]
-    return Outcome(
+    outcome = Outcome(
         planned=plan.samples,
         ok=sum(mark.ok for mark in done),
         bad=sum(mark.bad for mark in done),
         missing=tuple(chunk.name for chunk in plan.chunks if chunk.name not in marks),
     )
+    record.counted(outcome.planned, outcome.ok, outcome.bad, len(outcome.missing))
+    return outcome
 
 
-def _report(request: Request, output: str, outcome: Outcome, progress: Progress, trouble: str | None) -> None:
+def _report(job: Job, request: Request, output: str, outcome: Outcome, progress: Progress, trouble: str | None) -> None:
     done = outcome.ok + outcome.bad
     say(f"\n{done} of {outcome.planned} samples: {outcome.ok} rows in data/, {outcome.bad} in errors/")
     if progress.done:
         rate = progress.done / progress.elapsed_s
         say(f"this run: {progress.done} samples in {clock(progress.elapsed_s)}, {rate:.2f}/s")
     if progress.reasons:
-        say("failed in this run:\n" + reasons_text(_kinds(progress.reasons)))
+        say("failed in this run:\n" + reasons_text(reason_kinds(progress.reasons)))
     for reason in dict.fromkeys(progress.failures):
         say(f"a chunk failed: {reason}")
     if trouble:
@@ -244,15 +296,8 @@ def _report(request: Request, output: str, outcome: Outcome, progress: Progress,
         say(f"{outcome.bad / done:.1%} of the samples failed, more than --max-error-rate {request.max_error_rate:g}")
     if outcome.ok:
         say(f"output: {output}")
-        say(f'load:   datasets.load_dataset("parquet", data_files="{storage.join(output, "data", "*.parquet")}")')
-
-
-def _kinds(reasons: Counter[str]) -> Counter[str]:
-    """Reasons without the particulars of one sample: the text up to the second colon or the first bracket."""
-    kinds: Counter[str] = Counter()
-    for reason, count in reasons.items():
-        kinds[":".join(reason.split(" (")[0].split(":")[:2])] += count
-    return kinds
+        files = storage.join(output, "data", f"*.{job.row_format.extension}")
+        say(f'load:   datasets.load_dataset("{job.row_format.name}", data_files="{files}")')
 
 
 def _exit_code(outcome: Outcome, max_error_rate: float) -> int:

@@ -18,6 +18,7 @@ from pipelines.errors import SampleError
 from pipelines.microbatches import MicroBatches
 from pipelines.publish import publish_block
 from pipelines.row_faults import RowFaults
+from pipelines.row_formats import PARQUET, RowFormat
 from pipelines.samples import Chunk, Sample
 from pipelines.sources import Source
 
@@ -143,6 +144,7 @@ class BlockModel:
         results: list[Row] = [{}] * block.num_rows
         faults = RowFaults(partial(self._compute, rows), partial(self._proof_of, rows), self.proof)
         positions = block.column("position").to_pylist()
+        self.batches.start_counting()
         for at, result in self._run(rows, {positions[at]: at for at in good}, faults, attempt):
             if isinstance(result, SampleError):
                 stages[at], reasons[at] = result.stage, result.reason
@@ -193,19 +195,20 @@ class BlockModel:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishRows:
-    """Third stage: encode, write one Parquet file, publish it, leave the mark."""
+    """Third stage: encode, write one file, publish it, leave the mark."""
 
     output: str
     task: Task
     provenance: Mapping[str, str | int | float]
     """What made the rows; `seed` is the run's, and the row's own in the row."""
+    row_format: RowFormat = PARQUET
 
     def __call__(self, block: pa.Table, attempt: Attempt = UNWATCHED) -> dict[str, Any]:
         def make_row(row: Row, chunk: Chunk) -> Row:
             with attempt.on(row["position"]):
                 return self._row(row, chunk)
 
-        return publish_block(self.output, block, self.rows_schema(), make_row)
+        return publish_block(self.output, block, self.rows_schema(), make_row, self.row_format)
 
     def rows_schema(self) -> pa.Schema:
         """The schema of the published rows."""

@@ -18,8 +18,8 @@ import os
 import posixpath
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import IO, Any, cast
 
 import fsspec
@@ -31,6 +31,7 @@ from pipelines.storage_errors import StorageError, explained
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "r2", "memory"})
 S3 = frozenset({"s3", "s3a"})
 VERSION_FIELDS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
+TIME_FIELDS = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
 ATTEMPTS = 6
 """Of one S3 request; the waits before the 2nd to 6th are random, at most 1, 2, 4, 8 and 16 s."""
 
@@ -47,6 +48,8 @@ class FileInfo:
     size_bytes: int
     fingerprint: str
     """Changes when the content changes: size and etag, or modification time where the store has no etag."""
+    modified_s: float | None = field(default=None, compare=False)
+    """Seconds since 1970, None where the store does not say; stores round it in more ways than one."""
 
 
 def short_hash(*parts: str) -> str:
@@ -304,7 +307,7 @@ def _local_entries(root: str) -> Iterator["os.DirEntry[str]"]:
 
 def _local_info(path: str, status: os.stat_result) -> FileInfo:
     fingerprint = short_hash(str(status.st_size), str(status.st_mtime))
-    return FileInfo(uri=path, size_bytes=status.st_size, fingerprint=fingerprint)
+    return FileInfo(uri=path, size_bytes=status.st_size, fingerprint=fingerprint, modified_s=status.st_mtime)
 
 
 def _s3_files(root: str) -> Iterator[FileInfo]:
@@ -319,7 +322,7 @@ def _s3_files(root: str) -> Iterator[FileInfo]:
             if not entry["Key"].endswith("/"):  # what consoles make to show an empty folder
                 is_empty = False
                 info = {"size": entry["Size"], "ETag": entry.get("ETag"), "name": f"{bucket}/{entry['Key']}"}
-                yield _info(fs, root, info)
+                yield _info(fs, root, {**info, "modified": entry.get("LastModified")})
         if not page.get("IsTruncated"):
             break
         place["ContinuationToken"] = page["NextContinuationToken"]
@@ -360,4 +363,14 @@ def _info(fs: fsspec.AbstractFileSystem, like: str, info: dict[str, Any]) -> Fil
         uri=_uri(fs, like, info["name"]),
         size_bytes=size_bytes,
         fingerprint=short_hash(str(size_bytes), str(version)),
+        modified_s=_seconds(next((info[field] for field in TIME_FIELDS if info.get(field)), None)),
     )
+
+
+def _seconds(time: Any) -> float | None:
+    """A driver's idea of a time as seconds since 1970; a time without a zone is UTC."""
+    if isinstance(time, str):
+        time = datetime.fromisoformat(time)
+    if isinstance(time, datetime):
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    return None if time is None else float(time)

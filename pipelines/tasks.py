@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pipelines import runner, storage
 from pipelines.card import Card, card_text, write_preview
+from pipelines.row_formats import PARQUET, RowFormat
 from pipelines.sources import Source
 from pipelines.stages import ComputeRows, ModelDescription, PublishRows, ReadRows, Task
+from pipelines.watched import WatchedModel, WatchedPublish, WatchedRead
 
 if TYPE_CHECKING:
     from pipelines.flow import Flow, Resources
@@ -37,16 +39,23 @@ class TaskRun:
     """What else changes a row's content."""
     batch_size: int
     card: Card
+    row_format: RowFormat = PARQUET
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything that changes a row's content."""
-        return {"job": self.job, **self.provenance, **self.other_settings}
+        """Everything that changes a row's content, and the format where it is not Parquet: one output has one."""
+        settings = {"job": self.job, **self.provenance, **self.other_settings}
+        return settings if self.row_format is PARQUET else {**settings, "output_format": self.row_format.name}
 
     def as_job(self) -> runner.Job:
         """The job for `runner.run_job`."""
         return runner.Job(
-            name=self.job, settings=self.settings, source=self.source, make_flow=self._flow, finish=self._finish
+            name=self.job,
+            settings=self.settings,
+            source=self.source,
+            make_flow=self._flow,
+            finish=self._finish,
+            row_format=self.row_format,
         )
 
     def _flow(self, output: str, resources: "Resources") -> "Flow":
@@ -59,13 +68,14 @@ class TaskRun:
             run_seed=int(self.provenance["seed"]),
             batch_size=self.batch_size,
         )
+        publish = PublishRows(output=output, task=self.task, provenance=self.provenance, row_format=self.row_format)
         return Flow(
-            read=ReadRows(task=self.task, source=self.source),
-            model=compute,
-            publish=PublishRows(output=output, task=self.task, provenance=self.provenance),
+            read=WatchedRead(stage=ReadRows(task=self.task, source=self.source), job=self.job),
+            model=WatchedModel(stage=compute, job=self.job),
+            publish=WatchedPublish(stage=publish, job=self.job),
         )
 
-    def _finish(self, output: str, outcome: runner.Outcome) -> None:
-        write_preview(output, self.card.previews)
-        card = card_text(self.card, self.settings, list(self.provenance), outcome.ok, outcome.bad)
+    def _finish(self, output: str, ok: int, bad: int) -> None:
+        write_preview(output, self.card.previews, self.row_format)
+        card = card_text(self.card, self.settings, list(self.provenance), ok, bad, self.row_format)
         storage.publish(storage.join(output, "README.md"), card.encode())

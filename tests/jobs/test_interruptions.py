@@ -1,15 +1,19 @@
 """Kills: the same command afterwards leaves every sample exactly once, and nothing half-written."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipelines.status import SILENCE_S, state_of
 from tests.fake_depth import FakeDepth
 from tests.inputs import all_rows, picture, samples, write_tar
 from tests.run_fake_job import run
@@ -27,6 +31,11 @@ def start(arguments: list[str], delay_s: float, log: Path) -> subprocess.Popen[b
             env=environment,
             start_new_session=True,
         )
+
+
+def records(output: Path) -> list[dict[str, Any]]:
+    """Of the runs, oldest first."""
+    return [json.loads(path.read_text()) for path in sorted(output.glob("_chunks/runs/*.json"))]
 
 
 def wait_for_marks(output: Path, count: int, process: "subprocess.Popen[bytes]") -> None:
@@ -50,6 +59,9 @@ def test_every_sample_exactly_once_after_sigterm_and_sigkill(ray_cluster: None, 
     told = (tmp_path / "log1").read_text()
     assert "of 80 samples are left; the same command does them" in told
     assert "Traceback" not in told
+    (record,) = records(output)
+    assert (record["state"], record["exit_code"]) == ("interrupted", 143)
+    assert record["counts"]["missing"] == 80 - record["counts"]["ok"] - record["counts"]["bad"] > 0
 
     marks = len(list(output.glob("_chunks/done/*")))
     process = start(arguments, 0.2, tmp_path / "log2")
@@ -57,6 +69,11 @@ def test_every_sample_exactly_once_after_sigterm_and_sigkill(ray_cluster: None, 
     process.kill()
     process.wait(60)
     assert len(list(output.glob("_chunks/done/*"))) < 20
+    killed = records(output)[-1]
+    assert (killed["state"], killed["ended"]) == ("running", None)
+    heard = datetime.fromisoformat(killed["heard"])
+    assert state_of(killed, heard + timedelta(seconds=1)) == "running"
+    assert state_of(killed, heard + timedelta(seconds=SILENCE_S)) == "never ended"
 
     assert run(arguments, FakeDepth()) == 0
     found = Counter(str(row["key"]) for folder in ("data", "errors") for row in all_rows(output, folder))

@@ -1,6 +1,7 @@
 """Storage on a real S3 server: publication, listing, retries, and what is said when it is refused."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,9 @@ from pipelines.errors import SettingError
 from pipelines.inputs import find_shards
 from pipelines.plan import make_plan, measure
 from pipelines.readers import read_chunk
+from pipelines.runs import RunRecord
 from pipelines.samples import Columns
+from pipelines.status import read_status
 from pipelines.storage_errors import StorageError
 from tests.inputs import picture, samples, write_folder, write_parquet, write_tar
 from tests.object_store import (
@@ -296,6 +299,35 @@ def test_inputs_that_may_not_be_read_are_setting_errors(s3: Proxy, become: Becom
     for pattern in ("x.tar", "*.tar", "{0..1}.tar", ""):
         with pytest.raises(SettingError, match="access was refused"):
             find_shards([f"{CLOSED}/{pattern}"])
+
+
+def test_times_are_listed_and_fingerprints_stay(s3: Proxy) -> None:
+    uri = f"{OPEN}/times/a"
+    before = time.time()
+    storage.publish(uri, b"one")
+    (listed,) = storage.iter_files(f"{OPEN}/times")
+    asked = storage.stat(uri)
+    ((_, globbed),) = storage.glob_files(f"{OPEN}/times/*")
+    for found in (listed, asked, globbed):
+        assert found is not None and found.modified_s is not None
+        assert before - 2 < found.modified_s < time.time() + 2
+        assert found.fingerprint == storage.short_hash("3", '"f97c5d29941bfb1b2fdab0874906ab82"'), "size and ETag alone"
+
+
+def test_status_costs_a_page_of_marks_and_a_record(s3: Proxy, tmp_path: Path) -> None:
+    output = f"{OPEN}/status/{tmp_path.name}"
+    write_tar(tmp_path / "a.tar", samples(30))
+    measured = measure(find_shards([str(tmp_path / "a.tar")]), Columns(), output)
+    plan = make_plan(measured, layout.published(output), "c" * 10, 1)
+    for chunk in plan.chunks[:20]:
+        storage.publish(layout.mark_uri(output, chunk.name, 1, 0), b"{}")
+    options = {"limit": None, "since": None, "max_error_rate": 1.0}
+    record = RunRecord(output, {"job": "x", "configuration": "c" * 10, "options": options})
+    record.planned(measured, plan, is_whole=True)
+    s3.requests.clear()
+    status = read_status(output)
+    assert (status.ok, status.pending, status.exit_code) == (20, 10, 1)
+    assert len(s3.requests) <= 6, s3.requests
 
 
 def test_finding_many_shards_costs_few_requests(s3: Proxy) -> None:

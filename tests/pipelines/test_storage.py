@@ -47,6 +47,9 @@ def test_fingerprint_follows_content(tmp_path: Path) -> None:
     file = tmp_path / "a.tar"
     file.write_bytes(b"one")
     before = storage.list_files(str(file))[0].fingerprint
+    assert before == storage.short_hash("3", str(file.stat().st_mtime)), "outputs of earlier versions go on with it"
+    ((_, globbed),) = storage.glob_files(f"{tmp_path}/*")
+    assert globbed is not None and globbed.modified_s == storage.stat(str(file)).modified_s == file.stat().st_mtime
     assert storage.list_files(str(file))[0].fingerprint == before == storage.stat(str(file)).fingerprint
     os.utime(file, (time.time() + 5, time.time() + 5))
     assert storage.list_files(str(file))[0].fingerprint != before

@@ -1,0 +1,49 @@
+"""The file formats of published rows: what a chunk's file in data/ is, both ways."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import schema, storage
+from pipelines.webdataset import WebDataset
+
+Row = Mapping[str, Any]
+
+
+class RowFormat(Protocol):
+    """Rows <-> the bytes of one file. Light and picklable; the same rows give the same bytes."""
+
+    name: str
+    """Of the format, in `--output-format` and in the `datasets` library."""
+    extension: str
+
+    def encode(self, rows: Sequence[Row], rows_schema: pa.Schema) -> bytes:
+        """The file of some rows; media columns are `schema.MEDIA`."""
+        ...
+
+    def read(self, uri: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """The rows of a file one by one, whole or some columns of them."""
+        ...
+
+
+class Parquet:
+    """Parquet with the features of the `datasets` library."""
+
+    name = "parquet"
+    extension = "parquet"
+
+    def encode(self, rows: Iterable[Row], rows_schema: pa.Schema) -> bytes:
+        """One Parquet file."""
+        return schema.parquet_bytes(rows, rows_schema)
+
+    def read(self, uri: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """The rows, a few in memory at a time."""
+        with storage.open_read(uri) as file, pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(16, columns=None if columns is None else list(columns)):
+                yield from batch.to_pylist()
+
+
+PARQUET = Parquet()
+ROW_FORMATS: Mapping[str, RowFormat] = {form.name: form for form in (PARQUET, WebDataset())}

@@ -1,0 +1,248 @@
+"""How far an output is: the marks, counted against what the last runs planned. Lists and reads records, no data."""
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pipelines import layout, storage
+from pipelines.agreement import doubled_files
+from pipelines.errors import SettingError
+from pipelines.inputs import Shard, find_shards
+from pipelines.prompts import PromptFiles
+from pipelines.runs import HEARTBEAT_S, RUNNING
+
+READING_THREADS = 16
+RUNS_SHOWN = 10
+SILENCE_S = 5 * HEARTBEAT_S
+"""A run that says it is running was heard of within this time, or has been killed."""
+NEVER_ENDED = "never ended"
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardStatus:
+    """One planned shard."""
+
+    uri: str
+    planned: int
+    """Samples."""
+    ok: int
+    bad: int
+
+    @property
+    def pending(self) -> int:
+        """Samples that no mark accounts for."""
+        return max(0, self.planned - self.ok - self.bad)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """The input now against the plan, by URIs; a listing does not tell how many samples are in the files."""
+
+    new: tuple[str, ...]
+    changed: tuple[str, ...]
+    gone: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What is known of an output root."""
+
+    output: str
+    shards: tuple[ShardStatus, ...]
+    others: int
+    """Finished samples of shards that no plan names: of other inputs, or no longer there."""
+    runs: tuple[Record, ...]
+    """The last ones, newest first; see `pipelines.runs`."""
+    changes: Changes | None
+    """Where the input was given."""
+    is_planned: bool = True
+    """Some run has come as far as its plan."""
+
+    @property
+    def planned(self) -> int:
+        """Samples."""
+        return sum(shard.planned for shard in self.shards)
+
+    @property
+    def ok(self) -> int:
+        """Rows in data/."""
+        return sum(shard.ok for shard in self.shards)
+
+    @property
+    def bad(self) -> int:
+        """Samples in errors/."""
+        return sum(shard.bad for shard in self.shards)
+
+    @property
+    def pending(self) -> int:
+        """Samples that are planned and not done."""
+        return sum(shard.pending for shard in self.shards)
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """Why samples failed in the runs, commonest first."""
+        total: Counter[str] = Counter()
+        for run in self.runs:
+            total.update(run.get("done", {}).get("errors", {}))
+        return total
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 1 something is left or new or not planned yet, 3 more failures than the last run allowed."""
+        is_new = self.changes is not None and bool(self.changes.new or self.changes.changed)
+        if is_new or self.pending or not self.is_planned:
+            return 1
+        allowed = self.runs[0].get("options", {}).get("max_error_rate", 1.0) if self.runs else 1.0
+        return 3 if self.ok + self.bad and self.bad / (self.ok + self.bad) > allowed else 0
+
+
+def read_status(output: str, inputs: Sequence[str] = ()) -> Status:
+    """Two listings, the last records, and the plans they name.
+
+    Raises:
+        SettingError: nothing was ever run into this output, or an input does not exist.
+    """
+    output = storage.normalise(output)
+    names = _run_names(output)
+    if not names:
+        raise SettingError(
+            f"--output {output} has no record of a run in _chunks/runs/. Check the path; an output that version 0.1.0 "
+            "made gets its first record with the next run."
+        )
+    runs, plans = _runs_and_plans(_records(output, names))
+    planned: dict[str, _Planned] = {}
+    for run in reversed(plans):
+        planned |= {shard.id: shard for shard in _read_plan(output, run["plan"]["file"])}
+    counted, others = _count(output, planned, (plans or runs)[0]["configuration"])
+    return Status(
+        output=output,
+        shards=tuple(counted),
+        others=others,
+        runs=tuple(runs[:RUNS_SHOWN]),
+        changes=_changes(planned, output, inputs, runs[0]["job"]) if inputs else None,
+        is_planned=bool(plans),
+    )
+
+
+def state_of(run: Record, now: datetime) -> str:
+    """A run's state in a word or two: a run that has long not been heard of has never ended."""
+    if run["state"] != RUNNING:
+        return run["state"]
+    silence_s = (now - datetime.fromisoformat(run["heard"])).total_seconds()
+    return RUNNING if silence_s < SILENCE_S else NEVER_ENDED
+
+
+def as_json(status: Status) -> dict[str, Any]:
+    """Everything, for programs."""
+    now = datetime.now(UTC)
+    changes = status.changes
+    return {
+        "output": status.output,
+        **{name: getattr(status, name) for name in ("planned", "ok", "bad", "pending", "others", "exit_code")},
+        "shards": [
+            {"uri": shard.uri, "planned": shard.planned, "ok": shard.ok, "bad": shard.bad, "pending": shard.pending}
+            for shard in status.shards
+        ],
+        "reasons": dict(status.reasons.most_common()),
+        "runs": [{**run, "state": state_of(run, now)} for run in status.runs],
+        "changes": None if changes is None else {"new": changes.new, "changed": changes.changed, "gone": changes.gone},
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Planned:
+    id: str
+    """Hash of the URI, as in the names of chunks."""
+    uri: str
+    format: str
+    fingerprint: str
+    samples: int
+
+
+def _run_names(output: str) -> list[str]:
+    """Newest first."""
+    found = storage.list_files(storage.join(output, "_chunks", "runs"))
+    return [info.uri.rsplit("/", 1)[-1].removesuffix(".json") for info in reversed(found)]
+
+
+def _records(output: str, names: Sequence[str]) -> Iterator[Record]:
+    """The records in the order of their names, a few requests at a time."""
+    uris = [layout.run_uri(output, name) for name in names]
+    with ThreadPoolExecutor(READING_THREADS) as pool:
+        for at in range(0, len(uris), READING_THREADS):
+            for content in pool.map(storage.read_bytes, uris[at : at + READING_THREADS]):
+                yield json.loads(content)
+
+
+def _runs_and_plans(records: Iterator[Record]) -> tuple[list[Record], list[Record]]:
+    """The last runs, and the runs whose plans count together, both newest first.
+
+    These are the last run that planned the whole of its input, and the later ones with --since. Where no run has ever
+    planned a whole, the last that planned anything counts alone.
+    """
+    runs: list[Record] = []
+    plans: list[Record] = []
+    is_known = False
+    for run in records:
+        runs.append(run)
+        if "plan" in run and not is_known:
+            is_known = run["plan"]["is_whole"]
+            if is_known or run["options"]["limit"] is None:
+                plans.append(run)
+        if is_known and len(runs) >= RUNS_SHOWN:
+            break
+    return runs, plans if is_known else [run for run in runs if "plan" in run][:1]
+
+
+def _read_plan(output: str, name: str) -> list[_Planned]:
+    rows = json.loads(gzip.decompress(storage.read_bytes(layout.plan_uri(output, name))))
+    fields = ("id", "uri", "format", "fingerprint", "samples")
+    return [_Planned(**dict(zip(fields, row, strict=True))) for row in rows]
+
+
+def _count(output: str, planned: Mapping[str, _Planned], configuration: str) -> tuple[list[ShardStatus], int]:
+    """Every planned shard with its marks, and the samples of the marks of no planned shard.
+
+    Marks of a shard's older content do not count. Of loose pictures a listing does not tell which have changed: these
+    count as done until a run does them again.
+    """
+    marks = layout.list_marks(output)
+    inner = {*doubled_files(layout.Published(marks=marks, files={}))}
+    ok: Counter[str] = Counter()
+    bad: Counter[str] = Counter()
+    others = 0
+    for mark in marks.values():
+        shard = planned.get(mark.name.shard)
+        if shard is None:
+            others += mark.ok + mark.bad
+        elif mark.uri not in inner and _is_of(mark.name, shard, configuration):
+            ok[shard.id] += mark.ok
+            bad[shard.id] += mark.bad
+    shards = [
+        ShardStatus(uri=shard.uri, planned=shard.samples, ok=ok[shard.id], bad=bad[shard.id])
+        for shard in planned.values()
+    ]
+    return shards, others
+
+
+def _is_of(name: layout.ChunkName, shard: _Planned, configuration: str) -> bool:
+    is_content = shard.format == "folder" or name.fingerprint == shard.fingerprint
+    return is_content and name.configuration == configuration
+
+
+def _changes(planned: Mapping[str, _Planned], output: str, inputs: Sequence[str], job: str) -> Changes:
+    found: list[Shard] = PromptFiles().find(inputs, output) if job == "generate_pairs" else find_shards(inputs, output)
+    now = {storage.short_hash(shard.uri): shard for shard in found}
+    return Changes(
+        new=tuple(shard.uri for id_, shard in now.items() if id_ not in planned),
+        changed=tuple(
+            shard.uri for id_, shard in now.items() if id_ in planned and shard.fingerprint != planned[id_].fingerprint
+        ),
+        gone=tuple(shard.uri for id_, shard in planned.items() if id_ not in now),
+    )

@@ -8,8 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines import blocks
+from pipelines.attempts import Attempt
 from pipelines.blocks import chunk_of
 from pipelines.microbatches import MicroBatches
+from pipelines.stages import UNWATCHED
 from pipelines.watched import WatchedModel, WatchedPublish, WatchedRead
 from tests.stages import Rows, count, make_chunk
 
@@ -20,7 +22,7 @@ class Batched:
     def __init__(self) -> None:
         self.batches = MicroBatches(8)
 
-    def __call__(self, block: pa.Table) -> pa.Table:
+    def __call__(self, block: pa.Table, attempt: Attempt = UNWATCHED) -> pa.Table:
         self.batches.start_counting()
         self.batches.run(range(block.num_rows), (8, 8), self._compute)
         return blocks.set_columns(block, {"length": block.column("position")}, drop=["payload"])
@@ -38,19 +40,19 @@ class Description:
         return Batched()
 
 
-def publish(block: pa.Table) -> Mapping[str, Any]:
+def publish(block: pa.Table, attempt: Attempt) -> Mapping[str, Any]:
     assert "measured" not in block.column_names
-    return {**count(block), "bad": 0, "reasons": {}}
+    return {**count(block, attempt), "bad": 0, "reasons": {}}
 
 
 def test_seconds_and_batch_size_reach_the_receipt() -> None:
-    block = WatchedRead(stage=Rows(10), job="test")(make_chunk(3, 6))
+    block = WatchedRead(stage=Rows(10), job="test")(make_chunk(3, 6), UNWATCHED)
     assert chunk_of(block) == make_chunk(3, 6)
     actor = WatchedModel(stage=Description(), job="test").build()
-    receipt = WatchedPublish(stage=publish, job="test")(actor(block))
+    receipt = WatchedPublish(stage=publish, job="test")(actor(block, UNWATCHED), UNWATCHED)
     assert (receipt["chunk"], receipt["ok"], receipt["batch_size"]) == ("chunk-3", 6, 3)
     assert [*receipt["seconds"]] == ["read", "model", "publish"]
-    assert receipt["seconds"]["model"] >= 0.04 > receipt["seconds"]["read"] > 0
+    assert receipt["seconds"]["model"] >= 0.04 and receipt["seconds"]["read"] > 0
 
 
 def test_only_computing_counts_as_busy() -> None:

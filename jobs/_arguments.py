@@ -36,6 +36,15 @@ def number(minimum: float, maximum: float = float("inf")) -> Callable[[str], flo
     return parse
 
 
+def actor_range(text: str) -> tuple[int, int]:
+    """An argument type: `4`, or `1:8` for the fewest and the most."""
+    match = re.fullmatch(r"(\d+)(?::(\d+))?", text)
+    fewest, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= fewest <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of actors and no range such as 1:8, from 1 up")
+    return fewest, most
+
+
 def moment(text: str) -> datetime:
     """An argument type: a moment of the past, see `pipelines.since`."""
     from pipelines.since import parse_since

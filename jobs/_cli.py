@@ -9,7 +9,7 @@ from argparse import Namespace, _ArgumentGroup
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from jobs._arguments import moment, number, whole
+from jobs._arguments import actor_range, moment, number, whole
 from pipelines.errors import SettingError
 
 if TYPE_CHECKING:
@@ -271,7 +271,12 @@ def add_work_options(work: _ArgumentGroup, chunk_size: int = 64, batch_size: int
         metavar="N",
         help="pictures at once on a device; halved where memory is short (default: %(default)s)",
     )
-    work.add_argument("--actors", type=whole(1), metavar="N", help="model copies (default: one a GPU, else one)")
+    work.add_argument(
+        "--actors",
+        type=actor_range,
+        metavar="N",
+        help="model copies, or MIN:MAX to start with MIN and add more while chunks wait (default: one a GPU, else one)",
+    )
     work.add_argument(
         "--num-gpus-per-actor",
         type=number(0),
@@ -370,7 +375,8 @@ def request_of(options: Namespace) -> Any:
         since=options.since,
         retry_errors=options.retry_errors,
         max_error_rate=options.max_error_rate,
-        actors=options.actors,
+        actors=options.actors and options.actors[1],
+        fewest_actors=options.actors and options.actors[0],
         gpus_per_actor=options.num_gpus_per_actor,
         chunk_timeout_s=options.chunk_timeout,
     )

@@ -58,6 +58,8 @@ class Resources:
     """What the stages ask of the cluster."""
 
     actors: int = 1
+    fewest_actors: int | None = None
+    """Actors to start with; up to `actors` follow while chunks wait for one. None: `actors`."""
     gpus_per_actor: float = 0.0
     cpus_per_actor: float = 1.0
     cpus_per_task: float = 0.5
@@ -98,7 +100,7 @@ def run_flow(
                 .map_batches(
                     _Model,
                     fn_constructor_args=(flow.model, watch),
-                    compute=ActorPoolStrategy(size=min(resources.actors, len(wave)), max_tasks_in_flight_per_actor=2),
+                    compute=_actor_pool(resources, len(wave)),
                     num_gpus=resources.gpus_per_actor or None,
                     num_cpus=resources.cpus_per_actor,
                     **_BLOCKS,
@@ -106,6 +108,13 @@ def run_flow(
                 .map_batches(_Publish(flow.publish, watch), num_cpus=resources.cpus_per_task, **_BLOCKS)
             )
             yield from _receipts(dataset)
+
+
+def _actor_pool(resources: Resources, chunks: int) -> ActorPoolStrategy:
+    """Two chunks an actor in flight, so that the next one is there when it has done one."""
+    most = min(resources.actors, chunks)
+    fewest = min(resources.fewest_actors or most, most)
+    return ActorPoolStrategy(min_size=fewest, max_size=most, max_tasks_in_flight_per_actor=2)
 
 
 def run_tasks(

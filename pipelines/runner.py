@@ -15,6 +15,7 @@ from pipelines import layout, storage
 from pipelines.agreement import agree_on_chunk_size, doubled_files
 from pipelines.errors import SettingError
 from pipelines.inputs import Shard
+from pipelines.placement import choose_resources, describe
 from pipelines.plan import Plan, check_configuration, make_plan
 from pipelines.progress import Progress, clock, reason_kinds, reasons_text, say
 from pipelines.publish import failed_positions
@@ -27,9 +28,6 @@ from pipelines.storage_errors import redacted
 
 if TYPE_CHECKING:
     from pipelines.flow import Flow, Resources
-
-FAILED_CHUNKS_ALLOWED = 10
-"""One bad disk or machine does not stop a run of a million chunks; a systematic failure soon does."""
 
 EXIT_OK, EXIT_INCOMPLETE, EXIT_SETTING, EXIT_ERROR_RATE = 0, 1, 2, 3
 
@@ -56,6 +54,9 @@ class Request:
     """Do the failed samples of finished chunks again."""
     max_error_rate: float = 1.0
     actors: int | None = None
+    """The most actors; None: as many as there are GPUs, else one."""
+    fewest_actors: int | None = None
+    """Actors to start with; more follow while chunks wait for one. None: `actors`."""
     gpus_per_actor: float | None = None
     chunk_timeout_s: float | None = None
     """A worker that takes longer at one stage of a chunk, or at one sample of it, is ended."""
@@ -195,7 +196,7 @@ def _process(job: Job, request: Request, plan: Plan, record: RunRecord, progress
             with ray_session() as available:
                 resources = choose_resources(request, available, can_grow="RAY_ADDRESS" in os.environ)
                 record.working(available, resources.actors, resources.gpus_per_actor, progress)
-                say(f"{len(plan.chunks)} chunks on {resources.actors} x {_device(resources)}")
+                say(f"{len(plan.chunks)} chunks on {describe(resources)}")
                 with progress:
                     flow = job.make_flow(record.output, resources)
                     for receipt in run_flow(plan.chunks, flow, resources, progress.note_failure):
@@ -208,38 +209,6 @@ def _process(job: Job, request: Request, plan: Plan, record: RunRecord, progress
             say(f"\n{interrupt}: stopped. {left} of {outcome.planned} samples are left; the same command does them.")
             raise SystemExit(interrupt.exit_code) from None
     return None
-
-
-def choose_resources(request: Request, available: Mapping[str, float], can_grow: bool) -> "Resources":
-    """One actor a GPU where there are GPUs, else one on the CPU.
-
-    Where the cluster can grow, actors and GPUs an actor that are both asked for are taken at their word: it may start
-    without GPUs and bring them when they are asked for.
-
-    Raises:
-        SettingError: the cluster has not the GPUs that were asked for.
-    """
-    from pipelines.flow import Resources
-
-    gpus = available.get("GPU", 0.0)
-    per_actor = request.gpus_per_actor if request.gpus_per_actor is not None else float(gpus > 0)
-    actors = request.actors or (max(1, int(gpus / per_actor)) if per_actor else 1)
-    taken_at_word = can_grow and request.actors is not None and request.gpus_per_actor is not None
-    if per_actor * actors > gpus and not taken_at_word:
-        raise SettingError(
-            f"{actors} actors of {per_actor:g} GPUs need {per_actor * actors:g} GPUs; the cluster has {gpus:g} now. "
-            "On a cluster that scales up from none give both --actors and --num-gpus-per-actor; "
-            "--num-gpus-per-actor 0 runs on the CPU."
-        )
-    cpus = 4.0 * actors if taken_at_word else available.get("CPU", 1.0)  # a head without work has no CPUs to share
-    return Resources(
-        actors=actors,
-        gpus_per_actor=per_actor,
-        cpus_per_actor=min(1.0, cpus / (2 * actors)),
-        cpus_per_task=min(0.5, cpus / 4),
-        failed_chunks_allowed=FAILED_CHUNKS_ALLOWED,
-        chunk_timeout_s=request.chunk_timeout_s,
-    )
 
 
 @contextmanager
@@ -305,7 +274,3 @@ def _exit_code(outcome: Outcome, max_error_rate: float) -> int:
     if outcome.missing or done != outcome.planned:
         return EXIT_INCOMPLETE
     return EXIT_ERROR_RATE if done and outcome.bad / done > max_error_rate else EXIT_OK
-
-
-def _device(resources: "Resources") -> str:
-    return f"{resources.gpus_per_actor:g} GPU" if resources.gpus_per_actor else "CPU"

@@ -1,5 +1,7 @@
 """Stages for tests of the graph, in a module that workers can import."""
 
+import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +50,24 @@ class Measure:
         lengths = pa.array([len(value) for value in block.column("payload").to_pylist()])
         result = blocks.set_columns(block, {"length": lengths}, drop=["payload"])
         return result.slice(1) if name == self.loses_in else result
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A model that takes a while for each block, and notes the process that did it."""
+
+    seconds: float
+
+    def build(self) -> "Slow":
+        return self
+
+    def __call__(self, block: pa.Table, attempt: Attempt) -> pa.Table:
+        time.sleep(self.seconds)
+        return blocks.set_columns(block, {"process": pa.array([os.getpid()] * block.num_rows)}, drop=["payload"])
+
+
+def processes(block: pa.Table, attempt: Attempt) -> Mapping[str, Any]:
+    return {"chunk": chunk_of(block).name, "processes": block.column("process").unique().to_pylist()}
 
 
 def count(block: pa.Table, attempt: Attempt) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.blocks import chunk_of
-from tests.stages import Measure, Rows, count, double, make_chunk
+from tests.stages import Measure, Rows, Slow, count, double, make_chunk, processes
 
 
 def test_a_block_that_is_not_its_chunk_is_refused() -> None:
@@ -45,6 +45,16 @@ def test_a_failed_chunk_leaves_the_others(ray_cluster: None) -> None:
     receipts = list(run_flow(chunks, flow, Resources(failed_chunks_allowed=1), told.append))
     assert told == ["RuntimeError: the device fell off the bus"]
     assert {receipt["chunk"] for receipt in receipts} == {"chunk-0", "chunk-2"}
+
+
+def test_the_actor_pool_grows_while_chunks_wait(ray_cluster: None) -> None:
+    from pipelines.flow import Flow, Resources, run_flow
+
+    flow = Flow(read=Rows(10), model=Slow(1.5), publish=processes)
+    resources = Resources(actors=3, fewest_actors=1, cpus_per_actor=0.25, cpus_per_task=0.25)
+    receipts = list(run_flow([make_chunk(number, 2) for number in range(16)], flow, resources))
+    assert len({receipt["chunk"] for receipt in receipts}) == 16
+    assert 1 < len({process for receipt in receipts for process in receipt["processes"]}) <= 3
 
 
 def test_tasks_without_a_model(ray_cluster: None) -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from jobs import _cli, estimate
 from pipelines.errors import SettingError
-from pipelines.runner import Request, choose_resources
+from pipelines.placement import choose_resources, describe
+from pipelines.runner import Request
 
 
 def request(**options) -> Request:
@@ -37,3 +38,20 @@ def test_a_cluster_that_grows_is_believed_when_both_numbers_are_given() -> None:
 def test_the_time_limit_of_a_chunk_reaches_the_workers() -> None:
     options = estimate.parse(["--input", "in", "--output", "out", "--chunk-timeout", "90"])
     assert choose_resources(_cli.request_of(options), {"CPU": 2}, can_grow=False).chunk_timeout_s == 90
+
+
+@pytest.mark.parametrize(("text", "shown"), [("1:8", "1 to 8 x 0.5 GPU"), ("4", "4 x 0.5 GPU"), ("8:8", "8 x 0.5 GPU")])
+def test_a_range_of_actors_needs_room_for_the_fewest(text: str, shown: str) -> None:
+    options = estimate.parse(["--input", "in", "--output", "out", "--actors", text, "--num-gpus-per-actor", "0.5"])
+    asked = _cli.request_of(options)
+    resources = choose_resources(asked, {"CPU": 16, "GPU": 4}, can_grow=False)
+    assert describe(resources) == shown
+    if resources.fewest_actors == 1:
+        assert choose_resources(asked, {"CPU": 16, "GPU": 0.5}, can_grow=False).actors == 8
+
+
+@pytest.mark.parametrize("text", ["0", "8:1", "1:", "many", "1:2:3"])
+def test_a_range_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        estimate.parse(["--input", "in", "--output", "out", "--actors", text])
+    assert "no range such as 1:8" in capsys.readouterr().err

@@ -61,7 +61,7 @@ class MiniRecipe:
     """Scenes rendered, by (width, height) in pixels."""
     seed: int = 1
     """Seed of the square scenes; other sizes follow with seed + 9, seed + 10."""
-    shares: dict[str, float] = field(default_factory=lambda: {"depth": 0.6, "edge": 0.22, "pose": 0.18})
+    shares: dict[str, float] = field(default_factory=lambda: {"depth": 0.75, "edge": 0.13, "pose": 0.12})
     """Adapters, and the share of the steps that each gets."""
     vae: FitConfig = FitConfig(steps=3000, learning_rate=2e-3, warmup_steps=50, ema_decay=0.995)
     vae_batch_size: int = 16

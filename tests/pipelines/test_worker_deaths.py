@@ -99,6 +99,7 @@ def test_a_lost_machine_costs_no_sample(tmp_path: Path) -> None:
     process = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=400)
     told = json.loads(next(line for line in process.stdout.splitlines() if line.startswith("{")))
     assert sorted(told["machines"]) == [1, 2], "the machine was lost"
+    assert told["killed"], "with the actor that worked there"
     assert len(told["chunks"]) == len(set(told["chunks"])) == 12
     assert told["bad"] == 0
     assert keys(tmp_path) == numbered(48)

@@ -66,6 +66,12 @@ def receipts(
     return run_flow(chunks, flow, Resources(**{"cpus_per_actor": 0.5, "cpus_per_task": 0.25, **resources}))
 
 
+def children(process: int) -> list[str]:
+    """What its child processes call themselves."""
+    ids = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [Path(f"/proc/{child}/cmdline").read_text().strip("\0") for child in ids]
+
+
 def lose_a_machine(root: Path) -> dict[str, Any]:
     """A run on two machines, one of which is killed while its actor works; the chunks and what became of them."""
     import ray
@@ -78,11 +84,15 @@ def lose_a_machine(root: Path) -> dict[str, Any]:
     ray.init(address=cluster.address, log_to_driver=False)
     cluster.wait_for_nodes()
     done: list[dict[str, Any]] = []
+    killed: list[str] = []
     machines = {len([node for node in ray.nodes() if node["Alive"]])}
     for receipt in receipts(root, 4, deadly_task(), FakeDepth(delay_s=0.5), actors=2):
         done.append(receipt)
-        if len(done) == 2:
-            os.kill(second.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+        raylet = second.all_processes["raylet"][0].process.pid
+        if len(done) >= 2 and not killed:
+            killed = [name for name in children(raylet) if "MapWorker" in name]
+            if killed:
+                os.kill(raylet, signal.SIGKILL)
     deadline = time.monotonic() + 60
     while len(machines) < 2 and time.monotonic() < deadline:
         machines.add(len([node for node in ray.nodes() if node["Alive"]]))
@@ -91,6 +101,7 @@ def lose_a_machine(root: Path) -> dict[str, Any]:
         "chunks": [receipt["chunk"] for receipt in done],
         "bad": sum(r["bad"] for r in done),
         "machines": [*machines],
+        "killed": killed,
     }
 
 

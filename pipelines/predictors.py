@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from pipelines.conditions import ConditionColumn
 from pipelines.errors import SettingError
-from unicon.folder import estimation_steps, find_adapters, find_folder, fingerprint, weight_files
+from unicon.folder import Recommended, find_adapters, find_folder, fingerprint, recommended, weight_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class ModelIdentity:
     adapter: str
     """Names of the adapter files in use, joined by +."""
     conditions: tuple[ConditionColumn, ...]
-    num_inference_steps: int
+    recommended: Recommended
     """What the first adapter recommends for estimates."""
     weights_sha256: str
     """Over all files of weights in use."""
@@ -83,7 +83,7 @@ def identify_model(description: UniConModel) -> ModelIdentity:
         model=Path(model).resolve().name if Path(model).is_dir() else model,
         adapter="+".join(path.stem for path in paths),
         conditions=tuple(ConditionColumn(name=name, kind=_kind(name, path)) for name, path in adapters.items()),
-        num_inference_steps=estimation_steps(paths[0]) if paths else 0,
+        recommended=recommended(paths[0]) if paths else Recommended(),
         weights_sha256=fingerprint(weight_files(folder, paths)),
     )
 

@@ -53,6 +53,8 @@ class AdapterConfig:
     """Text put before the prompt of a condition row; the kind's own in `CONDITIONS` when None."""
     estimation_steps: int = DEFAULT_ESTIMATION_STEPS
     """Sampling steps that were found to estimate this condition best; what `estimate` takes when it is told nothing."""
+    estimation_views: int = 1
+    """Views of a picture whose estimates are averaged, see `unicon.views`; likewise."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_]+", self.name) or hasattr(nn.ModuleDict, self.name):

@@ -33,6 +33,8 @@ class Condition:
     """1 for maps (H, W), 3 for maps (H, W, 3)."""
     is_affine: bool = False
     """Whether a map is known up to a scale and a shift only: estimates are aligned before they are compared."""
+    mirrors: bool = True
+    """Whether the condition of the mirrored picture is the mirrored condition; not where left and right have names."""
     encode: Callable[[np.ndarray], Image.Image]
     """Map -> picture to store, without loss beyond the stored depth of bits."""
     decode: Callable[[Image.Image], np.ndarray]
@@ -145,13 +147,14 @@ POSE = Condition(
     name="pose",
     trigger="pose_map, ",
     channels=3,
+    mirrors=False,
     encode=encode_8_bit,
     decode=decode_rgb,
     to_model=rgb_to_model,
     from_model=rgb_from_model,
     preview=preview_8_bit,
 )
-APPEARANCE = replace(POSE, name="appearance", trigger="")
+APPEARANCE = replace(POSE, name="appearance", trigger="", mirrors=True)
 IDENTITY = replace(APPEARANCE, name="identity")
 
 CONDITIONS: dict[str, Condition] = {kind.name: kind for kind in (DEPTH, EDGE, POSE, APPEARANCE, IDENTITY)}

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
@@ -94,13 +95,21 @@ def find_adapters(folder: Path, adapters: Mapping[str, str | Path] | None) -> di
     return found
 
 
-def estimation_steps(adapter: Path) -> int:
-    """The sampling steps that an adapter recommends, read from its metadata alone."""
+class Recommended(NamedTuple):
+    """What an adapter recommends for estimates."""
+
+    steps: int = DEFAULT_ESTIMATION_STEPS
+    views: int = 1
+
+
+def recommended(adapter: Path) -> Recommended:
+    """What an adapter recommends, read from its metadata alone."""
     if adapter.suffix != ".safetensors":
-        return DEFAULT_ESTIMATION_STEPS
+        return Recommended()
     with safe_open(str(adapter), framework="numpy") as file:
         config = json.loads((file.metadata() or {}).get("config", "{}"))
-    return int(config.get("estimation_steps", DEFAULT_ESTIMATION_STEPS))
+    steps = int(config.get("estimation_steps", DEFAULT_ESTIMATION_STEPS))
+    return Recommended(steps, int(config.get("estimation_views", 1)))
 
 
 def weight_files(folder: Path, adapters: Iterable[Path]) -> list[tuple[str, Path]]:

@@ -28,6 +28,7 @@ from unicon.backbone import Backbone
 from unicon.ensemble import Estimate, combine, member_seeds
 from unicon.generation import Generated, Plan, Request, Weight, generate
 from unicon.samplers import Sampler, SamplerName
+from unicon.views import merged, seen, views_of
 
 DEFAULT_GENERATION_STEPS = 20
 """Sampling steps of a generated picture; trailing timestep spacing."""
@@ -55,7 +56,7 @@ class UniCon(Backbone):
     def estimate(
         self, images: Sequence[Image.Image], condition: str = ..., *, prompts: Sequence[str] | None = ...,
         seeds: int | Sequence[int] = ..., num_inference_steps: int | None = ..., guidance_scale: float = ...,
-        resolution_px: int | None = ..., batch_size: int | None = ..., ensemble: None = ...,
+        resolution_px: int | None = ..., batch_size: int | None = ..., views: int | None = ..., ensemble: None = ...,
         sampler: SamplerName = ..., eta: float = ...,
     ) -> list[np.ndarray]: ...  # fmt: skip
 
@@ -63,20 +64,21 @@ class UniCon(Backbone):
     def estimate(
         self, images: Sequence[Image.Image], condition: str = ..., *, prompts: Sequence[str] | None = ...,
         seeds: int | Sequence[int] = ..., num_inference_steps: int | None = ..., guidance_scale: float = ...,
-        resolution_px: int | None = ..., batch_size: int | None = ..., ensemble: int,
+        resolution_px: int | None = ..., batch_size: int | None = ..., views: int | None = ..., ensemble: int,
         sampler: SamplerName = ..., eta: float = ...,
     ) -> list[Estimate]: ...  # fmt: skip
 
     def estimate(
         self, images: Sequence[Image.Image], condition: str = "depth", *, prompts: Sequence[str] | None = None,
         seeds: int | Sequence[int] = 0, num_inference_steps: int | None = None, guidance_scale: float = 1.0,
-        resolution_px: int | None = None, batch_size: int | None = None, ensemble: int | None = None,
-        sampler: SamplerName = "ddim", eta: float = 0.0,
+        resolution_px: int | None = None, batch_size: int | None = None, views: int | None = None,
+        ensemble: int | None = None, sampler: SamplerName = "ddim", eta: float = 0.0,
     ) -> list[np.ndarray] | list[Estimate]:  # fmt: skip
         """Estimate a condition of every image.
 
         images: any sizes and modes, together; EXIF orientation is applied. condition: name of an adapter.
-        ensemble: how many estimates a row, from seeds that the row's seed gives; `batch_size` counts them all.
+        views: 1, 2 or 4 of every picture, whose estimates are averaged (`unicon.views`); None: as the adapter
+        recommends. ensemble: how many estimates a row, from seeds that the row's seed gives. `batch_size` counts all.
 
         Returns one map an image at the image's own upright size, float32 in [0, 1] as `unicon.conditions` describes;
         with `ensemble` an Estimate: their median, spread and confidence.
@@ -92,11 +94,17 @@ class UniCon(Backbone):
                 for request in requests
                 for seed in member_seeds(request.seed, ensemble)
             ]
-        steps = self.adapters[condition].estimation_steps if num_inference_steps is None else num_inference_steps
+        adapter = self.adapters[condition]
+        looks = views_of(kind, adapter.estimation_views if views is None else views)
+        base_px = self.native_px if resolution_px is None else resolution_px
+        requests = seen(
+            requests, looks, lambda size, scale: self.working_size(size, resolution_px=round(base_px * scale))
+        )
+        steps = adapter.estimation_steps if num_inference_steps is None else num_inference_steps
         table = schedule.estimation(steps, clean_image=True)
         plan = Plan(adapters=(condition,), table=table, guidance_scale=guidance_scale,
                     sampler=Sampler(sampler, eta), batch_size=batch_size)  # fmt: skip
-        maps = [generated.conditions[condition] for generated in generate(self, requests, plan)]
+        maps = merged([generated.conditions[condition] for generated in generate(self, requests, plan)], looks)
         if ensemble is None:
             return maps
         members = (maps[row * ensemble : (row + 1) * ensemble] for row in range(len(images)))

@@ -27,6 +27,10 @@ NOISE = {
 """The noisiest step is pure noise (arXiv 2305.08891): the first step of an estimation is then plain regression."""
 
 
+ESTIMATION_VIEWS = {"depth": 4}
+"""By condition: what lowers the error of ``mini``; 1 for others."""
+
+
 def new_unet(vae: AutoencoderKL, channels: tuple[int, ...], text_width: int, size_px: int) -> UNet2DConditionModel:
     """An untrained Stable-Diffusion-shaped UNet for the autoencoder's latents, its finest level without attention."""
     attention = len(channels) - 1
@@ -88,7 +92,10 @@ def install_adapters(unet: UNet2DConditionModel, kinds: Iterable[str], rank: int
         if path is not None and path.exists():
             load_adapter(unet, path)
         else:
-            add_adapter(unet, AdapterConfig(name=kind, rank=rank, estimation_steps=1))
+            config = AdapterConfig(
+                name=kind, rank=rank, estimation_steps=1, estimation_views=ESTIMATION_VIEWS.get(kind, 1)
+            )
+            add_adapter(unet, config)
 
 
 def save(models: TrainingModels, vae: AutoencoderKL, adapters: Iterable[str], output: Path) -> None:

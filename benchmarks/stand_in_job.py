@@ -14,6 +14,7 @@ from jobs import _cli, estimate, estimate_depth
 from pipelines import runner
 from pipelines.conditions import ConditionColumn
 from pipelines.predictors import ModelIdentity
+from unicon.folder import Recommended
 
 
 def job_of(arguments: Sequence[str], model: StandIn) -> tuple[runner.Job, Namespace]:
@@ -23,7 +24,7 @@ def job_of(arguments: Sequence[str], model: StandIn) -> tuple[runner.Job, Namesp
         model="stand-in",
         adapter="depth",
         conditions=(ConditionColumn(name="depth", kind="depth"),),
-        num_inference_steps=1,
+        recommended=Recommended(steps=1),
         weights_sha256="0" * 64,
     )
     return estimate.task_run(options, identity, model).as_job(), options

@@ -12,6 +12,7 @@ from pipelines import runner  # noqa: E402
 from pipelines.conditions import ConditionColumn  # noqa: E402
 from pipelines.predictors import ModelIdentity  # noqa: E402
 from tests.fake_depth import FakeDepth  # noqa: E402
+from unicon.folder import Recommended  # noqa: E402
 
 
 def identity(*conditions: str) -> ModelIdentity:
@@ -20,7 +21,7 @@ def identity(*conditions: str) -> ModelIdentity:
         model="fake",
         adapter="+".join(conditions),
         conditions=tuple(ConditionColumn(name=name, kind=name) for name in conditions),
-        num_inference_steps=10,
+        recommended=Recommended(steps=10),
         weights_sha256="0" * 64,
     )
 

@@ -9,8 +9,8 @@ import pytest
 from tests.faults.disk import NoSmallDiskError, small_disk
 from tests.faults.rounds import FAULTS, one_round, run_rounds
 
-QUICK = ("actor-kill", "cpu-worker-kill")
-"""One round takes less than about 15 s; kills of the command itself are in tests/jobs/test_interruptions.py."""
+QUICK = ("actor-kill",)
+"""In the default suite; kills of the command itself are in tests/jobs/test_interruptions.py."""
 
 
 def require(fault: str, folder: Path) -> None:

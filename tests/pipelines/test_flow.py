@@ -47,6 +47,7 @@ def test_a_failed_chunk_leaves_the_others(ray_cluster: None) -> None:
     assert {receipt["chunk"] for receipt in receipts} == {"chunk-0", "chunk-2"}
 
 
+@pytest.mark.slow
 def test_the_actor_pool_grows_while_chunks_wait(ray_cluster: None) -> None:
     from pipelines.flow import Flow, Resources, run_flow
 

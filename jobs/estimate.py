@@ -84,6 +84,7 @@ def add_options(parser: _cli.Parser) -> None:
 
 def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableModel") -> "TaskRun":
     """The job of a command line; what it leaves open is as the adapter recommends."""
+    from pipelines.conditions import check_views
     from pipelines.estimation import Estimation
     from pipelines.sources import PictureShards
     from pipelines.tasks import TaskRun
@@ -91,6 +92,7 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
     (condition,) = identity.conditions
     steps = options.steps or identity.recommended.steps
     views = options.views or identity.recommended.views
+    check_views(condition, views)
     return TaskRun(
         job=f"estimate_{condition.name}",
         task=Estimation(

@@ -3,12 +3,19 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pipelines.errors import SettingError
+
 ENCODINGS = {
     "depth": "16-bit PNG, relative inverse depth, 0 = far, 65535 = near; its scale differs from row to row",
     "edge": "8-bit grey PNG, strength of the edge at a pixel, 0 = none, 255 = full",
     "pose": "RGB PNG, the drawing of the skeletons in OpenPose colours on black",
 }
 """By kind of condition; of others it is said that they are pictures."""
+
+NOT_MIRRORED = frozenset({"pose"})
+"""Kinds that tell left from right: `unicon.conditions` says so, which the driver does without, for it imports torch."""
+MIRRORING_VIEWS = 4
+"""From this number of views on some are mirrored, see `unicon.views`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +29,15 @@ class ConditionColumn:
     def encoding(self) -> str:
         """What the pixels mean."""
         return ENCODINGS.get(self.kind, f"PNG, a picture of kind {self.kind}")
+
+
+def check_views(condition: ConditionColumn, views: int) -> None:
+    """Raises SettingError for views that a kind of condition cannot be estimated from."""
+    if views >= MIRRORING_VIEWS and condition.kind in NOT_MIRRORED:
+        raise SettingError(
+            f"--views {views}: from {MIRRORING_VIEWS} on views are mirrored, and a {condition.kind} tells left from "
+            "right. Give --views 2 or 1."
+        )
 
 
 def encoding_notes(conditions: Iterable[ConditionColumn]) -> dict[str, str]:

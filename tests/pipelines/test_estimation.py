@@ -1,5 +1,6 @@
 """The estimation task and the three stages without Ray: seeds, a block from reading to publication."""
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from jobs import estimate
 from pipelines import layout
-from pipelines.conditions import ConditionColumn
-from pipelines.errors import SampleError
+from pipelines.conditions import MIRRORING_VIEWS, NOT_MIRRORED, ConditionColumn
+from pipelines.errors import SampleError, SettingError
 from pipelines.estimation import Estimation
 from pipelines.inputs import find_shards
 from pipelines.plan import make_plan, measure
@@ -19,6 +21,10 @@ from pipelines.sources import PictureShards
 from pipelines.stages import ComputeRows, PublishRows, ReadRows, row_seed
 from tests.fake_depth import FakeDepth
 from tests.inputs import all_rows, picture, samples, write_tar
+from tests.run_fake_job import identity
+from unicon.conditions import CONDITIONS
+from unicon.folder import Recommended
+from unicon.views import VIEWS
 
 SOURCE = PictureShards(columns=Columns())
 PROVENANCE = {"model": "fake", "seed": 0}
@@ -113,3 +119,22 @@ def test_a_picture_that_the_model_raises_on_is_an_error_and_a_bug_is_not(tmp_pat
     assert error["reason"] == "RuntimeError: the size of tensor a must match the size of tensor b"
     with pytest.raises(RuntimeError, match="no such operator"):
         publish(estimation(), tmp_path / "in", tmp_path / "other", FakeDepth(raises="no such operator"))
+
+
+def test_views_are_those_of_the_option_else_of_the_adapter_and_are_written_down() -> None:
+    asked = ["--input", "in", "--output", "out"]
+    depth, pose = identity("depth"), identity("pose")
+    recommending = dataclasses.replace(depth, recommended=Recommended(steps=1, views=4))
+    found = [
+        estimate.task_run(estimate.parse([*asked, *options]), who, FakeDepth())
+        for who, options in ((depth, []), (recommending, []), (recommending, ["--views", "2"]))
+    ]
+    assert [run.task.arguments["views"] for run in found] == [1, 4, 2]
+    assert [run.provenance.get("views") for run in found] == [None, 4, 2]
+    with pytest.raises(SettingError, match="a pose tells left from right"):
+        estimate.task_run(estimate.parse([*asked, "--condition", "pose", "--views", "4"]), pose, FakeDepth())
+
+
+def test_the_driver_knows_which_kinds_are_not_mirrored() -> None:
+    assert {kind.name for kind in CONDITIONS.values() if not kind.mirrors} == NOT_MIRRORED
+    assert all(any(view.mirrored for view in views) == (count >= MIRRORING_VIEWS) for count, views in VIEWS.items())

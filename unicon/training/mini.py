@@ -53,6 +53,21 @@ TRUTHS: dict[str, Callable[[Rendering], np.ndarray]] = {
 """The exact condition of a scene, as a map of its kind."""
 
 
+JOINT = PairSampling(
+    batch_size=24,
+    text_dropout=0.05,
+    caption_dropout=0.5,
+    clean_image_fraction=0.75,
+    clean_condition_fraction=0.15,
+    noisy_condition_fraction=0.85,
+    unjoined_fraction=0.05,
+    min_snr_gamma=None,
+    alignment_weight=0.1,
+    partner_weight=1.0,
+)
+"""What the steps see in which all is trained together."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class MiniRecipe:
     """Every number that decides what ``mini`` becomes."""
@@ -96,17 +111,10 @@ class MiniRecipe:
         log_every=10,
     )
     """Joint attention finds its place. Every token of every pair teaches it, so four pairs a step are enough."""
-    aligning: PairSampling = PairSampling(
-        batch_size=4,
-        text_dropout=0.05,
-        caption_dropout=0.5,
-        clean_image_fraction=0.9,
-        clean_condition_fraction=0.1,
-        noisy_condition_fraction=0.85,
-        min_snr_gamma=None,
-        alignment_weight=1.0,
-        partner_weight=0.5,
-    )
+    aligning: PairSampling = replace(
+        JOINT, batch_size=4, clean_image_fraction=0.9, clean_condition_fraction=0.1, unjoined_fraction=0.0,
+        alignment_weight=1.0, partner_weight=0.5,
+    )  # fmt: skip
     together: FitConfig = FitConfig(
         steps=800,
         learning_rate=7e-4,
@@ -117,18 +125,7 @@ class MiniRecipe:
         checkpoint_every=200,
         log_every=10,
     )
-    sampling: PairSampling = PairSampling(
-        batch_size=24,
-        text_dropout=0.05,
-        caption_dropout=0.5,
-        clean_image_fraction=0.75,
-        clean_condition_fraction=0.15,
-        noisy_condition_fraction=0.85,
-        unjoined_fraction=0.05,
-        min_snr_gamma=None,
-        alignment_weight=0.1,
-        partner_weight=1.0,
-    )
+    sampling: PairSampling = JOINT
 
 
 def train_mini(

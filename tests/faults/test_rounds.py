@@ -9,9 +9,6 @@ import pytest
 from tests.faults.disk import NoSmallDiskError, small_disk
 from tests.faults.rounds import FAULTS, one_round, run_rounds
 
-QUICK = ("actor-kill",)
-"""In the default suite; kills of the command itself are in tests/jobs/test_interruptions.py."""
-
 
 def require(fault: str, folder: Path) -> None:
     """Skip where the machine has not what a fault needs."""
@@ -25,9 +22,8 @@ def require(fault: str, folder: Path) -> None:
             pytest.skip(str(error))
 
 
-@pytest.mark.parametrize(
-    "fault", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in FAULTS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
 def test_one_round(fault: str, tmp_path: Path) -> None:
     require(fault, tmp_path)
     outcome = one_round(fault, tmp_path, seed=0, number=0)

@@ -51,6 +51,7 @@ def test_samples_that_kill_their_workers_become_errors(ray_cluster: None, tmp_pa
     assert keys(tmp_path) == numbered(10)
 
 
+@pytest.mark.slow
 def test_deaths_that_are_no_samples_fault_cost_no_sample(ray_cluster: None, tmp_path: Path) -> None:
     write_tar(tmp_path / "in" / "a.tar", samples(4))
     deaths = tmp_path / "deaths"
@@ -59,6 +60,7 @@ def test_deaths_that_are_no_samples_fault_cost_no_sample(ray_cluster: None, tmp_
     assert (receipt["ok"], receipt["bad"], len(list(deaths.iterdir()))) == (4, 0, 2)
 
 
+@pytest.mark.slow
 def test_a_model_that_kills_its_process_while_loading_stops_the_run(ray_cluster: None, tmp_path: Path) -> None:
     from pipelines.flow import FlowError
 

@@ -35,11 +35,34 @@ def main() -> None:
         "--start-from", type=Path, help="model folder whose weights are trained on, instead of new ones"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args()
-    together = dataclasses.replace(recipe.together, steps=options.steps)
-    train_mini(
-        options.work, options.output, dataclasses.replace(recipe, together=together), options.device, options.start_from
+    parser.add_argument("--seed", type=int, default=recipe.seed, help="seed of the scenes (%(default)s)")
+    parser.add_argument(
+        "--share",
+        type=_share,
+        action="append",
+        metavar="CONDITION=SHARE",
+        help=f"share of the steps that a condition's adapter gets (default: {_shares_text(recipe.shares)})",
     )
+    options = parser.parse_args()
+    recipe = dataclasses.replace(
+        recipe,
+        seed=options.seed,
+        shares=dict(options.share) if options.share else recipe.shares,
+        together=dataclasses.replace(recipe.together, steps=options.steps, seed=options.seed),
+    )
+    train_mini(options.work, options.output, recipe, options.device, options.start_from)
+
+
+def _share(text: str) -> tuple[str, float]:
+    name, _, share = text.partition("=")
+    try:
+        return name, float(share)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected CONDITION=SHARE, as in depth=0.6; got {text!r}") from None
+
+
+def _shares_text(shares: dict[str, float]) -> str:
+    return ", ".join(f"{name}={share}" for name, share in shares.items())
 
 
 if __name__ == "__main__":

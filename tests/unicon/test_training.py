@@ -242,12 +242,13 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         vae=short,
         vae_batch_size=2,
         pretrain=short,
-        seeing=PretrainSampling(batch_size=4, weights={"depth": 1.0, "pose": 0.5}),
+        pretrain_sampling=PretrainSampling(batch_size=4),
+        seeing={"depth": 1.0, "pose": 0.5},
         align=short,
         aligning=PairSampling(batch_size=2, clean_image_fraction=0.5, min_snr_gamma=None, alignment_weight=1.0),
         together=short,
         sampling=PairSampling(
-            batch_size=2, clean_image_fraction=0.5, min_snr_gamma=None, alignment_weight=0.1, partner_weight=0.5
+            batch_size=2, clean_image_fraction=0.5, min_snr_gamma=None, alignment_weight=0.1, seeing_weight=0.5
         ),
         validation_scenes=2,
         vae_crop_px=32,

@@ -38,12 +38,16 @@ from unicon.training.pairs import (
     TrainingModels,
     encode_latents,
 )
-from unicon.training.pretrain import PretrainLoss, PretrainSampling, SceneLatents, new_heads
+from unicon.training.pretrain import PretrainLoss, PretrainSampling, SceneLatents
 from unicon.training.scene_cache import SceneArrays, load_cache, render_cache
+from unicon.training.seeing import Seeing
 from unicon.training.vae import SHARES, map_pixels, new_vae, train_vae
 
 SQUARE, WIDE, TALL = (128, 128), (160, 96), (96, 160)
 VALIDATION_SEED = 2
+EMPTY_POSES_KEPT = 8
+PERSON = "mannequin"
+"""How captions call a person."""
 STAGES = ("vae", "pretrain", "align", "together")
 TRUTHS: dict[str, Callable[[Rendering], np.ndarray]] = {
     "depth": lambda scene: scene.inverse_depth,
@@ -57,13 +61,13 @@ JOINT = PairSampling(
     batch_size=24,
     text_dropout=0.05,
     caption_dropout=0.5,
-    clean_image_fraction=0.75,
-    clean_condition_fraction=0.15,
+    clean_image_fraction=0.7,
+    clean_condition_fraction=0.23,
     noisy_condition_fraction=0.85,
     unjoined_fraction=0.05,
     min_snr_gamma=None,
     alignment_weight=0.1,
-    partner_weight=1.0,
+    seeing_weight=1.0,
 )
 """What the steps see in which all is trained together."""
 
@@ -97,9 +101,9 @@ class MiniRecipe:
         checkpoint_every=100,
         log_every=10,
     )
-    seeing: PretrainSampling = PretrainSampling(
-        batch_size=32, seeing_fraction=0.8125, weights={"depth": 1.0, "edge": 0.25, "pose": 0.25}
-    )
+    pretrain_sampling: PretrainSampling = PretrainSampling(batch_size=32, seeing_fraction=0.8125)
+    seeing: dict[str, float] = field(default_factory=lambda: {"depth": 1.0, "edge": 0.25, "pose": 0.5})
+    """What clean pictures show in every stage, see `Seeing`."""
     align: FitConfig = FitConfig(
         steps=150,
         learning_rate=1e-3,
@@ -113,7 +117,7 @@ class MiniRecipe:
     """Joint attention finds its place. Every token of every pair teaches it, so four pairs a step are enough."""
     aligning: PairSampling = replace(
         JOINT, batch_size=4, clean_image_fraction=0.9, clean_condition_fraction=0.1, unjoined_fraction=0.0,
-        alignment_weight=1.0, partner_weight=0.5,
+        alignment_weight=1.0, seeing_weight=0.5,
     )  # fmt: skip
     together: FitConfig = FitConfig(
         steps=800,
@@ -148,49 +152,32 @@ def train_mini(
     models = _models(work, vae, scenes[0].captions, recipe, device, start_from)
     # fused attention is slower than plain products for so few tokens on a CPU: 5 to 6 times, bfloat16, 64 tokens
     with sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext():
+        seeing = Seeing(models.unet, recipe.seeing)
         if start_from is None:
-            pretrain(models, data, recipe, work / "pretrain")
+            loss = PretrainLoss(models, seeing, data, recipe.pretrain_sampling)
+            fit(trained_parameters(models, seeing), loss, recipe.pretrain, work / "pretrain")
             unet = with_finest_attention(models.unet).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             models = replace(models, unet=unet)
         install_adapters(models.unet, recipe.shares, recipe.rank, start_from)
         for parameter in models.named_parameters().values():
             parameter.requires_grad_(True)
+        parameters = trained_parameters(models, seeing)
         if start_from is None:
-            loss = mixed_loss(models, data, recipe, recipe.aligning)
-            fit(models.named_parameters(), loss, recipe.align, work / "align")
-        train_together(models, vae, data, recipe, work / "together", output)
+            fit(parameters, mixed_loss(models, seeing, data, recipe, recipe.aligning), recipe.align, work / "align")
+
+        def look(step: int) -> None:
+            save(models, vae, recipe.shares, output)
+            model = UniCon.from_pretrained(output, device=device)
+            for kind in recipe.shares:
+                validate(model, kind, work / "together", step, recipe.validation_scenes)
+
+        loss = mixed_loss(models, seeing, data, recipe, recipe.sampling)
+        fit(parameters, loss, recipe.together, work / "together", look)
 
 
-def pretrain(models: TrainingModels, data: Sequence[SceneLatents], recipe: MiniRecipe, folder: Path) -> None:
-    """Teach the UNet and the text encoder in place to see and to draw."""
-    heads = new_heads(models.unet, recipe.seeing).to(models.unet.device)
-    loss = PretrainLoss(models, heads, data, recipe.seeing)
-    fit(
-        {**models.named_parameters(), **dict(nn.ModuleDict({"heads": heads}).named_parameters())},
-        loss,
-        recipe.pretrain,
-        folder,
-    )
-
-
-def train_together(
-    models: TrainingModels,
-    vae: AutoencoderKL,
-    data: Sequence[SceneLatents],
-    recipe: MiniRecipe,
-    folder: Path,
-    output: Path,
-) -> None:
-    """Train UNet, text encoder and adapters in place; every checkpoint writes ``output`` and is measured."""
-
-    def look(step: int) -> None:
-        save(models, vae, recipe.shares, output)
-        model = UniCon.from_pretrained(output, device=models.unet.device)
-        for kind in recipe.shares:
-            validate(model, kind, folder, step, recipe.validation_scenes)
-
-    loss = mixed_loss(models, data, recipe, recipe.sampling)
-    fit(models.named_parameters(), loss, recipe.together, folder, look)
+def trained_parameters(models: TrainingModels, seeing: Seeing) -> dict[str, nn.Parameter]:
+    """Everything that a stage trains, by name: the models' parameters and the heads that read conditions."""
+    return {**models.named_parameters(), **{f"seeing.{name}": value for name, value in seeing.named_parameters()}}
 
 
 def _on_device(recipe: MiniRecipe, device: str) -> MiniRecipe:
@@ -220,19 +207,31 @@ def _models(
 
 
 def mixed_loss(
-    models: TrainingModels, data: Sequence[SceneLatents], recipe: MiniRecipe, sampling: PairSampling
+    models: TrainingModels,
+    seeing: Seeing,
+    data: Sequence[SceneLatents],
+    recipe: MiniRecipe,
+    sampling: PairSampling,
 ) -> MixedLoss:
-    """One adapter's loss a step; a clean image's own output goes on predicting what it was pretrained for."""
-    seen = next(iter(recipe.seeing.weights))
+    """One adapter's loss a step; clean images go on showing what they showed in pretraining."""
     losses = []
     for kind in recipe.shares:
         trigger = adapter_configs(models.unet)[kind].trigger or ""
-        groups = [
-            PairLatents(group.latents["image"], group.latents[kind], group.captions, group.latents[seen])
-            for group in data
-        ]
-        losses.append(PairLoss(models, kind, trigger, LatentGroups(groups), sampling))
+        source = LatentGroups([_pairs(group, kind, list(seeing.weights)) for group in data])
+        losses.append(PairLoss(models, kind, trigger, source, sampling, seeing))
     return MixedLoss(losses, list(recipe.shares.values()))
+
+
+def _pairs(scenes: SceneLatents, kind: str, seen: Sequence[str]) -> PairLatents:
+    """Images and one condition; of the scenes without a person, whose pose is black, one in `EMPTY_POSES_KEPT`."""
+    rows = torch.tensor([
+        row
+        for row, caption in enumerate(scenes.captions)
+        if kind != "pose" or PERSON in caption or row % EMPTY_POSES_KEPT == 0
+    ])
+    latents = {name: maps[rows] for name, maps in scenes.latents.items()}
+    captions = tuple(scenes.captions[row] for row in rows.tolist())
+    return PairLatents(latents["image"], latents[kind], captions, {name: latents[name] for name in seen})
 
 
 def validate(model: UniCon, kind: str, folder: Path, step: int, count: int) -> None:

@@ -6,9 +6,10 @@ Shapes: ``S`` samples, ``B`` pairs a step, ``c h w`` latent, ``L D`` text tokens
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import torch
@@ -18,8 +19,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from unicon.pairs import Pair, Pairs
 from unicon.training.fit import Loss
-from unicon.training.joint_alignment import AttentionInput, attention_inputs, joint_alignment
+from unicon.training.joint_alignment import attention_inputs, joint_alignment
 from unicon.training.loss import diffusion_loss
+from unicon.training.seeing import Seeing, last_features
 
 NOISY_SHARE = 0.95
 """The timestep of a nearly pure noise is drawn from this share of the schedule upwards."""
@@ -34,8 +36,8 @@ class PairLatents:
     conditions: Tensor
     """(S, c, h, w) scaled latents."""
     captions: tuple[str, ...]
-    seen: Tensor | None = None
-    """(S, c, h, w) what `PairSampling.partner_weight` makes a clean image's output predict; None: its condition."""
+    seen: Mapping[str, Tensor] = field(default_factory=dict)
+    """(S, c, h, w) each: what clean images show, for `Seeing`."""
 
 
 class DrawnPairs(NamedTuple):
@@ -44,7 +46,7 @@ class DrawnPairs(NamedTuple):
     images: Tensor
     conditions: Tensor
     captions: list[str]
-    seen: Tensor | None = None
+    seen: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class PairSource(Protocol):
@@ -73,7 +75,7 @@ class LatentGroups:
             group.images[chosen],
             group.conditions[chosen],
             [group.captions[index] for index in chosen.tolist()],
-            None if group.seen is None else group.seen[chosen],
+            {kind: latents[chosen] for kind, latents in group.seen.items()},
         )
 
 
@@ -102,10 +104,8 @@ class PairSampling:
     """Weight of `joint_alignment`, for UNets that are not pretrained."""
     aligned_heads: int = 2
     """Heads of every joint attention that `alignment_weight` acts on."""
-    partner_weight: float = 0.0
-    """Weight of a second task, for UNets that are not pretrained: a clean image's own output, which sampling never
-    uses, predicts its condition, or what its source shows in place of it. The image branch then computes what the
-    condition branch wants to read."""
+    seeing_weight: float = 1.0
+    """Weight of `Seeing`, where a `PairLoss` is given one."""
 
     def __post_init__(self) -> None:
         fractions = (
@@ -167,8 +167,10 @@ class PairLoss:
         trigger: str,
         source: PairSource,
         sampling: PairSampling,
+        seeing: Seeing | None = None,
     ) -> None:
         self.models, self.adapter, self.trigger, self.source, self.sampling = models, adapter, trigger, source, sampling
+        self.seeing = seeing
 
     def __call__(self, generator: torch.Generator) -> dict[str, Tensor]:
         """A step: ``loss``, what is minimised, and its parts: means over images, over conditions, and the aids'."""
@@ -182,30 +184,22 @@ class PairLoss:
         noisy = torch.where(
             learned[:, None, None, None], self.models.scheduler.add_noise(latents, noise, timesteps), latents
         )
-        with attention_inputs(self.models.unet) if sampling.alignment_weight else nullcontext([]) as attended:
-            prediction = self.models.unet(noisy, timesteps, embeds, cross_attention_kwargs={"pairs": pairs}).sample
+        unet = self.models.unet
+        watched_attention = attention_inputs(unet) if sampling.alignment_weight else nullcontext([])
+        with watched_attention as attended, last_features(unet) as features:
+            prediction = unet(noisy, timesteps, embeds, cross_attention_kwargs={"pairs": pairs}).sample
         is_image = torch.arange(2 * sampling.batch_size, device=device) < sampling.batch_size
         watched = {"loss": learned, "image": learned & is_image, "condition": learned & ~is_image}
         losses = {n: self._masked_loss(prediction, latents, noise, timesteps, rows) for n, rows in watched.items()}
-        clean_images = (is_image & ~learned)[: sampling.batch_size]
-        seen = (conditions if seen is None else seen).float().to(device)
-        return self._with_aids(losses, attended, prediction[: sampling.batch_size][clean_images], seen[clean_images])
-
-    def _with_aids(
-        self, losses: dict[str, Tensor], attended: Sequence[AttentionInput], clean_outputs: Tensor, seen: Tensor
-    ) -> dict[str, Tensor]:
-        """The losses with what `alignment_weight` and `partner_weight` ask for added to ``loss``.
-
-        clean_outputs, seen: (clean images, c, h, w) the UNet's own output for them, and what it shall show.
-        """
-        sampling = self.sampling
         if sampling.alignment_weight:
             losses["alignment"] = joint_alignment(attended, self.adapter, sampling.aligned_heads)
             losses["loss"] = losses["loss"] + sampling.alignment_weight * losses["alignment"]
-        if sampling.partner_weight and len(clean_outputs):
-            # minus what is seen: what a v-prediction from pure noise gives, so that both branches end alike
-            losses["partner"] = (clean_outputs + seen).float().square().mean()
-            losses["loss"] = losses["loss"] + sampling.partner_weight * losses["partner"]
+        clean = torch.nonzero((is_image & ~learned)[: sampling.batch_size])[:, 0]
+        if self.seeing is not None and len(clean):
+            shown = {kind: maps.to(device)[clean] for kind, maps in seen.items()}
+            parts = self.seeing.losses(prediction[clean], features[0][clean], shown)
+            losses |= {name if name == "seeing" else f"seen_{name}": value for name, value in parts.items()}
+            losses["loss"] = losses["loss"] + sampling.seeing_weight * losses["seeing"]
         return losses
 
     def _masked_loss(

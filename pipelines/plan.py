@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -44,7 +45,7 @@ class Plan:
     superseded: tuple[str, ...]
     """URIs of files made from content that has changed since: removed when the new rows are there. Marks come last."""
     samples: int
-    """All samples of the input, done and to do."""
+    """All samples of the input, done and to do: with a limit, also those beyond it that earlier runs did."""
 
 
 def measure(shards: list[Shard], columns: Columns, output: str, limit: int | None = None) -> list[Measured]:
@@ -84,10 +85,12 @@ def make_plan(
         by_shard.setdefault(mark.name.shard, []).append(mark)
     chunks: list[Chunk] = []
     finished: list[layout.Mark] = []
+    samples = 0
     for found in measured:
         marks = by_shard.get(storage.short_hash(found.shard.uri), [])
         cut = _cut_folder if found.shard.format == "folder" else _cut_range
-        valid, new = cut(found, marks, configuration, chunk_size)
+        valid, new, accounted = cut(found, marks, configuration, chunk_size)
+        samples += accounted
         again = [] if retry is None else [_retry_chunk(found, mark, retry(mark)) for mark in valid if mark.bad]
         chunks += [*(chunk for chunk in again if chunk is not None), *new]
         finished += valid
@@ -97,7 +100,7 @@ def make_plan(
         chunks=tuple(chunks),
         finished=tuple(finished),
         superseded=tuple(_superseded(published, ours, keep)),
-        samples=sum(found.samples for found in measured),
+        samples=samples,
     )
 
 
@@ -111,6 +114,15 @@ def gaps(start: int, stop: int, taken: Iterable[tuple[int, int]]) -> Iterator[tu
             return
     if start < stop:
         yield start, stop
+
+
+class _Cut(NamedTuple):
+    """A shard's part of the plan."""
+
+    finished: list[layout.Mark]
+    chunks: list[Chunk]
+    samples: int
+    """In either."""
 
 
 def _measure(shard: Shard, columns: Columns, output: str) -> Measured:
@@ -173,9 +185,7 @@ def _shortened(found: Measured, samples: int) -> Measured:
     return Measured(shard=found.shard, samples=max(samples, 0), index=found.index)
 
 
-def _cut_range(
-    found: Measured, marks: list[layout.Mark], configuration: str, chunk_size: int
-) -> tuple[list[layout.Mark], list[Chunk]]:
+def _cut_range(found: Measured, marks: list[layout.Mark], configuration: str, chunk_size: int) -> _Cut:
     """Tars and Parquet: finished chunks of this very content, and chunks for the positions they leave."""
     shard = found.shard
     valid = [
@@ -183,12 +193,15 @@ def _cut_range(
         for mark in marks
         if mark.name.fingerprint == shard.fingerprint and mark.name.configuration == configuration
     ]
+    done = [(mark.name.start, mark.name.stop) for mark in valid]
+    end = max([found.samples, *(stop for _, stop in done)])
+    holes = sum(stop - first for first, stop in gaps(0, end, [(0, found.samples), *done]))
     chunks = [
         _range_chunk(found, start, min(start + chunk_size, stop), configuration)
-        for first, stop in gaps(0, found.samples, ((mark.name.start, mark.name.stop) for mark in valid))
+        for first, stop in gaps(0, found.samples, done)
         for start in range(first, stop, chunk_size)
     ]
-    return valid, chunks
+    return _Cut(valid, chunks, end - holes)
 
 
 def _range_chunk(found: Measured, start: int, stop: int, configuration: str) -> Chunk:
@@ -224,9 +237,7 @@ def _retry_chunk(found: Measured, mark: layout.Mark, positions: Sequence[int]) -
     return dataclasses.replace(chunk, name=mark.name.text, only=tuple(sorted(positions))) if positions else None
 
 
-def _cut_folder(
-    found: Measured, marks: list[layout.Mark], configuration: str, chunk_size: int
-) -> tuple[list[layout.Mark], list[Chunk]]:
+def _cut_folder(found: Measured, marks: list[layout.Mark], configuration: str, chunk_size: int) -> _Cut:
     """Folders: files come and go one by one, so the marks list theirs; chunks are made of the files no mark covers.
 
     A finished chunk whose files have changed is not valid: its files are done again and its rows replaced.
@@ -245,7 +256,7 @@ def _cut_folder(
             covered |= content.keys()
     left = [file for file in files if file.uri not in covered]
     chunks = [_folder_chunk(shard, left[at : at + chunk_size], configuration) for at in range(0, len(left), chunk_size)]
-    return valid, chunks
+    return _Cut(valid, chunks, len(covered) + len(left))
 
 
 def _folder_chunk(shard: Shard, files: list[ChunkFile], configuration: str) -> Chunk:

@@ -62,6 +62,32 @@ def test_finished_chunks_are_skipped_under_another_chunk_size_and_limit(tmp_path
     assert full.superseded == ()
 
 
+@pytest.mark.parametrize("form", ["tar", "folder"])
+def test_a_limit_below_what_is_done_accounts_for_all_that_is_done(tmp_path: Path, form: str) -> None:
+    inputs, output = tmp_path / "in", tmp_path / "out"
+    if form == "tar":
+        write_tar(inputs / "a.tar", samples(25))
+    else:
+        write_folder(inputs, {f"{number:02}.jpg": b"x" for number in range(25)})
+    for chunk in plan(inputs, output, limit=20).chunks:
+        finish(output, chunk)
+    less = plan(inputs, output, limit=5)
+    assert (less.chunks, less.superseded, less.samples) == ((), (), 20)
+    assert sum(mark.ok for mark in less.finished) == less.samples
+    more = plan(inputs, output, limit=23)
+    assert (sum(len(chunk.positions) for chunk in more.chunks), more.samples) == (3, 23)
+
+
+def test_a_file_that_left_its_folder_stays_accounted_for(tmp_path: Path) -> None:
+    inputs, output = tmp_path / "in", tmp_path / "out"
+    write_folder(inputs, {f"{number}.jpg": b"x" for number in range(4)})
+    for chunk in plan(inputs, output).chunks:
+        finish(output, chunk)
+    (inputs / "0.jpg").unlink()
+    later = plan(inputs, output)
+    assert (later.chunks, later.samples, sum(mark.ok for mark in later.finished)) == ((), 4, 4)
+
+
 def test_a_chunk_knows_where_to_enter_its_tar(tmp_path: Path) -> None:
     write_tar(tmp_path / "in" / "a.tar", samples(70))
     assert [chunk.seek_position for chunk in plan(tmp_path / "in", tmp_path / "out").chunks] == [0, 0, 0, 0, 32, 32, 32]
@@ -105,7 +131,7 @@ def test_new_and_changed_files_of_a_folder(tmp_path: Path) -> None:
     found = plan(folder, output, chunk_size=9)
     assert [os.path.basename(file.uri) for file in found.chunks[0].files] == ["3.jpg", "4.jpg", "5.jpg"]
     assert len(found.superseded) == 2
-    assert found.samples == 6
+    assert found.samples == 7  # the row of the file that has gone is there, and counted
 
 
 def test_an_unfinished_chunk_of_another_size_leaves_no_doubles(tmp_path: Path) -> None:

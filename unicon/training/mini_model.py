@@ -104,7 +104,7 @@ def save(models: TrainingModels, vae: AutoencoderKL, adapters: Iterable[str], ou
     unet = copy.deepcopy(models.unet).half()
     for name in adapters:
         save_adapter(unet, name, output / "adapters" / f"{name}.safetensors")
-    plain = UNet2DConditionModel.from_config(models.unet.config).half()
+    plain = UNet2DConditionModel.from_config(_public_config(models.unet)).half()
     plain.load_state_dict(_without_adapters(unet.state_dict()))
     plain.save_pretrained(output / "unet")
     plain_vae = AutoencoderKL.from_config(_public_config(vae)).half()
@@ -126,9 +126,9 @@ def save(models: TrainingModels, vae: AutoencoderKL, adapters: Iterable[str], ou
     (output / "model_index.json").write_text(json.dumps({**index, "requires_safety_checker": False}, indent=2) + "\n")
 
 
-def _public_config(vae: AutoencoderKL) -> dict:
+def _public_config(model: AutoencoderKL | UNet2DConditionModel) -> dict:
     """The configuration without the private entries that loading adds, such as the path it came from."""
-    return {key: value for key, value in vae.config.items() if not key.startswith("_")}
+    return {key: value for key, value in model.config.items() if not key.startswith("_")}
 
 
 def _without_adapters(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

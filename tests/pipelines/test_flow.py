@@ -36,6 +36,7 @@ def test_a_lost_row_stops_the_run(ray_cluster: None) -> None:
         list(run_flow([make_chunk(number, 4) for number in range(2)], flow, Resources()))
 
 
+@pytest.mark.slow
 def test_a_failed_chunk_leaves_the_others(ray_cluster: None) -> None:
     from pipelines.flow import Flow, Resources, run_flow
 

@@ -280,6 +280,7 @@ def test_training_goes_on_from_a_saved_model(tiny_run: tuple[Path, Path], tmp_pa
     for path in sorted(output.rglob("*.safetensors")):
         kept = load_file(tmp_path / path.relative_to(output))
         assert all(torch.equal(tensor, kept[name]) for name, tensor in load_file(path).items())
+    assert "_name_or_path" not in json.loads((tmp_path / "unet" / "config.json").read_text())
 
 
 def test_mixed_losses_are_drawn_by_their_shares() -> None:

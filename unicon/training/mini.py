@@ -224,11 +224,13 @@ def mixed_loss(
 
 def _pairs(scenes: SceneLatents, kind: str, seen: Sequence[str]) -> PairLatents:
     """Images and one condition; of the scenes without a person, whose pose is black, one in `EMPTY_POSES_KEPT`."""
-    rows = torch.tensor([
-        row
-        for row, caption in enumerate(scenes.captions)
-        if kind != "pose" or PERSON in caption or row % EMPTY_POSES_KEPT == 0
-    ])
+    rows = torch.tensor(
+        [
+            row
+            for row, caption in enumerate(scenes.captions)
+            if kind != "pose" or PERSON in caption or row % EMPTY_POSES_KEPT == 0
+        ]
+    )
     latents = {name: maps[rows] for name, maps in scenes.latents.items()}
     captions = tuple(scenes.captions[row] for row in rows.tolist())
     return PairLatents(latents["image"], latents[kind], captions, {name: latents[name] for name in seen})

@@ -2,7 +2,8 @@
 """Train the embedded model ``mini`` from nothing: scenes, autoencoder, text encoder, UNet and adapters.
 
     python jobs/train_mini.py --work runs/mini --output unicon/models/mini
-    python jobs/train_mini.py --work runs/on --output unicon/models/mini --start-from unicon/models/mini --steps 4000
+    python jobs/train_mini.py --work runs/on --output unicon/models/mini --start-from unicon/models/mini --steps 4000 \
+        --seed 4 --share depth=0.4 --share edge=0.2 --share pose=0.4
 
 Hours on a CPU, minutes on a GPU. Killed and started again, it goes on where it stopped. Progress, checkpoints and logs
 (log.jsonl of every stage) lie in the work folder.
@@ -12,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -23,7 +26,13 @@ from unicon.training.mini import MiniRecipe, train_mini
 
 
 def main() -> None:
-    """Parse the command line and train."""
+    """Train as the command line says."""
+    options = parse()
+    train_mini(options.work, options.output, recipe_of(options), options.device, options.start_from)
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     recipe = MiniRecipe()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for scenes, checkpoints and logs")
@@ -35,30 +44,42 @@ def main() -> None:
         "--start-from", type=Path, help="model folder whose weights are trained on, instead of new ones"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--seed", type=int, default=recipe.seed, help="seed of the scenes (%(default)s)")
+    parser.add_argument("--seed", type=int, default=recipe.seed, help="of the scenes and of every step (%(default)s)")
     parser.add_argument(
         "--share",
         type=_share,
         action="append",
+        default=[],
         metavar="CONDITION=SHARE",
         help=f"share of the steps that a condition's adapter gets (default: {_shares_text(recipe.shares)})",
     )
-    options = parser.parse_args()
-    recipe = dataclasses.replace(
+    return parser.parse_args(arguments)
+
+
+def recipe_of(options: argparse.Namespace) -> MiniRecipe:
+    """The recipe, with what the command line changes."""
+    recipe = MiniRecipe()
+    return dataclasses.replace(
         recipe,
         seed=options.seed,
-        shares=dict(options.share) if options.share else recipe.shares,
+        shares={**recipe.shares, **dict(options.share)},
         together=dataclasses.replace(recipe.together, steps=options.steps, seed=options.seed),
     )
-    train_mini(options.work, options.output, recipe, options.device, options.start_from)
 
 
 def _share(text: str) -> tuple[str, float]:
     name, _, share = text.partition("=")
+    known = MiniRecipe().shares
     try:
-        return name, float(share)
+        value = float(share)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected CONDITION=SHARE, as in depth=0.6; got {text!r}") from None
+        value = 0.0
+    if name not in known or not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"expected CONDITION=SHARE, a condition of {', '.join(known)} and a positive number, as in depth=0.6; "
+            f"got {text!r}"
+        )
+    return name, value
 
 
 def _shares_text(shares: dict[str, float]) -> str:

@@ -18,11 +18,11 @@ from unicon import UniCon
 from unicon.adapter import AdapterConfig, add_adapter
 from unicon.training.fit import FitConfig, fit
 from unicon.training.joint_alignment import attention_inputs, joint_alignment
-from unicon.training.mini import SQUARE, MiniRecipe, train_mini
+from unicon.training.mini import SQUARE, MiniRecipe, _pairs, train_mini
 from unicon.training.mini_model import install_adapters, read_models, save
 from unicon.training.optimizer import MatrixOptimizer, orthogonalized
 from unicon.training.pairs import LatentGroups, MixedLoss, PairLoss, PairSampling
-from unicon.training.pretrain import PretrainSampling
+from unicon.training.pretrain import PretrainSampling, SceneLatents
 from unicon.training.scene_cache import PART_SIZE, SceneArrays, load_cache
 from unicon.training.text import train_tokenizer
 from unicon.training.vae import new_vae, sample_crops
@@ -264,6 +264,7 @@ def test_recipe_makes_a_model_that_loads(tiny_run: tuple[Path, Path]) -> None:
     assert set(model.adapters) == {"depth", "edge", "pose"}
     assert model.working_size(SQUARE) == SQUARE
     assert len(load_cache(work / "scenes-1-32x32").captions) == PART_SIZE
+    assert (work / "latents-1-32x32.pt").exists()  # by seed and size: another seed's scenes are encoded anew
     steps = [json.loads(line)["step"] for line in (work / "together" / "log.jsonl").read_text().splitlines()]
     assert steps == [1, 2]
     assert {path.name for path in (work / "together").glob("*.png")} == {
@@ -291,3 +292,16 @@ def test_mixed_losses_are_drawn_by_their_shares() -> None:
     assert np.mean(drawn) == pytest.approx(0.75, abs=0.04)
     with pytest.raises(ValueError, match="share"):
         MixedLoss(losses, [1.0])
+
+
+def test_poses_are_taught_where_somebody_is_in_view() -> None:
+    captions = tuple("a mannequin" if row % 3 == 0 else "a box" for row in range(24))
+    maps = {name: torch.arange(24.0).reshape(24, 1, 1, 1) + at for at, name in enumerate(("image", "depth", "pose"))}
+    scenes = SceneLatents(maps, captions)
+    rows = sorted({*range(0, 24, 3), 0, 8, 16})
+    poses = _pairs(scenes, "pose", ["depth"])
+    assert poses.images.flatten().tolist() == rows
+    assert poses.conditions.flatten().tolist() == [row + 2 for row in rows]
+    assert poses.seen["depth"].flatten().tolist() == [row + 1 for row in rows]
+    assert poses.captions == tuple(captions[row] for row in rows)
+    assert _pairs(scenes, "depth", ["pose"]).images is maps["image"]

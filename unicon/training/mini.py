@@ -146,10 +146,11 @@ def train_mini(
     """
     recipe = _on_device(recipe or MiniRecipe(), device)
     torch.manual_seed(recipe.seed)
-    scenes = list(_scenes(work, recipe))
-    vae = _trained_vae(work, scenes[0], recipe, device, start_from)
-    data = [encoded(work, index, vae, group) for index, group in enumerate(scenes)]
-    models = _models(work, vae, scenes[0].captions, recipe, device, start_from)
+    scenes = dict(_scenes(work, recipe))
+    first = next(iter(scenes.values()))
+    vae = _trained_vae(work, first, recipe, device, start_from)
+    data = [encoded(work / f"latents-{name}.pt", vae, group) for name, group in scenes.items()]
+    models = _models(work, vae, first.captions, recipe, device, start_from)
     # fused attention is slower than plain products for so few tokens on a CPU: 5 to 6 times, bfloat16, 64 tokens
     with sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext():
         seeing = Seeing(models.unet, recipe.seeing)
@@ -161,18 +162,31 @@ def train_mini(
         install_adapters(models.unet, recipe.shares, recipe.rank, start_from)
         for parameter in models.named_parameters().values():
             parameter.requires_grad_(True)
-        parameters = trained_parameters(models, seeing)
         if start_from is None:
-            fit(parameters, mixed_loss(models, seeing, data, recipe, recipe.aligning), recipe.align, work / "align")
+            loss = mixed_loss(models, seeing, data, recipe, recipe.aligning)
+            fit(trained_parameters(models, seeing), loss, recipe.align, work / "align")
+        train_together(models, seeing, vae, data, recipe, work / "together", output)
 
-        def look(step: int) -> None:
-            save(models, vae, recipe.shares, output)
-            model = UniCon.from_pretrained(output, device=device)
-            for kind in recipe.shares:
-                validate(model, kind, work / "together", step, recipe.validation_scenes)
 
-        loss = mixed_loss(models, seeing, data, recipe, recipe.sampling)
-        fit(parameters, loss, recipe.together, work / "together", look)
+def train_together(
+    models: TrainingModels,
+    seeing: Seeing,
+    vae: AutoencoderKL,
+    data: Sequence[SceneLatents],
+    recipe: MiniRecipe,
+    folder: Path,
+    output: Path,
+) -> None:
+    """Train UNet, text encoder and adapters in place; every checkpoint writes ``output`` and is measured."""
+
+    def look(step: int) -> None:
+        save(models, vae, recipe.shares, output)
+        model = UniCon.from_pretrained(output, device=models.unet.device)
+        for kind in recipe.shares:
+            validate(model, kind, folder, step, recipe.validation_scenes)
+
+    loss = mixed_loss(models, seeing, data, recipe, recipe.sampling)
+    fit(trained_parameters(models, seeing), loss, recipe.together, folder, look)
 
 
 def trained_parameters(models: TrainingModels, seeing: Seeing) -> dict[str, nn.Parameter]:
@@ -224,15 +238,11 @@ def mixed_loss(
 
 def _pairs(scenes: SceneLatents, kind: str, seen: Sequence[str]) -> PairLatents:
     """Images and one condition; of the scenes without a person, whose pose is black, one in `EMPTY_POSES_KEPT`."""
-    rows = torch.tensor(
-        [
-            row
-            for row, caption in enumerate(scenes.captions)
-            if kind != "pose" or PERSON in caption or row % EMPTY_POSES_KEPT == 0
-        ]
-    )
-    latents = {name: maps[rows] for name, maps in scenes.latents.items()}
-    captions = tuple(scenes.captions[row] for row in rows.tolist())
+    latents, captions = scenes.latents, scenes.captions
+    if kind == "pose":
+        rows = [row for row, text in enumerate(captions) if PERSON in text or row % EMPTY_POSES_KEPT == 0]
+        latents = {name: latents[name][torch.tensor(rows)] for name in {"image", kind, *seen}}
+        captions = tuple(captions[row] for row in rows)
     return PairLatents(latents["image"], latents[kind], captions, {name: latents[name] for name in seen})
 
 
@@ -255,12 +265,14 @@ def validate(model: UniCon, kind: str, folder: Path, step: int, count: int) -> N
     Image.fromarray(sheet).save(folder / f"{kind}-{step:06d}.png")
 
 
-def _scenes(work: Path, recipe: MiniRecipe) -> Iterator[SceneArrays]:
+def _scenes(work: Path, recipe: MiniRecipe) -> Iterator[tuple[str, SceneArrays]]:
+    """Groups of scenes of one size, by seed and size."""
     for place, (size, count) in enumerate(recipe.scenes.items()):
         seed = recipe.seed if place == 0 else recipe.seed + 8 + place
-        root = work / f"scenes-{seed}-{size[0]}x{size[1]}"
+        name = f"{seed}-{size[0]}x{size[1]}"
+        root = work / f"scenes-{name}"
         render_cache(root, seed, count, size)
-        yield load_cache(root, count)
+        yield name, load_cache(root, count)
 
 
 def _trained_vae(
@@ -275,9 +287,8 @@ def _trained_vae(
     return vae.eval().requires_grad_(False)
 
 
-def encoded(work: Path, index: int, vae: AutoencoderKL, scenes: SceneArrays) -> SceneLatents:
-    """Latents of one group of scenes, from the disk where they were computed before."""
-    path = work / f"latents-{index}.pt"
+def encoded(path: Path, vae: AutoencoderKL, scenes: SceneArrays) -> SceneLatents:
+    """Latents of one group of scenes, kept at ``path`` and taken from there where they were computed before."""
     if not path.exists():
         torch.save({kind: _encode_maps(vae, scenes, kind) for kind in SHARES}, path)
     return SceneLatents(torch.load(path, weights_only=True), scenes.captions)

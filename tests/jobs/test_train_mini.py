@@ -1,0 +1,29 @@
+"""The command line of the recipe; `tests/unicon/test_training.py` runs the recipe itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.train_mini import parse, recipe_of
+from unicon.training.mini import MiniRecipe
+
+REQUIRED = ["--work", "w", "--output", "o"]
+
+
+def test_without_options_it_is_the_recipe() -> None:
+    recipe = recipe_of(parse(REQUIRED))
+    assert (recipe.shares, recipe.together.steps) == (MiniRecipe().shares, MiniRecipe().together.steps)
+
+
+def test_seed_shares_and_steps_are_taken() -> None:
+    options = ["--seed", "7", "--steps", "9", "--share", "depth=0.25", "--share", "pose=3"]
+    recipe = recipe_of(parse([*REQUIRED, *options]))
+    assert recipe.shares == {**MiniRecipe().shares, "depth": 0.25, "pose": 3.0}  # no adapter is left behind
+    assert (recipe.seed, recipe.together.seed, recipe.together.steps) == (7, 7, 9)
+
+
+@pytest.mark.parametrize("share", ["depth", "depth=much", "depth=0", "depth=-1", "depth=nan", "depth=inf", "dept=0.5"])
+def test_a_wrong_share_is_refused_before_any_work(share: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse([*REQUIRED, "--share", share])
+    assert f"depth, edge, pose and a positive number, as in depth=0.6; got '{share}'" in capsys.readouterr().err

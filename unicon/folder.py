@@ -55,8 +55,8 @@ def find_folder(model: str | Path, revision: str | None = None) -> Path:
         return folder
     if isinstance(model, Path) or str(model).count("/") != 1 or str(model)[0] in "./~":
         raise FileNotFoundError(
-            f"A model is {', '.join(EMBEDDED_NAMES)}, an existing folder, or a hub id like owner/name; got {str(model)!r}. "
-            "Correct the path."
+            f"A model is {', '.join(EMBEDDED_NAMES)}, an existing folder, or a hub id like owner/name; got "
+            f"{str(model)!r}. Correct the path."
         )
     return _fetch(str(model), revision)
 

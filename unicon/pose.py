@@ -32,8 +32,6 @@ JOINT_RADIUS = 2.6 / 128
 """Of a drawn joint, as a share of the picture's longer side."""
 LIMB_WIDTH = 2.0 / 128
 SUPERSAMPLING = 4
-MIN_BRIGHTNESS = (1 + LIMB_SHADE) / 2
-"""Pixels darker than this are limbs or background."""
 
 
 def draw_pose(people: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
@@ -62,8 +60,9 @@ def draw_pose(people: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
 def read_pose(picture: np.ndarray) -> np.ndarray:
     """Joints of one person (J, 3) read from a drawn pose (H, W, 3) uint8: x, y in pixels, and confidence.
 
-    A pixel speaks for a joint by its brightness and by how near its hue is; the joint lies at the centroid of the best
-    window. Confidence is the window's share of a whole drawn joint, clipped to 1; 0 where no pixel has the colour.
+    A pixel speaks for a joint by the square of its brightness, so that a joint outweighs the limbs of its colour in a
+    faint drawing too, and by how near its hue is; the joint lies at the centroid of the best window. Confidence is the
+    window's share of a whole drawn joint, clipped to 1; 0 where no pixel has the colour.
     """
     pixels = picture.astype(np.float32) / 255
     votes = _votes(pixels)
@@ -93,8 +92,7 @@ def _votes(pixels: np.ndarray) -> np.ndarray:
     own = np.array([2 * np.pi * colorsys.rgb_to_hsv(*(color / 255))[0] for color in COLORS])
     distance = np.abs((angle[None] - own[:, None, None] + np.pi) % (2 * np.pi) - np.pi)
     step = 2 * np.pi / 18  # the model's colours are 20 degrees of hue apart
-    bright = np.clip((brightness - MIN_BRIGHTNESS) / (1 - MIN_BRIGHTNESS) * 2, 0, 1)
-    return np.clip(1 - distance / step, 0, 1) * bright * np.clip(2 * saturation - 1, 0, 1)
+    return np.clip(1 - distance / step, 0, 1) * brightness**2 * np.clip(2 * saturation - 1, 0, 1)
 
 
 def _hue(pixels: np.ndarray) -> np.ndarray:

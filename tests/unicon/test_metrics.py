@@ -1,4 +1,4 @@
-"""Metrics of depth, edges and poses, and correlation, against values worked out by hand or by brute force."""
+"""Metrics of depth, edges and poses, correlation, and colours, against values worked out by hand or by brute force."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from unicon.metrics import (
     EdgeCounts,
     best_affine,
     best_edge_metrics,
+    colour_likeness,
     correlation,
     depth_metrics,
     edge_counts,
@@ -220,6 +221,19 @@ def test_nobody() -> None:
 def test_pose_refuses() -> None:
     with pytest.raises(ValueError, match=r"\(P, J, 3\), got \(4, 3\) and \(1, 5, 3\)"):
         pose_metrics(PERSON, np.zeros((1, 5, 3)))
+
+
+def test_colour_likeness_counts_pixels_of_one_colour() -> None:
+    red, blue = np.zeros((2, 4, 6, 3), np.uint8)
+    red[..., 0], blue[..., 2] = 200, 200
+    half = red.copy()
+    half[:, :3] = blue[:, :3]
+    assert colour_likeness(red, red[::-1, :2]) == pytest.approx(1)
+    assert colour_likeness(red, blue) == 0
+    assert colour_likeness(red, half) == pytest.approx(0.5)
+    assert colour_likeness(red + np.uint8(1), red) == pytest.approx(1)  # one bin
+    with pytest.raises(ValueError, match="uint8"):
+        colour_likeness(red / 255, red)
 
 
 def test_correlation() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from unicon.metrics.pose import MIN_CONFIDENCE
 from unicon.pose import COLORS, JOINT_RADIUS, JOINTS, LIMB_SHADE, LIMBS, draw_pose, read_pose
 
 SIZES = [(128, 128), (160, 96), (96, 160), (256, 256), (77, 131)]
@@ -83,6 +84,8 @@ def test_nobody_is_black() -> None:
 def test_confidence_falls_as_a_drawing_fades() -> None:
     person = scattered_person(np.random.default_rng(2), (128, 128))
     picture = draw_pose(person[None], (128, 128))
-    means = [read_pose((picture * share).astype(np.uint8))[:, 2].mean() for share in (1.0, 0.85, 0.8, 0.7)]
+    faded = [read_pose((picture * share).astype(np.uint8)) for share in (1.0, 0.85, 0.7, 0.4, 0.0)]
+    means = [joints[:, 2].mean() for joints in faded]
     assert means == sorted(means, reverse=True)
-    assert means[-1] == 0
+    assert means[3] < MIN_CONFIDENCE and means[4] == 0
+    assert np.abs(faded[2][:, :2] - person[:, :2]).max() < 1

@@ -226,3 +226,17 @@ def test_patterns_show() -> None:
         pictures[pattern] = render(scene(replace(ball, texture=painted)), 32, 32).image
     for name, image in pictures.items():
         assert [other for other in pictures if (pictures[other] == image).all()] == [name]
+
+
+def test_another_view_shows_the_same_scene_from_near_by() -> None:
+    for index in range(20):
+        own, other = sample_scene(6, index), sample_scene(6, index, view=1)
+        assert own.lights[0].position_m.tolist() == other.lights[0].position_m.tolist()
+        assert [thing.name for thing in own.things] == [thing.name for thing in other.things]
+        moved_m = other.camera.position_m - own.camera.position_m
+        assert np.linalg.norm(moved_m) < 2.5
+        assert (np.abs(other.camera.position_m) < own.shell.half_size_m).all()
+        turned = np.trace(own.camera.rotation.T @ other.camera.rotation)
+        assert 1 + 2 * np.cos(np.deg2rad(26)) < turned < 1 + 2 * np.cos(np.deg2rad(4))
+        again = sample_scene(6, index, view=1).camera
+        assert np.array_equal(again.position_m, other.camera.position_m)

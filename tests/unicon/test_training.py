@@ -250,6 +250,8 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         sampling=PairSampling(
             batch_size=2, clean_image_fraction=0.5, min_snr_gamma=None, alignment_weight=0.1, seeing_weight=0.5
         ),
+        appearance=short,
+        appearance_scenes=PART_SIZE,
         validation_scenes=2,
         vae_crop_px=32,
     )
@@ -261,7 +263,8 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_recipe_makes_a_model_that_loads(tiny_run: tuple[Path, Path]) -> None:
     work, output = tiny_run
     model = UniCon.from_pretrained(output)
-    assert set(model.adapters) == {"depth", "edge", "pose"}
+    assert set(model.adapters) == {"appearance", "depth", "edge", "pose"}
+    assert model.adapters["appearance"].projection == "separate"
     assert model.working_size(SQUARE) == SQUARE
     assert len(load_cache(work / "scenes-1-32x32").captions) == PART_SIZE
     assert (work / "latents-1-32x32.pt").exists()  # by seed and size: another seed's scenes are encoded anew
@@ -270,6 +273,7 @@ def test_recipe_makes_a_model_that_loads(tiny_run: tuple[Path, Path]) -> None:
     assert {path.name for path in (work / "together").glob("*.png")} == {
         f"{kind}-000002.png" for kind in ("depth", "edge", "pose")
     }
+    assert (work / "appearance" / "000002.png").exists()
 
 
 @pytest.mark.slow

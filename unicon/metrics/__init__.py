@@ -1,5 +1,6 @@
 """How good a condition's estimate is, measured on ground truth. Pure numpy; one file a kind of map."""
 
+from unicon.metrics.colour import colour_likeness
 from unicon.metrics.correlation import correlation
 from unicon.metrics.depth import (
     MAX_DEPTH_M,
@@ -30,6 +31,7 @@ __all__ = [
     "PoseMetrics",
     "best_affine",
     "best_edge_metrics",
+    "colour_likeness",
     "correlation",
     "depth_metrics",
     "edge_counts",

@@ -5,7 +5,7 @@ A scene is a value; drawing the same ``(seed, index)`` gives the same scene on e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -76,13 +76,22 @@ class Scene:
     """Linear RGB that takes its place."""
 
 
-def sample_scene(seed: int, index: int) -> Scene:
+def sample_scene(seed: int, index: int, view: int = 0) -> Scene:
     """Scene number ``index`` of the endless sequence that ``seed`` names.
 
     Args:
         seed: the sequence, 0 or more.
         index: the place in the sequence, 0 or more.
+        view: 0 for the scene's own camera; any other number for the same scene from near by, as in another picture of
+            a film.
     """
+    scene = _sample_scene(seed, index)
+    if view == 0:
+        return scene
+    return replace(scene, camera=_moved_camera(np.random.default_rng([seed, index, view]), scene))
+
+
+def _sample_scene(seed: int, index: int) -> Scene:
     rng = np.random.default_rng([seed, index])
     place = ROOM if rng.random() < 0.7 else YARD
     half = np.array([rng.uniform(2.0, 4.0), rng.uniform(2.0, 4.0), rng.uniform(1.2, 1.7)])
@@ -121,6 +130,18 @@ def _sample_camera(rng: np.random.Generator, half: np.ndarray) -> Camera:
     up = np.cross(right, look)
     right, up = np.cos(roll) * right + np.sin(roll) * up, np.cos(roll) * up - np.sin(roll) * right
     return Camera(np.array([*spot, height]), np.stack([right, look, up], 1), rng.uniform(55, 75))
+
+
+def _moved_camera(rng: np.random.Generator, scene: Scene) -> Camera:
+    """The scene's camera half a metre aside and a little turned, not within a thing or a wall."""
+    camera, half = scene.camera, np.array(scene.shell.half_size_m)
+    turned = _turn(np.deg2rad(rng.choice([-1, 1]) * rng.uniform(5, 25))) @ camera.rotation
+    for _ in range(8):
+        position = camera.position_m + rng.normal(0, [0.4, 0.4, 0.12])
+        position = np.clip(position, 0.3 - half, half - 0.3)
+        if all(np.linalg.norm(position - thing.position_m) > thing.solid.bounding_radius_m for thing in scene.things):
+            return Camera(position, turned, camera.field_of_view_deg)
+    return Camera(camera.position_m, turned, camera.field_of_view_deg)
 
 
 def _sample_thing(rng: np.random.Generator, camera: Camera, half: np.ndarray) -> Thing | None:

@@ -28,6 +28,7 @@ from unicon.metrics import depth_metrics, mean_metrics
 from unicon.model import UniCon
 from unicon.scenes import Rendering, render, sample_scene
 from unicon.training.fit import FitConfig, fit
+from unicon.training.mini_appearance import train_appearance
 from unicon.training.mini_model import install_adapters, new_models, read_models, save, with_finest_attention
 from unicon.training.pairs import (
     LatentGroups,
@@ -48,7 +49,7 @@ VALIDATION_SEED = 2
 EMPTY_POSES_KEPT = 8
 PERSON = "mannequin"
 """How captions call a person."""
-STAGES = ("vae", "pretrain", "align", "together")
+STAGES = ("vae", "pretrain", "align", "together", "appearance")
 TRUTHS: dict[str, Callable[[Rendering], np.ndarray]] = {
     "depth": lambda scene: scene.inverse_depth,
     "edge": lambda scene: scene.edges.astype(np.float32),
@@ -130,6 +131,19 @@ class MiniRecipe:
         log_every=10,
     )
     sampling: PairSampling = JOINT
+    appearance: FitConfig = FitConfig(
+        steps=600,
+        learning_rate=7e-4,
+        matrix_learning_rate=3e-3,
+        warmup_steps=20,
+        final_learning_rate_fraction=0.05,
+        ema_decay=0.98,
+        checkpoint_every=200,
+        log_every=10,
+    )
+    """The adapter alone, the UNet frozen."""
+    appearance_scenes: int = 3000
+    """Square scenes of ``seed``, in two views."""
 
 
 def train_mini(
@@ -166,6 +180,7 @@ def train_mini(
             loss = mixed_loss(models, seeing, data, recipe, recipe.aligning)
             fit(trained_parameters(models, seeing), loss, recipe.align, work / "align")
         train_together(models, seeing, vae, data, recipe, work / "together", output)
+        train_appearance(vae, output, recipe.appearance, work, seed=recipe.seed, count=recipe.appearance_scenes)
 
 
 def train_together(

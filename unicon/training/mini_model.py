@@ -27,8 +27,10 @@ NOISE = {
 """The noisiest step is pure noise (arXiv 2305.08891): the first step of an estimation is then plain regression."""
 
 
-ESTIMATION_VIEWS = {"depth": 4}
-"""By condition: what lowers the error of ``mini``; 1 for others."""
+VIEWS = {"depth": 4}
+"""By condition: what lowers the error of ``mini``'s estimates; 1 for others."""
+ESTIMATION_STEPS = {"pose": 10}
+"""By condition, likewise. The mean of what is possible (one step) is best for a depth; joints need one sample of it."""
 
 
 def new_unet(vae: AutoencoderKL, channels: tuple[int, ...], text_width: int, size_px: int) -> UNet2DConditionModel:
@@ -88,14 +90,17 @@ def read_models(folder: Path) -> TrainingModels:
 def install_adapters(unet: UNet2DConditionModel, kinds: Iterable[str], rank: int, folder: Path | None) -> None:
     """Add an adapter of every kind in place: the folder's where it has one, else an untrained one."""
     for kind in kinds:
-        path = None if folder is None else folder / "adapters" / f"{kind}.safetensors"
-        if path is not None and path.exists():
-            load_adapter(unet, path)
-        else:
-            config = AdapterConfig(
-                name=kind, rank=rank, estimation_steps=1, estimation_views=ESTIMATION_VIEWS.get(kind, 1)
-            )
-            add_adapter(unet, config)
+        recommended = {"estimation_steps": ESTIMATION_STEPS.get(kind, 1), "estimation_views": VIEWS.get(kind, 1)}
+        install_adapter_of(unet, AdapterConfig(name=kind, rank=rank, **recommended), folder)
+
+
+def install_adapter_of(unet: UNet2DConditionModel, fresh: AdapterConfig, folder: Path | None) -> None:
+    """Add the folder's adapter of that name in place, or an untrained one where it has none."""
+    path = None if folder is None else folder / "adapters" / f"{fresh.name}.safetensors"
+    if path is not None and path.exists():
+        load_adapter(unet, path)
+    else:
+        add_adapter(unet, fresh)
 
 
 def save(models: TrainingModels, vae: AutoencoderKL, adapters: Iterable[str], output: Path) -> None:

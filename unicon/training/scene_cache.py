@@ -35,21 +35,27 @@ class SceneArrays:
 
 
 def render_cache(
-    root: Path, seed: int, count: int, size_px: tuple[int, int] = (128, 128), workers: int | None = None
+    root: Path,
+    seed: int,
+    count: int,
+    size_px: tuple[int, int] = (128, 128),
+    workers: int | None = None,
+    view: int = 0,
 ) -> None:
     """Render scenes ``0 .. count`` of a seed into ``root``; parts that are there already are kept.
 
     Args:
-        root: folder of the cache, one for each seed and size.
+        root: folder of the cache, one for each seed, size and view.
         seed: the sequence of scenes, see ``sample_scene``.
         count: number of scenes, rounded up to whole parts.
         size_px: (width, height).
         workers: processes, all cores by default.
+        view: of every scene, see ``sample_scene``.
     """
     root.mkdir(parents=True, exist_ok=True)
     missing = [part for part in range(-(-count // PART_SIZE)) if not _part_path(root, part).exists()]
     with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
-        for part in pool.map(partial(_render_part, root, seed, size_px), missing):
+        for part in pool.map(partial(_render_part, root, seed, size_px, view), missing):
             print(f"rendered part {part}", flush=True)
 
 
@@ -75,8 +81,9 @@ def _part_path(root: Path, part: int) -> Path:
     return root / f"part-{part:05d}.npz"
 
 
-def _render_part(root: Path, seed: int, size_px: tuple[int, int], part: int) -> int:
-    renderings = [render(sample_scene(seed, part * PART_SIZE + offset), *size_px) for offset in range(PART_SIZE)]
+def _render_part(root: Path, seed: int, size_px: tuple[int, int], view: int, part: int) -> int:
+    indices = range(part * PART_SIZE, (part + 1) * PART_SIZE)
+    renderings = [render(sample_scene(seed, index, view), *size_px) for index in indices]
     columns = {
         "images": np.stack([rendering.image for rendering in renderings]),
         "inverse_depths": np.stack(

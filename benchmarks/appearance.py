@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""Measure how well pictures made with an appearance condition take over its colours.
+
+    python benchmarks/appearance.py --scenes 64 --picture out/appearance.png
+
+A scene is rendered twice, from two places. One view is the condition; a picture is made with the caption of the other.
+Colour likeness (`unicon.metrics.colour_likeness`) is measured between the view that was given and
+
+    made         the picture made with it
+    shuffled     the picture made with the next scene's view
+    caption      the picture made with the caption alone: what the prompt tells of the colours
+    other view   the other rendering: what a perfect model would reach
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from unicon import UniCon
+from unicon.metrics import colour_likeness
+from unicon.scenes import render, sample_scene
+
+SHOWN = 8
+
+
+def main() -> None:
+    """Parse the command line, measure, print one line of JSON, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="mini", help="mini, or a folder (%(default)s)")
+    parser.add_argument("--adapter", default="appearance", help="name of its adapter (%(default)s)")
+    parser.add_argument("--seed", type=int, default=101, help="of the scenes (%(default)s)")
+    parser.add_argument("--scenes", type=int, default=64, help="how many (%(default)s)")
+    parser.add_argument("--condition-guidance-scale", type=float, default=3.0, help="(%(default)s)")
+    parser.add_argument("--picture", type=Path, help="draw given, other view and made here")
+    options = parser.parse_args()
+    given = [render(sample_scene(options.seed, index, view=1)) for index in range(options.scenes)]
+    other = [render(sample_scene(options.seed, index)) for index in range(options.scenes)]
+    model, captions = UniCon.from_pretrained(options.model), [view.caption for view in other]
+    maps = [view.image.astype(np.float32) / 255 for view in given]
+    scale = options.condition_guidance_scale
+    results = model.synthesize({options.adapter: maps}, captions, guidance_scale=1.0, condition_guidance_scale=scale)
+    made = [np.asarray(result.image) for result in results]
+    plain = model.synthesize(
+        {options.adapter: maps}, captions, guidance_scale=1.0, weights={options.adapter: 0.0}
+    )  # fmt: skip
+    references = [view.image for view in given]
+    compared = {
+        "made": made,
+        "shuffled": [*made[1:], made[0]],
+        "caption": [np.asarray(result.image) for result in plain],
+        "other view": [view.image for view in other],
+    }
+    found = {name: mean_likeness(references, pictures) for name, pictures in compared.items()}
+    print(json.dumps({"scenes": options.scenes, "seed": options.seed, "condition_guidance_scale": scale, **found}))
+    if options.picture:
+        options.picture.parent.mkdir(parents=True, exist_ok=True)
+        rows = (references, compared["other view"], made, compared["caption"])
+        Image.fromarray(np.concatenate([np.concatenate(row[:SHOWN], 1) for row in rows])).save(options.picture)
+
+
+def mean_likeness(references: list[np.ndarray], pictures: list[np.ndarray]) -> float:
+    """Mean colour likeness of partners, rounded to three places."""
+    pairs = zip(references, pictures, strict=True)
+    return round(float(np.mean([colour_likeness(one, other) for one, other in pairs])), 3)
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from jobs import _cli
+from jobs import _cli, _options
+from jobs._arguments import whole
 
 if TYPE_CHECKING:
     from pipelines.card import Card
@@ -59,15 +60,15 @@ def parse(arguments: list[str] | None = None) -> Namespace:
 def add_options(parser: _cli.Parser) -> None:
     """Everything but the condition."""
     data = parser.add_argument_group("data")
-    _cli.add_input_option(data)
-    _cli.add_image_column_option(data)
-    _cli.add_data_options(data)
+    _options.add_input_option(data)
+    _options.add_image_column_option(data)
+    _options.add_data_options(data)
     model = parser.add_argument_group("model")
-    _cli.add_model_options(model)
-    _cli.add_guidance_option(model, 1.0)
+    _options.add_model_options(model)
+    _options.add_guidance_option(model, 1.0)
     model.add_argument(
         "--ensemble",
-        type=_cli.whole(2),
+        type=whole(2),
         metavar="K",
         help="median of K estimates, K times as slow; adds a column confidence, 1 where they agree (default: off)",
     )
@@ -79,7 +80,7 @@ def add_options(parser: _cli.Parser) -> None:
         help="mean of 1, 2 or 4 estimates of each picture: as it is, larger by a quarter, and both mirrored (4 not for "
         "poses); N times as slow and nearer to the truth (default: what the adapter recommends, else 1)",
     )
-    _cli.add_work_options(parser.add_argument_group("work"))
+    _options.add_work_options(parser.add_argument_group("work"))
 
 
 def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableModel") -> "TaskRun":

@@ -9,6 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs import _cli
+from jobs._arguments import number, whole
 from pipelines import pictures, storage
 from pipelines.errors import SettingError
 from pipelines.runner import say
@@ -80,21 +81,21 @@ def add_options(parser: _cli.Parser) -> None:
     )
     parser.add_argument(
         "--max-depth-m",
-        type=_cli.number(0.1, 1000),
+        type=number(0.1, 1000),
         default=12.0,
         metavar="X",
         help="farther truth is not counted, and no estimate is farther (default: %(default)g, beyond every wall)",
     )
     parser.add_argument(
         "--baseline-scenes",
-        type=_cli.whole(1),
+        type=whole(1),
         default=300,
         metavar="N",
         help="training scenes in the mean map (default: %(default)s)",
     )
     parser.add_argument(
         "--baseline-seed",
-        type=_cli.whole(0),
+        type=whole(0),
         default=1,
         metavar="N",
         help="seed of the training scenes (default: %(default)s)",

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from jobs import _arguments, _cli
+from jobs import _cli, _options
+from jobs._arguments import size, whole
 
 if TYPE_CHECKING:
     from pipelines.card import Card
@@ -55,12 +56,12 @@ def parse(arguments: list[str] | None = None) -> Namespace:
         metavar="URI",
         help="files of prompts, or folders of them; globs and {000..099}; local or s3://, gs://, ...",
     )
-    _cli.add_output_option(data)
+    _options.add_output_option(data)
     data.add_argument(
         "--prompt-column", metavar="NAME", help="Parquet column or JSON field (default: prompt, caption or text)"
     )
-    _cli.add_key_column_option(data)
-    _cli.add_limit_options(data, "prompts")
+    _options.add_key_column_option(data)
+    _options.add_limit_options(data, "prompts")
     data.add_argument(
         "--condition",
         action="append",
@@ -68,16 +69,16 @@ def parse(arguments: list[str] | None = None) -> Namespace:
         help="what is made beside the picture: the name of an adapter, and of the column; repeatable (default: depth)",
     )
     data.add_argument(
-        "--pairs-per-prompt", type=_cli.whole(1), default=1, metavar="N", help="each with its own seed (default: 1)"
+        "--pairs-per-prompt", type=whole(1), default=1, metavar="N", help="each with its own seed (default: 1)"
     )
     data.add_argument(
         "--size",
-        type=_arguments.size,
+        type=size,
         metavar="WxH",
         help="of the pictures, in pixels (default: what the model was made for)",
     )
-    _cli.add_generation_options(parser.add_argument_group("model"))
-    _cli.add_work_options(parser.add_argument_group("work"), chunk_size=32)
+    _options.add_generation_options(parser.add_argument_group("model"))
+    _options.add_work_options(parser.add_argument_group("work"), chunk_size=32)
     options = parser.parse_args(arguments)
     options.condition = list(dict.fromkeys(options.condition or ["depth"]))
     return options

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from jobs import _cli
+from jobs import _cli, _options
 
 if TYPE_CHECKING:
     from pipelines.card import Card
@@ -41,18 +41,18 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     """The command line."""
     parser = _cli.Parser(__doc__ or "", EXAMPLES + _cli.EXIT_CODES)
     data = parser.add_argument_group("data")
-    _cli.add_input_option(data, "tars or Parquet files, or folders of them")
-    _cli.add_image_column_option(data)
+    _options.add_input_option(data, "tars or Parquet files, or folders of them")
+    _options.add_image_column_option(data)
     data.add_argument(
         "--mask-column",
         required=True,
         metavar="NAME",
         help="Parquet column or tar extension of the mask: white is painted anew, black kept, grey mixed",
     )
-    _cli.add_data_options(data)
-    _cli.add_prompt_option(data)
+    _options.add_data_options(data)
+    _options.add_prompt_option(data)
     model = parser.add_argument_group("model")
-    _cli.add_generation_options(model)
+    _options.add_generation_options(model)
     model.add_argument(
         "--condition",
         action="append",
@@ -60,7 +60,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
         metavar="NAME",
         help="painted together with the picture: the name of an adapter, and of the column; repeatable",
     )
-    _cli.add_work_options(parser.add_argument_group("work"), chunk_size=32)
+    _options.add_work_options(parser.add_argument_group("work"), chunk_size=32)
     return parser.parse_args(arguments)
 
 

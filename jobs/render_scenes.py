@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs import _cli
+from jobs._arguments import whole
 from pipelines.scenes import default_shard_size, render_scenes
 
 MIN_SIDE_PX, MAX_SIDE_PX = 8, 4096
@@ -59,10 +60,10 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     """The command line."""
     parser = _cli.Parser(__doc__ or "", EXAMPLES)
     parser.add_argument("--output", required=True, metavar="URI", help="folder or object store prefix for the tars")
-    parser.add_argument("--count", type=_cli.whole(1), required=True, metavar="N", help="scenes 0 to N - 1 of the seed")
+    parser.add_argument("--count", type=whole(1), required=True, metavar="N", help="scenes 0 to N - 1 of the seed")
     parser.add_argument(
         "--seed",
-        type=_cli.whole(0),
+        type=whole(0),
         default=0,
         metavar="N",
         help="names an endless sequence of scenes (default: %(default)s)",
@@ -76,7 +77,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     )
     parser.add_argument(
         "--shard-size",
-        type=_cli.whole(1),
+        type=whole(1),
         metavar="N",
         help="scenes in a tar, which is one task and is made in memory (default: 1000, fewer above 181x181 pixels)",
     )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from jobs import _cli
+from jobs import _cli, _options
+from jobs._arguments import number, whole
 
 if TYPE_CHECKING:
     from pipelines.card import Card
@@ -51,7 +52,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     """The command line."""
     parser = _cli.Parser(__doc__ or "", EXAMPLES + _cli.EXIT_CODES)
     data = parser.add_argument_group("data")
-    _cli.add_input_option(data, "tars or Parquet files, or folders of them")
+    _options.add_input_option(data, "tars or Parquet files, or folders of them")
     data.add_argument(
         "--condition",
         action="append",
@@ -60,13 +61,13 @@ def parse(arguments: list[str] | None = None) -> Namespace:
         help="condition (the name of an adapter) and the Parquet column or tar extension of its map; repeatable; maps "
         "of other sizes are resized to the first one's",
     )
-    _cli.add_data_options(data)
-    _cli.add_prompt_option(data)
+    _options.add_data_options(data)
+    _options.add_prompt_option(data)
     data.add_argument(
-        "--images-per-row", type=_cli.whole(1), default=1, metavar="N", help="pictures of every row (default: 1)"
+        "--images-per-row", type=whole(1), default=1, metavar="N", help="pictures of every row (default: 1)"
     )
     model = parser.add_argument_group("model")
-    _cli.add_generation_options(model)
+    _options.add_generation_options(model)
     model.add_argument(
         "--weight",
         action="append",
@@ -76,12 +77,12 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     )
     model.add_argument(
         "--coarse",
-        type=_cli.number(0, 1),
+        type=number(0, 1),
         default=0.0,
         metavar="STRENGTH",
         help="how rough the conditions are, 0 exact to 1 worthless: they are cleaned on the way (default: 0; try 0.7)",
     )
-    _cli.add_work_options(parser.add_argument_group("work"), chunk_size=32)
+    _options.add_work_options(parser.add_argument_group("work"), chunk_size=32)
     return parser.parse_args(arguments)
 
 

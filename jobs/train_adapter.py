@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs import _cli
+from jobs._arguments import number, whole
 from pipelines.errors import SettingError
 
 if TYPE_CHECKING:
@@ -77,27 +78,25 @@ def parse(arguments: list[str] | None = None) -> Namespace:
 
 def _add_training_options(parser: _cli.Parser) -> None:
     recipe = parser.add_argument_group("training")
+    recipe.add_argument("--rank", type=whole(1), default=64, metavar="N", help="of every LoRA (default: %(default)s)")
+    recipe.add_argument("--steps", type=whole(1), metavar="N", help="optimiser steps (default: 20 epochs)")
     recipe.add_argument(
-        "--rank", type=_cli.whole(1), default=64, metavar="N", help="of every LoRA (default: %(default)s)"
-    )
-    recipe.add_argument("--steps", type=_cli.whole(1), metavar="N", help="optimiser steps (default: 20 epochs)")
-    recipe.add_argument(
-        "--batch-size", type=_cli.whole(1), default=16, metavar="N", help="pairs a step (default: %(default)s)"
+        "--batch-size", type=whole(1), default=16, metavar="N", help="pairs a step (default: %(default)s)"
     )
     recipe.add_argument(
-        "--learning-rate", type=_cli.number(1e-9, 1), default=1e-4, metavar="X", help="peak (default: %(default)s)"
+        "--learning-rate", type=number(1e-9, 1), default=1e-4, metavar="X", help="peak (default: %(default)s)"
     )
     recipe.add_argument(
         "--resolution",
-        type=_cli.whole(8),
+        type=whole(8),
         metavar="PX",
         help="pictures have the area of a square of this side (default: the model's own, 512 or 768)",
     )
     recipe.add_argument(
-        "--seed", type=_cli.whole(0), default=0, metavar="N", help="of everything random (default: %(default)s)"
+        "--seed", type=whole(0), default=0, metavar="N", help="of everything random (default: %(default)s)"
     )
     recipe.add_argument(
-        "--checkpoint-every", type=_cli.whole(1), default=500, metavar="N", help="steps (default: %(default)s)"
+        "--checkpoint-every", type=whole(1), default=500, metavar="N", help="steps (default: %(default)s)"
     )
     recipe.add_argument(
         "--dtype",

@@ -29,14 +29,21 @@ Row = tuple[str, list[Image.Image]]
 """A label, and one picture a scene."""
 
 
-def scenes_with_people(seed: int, number: int) -> list[Rendering]:
-    """The first scenes of a seed that show a mannequin, 128 x 128 pixels."""
-    renderings = (render(sample_scene(seed, index), SIZE_PX, SIZE_PX) for index in count())
-    shown = (rendering for rendering in renderings if len(rendering.people))
-    return [next(shown) for _ in range(number)]
+def scenes_with_people(seed: int, number: int) -> tuple[list[Rendering], list[Rendering]]:
+    """The first scenes of a seed that show a mannequin, 128 x 128 pixels; and the same scenes from near by."""
+    scenes: dict[int, Rendering] = {}
+    for index in count():
+        scene = render(sample_scene(seed, index), SIZE_PX, SIZE_PX)
+        if len(scene.people):
+            scenes[index] = scene
+        if len(scenes) == number:
+            break
+    return list(scenes.values()), [render(sample_scene(seed, index, view=1), SIZE_PX, SIZE_PX) for index in scenes]
 
 
-def draw_rows(model: UniCon, scenes: list[Rendering], guidance: dict[str, float]) -> Iterator[Row]:
+def draw_rows(
+    model: UniCon, scenes: list[Rendering], views: list[Rendering], guidance: dict[str, float]
+) -> Iterator[Row]:
     """Rows of the sheet, one behaviour after the other."""
     images = [Image.fromarray(scene.image) for scene in scenes]
     captions = [scene.caption for scene in scenes]
@@ -56,6 +63,12 @@ def draw_rows(model: UniCon, scenes: list[Rendering], guidance: dict[str, float]
         yield f"synthesize: {kind}", pictures(model.synthesize({kind: maps}, captions, **guidance))
     both = {kind: truth[kind] for kind in ("depth", "pose")}
     yield "synthesize: depth + pose", pictures(model.synthesize(both, captions, **guidance))
+    if "appearance" in model.adapters:
+        seen = [view.image.astype(np.float32) / 255 for view in views]
+        yield "appearance: given", previews("appearance", seen)
+        yield "synthesize: appearance", pictures(model.synthesize({"appearance": seen}, captions, **guidance))
+        three = {**both, "appearance": seen}
+        yield "synthesize: all three", pictures(model.synthesize(three, captions, **guidance))
     rough = [coarsened(values) for values in truth["depth"]]
     yield "refine: rough depth", previews("depth", rough)
     refined = model.refine({"depth": rough}, captions, **guidance)
@@ -114,8 +127,8 @@ def main() -> None:
         "condition_guidance_scale": options.condition_guidance_scale,
     }
     model = UniCon.from_pretrained(options.model)
-    scenes = scenes_with_people(options.seed, options.scenes)
-    draw_sheet(list(draw_rows(model, scenes, guidance))).save(options.output)
+    scenes, views = scenes_with_people(options.seed, options.scenes)
+    draw_sheet(list(draw_rows(model, scenes, views, guidance))).save(options.output)
 
 
 if __name__ == "__main__":

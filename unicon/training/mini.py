@@ -62,8 +62,8 @@ JOINT = PairSampling(
     batch_size=24,
     text_dropout=0.05,
     caption_dropout=0.5,
-    clean_image_fraction=0.7,
-    clean_condition_fraction=0.23,
+    clean_image_fraction=0.6,
+    clean_condition_fraction=0.33,
     noisy_condition_fraction=0.85,
     unjoined_fraction=0.05,
     min_snr_gamma=None,
@@ -71,6 +71,8 @@ JOINT = PairSampling(
     seeing_weight=1.0,
 )
 """What the steps see in which all is trained together."""
+NOISY_POSES = 0.4
+"""``noisy_condition_fraction`` of poses where it is lower: they are estimated in several steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,8 +249,15 @@ def mixed_loss(
     for kind in recipe.shares:
         trigger = adapter_configs(models.unet)[kind].trigger or ""
         source = LatentGroups([_pairs(group, kind, list(seeing.weights)) for group in data])
-        losses.append(PairLoss(models, kind, trigger, source, sampling, seeing))
+        losses.append(PairLoss(models, kind, trigger, source, _sampling_of(kind, sampling), seeing))
     return MixedLoss(losses, list(recipe.shares.values()))
+
+
+def _sampling_of(kind: str, sampling: PairSampling) -> PairSampling:
+    """What steps of one kind see."""
+    if kind != "pose":
+        return sampling
+    return replace(sampling, noisy_condition_fraction=min(NOISY_POSES, sampling.noisy_condition_fraction))
 
 
 def _pairs(scenes: SceneLatents, kind: str, seen: Sequence[str]) -> PairLatents:

@@ -22,9 +22,10 @@ examples:
   # for a program: shards that are not finished
   python jobs/status.py --output depth/ --json | jq '.shards[] | select(.pending > 0) | .uri'
 
-It lists the marks of finished chunks and reads the records of the last runs, and may be asked at any time, while a run
-works too. Planned is what the last run over the whole input planned, and later runs with --since; those with --limit do
-not count, unless there was never another. A run that was killed is shown as never ended.
+It lists the marks of finished chunks, reads the records of the last runs and the reasons in errors/ (of at most 1,000
+chunks, those with the most failures first), and may be asked at any time, while a run works too. Planned is what the
+last run over the whole input planned, and later runs with --since; those with --limit do not count, unless there was
+never another. A run that was killed is shown as never ended.
 
 exit codes:
   0 everything planned is done   1 something is pending, or new or changed in the input   2 a wrong setting, no run yet

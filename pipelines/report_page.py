@@ -8,8 +8,9 @@ from html import escape
 from typing import Any
 
 from pipelines import storage
+from pipelines.reasons import Reasons
 from pipelines.status import Status, read_status
-from pipelines.status_text import run_rows
+from pipelines.status_text import run_rows, untold_text
 from pipelines.storage_errors import redacted
 
 REASONS_SHOWN = 30
@@ -41,8 +42,7 @@ def report_page(status: Status, preview: bytes, now: datetime) -> str:
     sections = [
         _table(["", "samples"], [["done", status.ok], ["failed", status.bad], ["pending", status.pending]]),
         _picture(preview),
-        _section("Failed in the last runs", ["samples", "reason"],
-                 [[count, reason] for reason, count in status.reasons.most_common(REASONS_SHOWN)]),
+        _section("Why samples failed", ["samples", "reason"], _reasons(status.reasons)),
         _section("Shards with pending or failed samples", ["done", "failed", "pending", "shard"],
                  [[shard.ok, shard.bad, shard.pending, shard.uri] for shard in open_[:SHARDS_SHOWN]]),
         _section("Last runs", head, runs),
@@ -55,6 +55,15 @@ def report_page(status: Status, preview: bytes, now: datetime) -> str:
     markup_head = f'<head><meta charset="utf-8"><title>{title}</title>\n<style>{STYLE}</style></head>'
     body = f"<h1>{title}</h1>\n<p>As of {now:%Y-%m-%d %H:%M} UTC.</p>\n{''.join(sections)}"
     return f'<!doctype html>\n<html lang="en">{markup_head}\n<body>{body}</body></html>\n'
+
+
+def _reasons(reasons: Reasons) -> list[list[Any]]:
+    """The commonest reasons with their counts, then what is not among them."""
+    shown = reasons.counts.most_common(REASONS_SHOWN)
+    rest = reasons.counts.total() - sum(count for _, count in shown)
+    others = [[rest, f"{len(reasons.counts) - len(shown):,} other reasons"]] if rest else []
+    untold = [[reasons.untold, untold_text(reasons)]] if reasons.untold else []
+    return [*([count, reason] for reason, count in shown), *others, *untold]
 
 
 def _settings(settings: Mapping[str, Any]) -> list[list[Any]]:

@@ -1,11 +1,11 @@
-"""How far an output is: the marks, counted against what the last runs planned. Lists and reads records, no data."""
+"""How far an output is: the marks, counted against what the last runs planned. Reads records and errors, no data."""
 
 import gzip
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,9 +14,9 @@ from pipelines.agreement import doubled_files
 from pipelines.errors import SettingError
 from pipelines.inputs import Shard, find_shards
 from pipelines.prompts import PromptFiles
+from pipelines.reasons import READING_THREADS, Reasons, read_reasons
 from pipelines.runs import HEARTBEAT_S, RUNNING
 
-READING_THREADS = 16
 RUNS_SHOWN = 10
 SILENCE_S = 5 * HEARTBEAT_S
 """A run that says it is running was heard of within this time, or has been killed."""
@@ -63,6 +63,8 @@ class Status:
     """Where the input was given."""
     is_planned: bool = True
     """Some run has come as far as its plan."""
+    reasons: Reasons = field(default_factory=Reasons)
+    """Why the `bad` samples failed."""
 
     @property
     def planned(self) -> int:
@@ -85,14 +87,6 @@ class Status:
         return sum(shard.pending for shard in self.shards)
 
     @property
-    def reasons(self) -> Counter[str]:
-        """Why samples failed in the runs, commonest first."""
-        total: Counter[str] = Counter()
-        for run in self.runs:
-            total.update(run.get("done", {}).get("errors", {}))
-        return total
-
-    @property
     def exit_code(self) -> int:
         """0 all done, 1 something is left or new or not planned yet, 3 more failures than the last run allowed."""
         is_new = self.changes is not None and bool(self.changes.new or self.changes.changed)
@@ -103,7 +97,7 @@ class Status:
 
 
 def read_status(output: str, inputs: Sequence[str] = ()) -> Status:
-    """Two listings, the last records, and the plans they name.
+    """Two listings, the last records, the plans they name, and files of errors/.
 
     Raises:
         SettingError: nothing was ever run into this output, or an input does not exist.
@@ -119,14 +113,16 @@ def read_status(output: str, inputs: Sequence[str] = ()) -> Status:
     planned: dict[str, _Planned] = {}
     for run in reversed(plans):
         planned |= {shard.id: shard for shard in _read_plan(output, run["plan"]["file"])}
-    counted, others = _count(output, planned, (plans or runs)[0]["configuration"])
+    marks = layout.list_marks(output)
+    counting = _counting(marks, planned, (plans or runs)[0]["configuration"])
     return Status(
         output=output,
-        shards=tuple(counted),
-        others=others,
+        shards=tuple(_count(counting, planned)),
+        others=sum(mark.ok + mark.bad for mark in marks.values() if mark.name.shard not in planned),
         runs=tuple(runs[:RUNS_SHOWN]),
         changes=_changes(planned, output, inputs, runs[0]["job"]) if inputs else None,
         is_planned=bool(plans),
+        reasons=read_reasons(output, counting),
     )
 
 
@@ -149,7 +145,8 @@ def as_json(status: Status) -> dict[str, Any]:
             {"uri": shard.uri, "planned": shard.planned, "ok": shard.ok, "bad": shard.bad, "pending": shard.pending}
             for shard in status.shards
         ],
-        "reasons": dict(status.reasons.most_common()),
+        "reasons": dict(status.reasons.counts.most_common()),
+        "bad_without_reason": status.reasons.untold,
         "runs": [{**run, "state": state_of(run, now)} for run in status.runs],
         "changes": None if changes is None else {"new": changes.new, "changed": changes.changed, "gone": changes.gone},
     }
@@ -206,29 +203,33 @@ def _read_plan(output: str, name: str) -> list[_Planned]:
     return [_Planned(**dict(zip(fields, row, strict=True))) for row in rows]
 
 
-def _count(output: str, planned: Mapping[str, _Planned], configuration: str) -> tuple[list[ShardStatus], int]:
-    """Every planned shard with its marks, and the samples of the marks of no planned shard.
+def _counting(
+    marks: Mapping[str, layout.Mark], planned: Mapping[str, _Planned], configuration: str
+) -> list[layout.Mark]:
+    """The marks of planned shards that count.
 
-    Marks of a shard's older content do not count. Of loose pictures a listing does not tell which have changed: these
-    count as done until a run does them again.
+    Marks of a shard's older content do not. Of loose pictures a listing does not tell which have changed: these count
+    as done until a run does them again.
     """
-    marks = layout.list_marks(output)
-    inner = {*doubled_files(layout.Published(marks=marks, files={}))}
+    inner = {*doubled_files(layout.Published(marks=dict(marks), files={}))}
+    return [
+        mark
+        for mark in marks.values()
+        if (shard := planned.get(mark.name.shard)) and mark.uri not in inner and _is_of(mark.name, shard, configuration)
+    ]
+
+
+def _count(marks: Sequence[layout.Mark], planned: Mapping[str, _Planned]) -> list[ShardStatus]:
+    """Every planned shard with what its marks count."""
     ok: Counter[str] = Counter()
     bad: Counter[str] = Counter()
-    others = 0
-    for mark in marks.values():
-        shard = planned.get(mark.name.shard)
-        if shard is None:
-            others += mark.ok + mark.bad
-        elif mark.uri not in inner and _is_of(mark.name, shard, configuration):
-            ok[shard.id] += mark.ok
-            bad[shard.id] += mark.bad
-    shards = [
+    for mark in marks:
+        ok[mark.name.shard] += mark.ok
+        bad[mark.name.shard] += mark.bad
+    return [
         ShardStatus(uri=shard.uri, planned=shard.samples, ok=ok[shard.id], bad=bad[shard.id])
         for shard in planned.values()
     ]
-    return shards, others
 
 
 def _is_of(name: layout.ChunkName, shard: _Planned, configuration: str) -> bool:

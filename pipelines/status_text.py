@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from pipelines.progress import clock, reasons_text
+from pipelines.reasons import FILES_READ, Reasons
 from pipelines.status import NEVER_ENDED, Changes, Record, Status, state_of
 
 SHARDS_SHOWN = 20
@@ -12,6 +13,11 @@ SHARDS_SHOWN = 20
 def status_text(status: Status, now: datetime) -> str:
     """Everything on one screen: counts, shards that are not finished, changes of the input, runs, reasons."""
     return "\n".join(_lines(status, now))
+
+
+def untold_text(reasons: Reasons) -> str:
+    """What is said of failed samples whose reasons are not among the counts."""
+    return f"and {reasons.untold:,} more, in files of errors/ that were not read; at most {FILES_READ:,} are"
 
 
 def run_rows(runs: Sequence[Record], now: datetime) -> list[list[str]]:
@@ -43,9 +49,12 @@ def _lines(status: Status, now: datetime) -> Iterator[str]:
         yield from _change_lines(status.changes)
     yield "\nlast runs"
     yield from _table(run_rows(status.runs, now))
-    if status.reasons:
-        yield "\nfailed in these runs"
-        yield reasons_text(status.reasons)
+    if status.bad:
+        yield "\nwhy samples failed"
+        if status.reasons.counts:
+            yield reasons_text(status.reasons.counts)
+        if status.reasons.untold:
+            yield f"    {untold_text(status.reasons)}"
 
 
 def _change_lines(changes: Changes) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.status import SILENCE_S, state_of
+from pipelines.status import SILENCE_S, read_status, state_of
 from tests.fake_depth import FakeDepth
 from tests.inputs import all_rows, picture, samples, write_tar
 from tests.run_fake_job import run
@@ -47,7 +47,9 @@ def wait_for_marks(output: Path, count: int, process: "subprocess.Popen[bytes]")
 
 
 def test_every_sample_exactly_once_after_sigterm_and_sigkill(ray_cluster: None, tmp_path: Path) -> None:
-    write_tar(tmp_path / "in" / "a.tar", [*samples(60), ("bad.jpg", picture()[:400])])
+    broken = [(f"{number:05d}.jpg", picture()[:400]) for number in range(0, 61, 4)]
+    good = [samples(1, first=number) for number in range(61) if number % 4]
+    write_tar(tmp_path / "in" / "a.tar", sorted([*broken, *(member for sample in good for member in sample)]))
     write_tar(tmp_path / "in" / "b.tar", samples(19, first=100))
     output = tmp_path / "out"
     arguments = ["--input", str(tmp_path / "in"), "--output", str(output), "--chunk-size", "4"]
@@ -74,11 +76,17 @@ def test_every_sample_exactly_once_after_sigterm_and_sigkill(ray_cluster: None, 
     heard = datetime.fromisoformat(killed["heard"])
     assert state_of(killed, heard + timedelta(seconds=1)) == "running"
     assert state_of(killed, heard + timedelta(seconds=SILENCE_S)) == "never ended"
+    status = read_status(str(output))
+    assert status.bad == status.reasons.counts.total() > records(output)[0]["done"]["bad"], (
+        "what a killed run failed too"
+    )
 
     assert run(arguments, FakeDepth()) == 0
     found = Counter(str(row["key"]) for folder in ("data", "errors") for row in all_rows(output, folder))
-    expected = {*(f"{number:05d}" for number in (*range(60), *range(100, 119))), "bad"}
-    assert found == Counter(expected)
+    assert found == Counter(f"{number:05d}" for number in (*range(61), *range(100, 119)))
+    (decoding,) = read_status(str(output)).reasons.counts.items()
+    assert decoding[0].startswith("decode: ") and decoding[1] == len(broken)
+    assert f'<td class="number">{len(broken)}</td><td><code>{decoding[0]}' in (output / "report.html").read_text()
     assert not [path for path in output.rglob("*.tmp")]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines import layout, storage
+from pipelines import layout, schema, storage
 from pipelines.errors import SettingError
 from pipelines.inputs import find_shards
 from pipelines.plan import Measured, Plan, make_plan, measure
@@ -26,10 +26,10 @@ def planned(inputs: Path, output: str, limit: int | None = None, chunk_size: int
     return measured, make_plan(measured, layout.published(output), CONFIGURATION, chunk_size)
 
 
-def run_of(output: str, measured: list[Measured], plan: Plan, errors: dict[str, int] | None = None, **options: Any):
+def run_of(output: str, measured: list[Measured], plan: Plan, **options: Any) -> RunRecord:
     """A run that has ended."""
     about = {"job": "estimate_depth", "configuration": CONFIGURATION, "options": {**OPTIONS, **options}}
-    record = RunRecord(output, {**about, "done": {"errors": errors or {}, "ok": 1, "bad": 0, "samples_per_s": 1.5}})
+    record = RunRecord(output, {**about, "done": {"errors": {}, "ok": 1, "bad": 0, "samples_per_s": 1.5}})
     record.planned(measured, plan, is_whole=not (options.get("limit") or options.get("since")))
     record.end("ended", 0)
     return record
@@ -53,7 +53,7 @@ def inputs(tmp_path: Path) -> Path:
 def test_done_failed_and_pending_by_shard(inputs: Path, tmp_path: Path) -> None:
     output = str(tmp_path / "out")
     measured, plan = planned(inputs, output)
-    run_of(output, measured, plan, {"decode: broken": 3})
+    run_of(output, measured, plan)
     status = read_status(output)
     assert (status.planned, status.ok, status.pending, status.exit_code) == (20, 0, 20, 1)
     finish(output, Plan(chunks=plan.chunks[:4], finished=(), superseded=(), samples=14), bad=1)
@@ -64,7 +64,22 @@ def test_done_failed_and_pending_by_shard(inputs: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     finish(output, plan, bad=1)
     assert (read_status(output).pending, read_status(output).exit_code) == (0, 0)
-    assert read_status(output).reasons == {"decode: broken": 3}
+
+
+def test_failed_samples_have_their_reasons_when_no_record_does(inputs: Path, tmp_path: Path) -> None:
+    output = str(tmp_path / "out")
+    measured, plan = planned(inputs, output)
+    run_of(output, measured, plan)
+    finish(output, plan, bad=1)
+    chunk = plan.chunks[0]
+    row = {"key": "x", "shard": chunk.shard_uri, "position": 0, "stage": "decode", "reason": "broken (x)"}
+    storage.publish(layout.errors_uri(output, chunk.name), schema.parquet_bytes([row], schema.ERRORS))
+    status = read_status(output)
+    assert (status.bad, status.reasons.counts, status.reasons.untold) == (6, {"decode: broken": 1}, 5)
+    text = status_text(status, datetime.now(UTC))
+    assert "1  decode: broken" in text and "and 5 more, in files of errors/ that were not read" in text
+    told = as_json(status)
+    assert (told["reasons"], told["bad_without_reason"]) == ({"decode: broken": 1}, 5)
 
 
 def test_more_failures_than_the_last_run_allows(inputs: Path, tmp_path: Path) -> None:

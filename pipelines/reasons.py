@@ -1,0 +1,67 @@
+"""Why the failed samples of an output failed, from errors/ alone: records are not asked, so a killed run hides none.
+
+The marks say which chunks have failures, and how many. Only files of these are read, at most FILES_READ of them, those
+with the most failures first; of the rest the number of samples is told.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import layout, storage
+from pipelines.progress import reason_kinds
+from pipelines.storage_errors import redacted
+
+FILES_READ = 1_000
+READING_THREADS = 16
+COLUMNS = ["stage", "reason"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reasons:
+    """Failed samples by what was wrong with them."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    """`stage: kind of reason` -> samples."""
+    untold: int = 0
+    """Failed samples whose file was not read, or is gone."""
+
+
+def read_reasons(output: str, marks: Iterable[layout.Mark]) -> Reasons:
+    """The reasons of the failed samples of some finished chunks. Raises OSError when the storage fails."""
+    failed = sorted((mark for mark in marks if mark.bad), key=_place)
+    kinds: Counter[str] = Counter()
+    untold = sum(mark.bad for mark in failed[FILES_READ:])
+    for mark, found in _read(output, failed[:FILES_READ]):
+        kinds.update(found or {})
+        untold += mark.bad if found is None else 0
+    counts: Counter[str] = Counter()
+    for kind, count in kinds.items():
+        counts[redacted(kind)] += count
+    return Reasons(counts=counts, untold=untold)
+
+
+def _place(mark: layout.Mark) -> tuple[int, str]:
+    """The most failures first; of equals those whose hashes are first, so that no shard is preferred."""
+    return -mark.bad, storage.short_hash(mark.name.text)
+
+
+def _read(output: str, marks: Sequence[layout.Mark]) -> Iterable[tuple[layout.Mark, Counter[str] | None]]:
+    uris = [layout.errors_uri(output, mark.name.text) for mark in marks]
+    with ThreadPoolExecutor(READING_THREADS) as pool:
+        yield from zip(marks, pool.map(_reasons_in, uris), strict=True)
+
+
+def _reasons_in(uri: str) -> Counter[str] | None:
+    """The reasons in one file, got in one request; None where it is not there or cannot be understood."""
+    try:
+        file = pq.ParquetFile(pa.BufferReader(storage.read_bytes(uri)))
+        table = file.read(columns=COLUMNS, use_threads=False)
+    except (FileNotFoundError, pa.ArrowException):
+        return None
+    counted = table.group_by(COLUMNS, use_threads=False).aggregate([([], "count_all")]).to_pylist()
+    return reason_kinds(Counter({f"{row['stage']}: {row['reason']}": row["count_all"] for row in counted}))

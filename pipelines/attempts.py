@@ -12,12 +12,14 @@ in a process of its own, knows of before it starts:
    GIVEN_UP_IN_A_ROW samples and got none through in between, or a result lost more than RESULTS_LOST times.
 
 A process that works longer than the time limit, on a chunk or on one sample of rule 2, is ended: a death like others.
+It ends itself; one that is stopped cannot, and the kernel ends it (`lifeline.py`).
 No Ray here: `flow.py` puts the ledger into an actor and says how it is asked.
 """
 
 import faulthandler
 import os
 import threading
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,6 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.errors import SampleError
+from pipelines.lifeline import end_when_frozen
 
 LONE_DEATHS = 2
 OTHER_DEATHS = 3
@@ -33,7 +36,8 @@ GIVEN_UP_IN_A_ROW = 3
 BUILD_DEATHS = 3
 RESULTS_LOST = 5
 GRACE_S = 10.0
-"""Between the end of the time limit and the end of a process that does not even run its watchdog."""
+"""Between the end of the time limit and the end of a process that does not even run its watchdog; as long again
+is given to one that runs no thread at all."""
 DIED = "the worker process died on this sample"
 
 Ask = Callable[..., Any]
@@ -71,6 +75,8 @@ class _Record:
     node: str = ""
     at: int | None = None
     """The sample being worked on alone; None: several, or what comes before and after them."""
+    since_s: float = 0.0
+    """When work on it began, by the ledger's clock."""
     last_words: str = ""
     lone_deaths: Counter[int] = field(default_factory=Counter)
     other_deaths: int = 0
@@ -84,8 +90,15 @@ class _Record:
 class Ledger:
     """Who works on what, kept where no worker's death reaches it, until that stage of the chunk has ended."""
 
-    def __init__(self, node_is_lost: Callable[[str], bool] = lambda node: False) -> None:
+    def __init__(
+        self,
+        node_is_lost: Callable[[str], bool] = lambda node: False,
+        limit_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.node_is_lost = node_is_lost
+        self.limit_s = limit_s
+        self.clock = clock
         self._records: dict[tuple[str, str], _Record] = {}
         self._given_up_in_a_row: Counter[str] = Counter()
         """By worker."""
@@ -107,7 +120,7 @@ class Ledger:
         if hopeless:
             del self._records[stage, chunk]
         record.number, record.worker, record.node = record.number + 1, worker, node
-        record.at, record.last_words = None, ""
+        record.at, record.since_s, record.last_words = None, self.clock(), ""
         return Orders(
             number=record.number,
             one_by_one=record.deaths > 0,
@@ -119,12 +132,12 @@ class Ledger:
     def works_on(self, stage: str, chunk: str, number: int, position: int) -> None:
         """The attempt starts on one sample, alone."""
         if record := self._current(stage, chunk, number):
-            record.at = position
+            record.at, record.since_s = position, self.clock()
 
     def came_through(self, stage: str, chunk: str, number: int) -> None:
         """The sample that the attempt worked on is done: this worker can work."""
         if record := self._current(stage, chunk, number):
-            record.at = None
+            record.at, record.since_s = None, self.clock()
             self._given_up_in_a_row.pop(record.worker, None)
 
     def last_words(self, stage: str, chunk: str, number: int, text: str) -> None:
@@ -141,7 +154,14 @@ class Ledger:
                 self._given_up_in_a_row.pop(record.worker, None)
 
     def build_begins(self, worker: str) -> int:
-        """A worker starts to load its model; returns how often it died of that since it last succeeded."""
+        """A worker starts to load its model; returns how often it died of that since it last succeeded.
+
+        What its last process worked on for longer than the limit has timed out: it was in no state to say so.
+        """
+        for record in self._records.values():
+            if record.worker == worker and self.limit_s is not None:
+                is_overdue = self.clock() - record.since_s > self.limit_s + GRACE_S
+                record.last_words = record.last_words or (timed_out(self.limit_s) if is_overdue else "")
         self._builds[worker] += 1
         return self._builds[worker] - 1
 
@@ -234,6 +254,7 @@ def watched(
     Raises:
         WorkerDeathError: this chunk was tried often enough.
     """
+    _end_when_frozen(limit_s)
     orders: Orders = ask("begin", stage, chunk, worker, node, failed_before)
     if orders.hopeless:
         raise WorkerDeathError(f"{stage} of {chunk}: {orders.hopeless}")
@@ -259,12 +280,15 @@ def watched(
 
 
 @contextmanager
-def building(ask: Ask, worker: str) -> Iterator[None]:
+def building(ask: Ask, worker: str, limit_s: float | None = None) -> Iterator[None]:
     """Around the loading of a model, in its actor, which Ray restarts for ever.
+
+    limit_s: an actor that is stopped for longer is ended, now or later; loading may take as long as it likes.
 
     Raises:
         WorkerDeathError: the process died of it BUILD_DEATHS times.
     """
+    _end_when_frozen(limit_s)
     deaths = ask("build_begins", worker)
     try:
         if deaths >= BUILD_DEATHS:
@@ -272,6 +296,17 @@ def building(ask: Ask, worker: str) -> Iterator[None]:
         yield
     finally:
         ask("build_ends", worker)
+
+
+def timed_out(limit_s: float) -> str:
+    """The last words of a process that hangs."""
+    return f"timed out after {limit_s:g} s"
+
+
+def _end_when_frozen(limit_s: float | None) -> None:
+    """Later than a watchdog, which says more."""
+    if limit_s is not None:
+        end_when_frozen(limit_s + 2 * GRACE_S)
 
 
 class Watchdog:
@@ -301,7 +336,7 @@ class Watchdog:
 
     def _bite(self) -> None:
         try:
-            self._last_words(f"timed out after {self.limit_s:g} s")
+            self._last_words(timed_out(self.limit_s))
             faulthandler.dump_traceback(file=2)
         finally:
             os._exit(1)

@@ -175,7 +175,7 @@ def _watch(chunk_timeout_s: float | None) -> Iterator[_Watch]:
     """A ledger on the driver's machine: when that is lost, so is the run."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(Ledger)
-    ledger = actor.remote(_node_is_lost)
+    ledger = actor.remote(_node_is_lost, chunk_timeout_s)
     try:
         yield _Watch(ledger, chunk_timeout_s)
     finally:
@@ -204,7 +204,7 @@ class _Read:
 class _Model:
     def __init__(self, description: BlockModelDescription, watch: _Watch) -> None:
         self.watch = watch
-        with building(watch.ask, watch.worker):
+        with building(watch.ask, watch.worker, watch.chunk_timeout_s):
             self.model = description.build()
 
     def __call__(self, block: pa.Table) -> pa.Table:

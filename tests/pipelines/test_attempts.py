@@ -122,6 +122,19 @@ def test_last_words_are_the_reason() -> None:
     assert begin(ledger).given_up == {5: "timed out after 60 s (2 attempts)"}
 
 
+def test_a_process_that_could_say_nothing_has_timed_out_when_its_time_was_over() -> None:
+    for took_s, reason in [(25.0, "the worker process died on this sample"), (35.0, "timed out after 20 s")]:
+        now_s = [100.0]
+        ledger = Ledger(limit_s=20.0, clock=lambda now_s=now_s: now_s[0])
+        for _ in range(2):
+            die_on(ledger, 5)
+            now_s[0] += took_s
+            ledger.build_begins("another")
+            ledger.build_begins("actor")
+            now_s[0] += 100  # while the model loads
+        assert begin(ledger).given_up == {5: f"{reason} (2 attempts)"}
+
+
 def test_a_stage_is_told_what_to_do_alone_and_what_to_leave_out() -> None:
     noted: list[int | None] = []
 

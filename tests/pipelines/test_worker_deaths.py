@@ -3,9 +3,11 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -81,6 +83,22 @@ def test_hanging_raising_and_breaking_samples_become_errors(ray_cluster: None, t
         "00010": ("model", "RuntimeError: CUDA error: device-side assert triggered (3 attempts)"),
     }
     assert keys(tmp_path) == numbered(12)
+
+
+@pytest.mark.slow
+def test_a_sample_that_stops_its_process_times_out(ray_cluster: None, tmp_path: Path) -> None:
+    class Stopping(FakeDepth):
+        """Its process hangs without dying, on a green picture."""
+
+        def _misbehave(self, pixels: set[Any]) -> None:
+            if GREEN in pixels:
+                os.kill(os.getpid(), signal.SIGSTOP)
+
+    write_tar(tmp_path / "in" / "a.tar", with_colours(8, {1: GREEN}))
+    done = list(receipts(tmp_path, 4, deadly_task(), Stopping(), chunk_timeout_s=6.0))
+    assert sum(receipt["ok"] for receipt in done) == 7
+    assert errors(tmp_path) == {"00001": ("model", "timed out after 6 s (3 attempts)")}
+    assert keys(tmp_path) == numbered(8)
 
 
 @pytest.mark.slow

@@ -5,16 +5,37 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import psutil
 
-from tests.faults.work import Outcome, TooLateError, descendants, finish, local_work, running, wait_for_moment
+from pipelines import storage
+from pipelines.row_formats import PARQUET
+from tests.faults.work import (
+    Outcome,
+    TooLateError,
+    Work,
+    descendants,
+    finish,
+    local_work,
+    retry_errors,
+    running,
+    wait_for_moment,
+)
 
 ACTOR = "ray::MapWorker"
+ACTOR_AT_WORK = "ray::MapWorker(MapBatches(_Model)).submit"
 CPU_WORKERS = ("ray::MapBatches(_Read)", "ray::MapBatches(_Publish)")
-"""How Ray titles the processes of the stages while they are at work."""
+"""How Ray titles the processes of the stages, and how while they are at work."""
+CHUNK_TIMEOUT_S = 10.0
+HANG_LIMIT_S = CHUNK_TIMEOUT_S + 50.0
+"""A process that is stopped is gone after this, or nobody has noticed that it hangs."""
+
+
+class StillThereError(Exception):
+    """A process that hangs was not ended."""
 
 
 def driver_kill(folder: Path, random: Random) -> Outcome:
@@ -37,6 +58,28 @@ def cpu_worker_kill(folder: Path, random: Random) -> Outcome:
     return _kill_worker(folder, random, lambda title: title.startswith(CPU_WORKERS))
 
 
+def actor_hang(folder: Path, random: Random) -> Outcome:
+    """SIGSTOP to the process that holds the model: it hangs without dying, for longer than --chunk-timeout.
+
+    In half of the rounds the same is done to its two successors, on the first sample they work on. The samples that
+    this brings into errors/ are done again at the end.
+    """
+    work = replace(local_work(folder, samples=36), delay_s=1.0, options=("--chunk-timeout", f"{CHUNK_TIMEOUT_S:g}"))
+    with running(work) as process:
+        wait_for_moment(random, work, process)
+        hung_s = [_stop_one(process, random, ACTOR)]
+        with suppress(TooLateError):
+            for _ in range(random.choice((0, 2))):
+                hung_s.append(_stop_one(process, random, ACTOR_AT_WORK, after_s=random.uniform(0, work.delay_s)))
+        outcome = finish(work, process)
+    timed_out = _timed_out(work)
+    if timed_out:
+        outcome = retry_errors(work, outcome)
+        assert _timed_out(work) == 0, "what hung in one run is done by the next"
+    notes = {"stopped": len(hung_s), "longest hang s": round(max(hung_s), 1), "timed out rows": timed_out}
+    return replace(outcome, notes=notes)
+
+
 def _signal_driver(folder: Path, random: Random, number: signal.Signals) -> Outcome:
     work = local_work(folder)
     with running(work) as process:
@@ -49,12 +92,42 @@ def _kill_worker(folder: Path, random: Random, is_meant: Callable[[str], bool]) 
     work = local_work(folder)
     with running(work) as process:
         wait_for_moment(random, work, process)
-        kill_one(process, random, is_meant)
+        find_one(process, random, is_meant).kill()
         return finish(work, process)
 
 
-def kill_one(process: "subprocess.Popen[bytes]", random: Random, is_meant: Callable[[str], bool]) -> None:
-    """SIGKILL one of the workers of a local run as soon as there is one whose title is meant.
+def _stop_one(process: "subprocess.Popen[bytes]", random: Random, kind: str, after_s: float = 0) -> float:
+    """SIGSTOP to a worker whose title begins so, `after_s` after it does; returns the seconds until it is gone.
+
+    Raises:
+        TooLateError: the run ended before.
+        StillThereError: it stays.
+    """
+    worker = find_one(process, random, lambda title: title.startswith(kind))
+    time.sleep(after_s)
+    try:
+        worker.suspend()
+    except psutil.NoSuchProcess:
+        raise TooLateError from None
+    stopped_s = time.monotonic()
+    try:
+        worker.wait(HANG_LIMIT_S)
+    except psutil.TimeoutExpired:
+        worker.kill()
+        raise StillThereError(f"{worker} was stopped for {HANG_LIMIT_S:g} s and still there") from None
+    return time.monotonic() - stopped_s
+
+
+def _timed_out(work: Work) -> int:
+    """Error rows of the model; all of them must say that they timed out."""
+    files = storage.list_files(storage.join(work.output, "errors"))
+    rows = [row for file in files for row in PARQUET.read(file.uri) if row["stage"] == "model"]
+    assert all(row["reason"].startswith("timed out") for row in rows), rows
+    return len(rows)
+
+
+def find_one(process: "subprocess.Popen[bytes]", random: Random, is_meant: Callable[[str], bool]) -> psutil.Process:
+    """One of the workers of a local run, as soon as there is one whose title is meant.
 
     Raises:
         TooLateError: the run ended before.
@@ -64,8 +137,7 @@ def kill_one(process: "subprocess.Popen[bytes]", random: Random, is_meant: Calla
     while process.poll() is None:
         meant = [worker for worker in below if is_meant(title(worker))]
         if meant:
-            random.choice(meant).kill()
-            return
+            return random.choice(meant)
         if time.monotonic() - looked_at_s > 1:
             below, looked_at_s = descendants(process.pid), time.monotonic()
     raise TooLateError

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
@@ -38,6 +38,8 @@ class Work:
     delay_s: float = 0.1
     """Of the model, for each picture."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+    """More of the command line."""
 
     @property
     def chunks(self) -> int:
@@ -134,6 +136,13 @@ def finish(work: Work, process: "subprocess.Popen[bytes]", notes: Mapping[str, f
     return Outcome(tally=tally(work.output, work.keys), exit_codes=tuple(codes), notes=notes or {})
 
 
+def retry_errors(work: Work, outcome: Outcome) -> Outcome:
+    """The same command once more, with --retry-errors: the outcome of all runs."""
+    with running(replace(work, options=(*work.options, "--retry-errors"))) as process:
+        code = _exit_code(process)
+    return replace(outcome, tally=tally(work.output, work.keys), exit_codes=(*outcome.exit_codes, code))
+
+
 def descendants(pid: int) -> list[psutil.Process]:
     """All processes below one."""
     try:
@@ -144,7 +153,7 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 def _start(work: Work) -> "subprocess.Popen[bytes]":
     inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    options = ["--input", work.inputs, "--output", work.output, "--chunk-size", str(work.chunk_size)]
+    options = ["--input", work.inputs, "--output", work.output, "--chunk-size", str(work.chunk_size), *work.options]
     with (work.logs / f"log-{time.time_ns()}").open("wb") as log:
         return subprocess.Popen(
             [*COMMAND, str(work.delay_s), *options],

@@ -48,36 +48,37 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--fault", action="append", choices=FAULTS, help="repeatable (default: all)")
     parser.add_argument("--rounds", type=int, default=20, help="of each fault (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="decides the moments and victims (default: %(default)s)")
-    parser.add_argument("--record", action="store_true", help="keep the result, and write it into docs/reliability.md")
+    parser.add_argument(
+        "--record", action="store_true", help="keep the results after every round, and write docs/reliability.md"
+    )
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that clusters and servers end too
-    results = [run_rounds(name, options.rounds, options.seed) for name in options.fault or FAULTS]
-    print(report.table(results))
-    if options.record:
-        for result in results:
-            report.record(result)
-    return 0 if all(result.is_clean for result in results) else 1
+    results = {name: report.Result(fault=name, seed=options.seed) for name in options.fault or FAULTS}
+    for _ in range(options.rounds):
+        for name, result in results.items():
+            results[name] = one_more(result)
+            if options.record:
+                report.record(results[name])
+    print(report.table(list(results.values())))
+    return 0 if all(result.is_clean for result in results.values()) else 1
 
 
-def run_rounds(name: str, rounds: int, seed: int) -> report.Result:
-    """All rounds of one fault; the folders of rounds that went wrong stay, and are named."""
-    result = report.Result(fault=name, seed=seed)
-    for number in range(rounds):
-        folder = Path(tempfile.mkdtemp(prefix=f"fault-{name}-{number}-"))
-        try:
-            outcome = one_round(name, folder, seed, number)
-        except Exception:
-            traceback.print_exc()
-            print(f"{name}, round {number}: did not end; see {folder}", file=sys.stderr)
-            result = result.with_failure()
-            continue
-        result = result.with_outcome(outcome)
-        print(f"{name}, round {number}: {outcome}", file=sys.stderr, flush=True)
-        if outcome.is_clean:
-            shutil.rmtree(folder, ignore_errors=True)
-        else:
-            print(f"{name}, round {number}: see {folder}", file=sys.stderr)
-    return result
+def one_more(result: report.Result) -> report.Result:
+    """The result with its next round; the folder of a round that went wrong stays, and is named."""
+    name, number = result.fault, result.rounds
+    folder = Path(tempfile.mkdtemp(prefix=f"fault-{name}-{number}-"))
+    try:
+        outcome = one_round(name, folder, result.seed, number)
+    except Exception:
+        traceback.print_exc()
+        print(f"{name}, round {number}: did not end; see {folder}", file=sys.stderr)
+        return result.with_failure()
+    print(f"{name}, round {number}: {outcome}", file=sys.stderr, flush=True)
+    if outcome.is_clean:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        print(f"{name}, round {number}: see {folder}", file=sys.stderr)
+    return result.with_outcome(outcome)
 
 
 def one_round(name: str, folder: Path, seed: int, number: int) -> Outcome:

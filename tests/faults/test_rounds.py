@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.disk import NoSmallDiskError, small_disk
-from tests.faults.rounds import FAULTS, one_round, run_rounds
+from tests.faults.report import Result
+from tests.faults.rounds import FAULTS, one_more, one_round
 
 
 def require(fault: str, folder: Path) -> None:
@@ -36,5 +37,7 @@ def test_one_round(fault: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_many_rounds(fault: str, tmp_path: Path) -> None:
     require(fault, tmp_path)
-    result = run_rounds(fault, rounds=5, seed=100)
+    result = Result(fault=fault, seed=100)
+    for _ in range(5):
+        result = one_more(result)
     assert result.is_clean, result

@@ -18,6 +18,40 @@ KEY_TEXT = "name of the sample: WebDataset key, Parquet key column, or path in t
 MEMBERS = """
 In each tar `image` is KEY.jpg, .png or .webp, another picture column is KEY.COLUMN.png, and the rest is in KEY.json.
 """
+CARD_TEXT = """---
+pretty_name: {title}
+task_categories:
+- {task}
+configs:
+- config_name: default
+  default: true
+  data_files: {files}
+- config_name: errors
+  data_files: errors/*.parquet
+---
+
+# {title}
+
+{ok} rows in `data/`; {bad} samples that could not be processed are in `errors/` with their reasons.
+
+![pictures and conditions, side by side](preview.png)
+
+```python
+import datasets
+
+rows = datasets.load_dataset("{format}", data_files="{files}", split="train")
+```
+{members}
+| column | content |
+|---|---|
+{columns}
+
+## Settings
+
+| setting | value |
+|---|---|
+{settings}
+"""
 COMMON_COLUMNS = {
     "`caption`": "text that came with the sample",
     "`width`, `height`": "pixels, after the EXIF rotation",
@@ -47,44 +81,17 @@ def card_text(
     row_format: RowFormat = PARQUET,
 ) -> str:
     """The README.md of a dataset: front matter that the hub understands, columns, settings, counts."""
-    columns = _column_lines(card, provenance)
-    files = f"data/*.{row_format.extension}"
-    members = "" if row_format is PARQUET else MEMBERS
-    lines = "\n".join(f"| {name} | `{value}` |" for name, value in settings.items())
-    return f"""---
-pretty_name: {card.title}
-task_categories:
-- {card.task}
-configs:
-- config_name: default
-  default: true
-  data_files: {files}
-- config_name: errors
-  data_files: errors/*.parquet
----
-
-# {card.title}
-
-{ok} rows in `data/`; {bad} samples that could not be processed are in `errors/` with their reasons.
-
-![pictures and conditions, side by side](preview.png)
-
-```python
-import datasets
-
-rows = datasets.load_dataset("{row_format.name}", data_files="{files}", split="train")
-```
-{members}
-| column | content |
-|---|---|
-{columns}
-
-## Settings
-
-| setting | value |
-|---|---|
-{lines}
-"""
+    return CARD_TEXT.format(
+        title=card.title,
+        task=card.task,
+        files=f"data/*.{row_format.extension}",
+        format=row_format.name,
+        members="" if row_format is PARQUET else MEMBERS,
+        ok=ok,
+        bad=bad,
+        columns=_column_lines(card, provenance),
+        settings="\n".join(f"| {name} | `{value}` |" for name, value in settings.items()),
+    )
 
 
 def _column_lines(card: Card, provenance: Sequence[str]) -> str:

@@ -51,8 +51,8 @@ examples:
   Pairs whose truth is the same everywhere (the pose of nobody) are left out; a truth of another size is scaled.
 """
 SEEDS = """
-seeds: a model is measured on scenes it has not seen. `mini` was trained on seeds 1, 11 and 12 and its checkpoints were
-  compared on seed 2: take none of these. The published numbers are of seed 101.
+seeds: a model is measured on scenes it has not seen. `mini` was made with seeds below 20 (trained on some, compared on
+  others): take none of these. The published numbers are of seed 101.
 
 exit codes:
   0 done   2 a wrong setting, or no key in common

@@ -29,7 +29,7 @@ NOISE = {
 
 VIEWS = {"depth": 4}
 """By condition: what lowers the error of ``mini``'s estimates; 1 for others."""
-ESTIMATION_STEPS = {"pose": 10}
+ESTIMATION_STEPS = {"pose": 4}
 """By condition, likewise. The mean of what is possible (one step) is best for a depth; joints need one sample of it."""
 
 

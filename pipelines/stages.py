@@ -140,7 +140,10 @@ class BlockModel:
         reasons = block.column("error_reason").to_pylist()
         good = [at for at, stage in enumerate(stages) if stage is None]
         names = ["key", *COMMON.names, *self.task.inputs.names]
-        rows = dict(zip(good, block.select(names).take(pa.array(good, pa.int64())).to_pylist(), strict=True))
+        chosen = block.select(names)
+        if len(good) < block.num_rows:  # otherwise it would copy every pixel for nothing
+            chosen = chosen.take(pa.array(good, pa.int64()))
+        rows = dict(zip(good, chosen.to_pylist(), strict=True))
         results: list[Row] = [{}] * block.num_rows
         faults = RowFaults(partial(self._compute, rows), partial(self._proof_of, rows), self.proof)
         positions = block.column("position").to_pylist()

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unicon.adapter import adapter_configs
@@ -37,12 +37,11 @@ from unicon.training.pairs import (
     PairLoss,
     PairSampling,
     TrainingModels,
-    encode_latents,
 )
 from unicon.training.pretrain import PretrainLoss, PretrainSampling, SceneLatents
 from unicon.training.scene_cache import SceneArrays, load_cache, render_cache
 from unicon.training.seeing import Seeing
-from unicon.training.vae import SHARES, map_pixels, new_vae, train_vae
+from unicon.training.vae import SHARES, encode_maps, new_vae, train_vae
 
 SQUARE, WIDE, TALL = (128, 128), (160, 96), (96, 160)
 VALIDATION_SEED = 2
@@ -314,12 +313,5 @@ def _trained_vae(
 def encoded(path: Path, vae: AutoencoderKL, scenes: SceneArrays) -> SceneLatents:
     """Latents of one group of scenes, kept at ``path`` and taken from there where they were computed before."""
     if not path.exists():
-        torch.save({kind: _encode_maps(vae, scenes, kind) for kind in SHARES}, path)
+        torch.save({kind: encode_maps(vae, scenes, kind) for kind in SHARES}, path)
     return SceneLatents(torch.load(path, weights_only=True), scenes.captions)
-
-
-def _encode_maps(vae: AutoencoderKL, scenes: SceneArrays, kind: str, part_size: int = 64) -> Tensor:
-    """(S, c, h, w) latents; `part_size` scenes at a time are held as pixels in float32."""
-    windows = (np.s_[start : start + part_size] for start in range(0, len(scenes.captions), part_size))
-    pixels = (torch.from_numpy(map_pixels(scenes, kind, window)).permute(0, 3, 1, 2) for window in windows)
-    return torch.cat([encode_latents(vae, part) for part in pixels])

@@ -21,9 +21,9 @@ from unicon.model import UniCon
 from unicon.scenes import render, sample_scene
 from unicon.training.fit import FitConfig, fit
 from unicon.training.mini_model import install_adapter_of, read_models
-from unicon.training.pairs import LatentGroups, PairLatents, PairLoss, PairSampling, encode_latents
-from unicon.training.scene_cache import SceneArrays, load_cache, render_cache
-from unicon.training.vae import map_pixels
+from unicon.training.pairs import LatentGroups, PairLatents, PairLoss, PairSampling
+from unicon.training.scene_cache import load_cache, render_cache
+from unicon.training.vae import encode_maps
 
 NAME = "appearance"
 RANK = 16
@@ -77,16 +77,10 @@ def view_pairs(vae: AutoencoderKL, work: Path, seed: int, count: int) -> list[Pa
         render_cache(root, seed, count, view=view)
         views.append(load_cache(root, count))
     if not path.exists():
-        torch.save([_encoded_images(vae, scenes) for scenes in views], path)
+        torch.save([encode_maps(vae, scenes, "image") for scenes in views], path)
     one, other = torch.load(path, weights_only=True)
     captions = [scenes.captions for scenes in views]
     return [PairLatents(one, other, captions[0]), PairLatents(other, one, captions[1])]
-
-
-def _encoded_images(vae: AutoencoderKL, scenes: SceneArrays, part_size: int = 64) -> torch.Tensor:
-    windows = (np.s_[start : start + part_size] for start in range(0, len(scenes.captions), part_size))
-    pixels = (torch.from_numpy(map_pixels(scenes, "image", window)).permute(0, 3, 1, 2) for window in windows)
-    return torch.cat([encode_latents(vae, part) for part in pixels])
 
 
 def draw_appearance(model: UniCon, seed: int = 2, count: int = 8) -> Image.Image:

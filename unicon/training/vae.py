@@ -16,6 +16,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor
 
 from unicon.training.fit import FitConfig, fit
+from unicon.training.pairs import encode_latents
 from unicon.training.scene_cache import SceneArrays
 
 KL_WEIGHT = 3e-4
@@ -175,6 +176,13 @@ def map_pixels(scenes: SceneArrays, kind: str, window) -> np.ndarray:
 
 
 @torch.no_grad()
+def encode_maps(vae: AutoencoderKL, scenes: SceneArrays, kind: str, part_size: int = 64) -> Tensor:
+    """(S, c, h, w) scaled latents of a kind of picture; ``part_size`` scenes at a time are pixels in float32."""
+    windows = (np.s_[start : start + part_size] for start in range(0, len(scenes.captions), part_size))
+    pixels = (torch.from_numpy(map_pixels(scenes, kind, window)).permute(0, 3, 1, 2) for window in windows)
+    return torch.cat([encode_latents(vae, part) for part in pixels])
+
+
 def latent_std(vae: AutoencoderKL, scenes: SceneArrays, count: int = 64) -> float:
     """Standard deviation of the unscaled latents of the first pictures and depth maps."""
     latents = []

@@ -96,6 +96,6 @@ def test_an_unknown_condition_names_what_the_model_has(capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         _cli.finish(lambda: estimate.main(["--input", "x", "--output", "y", "--condition", "fog"]))
     text = capsys.readouterr().err
-    assert "has the adapters ['depth'" in text
+    assert "has the adapters ['appearance', 'depth'" in text
     assert "none called fog" in text
     assert "--adapter fog=PATH" in text

@@ -45,7 +45,7 @@ def test_several_pictures_a_row_exactly_once(
         (["--condition", "depth=a", "--coarse", "2"], "2 is outside 0 to 1"),
         (["--condition", "depth=a", "--weight", "pose=1"], "there is no --condition pose, only depth"),
         (["--condition", "depth=a", "--weight", "depth=much"], "'much' is no number"),
-        (["--condition", "nothing=a"], "has the adapters ['depth'"),
+        (["--condition", "nothing=a"], "has the adapters ['appearance', 'depth'"),
         (["--condition", "depth=a", "--adapter", "pose=x"], "write NAME=PATH with a condition of this command (depth)"),
         (["--condition", "depth=a"], "--condition depth=a is not in"),
         ([], "required: --condition"),

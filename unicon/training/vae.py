@@ -175,7 +175,6 @@ def map_pixels(scenes: SceneArrays, kind: str, window) -> np.ndarray:
     return np.repeat(values[..., None], 3, -1)
 
 
-@torch.no_grad()
 def encode_maps(vae: AutoencoderKL, scenes: SceneArrays, kind: str, part_size: int = 64) -> Tensor:
     """(S, c, h, w) scaled latents of a kind of picture; ``part_size`` scenes at a time are pixels in float32."""
     windows = (np.s_[start : start + part_size] for start in range(0, len(scenes.captions), part_size))
@@ -183,6 +182,7 @@ def encode_maps(vae: AutoencoderKL, scenes: SceneArrays, kind: str, part_size: i
     return torch.cat([encode_latents(vae, part) for part in pixels])
 
 
+@torch.no_grad()
 def latent_std(vae: AutoencoderKL, scenes: SceneArrays, count: int = 64) -> float:
     """Standard deviation of the unscaled latents of the first pictures and depth maps."""
     latents = []

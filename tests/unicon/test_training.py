@@ -280,8 +280,9 @@ def test_recipe_makes_a_model_that_loads(tiny_run: tuple[Path, Path]) -> None:
 def test_training_goes_on_from_a_saved_model(tiny_run: tuple[Path, Path], tmp_path: Path) -> None:
     work, output = tiny_run
     models = read_models(output)
-    install_adapters(models.unet, ["depth", "edge", "pose", "fresh"], 4, output)
-    save(models, AutoencoderKL.from_pretrained(output / "vae"), ["depth", "edge", "pose"], tmp_path)
+    kept_adapters = ["appearance", "depth", "edge", "pose"]
+    install_adapters(models.unet, [*kept_adapters, "fresh"], 4, output)
+    save(models, AutoencoderKL.from_pretrained(output / "vae"), kept_adapters, tmp_path)
     for path in sorted(output.rglob("*.safetensors")):
         kept = load_file(tmp_path / path.relative_to(output))
         assert all(torch.equal(tensor, kept[name]) for name, tensor in load_file(path).items())

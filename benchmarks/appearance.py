@@ -30,7 +30,7 @@ SHOWN = 8
 
 
 def main() -> None:
-    """Parse the command line, measure, print one line of JSON, draw."""
+    """The command: measures, prints one line of JSON, draws."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini", help="mini, or a folder (%(default)s)")
     parser.add_argument("--adapter", default="appearance", help="name of its adapter (%(default)s)")
@@ -46,9 +46,7 @@ def main() -> None:
     scale = options.condition_guidance_scale
     results = model.synthesize({options.adapter: maps}, captions, guidance_scale=1.0, condition_guidance_scale=scale)
     made = [np.asarray(result.image) for result in results]
-    plain = model.synthesize(
-        {options.adapter: maps}, captions, guidance_scale=1.0, weights={options.adapter: 0.0}
-    )  # fmt: skip
+    plain = model.synthesize({options.adapter: maps}, captions, guidance_scale=1.0, weights={options.adapter: 0.0})
     references = [view.image for view in given]
     compared = {
         "made": made,

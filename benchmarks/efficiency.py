@@ -5,18 +5,20 @@ from __future__ import annotations
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.stand_in import StandIn, products_for, write_shards
-from benchmarks.stand_in_job import job_of
+from benchmarks.stand_in_job import task_run_of
 from pipelines import layout, pictures, runner
 from pipelines.flow import run_flow
 from pipelines.plan import Plan, make_plan
 from pipelines.samples import Columns
 from pipelines.sources import PictureShards
+from pipelines.tasks import TaskRun
 
 WARM_CHUNKS = 2
 """Steady state begins when this many chunks are published."""
@@ -27,6 +29,8 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, default=800)
     parser.add_argument("--seconds", type=float, default=0.05, help="of the model, a sample (default: %(default)s)")
     parser.add_argument("--busy", action="store_true", help="the model computes on this CPU instead of sleeping")
+    parser.add_argument("--model", help="`mini`, a folder or a hub id: a real model for depth instead of the stand-in")
+    parser.add_argument("--steps", type=int, default=10, help="of a real model (default: %(default)s)")
     parser.add_argument("--size-px", type=int, default=512, help="side of the pictures (default: %(default)s)")
     parser.add_argument("--chunk-size", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=8)
@@ -36,30 +40,44 @@ def measure(options: Namespace) -> dict[str, Any]:
     """Bare loop, flow, bare loop again; all times in seconds."""
     from pipelines.cluster import ray_session
 
-    model = StandIn(products=products_for(options.seconds)) if options.busy else StandIn(seconds=options.seconds)
     with tempfile.TemporaryDirectory() as name:
         folder = write_shards(Path(name) / "in", 1, options.samples, options.size_px)
-        job, request, plan = planned(folder, Path(name) / "out", options, model)
-        bare_before_s = bare_loop(plan, model, options)
+        run, request, plan = planned(folder, Path(name) / "out", options, _stand_in(options))
+        job, alone = run.as_job(), partial(bare_loop, model=run.model.build(), arguments=run.task.arguments)
+        alone(replace(plan, chunks=plan.chunks[:WARM_CHUNKS]), batch_size=options.batch_size)
+        bare_before_s = alone(plan, batch_size=options.batch_size)
         began = time.perf_counter()
         with ray_session() as available:
             ray_start_s = time.perf_counter() - began
             resources = runner.choose_resources(request, available, can_grow=False)
             times = Times.of(run_flow(plan.chunks, job.make_flow(request.output, resources), resources))
-        bare_s = (bare_before_s + bare_loop(plan, model, options)) / 2
+        bare_s = (bare_before_s + alone(plan, batch_size=options.batch_size)) / 2
     return {"ray_start_s": ray_start_s, **times.beside(bare_s)}
 
 
-def planned(folder: Path, output: Path, options: Namespace, model: StandIn) -> tuple[runner.Job, runner.Request, Plan]:
-    """A job on a folder of shards, cut into chunks."""
-    sizes = ["--chunk-size", str(options.chunk_size), "--batch-size", str(options.batch_size)]
-    job, _ = job_of(["--input", str(folder), "--output", str(output), *sizes], model)
+def _stand_in(options: Namespace) -> StandIn | None:
+    """None where a real model is named."""
+    if options.model:
+        return None
+    return StandIn(products=products_for(options.seconds)) if options.busy else StandIn(seconds=options.seconds)
+
+
+def planned(
+    folder: Path, output: Path, options: Namespace, model: StandIn | None
+) -> tuple[TaskRun, runner.Request, Plan]:
+    """What jobs/estimate_depth.py would run on a folder of shards, cut into chunks."""
+    arguments = ["--input", str(folder), "--output", str(output)]
+    arguments += ["--chunk-size", str(options.chunk_size), "--batch-size", str(options.batch_size)]
+    if model is None:
+        arguments += ["--model", options.model, "--steps", str(options.steps), "--views", "1"]
+    run, _ = task_run_of(arguments, model)
+    job = run.as_job()
     measured = job.source.measure(job.source.find([str(folder)], str(output)), str(output), None)
     plan = make_plan(measured, layout.published(str(output)), "0" * 10, options.chunk_size)
-    return job, runner.Request(inputs=[str(folder)], output=str(output)), plan
+    return run, runner.Request(inputs=[str(folder)], output=str(output)), plan
 
 
-def bare_loop(plan: Plan, model: StandIn, options: Namespace) -> float:
+def bare_loop(plan: Plan, model: Any, arguments: Mapping[str, Any], batch_size: int) -> float:
     """Seconds for the model alone, in the same micro-batches, on decoded pictures in memory.
 
     The pictures of an input repeat, so those of a few chunks stand for all.
@@ -71,8 +89,8 @@ def bare_loop(plan: Plan, model: StandIn, options: Namespace) -> float:
     began = time.perf_counter()
     for number in range(len(plan.chunks)):
         images = chunks[number % len(chunks)]
-        for at in range(0, len(images), options.batch_size):
-            model.estimate(images[at : at + options.batch_size], "depth")
+        for at in range(0, len(images), batch_size):
+            model.estimate(images[at : at + batch_size], "depth", **arguments)
     return time.perf_counter() - began
 
 

@@ -57,13 +57,16 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    ratios = measure(build(options), options)
+    times = measure(build(options), options)
     result = {
         "command": " ".join(sys.argv),
         "date": date.today().isoformat(),
         "hardware": hardware(options.device),
         "torch": torch.__version__,
-        "median time over the plain UNet": ratios,
+        "median time over the plain UNet": {
+            name: round(median_ratio(t, times["plain UNet"]), 3) for name, t in times.items()
+        },
+        "median milliseconds": {name: round(1000 * statistics.median(t), 2) for name, t in times.items()},
     }
     print(json.dumps(result, indent=1))
     if options.json:
@@ -85,16 +88,18 @@ def build(options: argparse.Namespace) -> dict[str, Callable[[], torch.Tensor]]:
     pairs = Pairs.one_to_one(options.rows // 2, "depth")
     kwargs = {"cross_attention_kwargs": {"pairs": pairs}}
     merged = merge_adapters(adapted)
+    channels_last = copy.deepcopy(merged).to(memory_format=torch.channels_last)
     return {
         "plain UNet": lambda: plain(latents, timesteps, text).sample,
         "training form (LoRA)": lambda: adapted(latents, timesteps, text, **kwargs).sample,
         "inference form (merged)": lambda: merged(latents, timesteps, text, **kwargs).sample,
+        "inference form, channels last": lambda: channels_last(latents, timesteps, text, **kwargs).sample,
     }
 
 
 @torch.no_grad()
-def measure(forms: dict[str, Callable[[], torch.Tensor]], options: argparse.Namespace) -> dict[str, float]:
-    """Median over the rounds of each form's time over the plain UNet's in the same round."""
+def measure(forms: dict[str, Callable[[], torch.Tensor]], options: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds of every form's call in every round."""
     times: dict[str, list[float]] = {name: [] for name in forms}
     for round_number in range(options.rounds + 1):
         for name, call in forms.items():
@@ -104,11 +109,12 @@ def measure(forms: dict[str, Callable[[], torch.Tensor]], options: argparse.Name
                 torch.cuda.synchronize()
             if round_number:  # the first round warms up
                 times[name].append(time.perf_counter() - began)
-    base = times["plain UNet"]
-    return {
-        name: round(statistics.median(a / b for a, b in zip(taken, base, strict=True)), 3)
-        for name, taken in times.items()
-    }
+    return times
+
+
+def median_ratio(times: list[float], base: list[float]) -> float:
+    """Of times in the same rounds."""
+    return statistics.median(a / b for a, b in zip(times, base, strict=True))
 
 
 def hardware(device: str) -> str:

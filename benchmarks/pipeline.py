@@ -60,7 +60,9 @@ def hardware() -> str:
     """The machine that the numbers belong to."""
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     load = os.getloadavg()[0]
-    return f"{os.cpu_count()} cores, {platform.machine()}, {memory_gb:.0f} GB; load {load:.1f} at the end"
+    torch = sys.modules.get("torch")  # only of a real model
+    gpu = f"{torch.cuda.get_device_name()}; " if torch and torch.cuda.is_available() else ""
+    return f"{gpu}{os.cpu_count()} cores, {platform.machine()}, {memory_gb:.0f} GB; load {load:.1f} at the end"
 
 
 def rounded(value: Any) -> Any:

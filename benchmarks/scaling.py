@@ -1,56 +1,86 @@
-"""Many actors with a sleeping model on few cores: whether the data plane keeps all of them at work."""
+"""Many actors with a sleeping model on few cores: whether the data plane keeps all of them at work.
+
+The models themselves write down when they work. Efficiency is the share of their time that they do, from the moment
+when the last of them has begun until no more than CHUNKS_AHEAD a model are left: those are handed out already.
+"""
 
 from __future__ import annotations
 
 import tempfile
+import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.efficiency import Times, planned
-from benchmarks.stand_in import StandIn, write_shards
+from benchmarks.efficiency import planned
+from benchmarks.stand_in import StandIn, read_log, write_shards
 from pipelines import runner
 from pipelines.flow import run_flow
 
-STEADY = (0.3, 0.9)
-"""Part of the chunks between which the rate is taken: all actors are at work by then, and still are."""
+CHUNKS_AHEAD = 2
+"""What Ray Data gives an actor in advance."""
 
 
 def add_options(parser: ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--actors", type=int, nargs="+", default=[1, 16, 64])
-    parser.add_argument("--chunks-per-actor", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of the model, a sample (default: %(default)s)")
+    parser.add_argument("--chunks-per-actor", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of the model, a sample (default: %(default)s)")
     parser.add_argument("--size-px", type=int, default=256, help="side of the pictures (default: %(default)s)")
     parser.add_argument("--chunk-size", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=8)
 
 
 def measure(options: Namespace) -> dict[str, Any]:
-    """By number of actors: samples a second in steady state over what so many models alone would do."""
+    """By number of actors: how busy the models were, and how long everything took."""
     return {str(actors): _one_run(actors, options) for actors in options.actors}
 
 
 def _one_run(actors: int, options: Namespace) -> dict[str, Any]:
     from pipelines.cluster import ray_session
 
-    chunks = actors * options.chunks_per_actor
     with tempfile.TemporaryDirectory() as name:
+        log = Path(name) / "log"
+        log.mkdir()
         shards = write_shards(Path(name) / "in", actors, options.chunks_per_actor * options.chunk_size, options.size_px)
-        job, request, plan = planned(shards, Path(name) / "out", options, StandIn(seconds=options.seconds))
-        assert len(plan.chunks) == chunks
+        model = StandIn(seconds=options.seconds, log=str(log))
+        run, request, plan = planned(shards, Path(name) / "out", options, model)
         request = runner.Request(inputs=request.inputs, output=request.output, actors=actors)
         with ray_session() as available:
             resources = runner.choose_resources(request, available, can_grow=False)
-            times = Times.of(run_flow(plan.chunks, job.make_flow(request.output, resources), resources))
-    first, last = (times.receipts[int(part * chunks) - 1] for part in STEADY)
-    samples = sum(count for _, count in times.receipts[int(STEADY[0] * chunks) : int(STEADY[1] * chunks)])
-    rate = samples / (last[0] - first[0])
-    ideal = actors / options.seconds
+            began = time.time()
+            samples = sum(receipt["ok"] for receipt in run_flow(plan.chunks, _flow(run, request, resources), resources))
+            ended = time.time()
+        return {"samples": samples, "flow_s": ended - began, **busy(read_log(log), began, CHUNKS_AHEAD)}
+
+
+def _flow(run: Any, request: runner.Request, resources: Any) -> Any:
+    return run.as_job().make_flow(request.output, resources)
+
+
+def busy(calls: Sequence[Sequence[tuple[float, float]]], began: float, ahead: int) -> dict[str, Any]:
+    """Shares of the models' time that they work, from every model's calls (beginning, end).
+
+    began: of the flow. ahead: calls a model has waiting.
+    Errors: ValueError where the work is done before all models have begun.
+    """
+    begins = sorted(begin for model in calls for begin, _ in model)
+    first, last = begins[0], max(end for model in calls for _, end in model)
+    all_began = max(model[0][0] for model in calls)
+    steady_end = begins[max(0, len(begins) - ahead * len(calls))]
+    if steady_end <= all_began:
+        raise ValueError("the work must last until all models have begun; it did not. Take more chunks an actor.")
     return {
-        "samples_per_s": rate,
-        "ideal_samples_per_s": ideal,
-        "efficiency": rate / ideal,
-        "first_receipt_s": times.receipts[0][0],
-        "flow_s": times.wall_s,
+        "models": len(calls),
+        "first_call_s": first - began,
+        "all_at_work_s": all_began - began,
+        "steady_s": steady_end - all_began,
+        "efficiency": _share(calls, all_began, steady_end),
+        "efficiency_with_start_and_end": _share(calls, first, last),
     }
+
+
+def _share(calls: Sequence[Sequence[tuple[float, float]]], start: float, end: float) -> float:
+    work = sum(max(0.0, min(ended, end) - max(began, start)) for model in calls for began, ended in model)
+    return work / (len(calls) * (end - start))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 import time
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ class StandIn:
     """Asleep, for each sample: as a model on another device, which leaves the CPU alone."""
     products: int = 0
     """Matrix products for each sample: as a model on this CPU."""
+    log: str | None = None
+    """Folder that receives a file of every process, with the times of its calls: see `read_log`."""
 
     def placed(self, device: str | None, cpu_threads: int) -> StandIn:
         """Runs anywhere."""
@@ -53,10 +56,20 @@ class StandIn:
 
     def estimate(self, images: list[Image.Image], condition: str, **options: Any) -> list[np.ndarray]:
         """The brightness of every picture, at the stated cost."""
+        began = time.time()
         time.sleep(self.seconds * len(images))
         for _ in range(self.products * len(images)):
             np.matmul(MATRIX, MATRIX)
+        if self.log is not None:
+            with Path(self.log, str(os.getpid())).open("a") as file:
+                print(began, time.time(), file=file)
         return [np.asarray(image.convert("L"), np.float32) / 255 for image in images]
+
+
+def read_log(folder: Path) -> list[list[tuple[float, float]]]:
+    """Of every process: beginning and end of its calls, in seconds since the epoch, in their order."""
+    lines = [path.read_text().splitlines() for path in sorted(folder.iterdir())]
+    return [[(float(began), float(ended)) for began, ended in map(str.split, calls)] for calls in lines]
 
 
 def products_for(seconds: float) -> int:

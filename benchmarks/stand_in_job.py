@@ -11,29 +11,32 @@ from collections.abc import Sequence
 
 from benchmarks.stand_in import StandIn
 from jobs import _cli, estimate, estimate_depth
-from pipelines import runner
+from pipelines import predictors, runner
 from pipelines.conditions import ConditionColumn
-from pipelines.predictors import ModelIdentity
+from pipelines.tasks import TaskRun
 from unicon.folder import Recommended
 
 
-def job_of(arguments: Sequence[str], model: StandIn) -> tuple[runner.Job, Namespace]:
-    """jobs/estimate_depth.py with these arguments and the stand-in, and its options."""
+def task_run_of(arguments: Sequence[str], model: StandIn | None) -> tuple[TaskRun, Namespace]:
+    """What jobs/estimate_depth.py makes of these arguments, with the stand-in where one is given, and its options."""
     options = estimate_depth.parse(list(arguments))
-    identity = ModelIdentity(
+    if model is None:
+        real = predictors.UniConModel(model=options.model, conditions=("depth",))
+        return estimate.task_run(options, predictors.identify_model(real), real), options
+    identity = predictors.ModelIdentity(
         model="stand-in",
         adapter="depth",
         conditions=(ConditionColumn(name="depth", kind="depth"),),
         recommended=Recommended(steps=1),
         weights_sha256="0" * 64,
     )
-    return estimate.task_run(options, identity, model).as_job(), options
+    return estimate.task_run(options, identity, model), options
 
 
 def main() -> int:
     """The command."""
-    job, options = job_of(sys.argv[2:], StandIn(seconds=float(sys.argv[1])))
-    return runner.run_job(job, _cli.request_of(options))
+    run, options = task_run_of(sys.argv[2:], StandIn(seconds=float(sys.argv[1])))
+    return runner.run_job(run.as_job(), _cli.request_of(options))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from unicon.training.mini import MiniRecipe, train_mini
+from unicon.training.mini import SQUARE, TALL, WIDE, MiniRecipe, train_mini
 
 
 def main() -> None:
@@ -39,6 +39,18 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder that receives the model")
     parser.add_argument(
         "--steps", type=int, default=recipe.together.steps, help="steps of the UNet with its adapters (%(default)s)"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=recipe.sampling.batch_size, help="pairs of such a step (%(default)s)"
+    )
+    parser.add_argument(
+        "--checkpoint-every", type=int, default=recipe.together.checkpoint_every, help="such steps (%(default)s)"
+    )
+    parser.add_argument(
+        "--scenes",
+        type=int,
+        default=recipe.scenes[SQUARE],
+        help="square ones; a sixth of them more are not (%(default)s)",
     )
     parser.add_argument(
         "--start-from", type=Path, help="model folder whose weights are trained on, instead of new ones"
@@ -59,11 +71,16 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def recipe_of(options: argparse.Namespace) -> MiniRecipe:
     """The recipe, with what the command line changes."""
     recipe = MiniRecipe()
+    together = dataclasses.replace(
+        recipe.together, steps=options.steps, seed=options.seed, checkpoint_every=options.checkpoint_every
+    )
     return dataclasses.replace(
         recipe,
+        scenes={SQUARE: options.scenes, WIDE: options.scenes // 12, TALL: options.scenes // 12},
         seed=options.seed,
         shares={**recipe.shares, **dict(options.share)},
-        together=dataclasses.replace(recipe.together, steps=options.steps, seed=options.seed),
+        together=together,
+        sampling=dataclasses.replace(recipe.sampling, batch_size=options.batch_size),
     )
 
 

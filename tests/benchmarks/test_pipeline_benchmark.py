@@ -7,9 +7,11 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from benchmarks import planning
+from benchmarks import planning, scaling
 from benchmarks.efficiency import Times
+from benchmarks.stand_in import StandIn, read_log
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,6 +31,26 @@ def test_planning_sees_the_whole_input_and_every_mark() -> None:
         assert (result[part]["samples"], result[part]["chunks"]) == (15, 9)
     assert result["listing"]["marks"] == 20
     assert result["listing"]["peak_rss_mb"] > result["listing"]["of_which_by_the_work_mb"] >= 0
+
+
+def test_share_of_the_time_that_models_work() -> None:
+    one, other = [(2.0, 4.0), (4.0, 6.0), (6.0, 8.0), (8.0, 10.0)], [(3.0, 5.0), (6.0, 8.0), (8.0, 10.0), (10.0, 12.0)]
+    result = scaling.busy([one, other], began=1.0, ahead=1)
+    assert (result["models"], result["first_call_s"], result["all_at_work_s"]) == (2, 1.0, 2.0)
+    assert result["steady_s"] == 5.0  # from 3, when the other begins, to 8, when two calls are left
+    assert result["efficiency"] == pytest.approx((5 + 4) / 10)
+    assert result["efficiency_with_start_and_end"] == pytest.approx((8 + 8) / 20)
+    with pytest.raises(ValueError, match="more chunks"):
+        scaling.busy([one[:1], other[-1:]], began=1.0, ahead=1)
+
+
+def test_models_write_down_when_they_work(tmp_path: Path) -> None:
+    model = StandIn(seconds=0.02, log=str(tmp_path))
+    for _ in range(2):
+        model.estimate([Image.new("RGB", (8, 8))] * 2, "depth")
+    ((first, second),) = read_log(tmp_path)
+    assert first[1] - first[0] >= 0.04
+    assert first[1] <= second[0] < second[1]
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import torch
 from tests.tiny import write_tiny_model
 
 torch.set_num_threads(1)  # tiny models are slower on several threads, much slower beside other work
+torch.backends.cudnn.allow_tf32 = False  # float32 means float32; PyTorch lets convolutions of a GPU round to 10 bits
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -28,6 +28,7 @@ from unicon.training.loss import diffusion_loss
 GOLDEN = Path(os.environ.get("UNICON_GOLDEN_DIR", Path(__file__).parents[1] / "golden"))
 TOLERANCE = 1e-4
 FORMS = ("training", "inference")
+DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
 
 
 def relative_error(ours: torch.Tensor, golden: torch.Tensor) -> float:
@@ -38,17 +39,17 @@ def case_names(folder: str) -> list[str]:
     return sorted(path.stem for path in (GOLDEN / folder).glob("*.json"))
 
 
-def read_case(folder: str, name: str) -> tuple[dict, dict[str, torch.Tensor]]:
+def read_case(folder: str, name: str, device: str) -> tuple[dict, dict[str, torch.Tensor]]:
     path = GOLDEN / folder / name
-    return json.loads(path.with_suffix(".json").read_text()), load_file(path.with_suffix(".safetensors"))
+    return json.loads(path.with_suffix(".json").read_text()), load_file(path.with_suffix(".safetensors"), device=device)
 
 
 @cache
-def golden_unet(adapters: tuple[str, ...], form: str) -> UNet2DConditionModel:
+def golden_unet(adapters: tuple[str, ...], form: str, device: str) -> UNet2DConditionModel:
     unet = UNet2DConditionModel.from_pretrained(GOLDEN / "unet").eval()
     for adapter in adapters:
         load_published(unet, GOLDEN / "checkpoints" / adapter, name=adapter)
-    return merge_adapters(unet) if form == "inference" else unet
+    return (merge_adapters(unet) if form == "inference" else unet).to(device)
 
 
 def forward_pairs(case: dict) -> Pairs:
@@ -62,10 +63,11 @@ def forward_pairs(case: dict) -> Pairs:
 
 @pytest.mark.parametrize("name", case_names("forward"))
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("device", DEVICES)
 @torch.no_grad()
-def test_forward(name: str, form: str) -> None:
-    case, tensors = read_case("forward", name)
-    unet = golden_unet(tuple(case["models"]), form)
+def test_forward(name: str, form: str, device: str) -> None:
+    case, tensors = read_case("forward", name, device)
+    unet = golden_unet(tuple(case["models"]), form, device)
     noise_pred = unet(
         tensors["latents"],
         tensors["timesteps"],
@@ -76,9 +78,10 @@ def test_forward(name: str, form: str) -> None:
 
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted((GOLDEN / "training").glob("*.safetensors"))])
-def test_training(name: str) -> None:
-    tensors = load_file(GOLDEN / "training" / f"{name}.safetensors")
-    unet = golden_unet((name,), "training")
+@pytest.mark.parametrize("device", DEVICES)
+def test_training(name: str, device: str) -> None:
+    tensors = load_file(GOLDEN / "training" / f"{name}.safetensors", device=device)
+    unet = golden_unet((name,), "training", device)
     pairs = Pairs.one_to_one(len(tensors["latents"]) // 2, name)
     scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     timesteps = tensors["timesteps"].long()
@@ -136,7 +139,8 @@ def sampled(case: dict, tensors: dict[str, torch.Tensor], unet: UNet2DConditionM
 
 @pytest.mark.parametrize("name", case_names("sampling"))
 @pytest.mark.parametrize("form", FORMS)
-def test_sampling(name: str, form: str) -> None:
-    case, tensors = read_case("sampling", name)
-    final_latents = sampled(case, tensors, golden_unet(tuple(case["models"]), form))
+@pytest.mark.parametrize("device", DEVICES)
+def test_sampling(name: str, form: str, device: str) -> None:
+    case, tensors = read_case("sampling", name, device)
+    final_latents = sampled(case, tensors, golden_unet(tuple(case["models"]), form, device))
     assert relative_error(final_latents, tensors["final_latents"]) <= TOLERANCE

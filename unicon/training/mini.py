@@ -60,11 +60,11 @@ TRUTHS: dict[str, Callable[[Rendering], np.ndarray]] = {
 JOINT = PairSampling(
     batch_size=24,
     text_dropout=0.05,
-    caption_dropout=0.5,
-    clean_image_fraction=0.6,
-    clean_condition_fraction=0.33,
-    noisy_condition_fraction=0.85,
-    unjoined_fraction=0.05,
+    caption_dropout=0.3,
+    clean_image_fraction=0.5,
+    clean_condition_fraction=0.3,
+    noisy_condition_fraction=0.8,
+    unjoined_fraction=0.1,
     min_snr_gamma=None,
     alignment_weight=0.1,
     seeing_weight=1.0,
@@ -123,8 +123,8 @@ class MiniRecipe:
     )  # fmt: skip
     together: FitConfig = FitConfig(
         steps=800,
-        learning_rate=7e-4,
-        matrix_learning_rate=3e-3,
+        learning_rate=8e-4,
+        matrix_learning_rate=4e-3,
         warmup_steps=30,
         final_learning_rate_fraction=0.03,
         ema_decay=0.99,

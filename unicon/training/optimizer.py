@@ -48,14 +48,16 @@ class MatrixOptimizer(torch.optim.Optimizer):
 
     def _step_matrices(self, lr: float) -> None:
         moving = [(p, m) for p, m in zip(self._matrices, self._momenta, strict=True) if p.grad is not None]
-        updates = []
-        for parameter, momentum in moving:
-            gradient = parameter.grad.flatten(1).float()
-            momentum.lerp_(gradient, 1 - MOMENTUM)
-            updates.append(gradient.lerp(momentum, MOMENTUM))  # Nesterov
-        for (parameter, _), update in zip(moving, orthogonalized(updates), strict=True):
-            scale = max(1.0, update.shape[0] / update.shape[1]) ** 0.5
-            parameter.add_(update.view(parameter.shape), alpha=-lr * scale)
+        if not moving:
+            return
+        gradients = [p.grad.flatten(1).float() for p, _ in moving]
+        momenta = [momentum for _, momentum in moving]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        updates = orthogonalized(torch._foreach_lerp(gradients, momenta, MOMENTUM))  # Nesterov
+        torch._foreach_mul_(updates, [-lr * max(1.0, u.shape[0] / u.shape[1]) ** 0.5 for u in updates])
+        torch._foreach_add_(
+            [p for p, _ in moving], [u.view(p.shape) for (p, _), u in zip(moving, updates, strict=True)]
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """States of both, for ``load_state_dict``."""
@@ -73,20 +75,28 @@ def orthogonalized(matrices: Sequence[Tensor]) -> list[Tensor]:
     """Matrices (r, c) of any sizes, with singular values brought close to 1 (0.7 to 1.2), as Muon does.
 
     A product of polynomials in X X^T is applied to X once in the end, so that the iteration itself costs r x r
-    products, batched over all matrices of one smaller side.
+    products, batched over all matrices of one smaller side; everything else is batched over those of one size.
     """
-    wide = [m if m.shape[0] <= m.shape[1] else m.T for m in matrices]
-    wide = [m / m.norm().clamp(min=1e-7) for m in wide]
-    by_side: dict[int, list[int]] = {}
-    for place, matrix in enumerate(wide):
-        by_side.setdefault(matrix.shape[0], []).append(place)
-    found: list[Tensor] = [torch.empty(0)] * len(wide)
-    for places in by_side.values():
-        factors = _left_factors(torch.stack([wide[place] @ wide[place].T for place in places]))
-        for place, factor in zip(places, factors, strict=True):
-            result = factor @ wide[place]
-            found[place] = result if matrices[place].shape == result.shape else result.T
+    places_by_size: dict[tuple[int, int], list[int]] = {}
+    for place, matrix in enumerate(matrices):
+        places_by_size.setdefault((matrix.shape[0], matrix.shape[1]), []).append(place)
+    stacks = {size: torch.stack([matrices[place] for place in places]) for size, places in places_by_size.items()}
+    found: list[Tensor] = [torch.empty(0)] * len(matrices)
+    for side in {min(size) for size in stacks}:
+        wide = {size: _wide_units(stack) for size, stack in stacks.items() if min(size) == side}
+        factors = _left_factors(torch.cat([stack @ stack.mT for stack in wide.values()]))
+        for (size, stack), part in zip(wide.items(), factors.split([len(x) for x in wide.values()]), strict=True):
+            results = part @ stack
+            results = results if size[0] <= size[1] else results.mT.contiguous()
+            for place, result in zip(places_by_size[size], results.unbind(), strict=True):
+                found[place] = result
     return found
+
+
+def _wide_units(stack: Tensor) -> Tensor:
+    """(n, r, c) -> the same or (n, c, r), no matrix with more rows than columns, each of norm 1."""
+    stack = stack / stack.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
+    return stack if stack.shape[1] <= stack.shape[2] else stack.mT
 
 
 def _left_factors(gram: Tensor) -> Tensor:

@@ -1,0 +1,75 @@
+#!/usr/bin/env python
+"""A folder shaped like Stable Diffusion 1.5 with a depth adapter, its weights random: real costs, wrong pictures.
+
+    python benchmarks/random_sd15.py --output /tmp/sd15 --device cuda
+    python benchmarks/pipeline.py efficiency --model /tmp/sd15 --steps 10
+
+For measuring where no weights can be downloaded. 2.3 GB in float16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from unicon.adapter import AdapterConfig, add_adapter
+from unicon.checkpoint import save_adapter
+from unicon.training.text import train_tokenizer
+
+TEXT_WIDTH, TEXT_LAYERS, TEXT_HEADS = 768, 12, 12
+
+
+def main() -> None:
+    """Write the folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--device", default="cpu", help="where the random numbers are drawn (default: %(default)s)")
+    options = parser.parse_args()
+    write(options.output, options.device)
+
+
+def write(folder: Path, device: str) -> None:
+    """The diffusers folder: UNet, autoencoder, text encoder and tokenizer, schedule, adapters/depth.safetensors."""
+    tokenizer = train_tokenizer(["depth_map, a picture"], folder / "tokenizer")
+    torch.manual_seed(0)
+    with torch.device(device):
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=TEXT_WIDTH)
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+            sample_size=512,
+        )
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=TEXT_WIDTH,
+                intermediate_size=4 * TEXT_WIDTH,
+                num_hidden_layers=TEXT_LAYERS,
+                num_attention_heads=TEXT_HEADS,
+                max_position_embeddings=tokenizer.model_max_length,
+            )
+        )
+    parts: dict[str, nn.Module] = {"unet": unet, "vae": vae, "text_encoder": text_encoder}
+    for name, part in parts.items():
+        part.half().save_pretrained(folder / name)  # type: ignore[operator]
+    schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    DDIMScheduler(**schedule, clip_sample=False).save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    add_adapter(unet, AdapterConfig(name="depth"))
+    (folder / "adapters").mkdir(exist_ok=True)
+    save_adapter(unet, "depth", folder / "adapters" / "depth.safetensors")
+
+
+if __name__ == "__main__":
+    main()

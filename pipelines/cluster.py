@@ -39,8 +39,10 @@ def ray_session() -> Iterator[Mapping[str, float]]:
         ray.shutdown()
 
 
-def start_local(num_cpus: int | None = None) -> None:
+def start_local(num_cpus: int | None = None, num_gpus: int | None = None) -> None:
     """Start a Ray of this machine, without dashboard and telemetry, its workers at this process's niceness.
+
+    num_cpus, num_gpus: what Ray shall believe there is; None: what there is.
 
     Ray's daemon waits 15 s for a process of its own and aborts when that comes up later, as it may on a busy machine:
     it is tried again then.
@@ -51,7 +53,7 @@ def start_local(num_cpus: int | None = None) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # workers import this house wherever the command was started
     for attempt in range(START_ATTEMPTS):
         try:
-            return _start(address="local", include_dashboard=False, num_cpus=num_cpus)
+            return _start(address="local", include_dashboard=False, num_cpus=num_cpus, num_gpus=num_gpus)
         except Exception as error:  # Ray raises a bare Exception
             if "timed out during startup" not in str(error) or attempt == START_ATTEMPTS - 1:
                 raise

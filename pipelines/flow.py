@@ -97,7 +97,7 @@ def run_flow(
             dataset = (
                 ray.data.from_items(rows, override_num_blocks=len(rows))
                 .map_batches(_Read(flow.read, watch), num_cpus=resources.cpus_per_task, **_BLOCKS)
-                .map_batches(
+                .map_batches_internal(  # map_batches refuses GPUs for whole blocks, whose micro-batches are ours
                     _Model,
                     fn_constructor_args=(flow.model, watch),
                     compute=_actor_pool(resources, len(wave)),

@@ -23,11 +23,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """A real local Ray of two CPUs, started once."""
+    """A real local Ray of two CPUs, and a GPU that only Ray believes in; started once."""
     import ray
 
     from pipelines.cluster import start_local
 
-    start_local(num_cpus=2)
+    start_local(num_cpus=2, num_gpus=1)
     yield
     ray.shutdown()

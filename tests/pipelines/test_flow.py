@@ -17,11 +17,13 @@ def test_a_block_that_is_not_its_chunk_is_refused() -> None:
         chunk_of(pa.concat_tables([block, Rows(10)(make_chunk(1, 3))]))
 
 
-def test_chunks_arrive_whole(ray_cluster: None) -> None:
+@pytest.mark.parametrize(("actors", "gpus"), [(1, 0.0), (1, 1.0), (2, 0.5)])
+def test_chunks_arrive_whole(ray_cluster: None, actors: int, gpus: float) -> None:
     from pipelines.flow import Flow, Resources, run_flow
 
     chunks = [make_chunk(number, 8 + number) for number in range(6)]
-    receipts = list(run_flow(chunks, Flow(read=Rows(), model=Measure(), publish=count), Resources()))
+    resources = Resources(actors=actors, gpus_per_actor=gpus, cpus_per_actor=0.5)
+    receipts = list(run_flow(chunks, Flow(read=Rows(), model=Measure(), publish=count), resources))
     assert {receipt["chunk"]: receipt["ok"] for receipt in receipts} == {
         chunk.name: len(chunk.positions) for chunk in chunks
     }
@@ -53,7 +55,7 @@ def test_the_actor_pool_grows_while_chunks_wait(ray_cluster: None) -> None:
     from pipelines.flow import Flow, Resources, run_flow
 
     flow = Flow(read=Rows(10), model=Slow(1.5), publish=processes)
-    resources = Resources(actors=3, fewest_actors=1, cpus_per_actor=0.25, cpus_per_task=0.25)
+    resources = Resources(actors=3, fewest_actors=1, gpus_per_actor=0.25, cpus_per_actor=0.25, cpus_per_task=0.25)
     receipts = list(run_flow([make_chunk(number, 2) for number in range(16)], flow, resources))
     assert len({receipt["chunk"] for receipt in receipts}) == 16
     assert 1 < len({process for receipt in receipts for process in receipt["processes"]}) <= 3

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -170,7 +171,19 @@ def check_output(uri: str) -> str:
     output = storage.normalise(uri)
     if storage.protocol(output) == "memory":
         raise SettingError(f"--output {uri!r}: memory:// lives in one process and workers are others. Use a folder.")
+    if _goes_with_the_job(output):
+        raise SettingError(
+            f"--output {uri!r} lies in the working directory that `ray job submit` uploaded; the cluster deletes it "
+            "with the job. Give an absolute path on a file system that all nodes share, or an object store."
+        )
     return output
+
+
+def _goes_with_the_job(output: str) -> bool:
+    """Whether an output would be in the temporary working directory of a submitted job."""
+    config = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    is_uploaded = bool((config.get("runtime_env") or {}).get("working_dir"))
+    return is_uploaded and Path(output).is_relative_to(Path.cwd())
 
 
 def write_configuration(output: str, configuration: str, job: Job) -> None:

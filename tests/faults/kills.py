@@ -17,13 +17,13 @@ from tests.faults.work import (
     Outcome,
     TooLateError,
     Work,
-    descendants,
     finish,
     local_work,
     retry_errors,
     running,
     wait_for_moment,
 )
+from tests.processes import descendants, title
 
 ACTOR = "ray::MapWorker"
 ACTOR_AT_WORK = "ray::MapWorker(MapBatches(_Model)).submit"
@@ -141,10 +141,3 @@ def find_one(process: "subprocess.Popen[bytes]", random: Random, is_meant: Calla
         if time.monotonic() - looked_at_s > 1:
             below, looked_at_s = descendants(process.pid), time.monotonic()
     raise TooLateError
-
-
-def title(process: psutil.Process) -> str:
-    """What `ps` shows."""
-    with suppress(psutil.Error):
-        return " ".join(process.cmdline()).strip()
-    return ""

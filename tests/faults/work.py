@@ -16,6 +16,7 @@ import psutil
 from pipelines import storage
 from tests.faults.tally import Tally, tally
 from tests.inputs import picture, write_folder, write_parquet, write_tar
+from tests.processes import descendants
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, str(ROOT / "tests" / "run_fake_job.py"))
@@ -141,14 +142,6 @@ def retry_errors(work: Work, outcome: Outcome) -> Outcome:
     with running(replace(work, options=(*work.options, "--retry-errors"))) as process:
         code = _exit_code(process)
     return replace(outcome, tally=tally(work.output, work.keys), exit_codes=(*outcome.exit_codes, code))
-
-
-def descendants(pid: int) -> list[psutil.Process]:
-    """All processes below one."""
-    try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
 
 
 def _start(work: Work) -> "subprocess.Popen[bytes]":

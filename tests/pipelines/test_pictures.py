@@ -8,6 +8,7 @@ from PIL import Image
 
 from pipelines import pictures
 from pipelines.errors import SampleError
+from pipelines.inputs import IMAGE_EXTENSIONS
 from tests.inputs import picture
 
 LIMIT = 1_000_000
@@ -37,6 +38,14 @@ def test_modes_become_what_the_model_library_makes_of_them(image: Image.Image) -
     ours = pictures.to_rgb(image)
     assert ours.mode == "RGB"
     np.testing.assert_array_equal(np.asarray(ours), np.asarray(to_rgb(image)))
+
+
+def test_files_are_pictures_by_every_extension_that_pillow_decodes() -> None:
+    Image.init()
+    decoded = {name.lstrip(".") for name, kind in Image.registered_extensions().items() if kind in Image.OPEN
+               and kind not in pictures.NOT_DECODED}  # fmt: skip
+    by_plugins_of_others = {"heic", "heif", "jxl"}
+    assert {*IMAGE_EXTENSIONS} == decoded | by_plugins_of_others | {"mpo"}  # which Pillow takes for JPEG at first
 
 
 def test_exif_rotation_is_applied() -> None:

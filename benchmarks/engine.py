@@ -4,8 +4,7 @@
     python benchmarks/engine.py --rows 8 --rounds 10
     python benchmarks/engine.py --shape sd15 --device cuda --dtype float16 --rows 16
 
-Prints the median of every form's time over the plain UNet's. The arithmetic floor at Stable Diffusion 1.5's shape and
-512 px is 1.25 (docs/architecture.md); small shapes pay more for launching many small operations.
+Prints the median of every form's time over the plain UNet's. Small shapes pay more for launching many small operations.
 """
 
 from __future__ import annotations

@@ -98,6 +98,12 @@ def recorded() -> list[Result]:
     return [Result(**{name: value for name, value in content.items() if name != "command"}) for content in contents]
 
 
+def begun(fault: str, seed: int) -> Result:
+    """The kept rounds of this fault and seed, to be gone on with, or none."""
+    kept = (result for result in recorded() if (result.fault, result.seed) == (fault, seed))
+    return next(kept, Result(fault=fault, seed=seed))
+
+
 def with_table(document: str, results: Sequence[Result]) -> str:
     """The document with the table of these results between its two marks."""
     before, rest = document.split(BEGIN)

@@ -2,7 +2,8 @@
 """Break real runs at random moments, run them again until they are done, count what was lost or doubled.
 
     python -m tests.faults.rounds --fault driver-kill --rounds 20 --seed 1
-    python -m tests.faults.rounds --rounds 20 --seed 1 --record     # every fault, into docs/reliability.md
+    python -m tests.faults.rounds --rounds 20 --seed 1 --record     # every fault, into docs/reliability.md; goes on where
+                                                                    # rounds of this seed are recorded
 
 A round whose job was done before the fault could strike is drawn again. Exit code 1 when a row was lost or doubled, a
 file torn, or a job did not end.
@@ -53,9 +54,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that clusters and servers end too
-    results = {name: report.Result(fault=name, seed=options.seed) for name in options.fault or FAULTS}
-    for _ in range(options.rounds):
+    start = report.begun if options.record else lambda name, seed: report.Result(fault=name, seed=seed)
+    results = {name: start(name, options.seed) for name in options.fault or FAULTS}
+    for number in range(options.rounds):
         for name, result in results.items():
+            if result.rounds > number:
+                continue
             results[name] = one_more(result)
             if options.record:
                 report.record(results[name])

@@ -69,3 +69,14 @@ def test_a_result_adds_up_and_is_unclean_for_each_reason() -> None:
 def test_the_document_shows_what_was_recorded_and_nothing_else() -> None:
     text = report.DOCUMENT.read_text()
     assert report.with_table(text, report.recorded()) == text
+
+
+def test_recorded_rounds_of_a_seed_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = tmp_path / "reliability.md"
+    document.write_text(f"{report.BEGIN}{report.END}")
+    monkeypatch.setattr(report, "RECORDS", tmp_path / "faults")
+    monkeypatch.setattr(report, "DOCUMENT", document)
+    kept = report.Result(fault="driver-kill", seed=3, rounds=2, survived=1)
+    report.record(kept)
+    assert report.begun("driver-kill", 3) == kept
+    assert report.begun("driver-kill", 4).rounds == report.begun("disk-full", 3).rounds == 0

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from jobs.train_mini import parse, recipe_of
-from unicon.training.mini import MiniRecipe
+from unicon.training.mini import SQUARE, TALL, WIDE, MiniRecipe
 
 REQUIRED = ["--work", "w", "--output", "o"]
 
 
 def test_without_options_it_is_the_recipe() -> None:
     recipe = recipe_of(parse(REQUIRED))
-    assert (recipe.shares, recipe.together.steps) == (MiniRecipe().shares, MiniRecipe().together.steps)
+    assert recipe == MiniRecipe(together=replace(MiniRecipe().together, seed=MiniRecipe().seed))
 
 
-def test_seed_shares_and_steps_are_taken() -> None:
+def test_seed_shares_and_sizes_are_taken() -> None:
     options = ["--seed", "7", "--steps", "9", "--share", "depth=0.25", "--share", "pose=3"]
+    options += ["--batch-size", "512", "--checkpoint-every", "4", "--scenes", "2400"]
     recipe = recipe_of(parse([*REQUIRED, *options]))
+    assert (recipe.sampling.batch_size, recipe.together.checkpoint_every) == (512, 4)
+    assert recipe.scenes == {SQUARE: 2400, WIDE: 200, TALL: 200}
     assert recipe.shares == {**MiniRecipe().shares, "depth": 0.25, "pose": 3.0}  # no adapter is left behind
     assert (recipe.seed, recipe.together.seed, recipe.together.steps) == (7, 7, 9)
 

@@ -26,13 +26,13 @@ WARM_CHUNKS = 2
 
 def add_options(parser: ArgumentParser) -> None:
     """The options of this benchmark."""
-    parser.add_argument("--samples", type=int, default=800)
+    parser.add_argument("--samples", type=int, default=1280)
     parser.add_argument("--seconds", type=float, default=0.05, help="of the model, a sample (default: %(default)s)")
     parser.add_argument("--busy", action="store_true", help="the model computes on this CPU instead of sleeping")
     parser.add_argument("--model", help="`mini`, a folder or a hub id: a real model for depth instead of the stand-in")
     parser.add_argument("--steps", type=int, default=10, help="of a real model (default: %(default)s)")
     parser.add_argument("--size-px", type=int, default=512, help="side of the pictures (default: %(default)s)")
-    parser.add_argument("--chunk-size", type=int, default=16)
+    parser.add_argument("--chunk-size", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=8)
 
 

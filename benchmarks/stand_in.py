@@ -24,7 +24,8 @@ class DepthKind:
 
     def encode(self, values: np.ndarray) -> Image.Image:
         """Map (H, W) in [0, 1] -> 16-bit picture."""
-        return Image.fromarray((values * 65535).astype(np.uint16))
+        levels = values * 65535
+        return Image.fromarray(np.rint(levels, out=levels).astype(np.uint16))
 
 
 @dataclass(frozen=True, kw_only=True)

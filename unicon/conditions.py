@@ -65,7 +65,9 @@ class Condition:
 
 def encode_depth(depth: np.ndarray) -> Image.Image:
     """(H, W) in [0, 1] -> 16-bit grey picture: 0 far, 65535 near."""
-    return Image.fromarray(np.round(np.clip(depth, 0.0, 1.0) * 65535.0).astype(np.uint16))
+    levels = np.clip(depth, 0.0, 1.0)
+    np.multiply(levels, 65535.0, out=levels)
+    return Image.fromarray(np.rint(levels, out=levels).astype(np.uint16))
 
 
 def decode_depth(picture: Image.Image) -> np.ndarray:

@@ -95,7 +95,8 @@ def record(result: Result) -> None:
 def recorded() -> list[Result]:
     """The kept results, by name."""
     contents = (json.loads(path.read_text()) for path in sorted(RECORDS.glob("*.json")))
-    return [Result(**{name: value for name, value in content.items() if name != "command"}) for content in contents]
+    kept = ({name: value for name, value in content.items() if name != "command"} for content in contents)
+    return [Result(**{**values, "notes": tuple(values["notes"])}) for values in kept]
 
 
 def begun(fault: str, seed: int) -> Result:

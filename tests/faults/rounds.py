@@ -2,8 +2,9 @@
 """Break real runs at random moments, run them again until they are done, count what was lost or doubled.
 
     python -m tests.faults.rounds --fault driver-kill --rounds 20 --seed 1
-    python -m tests.faults.rounds --rounds 20 --seed 1 --record     # every fault, into docs/reliability.md; goes on where
-                                                                    # rounds of this seed are recorded
+    python -m tests.faults.rounds --rounds 20 --seed 1 --record     # every fault, into docs/reliability.md
+
+With --record, rounds of this seed that are recorded already are not done again.
 
 A round whose job was done before the fault could strike is drawn again. Exit code 1 when a row was lost or doubled, a
 file torn, or a job did not end.

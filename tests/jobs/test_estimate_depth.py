@@ -122,7 +122,10 @@ def test_retry_errors_does_the_failed_samples_only(
 
 def test_rows_do_not_depend_on_how_the_work_was_cut(ray_cluster: None, tmp_path: Path) -> None:
     write_tar(tmp_path / "in" / "a.tar", samples(10))
-    for name, options in (("1", ["--chunk-size", "3", "--batch-size", "1"]), ("2", ["--actors", "2"])):
+    for name, options in (
+        ("1", ["--chunk-size", "3", "--batch-size", "1"]),
+        ("2", ["--actors", "2", "--num-gpus-per-actor", "0.5"]),
+    ):
         command = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / name), *options]
         assert run(command, FakeDepth()) == 0
     first, second = (sorted(all_rows(tmp_path / name, "data"), key=lambda row: str(row["key"])) for name in "12")

@@ -68,6 +68,7 @@ def test_a_submitted_job_uses_the_gpu_and_leaves_a_dataset(there: Cluster, tmp_p
     assert nodes == {node_with_the_gpu(there)}
 
 
+@pytest.mark.slow
 def test_an_output_that_would_go_with_the_job_is_refused(there: Cluster, tmp_path: Path) -> None:
     write_tar(tmp_path / "in.tar", samples(1))
     done = submit(there, "jobs/estimate_depth.py", "--input", str(tmp_path / "in.tar"), "--output", "out")

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
+from jobs._arguments import whole
 from unicon.training.mini import SQUARE, TALL, WIDE, MiniRecipe, train_mini
 
 
@@ -38,17 +39,20 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="folder for scenes, checkpoints and logs")
     parser.add_argument("--output", type=Path, required=True, help="folder that receives the model")
     parser.add_argument(
-        "--steps", type=int, default=recipe.together.steps, help="steps of the UNet with its adapters (%(default)s)"
+        "--steps",
+        type=whole(1),
+        default=recipe.together.steps,
+        help="steps of the UNet with its adapters (%(default)s)",
     )
     parser.add_argument(
-        "--batch-size", type=int, default=recipe.sampling.batch_size, help="pairs of such a step (%(default)s)"
+        "--batch-size", type=whole(1), default=recipe.sampling.batch_size, help="pairs of such a step (%(default)s)"
     )
     parser.add_argument(
-        "--checkpoint-every", type=int, default=recipe.together.checkpoint_every, help="such steps (%(default)s)"
+        "--checkpoint-every", type=whole(1), default=recipe.together.checkpoint_every, help="such steps (%(default)s)"
     )
     parser.add_argument(
         "--scenes",
-        type=int,
+        type=whole(12),
         default=recipe.scenes[SQUARE],
         help="square ones; a sixth of them more are not (%(default)s)",
     )

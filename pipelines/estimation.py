@@ -77,7 +77,7 @@ class Estimation:
 
     def _result(self, estimate: Any, encode: Any) -> Row | SampleError:
         values = estimate if self.ensemble is None else estimate.map
-        if not np.isfinite(values.sum()):  # as it is where one value is not, in a third of the time
+        if not np.isfinite(values).all():
             return SampleError("model", "it returned values that are not finite")
         confidence = {} if self.ensemble is None else {CONFIDENCE: estimate.confidence}
         return {"map": pictures.pack(encode(values)), **confidence}

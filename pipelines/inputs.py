@@ -11,47 +11,14 @@ from dataclasses import dataclass
 from pipelines import storage
 from pipelines.errors import SettingError
 
+# fmt: off
 IMAGE_EXTENSIONS = (
-    *("jpg", "jpeg", "webp", "png", "tif", "tiff", "bmp", "gif", "jp2", "avif", "ppm", "pgm", "pbm", "tga", "ico"),
-    *(
-        "jfif",
-        "heic",
-        "heif",
-        "jxl",
-        "apng",
-        "avifs",
-        "blp",
-        "bw",
-        "cur",
-        "dcx",
-        "dds",
-        "dib",
-        "fit",
-        "fits",
-        "flc",
-        "fli",
-    ),
-    *(
-        "ftc",
-        "ftu",
-        "gbr",
-        "icb",
-        "icns",
-        "iim",
-        "im",
-        "j2c",
-        "j2k",
-        "jpc",
-        "jpe",
-        "jpf",
-        "jpx",
-        "mpo",
-        "msp",
-        "pcd",
-        "pcx",
-    ),
-    *("pfm", "pnm", "psd", "pxr", "qoi", "ras", "rgb", "rgba", "sgi", "vda", "vst", "xbm", "xpm"),
+    "jpg", "jpeg", "webp", "png", "tif", "tiff", "bmp", "gif", "jp2", "avif", "ppm", "pgm", "pbm", "tga", "ico", "jfif",
+    "heic", "heif", "jxl", "apng", "avifs", "blp", "bw", "cur", "dcx", "dds", "dib", "fit", "fits", "flc", "fli", "ftc",
+    "ftu", "gbr", "icb", "icns", "iim", "im", "j2c", "j2k", "jpc", "jpe", "jpf", "jpx", "mpo", "msp", "pcd", "pcx",
+    "pfm", "pnm", "psd", "pxr", "qoi", "ras", "rgb", "rgba", "sgi", "vda", "vst", "xbm", "xpm",
 )
+# fmt: on
 """What Pillow decodes, the usual ones first: of several pictures of a sample the first of these is meant."""
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 SIDECAR_EXTENSIONS = ("txt", "json")

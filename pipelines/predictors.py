@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from pipelines.conditions import ConditionColumn
 from pipelines.errors import SettingError
+from pipelines.model_files import local_copy
 from unicon.folder import Recommended, find_adapters, find_folder, fingerprint, recommended, weight_files
 
 
@@ -39,7 +40,7 @@ class UniConModel:
     """Description of a model with the adapters of some conditions; `build` loads it."""
 
     model: str
-    """`mini`, a Stable Diffusion folder, or a hub id."""
+    """`mini`, a Stable Diffusion folder (its path or URI), or a hub id."""
     conditions: tuple[str, ...]
     adapters: Mapping[str, str] = field(default_factory=dict)
     """Condition -> adapter file or folder; those of other conditions come from the model folder."""
@@ -59,8 +60,9 @@ class UniConModel:
 
         if self.cpu_threads is not None and not torch.cuda.is_available():
             torch.set_num_threads(self.cpu_threads)
-        adapters = _find_adapters(self, find_folder(self.model))
-        return UniCon.from_pretrained(self.model, adapters=adapters or None, device=self.device)
+        model = local_copy(self.model)
+        adapters = _find_adapters(self, find_folder(model))
+        return UniCon.from_pretrained(model, adapters=adapters or None, device=self.device)
 
 
 def identify_model(description: UniConModel) -> ModelIdentity:
@@ -70,11 +72,11 @@ def identify_model(description: UniConModel) -> ModelIdentity:
         SettingError: one of them is not there.
     """
     try:
-        folder = find_folder(description.model)
+        folder = find_folder(local_copy(description.model))
         adapters = _find_adapters(description, folder)
     except SettingError:
         raise
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         option = "--model or --adapter" if description.adapters else "--model"
         raise SettingError(f"{option}: {error}") from error
     paths = list(adapters.values())
@@ -90,7 +92,7 @@ def identify_model(description: UniConModel) -> ModelIdentity:
 
 def _find_adapters(description: UniConModel, folder: Path) -> dict[str, Path]:
     """The adapter of every condition, in their order. Raises FileNotFoundError, ValueError or SettingError."""
-    given = {name: Path(path) for name, path in description.adapters.items()}
+    given = {name: Path(local_copy(path)) for name, path in description.adapters.items()}
     missing = [name for name in description.conditions if name not in given]
     there = find_adapters(folder, None) if missing or not given else {}
     found = {**there, **(find_adapters(folder, given) if given else {})}
@@ -113,7 +115,7 @@ def _kind(name: str, adapter: Path) -> str:
 
 
 def parse_adapters(texts: Sequence[str], conditions: Sequence[str]) -> dict[str, str]:
-    """`--adapter` values, NAME=PATH or just PATH where there is one condition, as condition -> absolute path.
+    """`--adapter` values, NAME=PATH or just PATH where there is one condition, as condition -> absolute path or URI.
 
     Raises:
         SettingError: a condition that the command does not use, or a path that could be several conditions'.
@@ -128,5 +130,5 @@ def parse_adapters(texts: Sequence[str], conditions: Sequence[str]) -> dict[str,
                 f"--adapter {text!r}: write NAME=PATH with a condition of this command ({', '.join(conditions)}), "
                 "or PATH alone where there is one condition."
             )
-        found[name] = os.path.abspath(path)
+        found[name] = path if "://" in path else os.path.abspath(path)
     return found

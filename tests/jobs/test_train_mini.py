@@ -32,3 +32,10 @@ def test_a_wrong_share_is_refused_before_any_work(share: str, capsys: pytest.Cap
     with pytest.raises(SystemExit):
         parse([*REQUIRED, "--share", share])
     assert f"depth, edge, pose and a positive number, as in depth=0.6; got '{share}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--steps", "--batch-size", "--checkpoint-every", "--scenes"])
+def test_numbers_that_leave_nothing_to_do_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse([*REQUIRED, option, "0"])
+    assert option in capsys.readouterr().err

@@ -13,6 +13,7 @@ from pipelines import layout, storage
 from pipelines.errors import SettingError
 from pipelines.inputs import find_shards
 from pipelines.plan import make_plan, measure
+from pipelines.predictors import UniConModel, identify_model
 from pipelines.readers import read_chunk
 from pipelines.runs import RunRecord
 from pipelines.samples import Columns
@@ -29,6 +30,7 @@ from tests.object_store import (
     object_store,
     running_proxy,
 )
+from tests.tiny import write_tiny_model
 
 __all__ = ["object_store"]
 OPEN, CLOSED = "s3://open-bucket", "s3://closed-bucket"
@@ -353,3 +355,13 @@ def test_a_storage_failure_while_reading_fails_the_chunk_not_the_samples(s3: Pro
     s3.faults = [Fault("expired", 1, "GET /open-bucket/trouble/a.jpg")]
     with pytest.raises(StorageError, match="rejected as ExpiredToken"):
         list(read_chunk(chunk, Columns()))
+
+
+def test_a_model_lies_in_the_store(s3: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    local = write_tiny_model(tmp_path / "tiny")
+    fs, _ = storage.filesystem(OPEN)
+    fs.put(str(local), f"{OPEN.removeprefix('s3://')}/models/tiny", recursive=True)
+    there, here = (identify_model(UniConModel(model=place, conditions=("depth",)))
+                   for place in (f"{OPEN}/models/tiny", str(local)))  # fmt: skip
+    assert (there.weights_sha256, there.recommended) == (here.weights_sha256, here.recommended)

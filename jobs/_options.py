@@ -98,14 +98,14 @@ def add_model_options(model: _ArgumentGroup, steps: int | None = None) -> None:
         "--model",
         default="mini",
         metavar="NAME",
-        help="mini (ships with the project), a Stable Diffusion folder, its path or URI, or a hub id (default: %(default)s)",
+        help="mini (ships with this project), a Stable Diffusion folder or its URI, or a hub id (default: %(default)s)",
     )
     model.add_argument(
         "--adapter",
         action="append",
         default=[],
         metavar="[NAME=]PATH",
-        help="UniCon adapter of a condition, ours or published, its path or URI (default: the one in the model folder); "
+        help="UniCon adapter of a condition, ours or published, path or URI (default: the one in the model folder); "
         "repeatable",
     )
     model.add_argument(

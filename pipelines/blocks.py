@@ -4,11 +4,13 @@ Every table has the columns `chunk` (name), `chunk_json` (the chunk, in the firs
 `error_stage` and `error_reason` (both null for samples that are fine). Stages add and drop other columns, never rows.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import pyarrow as pa
 
+from pipelines.attempts import Attempt
 from pipelines.samples import Chunk
 
 CONTRACT = pa.schema(
@@ -21,6 +23,30 @@ CONTRACT = pa.schema(
         ("error_reason", pa.string()),
     ]
 )
+
+
+class BlockModel(Protocol):
+    """What lives in an actor: turns the block of a chunk into another with the same rows."""
+
+    def __call__(self, block: pa.Table, attempt: Attempt) -> pa.Table: ...
+
+
+class BlockModelDescription(Protocol):
+    """The light stand-in for a model that travels to the actor."""
+
+    def build(self) -> BlockModel:
+        """Load the model; called once in every actor."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """The three stages of a job. Each is told of its attempt, and works on samples alone where that says so."""
+
+    read: Callable[[Chunk, Attempt], pa.Table]
+    model: BlockModelDescription
+    publish: Callable[[pa.Table, Attempt], Mapping[str, Any]]
+    """Publishes a block and returns its receipt, a flat dictionary."""
 
 
 def new_block(chunk: Chunk, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

@@ -20,3 +20,7 @@ class SampleError(ValueError):
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         return type(self), (self.stage, self.reason)
+
+
+class FlowError(RuntimeError):
+    """The run stopped for a reason that is no sample's fault; what is published stays, the same command goes on."""

@@ -30,6 +30,10 @@ class Estimation:
     resolution_px: int | None = None
 
     @property
+    def seeds_by_shard(self) -> bool:
+        return False
+
+    @property
     def inputs(self) -> pa.Schema:
         return pa.schema([("pixels", pictures.PACKED)])
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -19,7 +19,9 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.attempts import Attempt, Ledger, building, watched
-from pipelines.blocks import chunk_of
+from pipelines.blocks import BlockModelDescription, Flow, chunk_of
+from pipelines.errors import FlowError
+from pipelines.resources import Resources
 from pipelines.samples import Chunk
 
 CHUNKS_IN_A_WAVE = 5_000
@@ -33,51 +35,6 @@ OnFailure = Callable[[str], None]
 
 RAISED = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)(:|$)")
 """The line of a traceback that names the exception."""
-
-
-class FlowError(RuntimeError):
-    """The run stopped for a reason that is no sample's fault; what is published stays, the same command goes on."""
-
-
-class BlockModel(Protocol):
-    """What lives in an actor: turns the block of a chunk into another with the same rows."""
-
-    def __call__(self, block: pa.Table, attempt: Attempt) -> pa.Table: ...
-
-
-class BlockModelDescription(Protocol):
-    """The light stand-in for a model that travels to the actor."""
-
-    def build(self) -> BlockModel:
-        """Load the model; called once in every actor."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resources:
-    """What the stages ask of the cluster."""
-
-    actors: int = 1
-    fewest_actors: int | None = None
-    """Actors to start with; up to `actors` follow while chunks wait for one. None: `actors`."""
-    gpus_per_actor: float = 0.0
-    cpus_per_actor: float = 1.0
-    cpus_per_task: float = 0.5
-    """Of a reading or publishing task; both mostly wait for storage, or decode pictures."""
-    failed_chunks_allowed: int = 0
-    """Chunks that may fail for reasons other than their samples before the run stops."""
-    chunk_timeout_s: float | None = None
-    """A worker that takes longer at one stage of a chunk is ended; None: never."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Flow:
-    """The three stages of a job. Each is told of its attempt, and works on samples alone where that says so."""
-
-    read: Callable[[Chunk, Attempt], pa.Table]
-    model: BlockModelDescription
-    publish: Callable[[pa.Table, Attempt], Mapping[str, Any]]
-    """Publishes a block and returns its receipt, a flat dictionary."""
 
 
 def run_flow(

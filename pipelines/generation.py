@@ -34,6 +34,10 @@ class Generation:
     resolution_px: int | None = None
 
     @property
+    def seeds_by_shard(self) -> bool:
+        return True
+
+    @property
     def results(self) -> pa.Schema:
         return pa.schema([(PICTURE, pictures.PACKED), *((_map(name), pictures.PACKED) for name in self.returned)])
 

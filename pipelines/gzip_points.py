@@ -8,7 +8,7 @@ compressed tar is unpacked from its start for every chunk.
 import io
 from typing import IO, cast
 
-from pipelines import storage
+from pipelines.store import FILES, Store
 
 try:
     from indexed_gzip import IndexedGzipFile
@@ -25,11 +25,11 @@ def can_enter() -> bool:
     return IndexedGzipFile is not None
 
 
-def find_points(uri: str, size_bytes: int) -> bytes:
+def find_points(uri: str, size_bytes: int, store: Store = FILES) -> bytes:
     """The points of a whole, undamaged gzip file of this size, to be kept; reads it once. Memory: the points."""
     points = io.BytesIO()
     spacing_bytes = max(SPACING_BYTES, size_bytes // MOST_POINTS)
-    with storage.open_read(uri) as packed, IndexedGzipFile(fileobj=packed, spacing=spacing_bytes) as unpacked:
+    with store.open_read(uri) as packed, IndexedGzipFile(fileobj=packed, spacing=spacing_bytes) as unpacked:
         unpacked.build_full_index()
         unpacked.export_index(fileobj=points)
     return points.getvalue()

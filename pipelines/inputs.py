@@ -5,11 +5,11 @@ A shard is one tar, one Parquet file, one file of JSON lines, or the loose image
 
 import re
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipelines import storage
 from pipelines.errors import SettingError
+from pipelines.store import FILES, Store, map_concurrently
 
 # fmt: off
 IMAGE_EXTENSIONS = (
@@ -36,6 +36,8 @@ class Shard:
     fingerprint: str
     modified_s: float | None = None
     """When it was last written, in seconds since 1970, of a folder its newest file; None where that is unknown."""
+    former_uri: str = ""
+    """How version 0.1 would have spelled `uri`; empty where it is the same."""
     files: tuple[storage.FileInfo, ...] = ()
     """Folders only: images and their `.txt`, `.json` neighbours."""
 
@@ -45,7 +47,7 @@ class Shard:
         return self.uri.rstrip("/").rsplit("/", 1)[-1].split(".", 1)[0]
 
 
-def find_shards(inputs: Iterable[str], exclude: str | None = None) -> list[Shard]:
+def find_shards(inputs: Iterable[str], exclude: str | None = None, store: Store = FILES) -> list[Shard]:
     """All shards of the inputs in the order given, each once; what lies below `exclude` (the output) is left out.
 
     In folders, names that begin with a dot or an underscore are left out; so are lists beside what they describe: a
@@ -59,7 +61,9 @@ def find_shards(inputs: Iterable[str], exclude: str | None = None) -> list[Shard
     loose: dict[str, dict[str, storage.FileInfo]] = {}
     for text in inputs:
         try:
-            found = _without_lists([located for place in _places(text) for located in _files(*place, exclude)])
+            found = _without_lists(
+                [located for place in _places(text, store) for located in _files(*place, exclude, store)]
+            )
         except (OSError, ValueError) as error:
             if isinstance(error, SettingError):
                 raise
@@ -121,22 +125,23 @@ def format_of(uri: str) -> str | None:
     return "image" if name.rsplit(".", 1)[-1] in IMAGE_EXTENSIONS and "." in name else None
 
 
-def _places(text: str) -> list[tuple[str, storage.FileInfo | None]]:
+def _places(text: str, store: Store) -> list[tuple[str, storage.FileInfo | None]]:
     """(URI, file; None for a folder) of all that one `--input` names; many names are looked up at once."""
     uri = storage.normalise(text)
-    if not re.search(r"[*?\[{]", uri) or storage.exists(uri):
-        return [_place(uri, text)]
-    with ThreadPoolExecutor(LISTING_THREADS) as pool:
-        found = pool.map(
-            lambda name: storage.glob_files(name) if re.search(r"[*?\[]", name) else [_place(name, text)],
-            expand_braces(uri),
-        )
-        return [place for places in found for place in places]
+    if not re.search(r"[*?\[{]", uri) or store.exists(uri):
+        return [_place(uri, text, store)]
+    found = map_concurrently(
+        store,
+        lambda name: store.glob_files(name) if re.search(r"[*?\[]", name) else [_place(name, text, store)],
+        expand_braces(uri),
+        LISTING_THREADS,
+    )
+    return [place for places in found for place in places]
 
 
-def _place(name: str, text: str) -> tuple[str, storage.FileInfo | None]:
-    file = storage.stat(name)
-    if file is None and not storage.exists(name):
+def _place(name: str, text: str, store: Store) -> tuple[str, storage.FileInfo | None]:
+    file = store.stat(name)
+    if file is None and not store.exists(name):
         raise SettingError(
             f"--input {text!r}: there is nothing at {name}. Check the spelling; a relative path starts at the "
             "folder the command runs in, and a cluster's workers must be able to open it too."
@@ -144,14 +149,16 @@ def _place(name: str, text: str) -> tuple[str, storage.FileInfo | None]:
     return name, file
 
 
-def _files(uri: str, file: storage.FileInfo | None, exclude: str | None) -> list[tuple[str, storage.FileInfo]]:
+def _files(
+    uri: str, file: storage.FileInfo | None, exclude: str | None, store: Store
+) -> list[tuple[str, storage.FileInfo]]:
     """(folder it counts as part of, file) of what may be of use at a place."""
     if file is not None:
         return [(uri.rsplit("/", 1)[0], file)]
     inside_output = f"{exclude}/" if exclude is not None else None
     files: list[storage.FileInfo] = []
     root = uri
-    for found in storage.iter_files(uri):
+    for found in store.iter_files(uri):
         if inside_output is not None and found.uri.startswith(inside_output):
             continue
         below = found.uri[len(uri) :]

@@ -16,6 +16,7 @@ from pipelines.errors import SampleError, SettingError
 from pipelines.fields import KEY_FIELDS, caption_of, lookup, place_of, printable
 from pipelines.references import URI_FIELDS, fetch, gather, read_ahead
 from pipelines.samples import Chunk, Columns, Sample, Stored, repeated_key
+from pipelines.store import FILES, Store
 from pipelines.tar_shards import INDEX_STRIDE, TarIndex
 
 MAX_LINE_BYTES = 16 << 20
@@ -23,7 +24,7 @@ Line = tuple[int, bytes]
 """(byte offset, content; cut at MAX_LINE_BYTES)"""
 
 
-def index_json_lines(uri: str, columns: Columns) -> TarIndex:
+def index_json_lines(uri: str, columns: Columns, store: Store = FILES) -> TarIndex:
     """Count the lines, where to enter, and which keys come again. Memory: the keys of one file.
 
     Raises:
@@ -33,7 +34,7 @@ def index_json_lines(uri: str, columns: Columns) -> TarIndex:
     seek_bytes: list[int] = []
     duplicates: list[int] = []
     samples = 0
-    for offset_bytes, line in _lines(uri, 0):
+    for offset_bytes, line in _lines(uri, 0, store):
         fields, _ = _parsed(line)
         if samples == 0 and fields is not None:
             _check_fields(fields, columns, uri)
@@ -48,20 +49,21 @@ def index_json_lines(uri: str, columns: Columns) -> TarIndex:
     return TarIndex(samples=samples, seek_bytes=tuple(seek_bytes), duplicates=tuple(duplicates))
 
 
-def read_json_lines(chunk: Chunk, columns: Columns) -> Iterator[Sample]:
+def read_json_lines(chunk: Chunk, columns: Columns, store: Store = FILES) -> Iterator[Sample]:
     """The samples of a chunk, in order, with their pictures fetched.
 
     Raises:
         OSError: the storage failed, or the file has become shorter since planning.
     """
-    return read_ahead(lambda item: _sample(*item, chunk, columns), _chunk_lines(chunk))
+    return read_ahead(lambda item: _sample(*item, chunk, columns, store), _chunk_lines(chunk, store), store)
 
 
-def _chunk_lines(chunk: Chunk) -> Iterator[tuple[int, bytes]]:
+def _chunk_lines(chunk: Chunk, store: Store) -> Iterator[tuple[int, bytes]]:
     """(position, line) of the wanted positions."""
     wanted = set(chunk.only)
     found = chunk.seek_position
-    for position, (_, line) in enumerate(_lines(chunk.shard_uri, chunk.seek_bytes), chunk.seek_position):
+    lines = _lines(chunk.shard_uri, chunk.seek_bytes, store)
+    for position, (_, line) in enumerate(lines, chunk.seek_position):
         if position >= chunk.stop:
             return
         found = position + 1
@@ -73,7 +75,7 @@ def _chunk_lines(chunk: Chunk) -> Iterator[tuple[int, bytes]]:
         )
 
 
-def _sample(position: int, line: bytes, chunk: Chunk, columns: Columns) -> Sample:
+def _sample(position: int, line: bytes, chunk: Chunk, columns: Columns, store: Store) -> Sample:
     fields, reason = _parsed(line)
     folder, stem = place_of(chunk.shard_uri)
     key = _key(fields, columns.key)
@@ -83,7 +85,7 @@ def _sample(position: int, line: bytes, chunk: Chunk, columns: Columns) -> Sampl
     if key is not None and position in chunk.duplicates:
         problem = repeated_key(key)
     paths = (columns.image or "", *columns.media)
-    pictures, problem = gather(paths, lambda path: _picture(fields, path, folder), problem)
+    pictures, problem = gather(paths, lambda path: _picture(fields, path, folder, store), problem)
     image = pictures.get(paths[0], Stored(b"", ""))
     return Sample(
         position=position,
@@ -96,8 +98,8 @@ def _sample(position: int, line: bytes, chunk: Chunk, columns: Columns) -> Sampl
     )
 
 
-def _picture(fields: Any, path: str, folder: str) -> Stored:
-    stored = fetch(storage.resolve(_reference(fields, path), folder))
+def _picture(fields: Any, path: str, folder: str, store: Store) -> Stored:
+    stored = fetch(storage.resolve(_reference(fields, path), folder), store)
     if not stored.content:
         raise SampleError("read", f"the image file {stored.name} is empty")
     return stored
@@ -141,9 +143,9 @@ def _check_fields(fields: Any, columns: Columns, uri: str) -> None:
             )
 
 
-def _lines(uri: str, offset_bytes: int) -> Iterator[Line]:
+def _lines(uri: str, offset_bytes: int, store: Store) -> Iterator[Line]:
     """The lines from an offset on that are not empty."""
-    with storage.open_read(uri) as file:
+    with store.open_read(uri) as file:
         file.seek(offset_bytes)
         while line := file.readline(MAX_LINE_BYTES + 1):
             size_bytes = len(line)

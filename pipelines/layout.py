@@ -1,34 +1,49 @@
 """The output root: where files lie, what their names mean, what is finished.
 
-    data/NAME.parquet            rows that succeeded; NAME.tar with --output-format webdataset
-    errors/NAME.parquet          samples that did not
-    _chunks/done/NAME.ok60.bad4  the mark: this chunk is finished, 60 rows in data/, 4 in errors/
-    _chunks/index/               what planning learnt of each tar, kept for the next run
+    data/STEM.parquet            rows that succeeded; STEM.tar with --output-format webdataset
+    errors/STEM.parquet          samples that did not
+    _chunks/done/STEM            the mark, written last: this version of the chunk is finished
+    _chunks/index/               what planning learned about each tar, kept for the next run
     _chunks/runs/, plans/        what each run was, did and planned: see pipelines/runs.py
-    _chunks/configuration-HASH.json
+    _chunks/chunk-size.json, configuration.json    decided once for the output: see pipelines/claims.py
     README.md, preview.png, report.html
 
-NAME = shard name, hash of the shard's URI, its fingerprint, first and last position, configuration hash. Doing a chunk
-twice therefore writes the same files. errors/ is published first, then data/, then the mark: a chunk without a mark
-is done again and its files replaced.
+STEM = NAME-OUTCOME.ok60.bad4. NAME is a function of the chunk: shard name, hash of the shard's URI, its fingerprint,
+first and last position, configuration hash. OUTCOME is a hash of the positions that failed. So files never change:
+doing a chunk again with the same outcome writes the same files, with another outcome it writes other files beside them,
+and which version counts is decided by planning from the listing alone (`pipelines.finished`).
+
+Version 0.1 wrote data/NAME.parquet and _chunks/done/NAME.ok60.bad4 with shorter hashes; its outputs are read and
+continued.
 """
 
-import json
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from pipelines import storage
+from pipelines.store import FILES, Store
 
-NAME = re.compile(
-    r"(?P<stem>.*)-(?P<shard>[0-9a-f]{10})-(?P<fingerprint>[0-9a-f]{10})"
-    r"-(?P<start>\d{7,})-(?P<stop>\d{7,})-(?P<configuration>[0-9a-f]{10})"
-)
-MARK = re.compile(r"(?P<name>.+)\.ok(?P<ok>\d+)\.bad(?P<bad>\d+)")
+_RANGE = r"(?P<start>\d{7,})-(?P<stop>\d{7,})"
+_COUNTS = r"\.ok(?P<ok>\d+)\.bad(?P<bad>\d+)"
+
+
+def _name_pattern(digits: int) -> str:
+    shard, fingerprint, configuration = (
+        f"(?P<{part}>[0-9a-f]{{{digits}}})" for part in ("shard", "fingerprint", "configuration")
+    )
+    return rf"(?P<name>.*-{shard}-{fingerprint}-{_RANGE}-{configuration})"
+
+
+NAME = re.compile(_name_pattern(storage.HASH_DIGITS))
+STEM = re.compile(NAME.pattern + rf"-(?P<outcome>[0-9a-f]{{{storage.HASH_DIGITS}}}){_COUNTS}")
+OLD_NAME = re.compile(_name_pattern(storage.OLD_HASH_DIGITS))
+OLD_MARK = re.compile(OLD_NAME.pattern + _COUNTS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkName:
-    """A chunk's file name, taken apart."""
+    """A chunk's name, taken apart."""
 
     text: str
     shard: str
@@ -40,12 +55,15 @@ class ChunkName:
 
     @classmethod
     def parse(cls, text: str) -> "ChunkName | None":
-        """None for files that are none of ours."""
-        match = NAME.fullmatch(text)
-        if match is None:
-            return None
+        """None for a text that is no chunk's name."""
+        match = NAME.fullmatch(text) or OLD_NAME.fullmatch(text)
+        return None if match is None else cls.of(match)
+
+    @classmethod
+    def of(cls, match: re.Match[str]) -> "ChunkName":
+        """The name in what a pattern of this file has matched."""
         return cls(
-            text=text,
+            text=match["name"],
             shard=match["shard"],
             fingerprint=match["fingerprint"],
             start=int(match["start"]),
@@ -53,55 +71,90 @@ class ChunkName:
             configuration=match["configuration"],
         )
 
+    @property
+    def is_old(self) -> bool:
+        """Whether version 0.1 gave it, with hashes of fewer digits."""
+        return len(self.shard) < storage.HASH_DIGITS
+
 
 @dataclass(frozen=True, kw_only=True)
-class Mark:
-    """A finished chunk."""
+class Version:
+    """A finished chunk, as one attempt has published it."""
 
     name: ChunkName
+    stem: str
+    """Of its files."""
     ok: int
     bad: int
-    uri: str
+    mark_uri: str
+    files: tuple[str, ...]
+    """URIs in data/ and errors/."""
+
+    @property
+    def data_uri(self) -> str:
+        """The file in data/; empty where no sample succeeded."""
+        return self._file("data")
+
+    @property
+    def errors_uri(self) -> str:
+        """The file in errors/; empty where no sample failed."""
+        return self._file("errors")
+
+    def _file(self, folder: str) -> str:
+        return next((uri for uri in self.files if uri.rsplit("/", 2)[1] == folder), "")
+
+
+@dataclass(kw_only=True)
+class Remains:
+    """Files of a version that is not finished: of an attempt that works or was killed, or damaged by hand."""
+
+    name: ChunkName
+    mark_uri: str
+    """Where its mark would be; version 0.1 had no such place, so this is empty for its files."""
+    marks: list[str]
+    files: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
+class Listing:
     """What lies in an output root."""
 
-    marks: dict[str, Mark]
-    """By chunk name."""
-    files: dict[str, list[str]]
-    """URIs in data/ and errors/ by chunk name, finished or not."""
+    finished: tuple[Version, ...]
+    """Versions that are whole: one mark, with the files that it speaks of and no other."""
+    remains: tuple[Remains, ...]
+    """Everything else with a name of ours."""
 
 
 def chunk_name(stem: str, shard_uri: str, fingerprint: str, start: int, stop: int, configuration: str) -> str:
-    """The name of a chunk's files: a function of its arguments and of nothing else."""
+    """The name of a chunk: a function of its arguments and of nothing else."""
     safe = re.sub(r"[^A-Za-z0-9_.]+", "_", stem)[:40] or "shard"
     return f"{safe}-{storage.short_hash(shard_uri)}-{fingerprint}-{start:07d}-{stop:07d}-{configuration}"
 
 
-def configuration_hash(settings: dict[str, object]) -> str:
-    """A hash of everything that changes a row's content."""
-    return storage.short_hash(json.dumps(settings, sort_keys=True))
+def version_stem(name: str, ok: int, failed: Iterable[int]) -> str:
+    """The name of the files of a finished chunk: which positions failed, and how many did not."""
+    positions = sorted(failed)
+    outcome = storage.short_hash(*map(str, positions))
+    return f"{name}-{outcome}.ok{ok}.bad{len(positions)}"
 
 
-def data_uri(output: str, name: str, extension: str = "parquet") -> str:
-    """Where the good rows of a chunk go."""
-    return storage.join(output, "data", f"{name}.{extension}")
+def data_uri(output: str, stem: str, extension: str = "parquet") -> str:
+    """Where the good rows of a version go."""
+    return storage.join(output, "data", f"{stem}.{extension}")
 
 
-def errors_uri(output: str, name: str) -> str:
-    """Where the failed samples of a chunk go."""
-    return storage.join(output, "errors", f"{name}.parquet")
+def errors_uri(output: str, stem: str) -> str:
+    """Where the failed samples of a version go."""
+    return storage.join(output, "errors", f"{stem}.parquet")
 
 
-def mark_uri(output: str, name: str, ok: int, bad: int) -> str:
-    """The file that says a chunk is finished."""
-    return storage.join(output, "_chunks", "done", f"{name}.ok{ok}.bad{bad}")
+def mark_uri(output: str, stem: str) -> str:
+    """The file that says a version is finished."""
+    return storage.join(output, "_chunks", "done", stem)
 
 
 def index_uri(output: str, shard_uri: str, fingerprint: str) -> str:
-    """Where planning keeps what it learnt of a tar."""
+    """Where planning keeps what it learned about a tar."""
     return storage.join(output, "_chunks", "index", f"{storage.short_hash(shard_uri)}-{fingerprint}.json")
 
 
@@ -115,31 +168,55 @@ def plan_uri(output: str, name: str) -> str:
     return storage.join(output, "_chunks", "plans", name)
 
 
-def configuration_uri(output: str, configuration: str) -> str:
-    """Where the settings behind a configuration hash are spelled out."""
-    return storage.join(output, "_chunks", f"configuration-{configuration}.json")
-
-
-def list_marks(output: str) -> dict[str, Mark]:
-    """The finished chunks by name, from a listing alone."""
-    marks: dict[str, Mark] = {}
-    for uri in storage.list_uris(storage.join(output, "_chunks", "done")):
-        match = MARK.fullmatch(uri.rsplit("/", 1)[-1])
-        name = ChunkName.parse(match["name"]) if match else None
-        if match and name:
-            mark = Mark(name=name, ok=int(match["ok"]), bad=int(match["bad"]), uri=uri)
-            if name.text not in marks or marks[name.text].ok < mark.ok:  # a retry leaves two when it is killed
-                marks[name.text] = mark
-    return marks
-
-
-def published(output: str) -> Published:
+def list_output(output: str, store: Store = FILES) -> Listing:
     """List the output root; nothing is opened."""
-    marks = list_marks(output)
-    files: dict[str, list[str]] = {}
+    found: dict[str, _Found] = {}
+    for uri in store.list_uris(storage.join(output, "_chunks", "done")):
+        text = uri.rsplit("/", 1)[-1]
+        match = STEM.fullmatch(text) or OLD_MARK.fullmatch(text)
+        if match:
+            stem = text if "outcome" in match.re.groupindex else match["name"]
+            _entry(found, stem, match).marks.append((uri, int(match["ok"]), int(match["bad"])))
     for folder in ("data", "errors"):
-        for uri in storage.list_uris(storage.join(output, folder)):
+        for uri in store.list_uris(storage.join(output, folder)):
             stem = uri.rsplit("/", 1)[-1].rpartition(".")[0]
-            if ChunkName.parse(stem) is not None:
-                files.setdefault(stem, []).append(uri)
-    return Published(marks=marks, files=files)
+            if stem in found:
+                found[stem].files.append(uri)
+            elif match := STEM.fullmatch(stem) or OLD_NAME.fullmatch(stem):
+                _entry(found, stem, match).files.append(uri)
+    versions = {stem: entry.version(stem) for stem, entry in found.items()}
+    return Listing(
+        finished=tuple(version for version in versions.values() if version is not None),
+        remains=tuple(found[stem].remains(output, stem) for stem, version in versions.items() if version is None),
+    )
+
+
+@dataclass
+class _Found:
+    """All files of one stem."""
+
+    name: ChunkName
+    marks: list[tuple[str, int, int]] = field(default_factory=list)
+    """(URI, ok, bad); more than one where version 0.1 was killed during a retry: then none can be believed."""
+    files: list[str] = field(default_factory=list)
+
+    def version(self, stem: str) -> Version | None:
+        """The finished version that they are, if they are one."""
+        if len(self.marks) != 1:
+            return None
+        ((uri, ok, bad),) = self.marks
+        folders = sorted(file.rsplit("/", 2)[1] for file in self.files)
+        wanted = [folder for folder, count in (("data", ok), ("errors", bad)) if count]
+        if folders != wanted or ok + bad != self.name.stop - self.name.start:
+            return None
+        return Version(name=self.name, stem=stem, ok=ok, bad=bad, mark_uri=uri, files=tuple(self.files))
+
+    def remains(self, output: str, stem: str) -> Remains:
+        mark = "" if self.name.is_old else mark_uri(output, stem)
+        return Remains(name=self.name, mark_uri=mark, marks=[uri for uri, _, _ in self.marks], files=self.files)
+
+
+def _entry(found: dict[str, _Found], stem: str, match: re.Match[str]) -> _Found:
+    if stem not in found:
+        found[stem] = _Found(ChunkName.of(match))
+    return found[stem]

@@ -21,6 +21,7 @@ from pipelines.parquet_columns import KEY_NAMES, ParquetColumns, choose_columns,
 from pipelines.references import MAX_FILE_BYTES, fetch, gather, read_ahead
 from pipelines.row_filters import Condition, parse_conditions
 from pipelines.samples import Chunk, Columns, Sample, Stored, repeated_key
+from pipelines.store import FILES, Store
 from pipelines.tar_shards import INDEX_STRIDE, TarIndex
 
 __all__ = ["KEY_NAMES", "ParquetColumns", "choose_columns", "count_rows", "earlier_keys", "index_parquet", "read_rows"]
@@ -32,13 +33,13 @@ Row = tuple[int, dict[str, Any]]
 """(row number in the shard, value by column path)"""
 
 
-def count_rows(uri: str) -> tuple[int, pa.Schema]:
+def count_rows(uri: str, store: Store = FILES) -> tuple[int, pa.Schema]:
     """Rows and schema, from the footer alone. Raises pyarrow.ArrowInvalid when it is no whole Parquet file."""
-    with _open(uri) as parquet:
+    with _open(uri, store) as parquet:
         return parquet.metadata.num_rows, parquet.schema_arrow
 
 
-def index_parquet(uri: str, columns: Columns) -> TarIndex:
+def index_parquet(uri: str, columns: Columns, store: Store = FILES) -> TarIndex:
     """What planning must know: samples, repeated keys, and with conditions the row of every INDEX_STRIDE-th sample.
 
     Reads the footer, the key column if there is one, and the columns of the conditions.
@@ -47,7 +48,7 @@ def index_parquet(uri: str, columns: Columns) -> TarIndex:
         SettingError: a column is missing, of a wrong type, or not clear.
         pyarrow.ArrowInvalid: no whole Parquet file.
     """
-    with _open(uri) as parquet:
+    with _open(uri, store) as parquet:
         chosen = choose_columns(parquet.schema_arrow, columns, uri)
         conditions = parse_conditions(columns.where, parquet.schema_arrow, uri)
         rows = parquet.metadata.num_rows
@@ -58,53 +59,53 @@ def index_parquet(uri: str, columns: Columns) -> TarIndex:
     return TarIndex(samples=len(numbers), seek_bytes=tuple(numbers[::INDEX_STRIDE].tolist()), duplicates=duplicates)
 
 
-def read_parquet(chunk: Chunk, columns: Columns) -> Iterator[Sample]:
+def read_parquet(chunk: Chunk, columns: Columns, store: Store = FILES) -> Iterator[Sample]:
     """The samples of a chunk, in order; pictures that are named instead of held are fetched."""
-    _, schema = count_rows(chunk.shard_uri)
+    _, schema = count_rows(chunk.shard_uri, store)
     chosen = choose_columns(schema, columns, chunk.shard_uri)
     wanted = set(chunk.only)
     rows = (
         (position, number, row)
-        for position, (number, row) in enumerate(_sample_rows(chunk, columns, chosen), chunk.start)
+        for position, (number, row) in enumerate(_sample_rows(chunk, columns, chosen, store), chunk.start)
         if not wanted or position in wanted
     )
-    return read_ahead(lambda item: _sample(*item, chunk, chosen), rows)
+    return read_ahead(lambda item: _sample(*item, chunk, chosen, store), rows, store)
 
 
-def read_rows(uri: str, chosen: ParquetColumns, start: int, stop: int) -> Iterator[Row]:
+def read_rows(uri: str, chosen: ParquetColumns, start: int, stop: int, store: Store = FILES) -> Iterator[Row]:
     """The rows [start, stop), with the chosen columns."""
-    return _rows(uri, chosen, [], start, stop)
+    return _rows(uri, chosen, [], start, stop, store)
 
 
-def earlier_keys(uri: str, key_column: str, stop: int) -> set[str]:
+def earlier_keys(uri: str, key_column: str, stop: int, store: Store = FILES) -> set[str]:
     """The keys of the rows before `stop`, so that a chunk can tell a repeated key; reads one column."""
     if stop == 0:
         return set()
-    with _open(uri) as parquet:
+    with _open(uri, store) as parquet:
         groups, _ = _row_groups(parquet.metadata, 0, stop, [])
         values = parquet.read_row_groups(groups, columns=[key_column]).column(0).slice(0, stop)
     return {str(value) for value in values.to_pylist() if value is not None}
 
 
 @contextmanager
-def _open(uri: str) -> Iterator[pq.ParquetFile]:
-    with storage.open_read(uri) as file, pq.ParquetFile(file, buffer_size=BUFFER_BYTES) as parquet:
+def _open(uri: str, store: Store) -> Iterator[pq.ParquetFile]:
+    with store.open_read(uri) as file, pq.ParquetFile(file, buffer_size=BUFFER_BYTES) as parquet:
         yield parquet
 
 
-def _sample_rows(chunk: Chunk, columns: Columns, chosen: ParquetColumns) -> Iterator[Row]:
+def _sample_rows(chunk: Chunk, columns: Columns, chosen: ParquetColumns, store: Store) -> Iterator[Row]:
     """The rows of the samples [start, stop) of a chunk.
 
     Raises:
         OSError: there are fewer than planned.
     """
     if not columns.where:
-        yield from _rows(chunk.shard_uri, chosen, [], chunk.start, chunk.stop)
+        yield from _rows(chunk.shard_uri, chosen, [], chunk.start, chunk.stop, store)
         return
-    rows, schema = count_rows(chunk.shard_uri)
+    rows, schema = count_rows(chunk.shard_uri, store)
     conditions = parse_conditions(columns.where, schema, chunk.shard_uri)
     position = chunk.seek_position
-    for row in _rows(chunk.shard_uri, chosen, conditions, chunk.seek_bytes, rows):
+    for row in _rows(chunk.shard_uri, chosen, conditions, chunk.seek_bytes, rows, store):
         if position >= chunk.start:
             yield row
         position += 1
@@ -115,10 +116,12 @@ def _sample_rows(chunk: Chunk, columns: Columns, chosen: ParquetColumns) -> Iter
     )
 
 
-def _rows(uri: str, chosen: ParquetColumns, conditions: list[Condition], start: int, stop: int) -> Iterator[Row]:
+def _rows(
+    uri: str, chosen: ParquetColumns, conditions: list[Condition], start: int, stop: int, store: Store
+) -> Iterator[Row]:
     """(number, row) of the rows [start, stop) that meet the conditions."""
     paths = [path for path in (chosen.image, chosen.key, chosen.caption, *chosen.media) if path is not None]
-    with _open(uri) as parquet:
+    with _open(uri, store) as parquet:
         groups, skipped = _row_groups(parquet.metadata, start, stop, conditions)
         stored = {stored_path(parquet.schema_arrow, path) for path in [*paths, *(each.column for each in conditions)]}
         for group, position in zip(groups, skipped, strict=True):
@@ -178,7 +181,9 @@ def _row_groups(
     return groups, first_rows
 
 
-def _sample(position: int, number: int, row: dict[str, Any], chunk: Chunk, chosen: ParquetColumns) -> Sample:
+def _sample(
+    position: int, number: int, row: dict[str, Any], chunk: Chunk, chosen: ParquetColumns, store: Store
+) -> Sample:
     folder, stem = place_of(chunk.shard_uri)
     value = None if chosen.key is None else row[chosen.key]
     key = f"{stem}/{number:08d}" if value is None else printable(str(value))
@@ -188,7 +193,7 @@ def _sample(position: int, number: int, row: dict[str, Any], chunk: Chunk, chose
     elif position in chunk.duplicates:
         problem = repeated_key(key)
     paths = (chosen.image, *chosen.media)
-    pictures, problem = gather(paths, lambda path: _picture(row[path], folder, path), problem)
+    pictures, problem = gather(paths, lambda path: _picture(row[path], folder, path, store), problem)
     image = pictures.get(chosen.image, Stored(b"", ""))
     caption = row[chosen.caption] if chosen.caption is not None else None
     return Sample(
@@ -202,7 +207,7 @@ def _sample(position: int, number: int, row: dict[str, Any], chunk: Chunk, chose
     )
 
 
-def _picture(value: Any, folder: str, path: str) -> Stored:
+def _picture(value: Any, folder: str, path: str, store: Store) -> Stored:
     """Bytes, a struct of bytes and path, or the URI of a file, relative ones to the shard's folder."""
     content, reference = value, ""
     if isinstance(value, dict):
@@ -214,7 +219,7 @@ def _picture(value: Any, folder: str, path: str) -> Stored:
     if content:
         return Stored(content, reference.rsplit("/", 1)[-1])
     if content is None and reference:
-        stored = fetch(storage.resolve(reference, folder))
+        stored = fetch(storage.resolve(reference, folder), store)
         if stored.content:
             return stored
     raise SampleError("read", f"column {path} is null or empty" + (f" ({reference})" if reference else ""))

@@ -1,19 +1,16 @@
 """How many model actors a run gets, on what, and whether the cluster has it."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from pipelines.errors import SettingError
-
-if TYPE_CHECKING:
-    from pipelines.flow import Resources
-    from pipelines.runner import Request
+from pipelines.request import Request
+from pipelines.resources import Resources
 
 FAILED_CHUNKS_ALLOWED = 10
 """One bad disk or machine does not stop a run of a million chunks; a systematic failure soon does."""
 
 
-def choose_resources(request: "Request", available: Mapping[str, float], can_grow: bool) -> "Resources":
+def choose_resources(request: Request, available: Mapping[str, float], can_grow: bool) -> Resources:
     """One actor a GPU where there are GPUs, else one on the CPU.
 
     Where the cluster can grow, actors and GPUs an actor that are both asked for are taken at their word: it may start
@@ -22,8 +19,6 @@ def choose_resources(request: "Request", available: Mapping[str, float], can_gro
     Raises:
         SettingError: the cluster has not the GPUs that were asked for.
     """
-    from pipelines.flow import Resources
-
     gpus = available.get("GPU", 0.0)
     per_actor = request.gpus_per_actor if request.gpus_per_actor is not None else float(gpus > 0)
     actors = request.actors or (max(1, int(gpus / per_actor)) if per_actor else 1)
@@ -47,7 +42,7 @@ def choose_resources(request: "Request", available: Mapping[str, float], can_gro
     )
 
 
-def describe(resources: "Resources") -> str:
+def describe(resources: Resources) -> str:
     """`4 x 1 GPU`, or `1 to 8 x CPU`."""
     least, most = resources.fewest_actors or resources.actors, resources.actors
     device = f"{resources.gpus_per_actor:g} GPU" if resources.gpus_per_actor else "CPU"

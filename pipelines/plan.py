@@ -1,37 +1,32 @@
-"""Shards -> chunks, minus the finished ones.
+"""Shards -> chunks, minus the finished ones; and what lies in the output that the finished ones replace.
 
-Planning costs the footer and the key column of a Parquet shard, the lines of a JSON file, and one walk over the headers
-of a tar, kept in the output root for the next run. What is finished is known from file names alone. Finished ranges are
-subtracted as intervals, so another `--chunk-size` or `--limit` on the same output neither repeats nor loses a sample.
+What is finished is known from a listing, of folders also from the lists in their marks. Finished ranges are subtracted
+as intervals, so another `--limit` on the same output neither repeats nor loses a sample. Chunks begin and end at
+multiples of the output's chunk size wherever no finished one is in the way, so runs that overlap cut alike.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import NamedTuple
 
-import pyarrow as pa
-
-from pipelines import gzip_points, json_lines, layout, parquet_shards, storage, tar_shards
-from pipelines.errors import SettingError
+from pipelines import layout, storage, tar_shards
+from pipelines.finished import FolderVersion, MarkReader, disjoint_files, disjoint_ranges, shard_ids
 from pipelines.inputs import SIDECAR_EXTENSIONS, Shard, format_of
-from pipelines.samples import Chunk, ChunkFile, Columns
+from pipelines.measure import Measured
+from pipelines.samples import Chunk, ChunkFile
 
-PLANNING_THREADS = 16
+FailedPositions = Callable[[layout.Version], Sequence[int]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """A shard and what planning must know of it."""
+class Removal:
+    """Files of one version, or of the remains of one, that do not count."""
 
-    shard: Shard
-    samples: int
-    """Positions to account for; a damaged shard has one more, for its unreadable rest."""
-    index: tar_shards.TarIndex | None = None
-    damage: str = ""
+    mark_uri: str
+    """Where its mark is or would be; empty for names of version 0.1."""
+    marks: tuple[str, ...]
+    files: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,66 +35,55 @@ class Plan:
 
     chunks: tuple[Chunk, ...]
     """To do."""
-    finished: tuple[layout.Mark, ...]
-    """Done by earlier runs, part of this run's input."""
-    superseded: tuple[str, ...]
-    """URIs of files made from content that has changed since: removed when the new rows are there. Marks come last."""
+    finished: tuple[layout.Version, ...]
+    """Done before, and part of this run's input."""
+    superseded: tuple[Removal, ...]
+    """What lies in the output of these shards and does not count. To be removed only when nothing is to do: until then
+    it may be work in progress, or all there is."""
     samples: int
     """All samples of the input, done and to do: with a limit, also those beyond it that earlier runs did."""
 
-
-def measure(shards: list[Shard], columns: Columns, output: str, limit: int | None = None) -> list[Measured]:
-    """Count the samples of each shard, in a thread pool, stopping when `limit` is reached; checks the columns.
-
-    Raises:
-        SettingError: a named column does not exist or has a wrong type.
-    """
-    measured: list[Measured] = []
-    total = 0
-    with ThreadPoolExecutor(PLANNING_THREADS) as pool:
-        pending = iter(shards)
-        while batch := list(islice(pending, PLANNING_THREADS)):
-            for found in pool.map(lambda shard: _measure(shard, columns, output), batch):
-                if limit is not None:
-                    found = _shortened(found, limit - total)
-                total += found.samples
-                measured.append(found)
-            if limit is not None and total >= limit:
-                break
-    return [found for found in measured if found.samples > 0]
+    @property
+    def is_complete(self) -> bool:
+        """Nothing is to do and nothing to remove."""
+        return not self.chunks and not self.superseded
 
 
 def make_plan(
-    measured: list[Measured],
-    published: layout.Published,
+    measured: Sequence[Measured],
+    listing: layout.Listing,
     configuration: str,
     chunk_size: int,
-    retry: Callable[[layout.Mark], Sequence[int]] | None = None,
+    marks: MarkReader | None = None,
+    retry: FailedPositions | None = None,
 ) -> Plan:
     """Cut what is not finished into chunks of at most `chunk_size` samples.
 
-    retry: gives the failed positions of a finished chunk, which are then done again and merged into its files.
+    retry: gives the positions of a finished version that are to be done again; they are merged into a new version.
     """
-    by_shard: dict[str, list[layout.Mark]] = {}
-    for mark in published.marks.values():
-        by_shard.setdefault(mark.name.shard, []).append(mark)
+    marks = marks or MarkReader()
+    by_shard: dict[str, list[layout.Version]] = {}
+    for version in listing.finished:
+        by_shard.setdefault(version.name.shard, []).append(version)
     chunks: list[Chunk] = []
-    finished: list[layout.Mark] = []
+    finished: list[layout.Version] = []
+    ours: set[str] = set()
     samples = 0
     for found in measured:
-        marks = by_shard.get(storage.short_hash(found.shard.uri), [])
-        cut = _cut_folder if found.shard.format == "folder" else _cut_range
-        valid, new, accounted = cut(found, marks, configuration, chunk_size)
-        samples += accounted
-        again = [] if retry is None else [_retry_chunk(found, mark, retry(mark)) for mark in valid if mark.bad]
-        chunks += [*(chunk for chunk in again if chunk is not None), *new]
-        finished += valid
-    ours = {storage.short_hash(found.shard.uri) for found in measured}
-    keep = {mark.name.text for mark in finished} | {chunk.name for chunk in chunks}
+        ids = shard_ids(found.shard)
+        versions = [version for id_ in sorted(ids) for version in by_shard.get(id_, [])]
+        if found.shard.format == "folder":
+            cut = _cut_folder(found, marks.folder_versions(versions), configuration, chunk_size, retry)
+        else:
+            cut = _cut_range(found, versions, configuration, chunk_size, retry)
+        samples += cut.samples
+        chunks += cut.chunks
+        finished += cut.finished
+        ours |= ids
     return Plan(
         chunks=tuple(chunks),
         finished=tuple(finished),
-        superseded=tuple(_superseded(published, ours, keep)),
+        superseded=tuple(_superseded(listing, ours, {version.stem for version in finished})),
         samples=samples,
     )
 
@@ -116,162 +100,15 @@ def gaps(start: int, stop: int, taken: Iterable[tuple[int, int]]) -> Iterator[tu
         yield start, stop
 
 
-class _Cut(NamedTuple):
-    """A shard's part of the plan."""
-
-    finished: list[layout.Mark]
-    chunks: list[Chunk]
-    samples: int
-    """In either."""
-
-
-def _measure(shard: Shard, columns: Columns, output: str) -> Measured:
-    if shard.format == "folder":
-        return Measured(shard=shard, samples=sum(format_of(file.uri) == "image" for file in shard.files))
-    if shard.format == "parquet":
-        try:
-            index = parquet_shards.index_parquet(shard.uri, columns)
-        except pa.ArrowInvalid as error:
-            return Measured(shard=shard, samples=1, damage=f"the Parquet file cannot be read: {error}")
-        return Measured(shard=shard, samples=index.samples, index=index)
-    if columns.where:
-        raise SettingError(f"--where {columns.where[0]!r} needs Parquet files; {shard.uri} is none.")
-    if shard.format == "jsonl":
-        index = json_lines.index_json_lines(shard.uri, columns)
-        return Measured(shard=shard, samples=index.samples, index=index)
-    shard, index = _tar_index(shard, output)
-    return Measured(shard=shard, samples=index.samples + bool(index.damage), index=index, damage=index.damage)
+def cells(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
+    """[start, stop) cut at the multiples of `size`."""
+    while start < stop:
+        end = min((start // size + 1) * size, stop)
+        yield start, end
+        start = end
 
 
-def _tar_index(shard: Shard, output: str) -> tuple[Shard, tar_shards.TarIndex]:
-    """The tar, with the format that its content has whatever it is called, and its kept index.
-
-    A new index is kept for the next run.
-    """
-    uri = layout.index_uri(output, shard.uri, shard.fingerprint)
-    try:
-        fields = json.loads(storage.read_bytes(uri))
-    except FileNotFoundError:
-        fields = {}
-    if "gzip_points" not in fields:  # none kept, or by a version that knew less
-        compressed = tar_shards.is_compressed(shard.uri)
-        index = tar_shards.index_tar(shard.uri, compressed)
-        if compressed:
-            index = _with_points(index, shard, uri.removesuffix(".json") + ".gzidx")
-        fields = {"shard": shard.uri, "compressed": compressed, **dataclasses.asdict(index)}
-        storage.publish(uri, json.dumps(fields).encode())
-    index = tar_shards.TarIndex(
-        samples=fields["samples"],
-        seek_bytes=tuple(fields["seek_bytes"]),
-        duplicates=tuple(fields["duplicates"]),
-        damage=fields["damage"],
-        gzip_points=fields["gzip_points"],
-    )
-    return dataclasses.replace(shard, format="tar.gz" if fields["compressed"] else "tar"), index
-
-
-def _with_points(index: tar_shards.TarIndex, shard: Shard, points_uri: str) -> tar_shards.TarIndex:
-    """The index of a compressed tar that can be entered, where that is possible and saves anything."""
-    if index.damage or index.samples <= tar_shards.INDEX_STRIDE or not gzip_points.can_enter():
-        return dataclasses.replace(index, seek_bytes=())
-    storage.publish(points_uri, gzip_points.find_points(shard.uri, shard.size_bytes))
-    return dataclasses.replace(index, gzip_points=points_uri)
-
-
-def _shortened(found: Measured, samples: int) -> Measured:
-    """The shard's first `samples` samples; an unreadable rest beyond them is not this run's business."""
-    if found.samples <= samples:
-        return found
-    return Measured(shard=found.shard, samples=max(samples, 0), index=found.index)
-
-
-def _cut_range(found: Measured, marks: list[layout.Mark], configuration: str, chunk_size: int) -> _Cut:
-    """Tars and Parquet: finished chunks of this very content, and chunks for the positions they leave."""
-    shard = found.shard
-    valid = [
-        mark
-        for mark in marks
-        if mark.name.fingerprint == shard.fingerprint and mark.name.configuration == configuration
-    ]
-    done = [(mark.name.start, mark.name.stop) for mark in valid]
-    end = max([found.samples, *(stop for _, stop in done)])
-    holes = sum(stop - first for first, stop in gaps(0, end, [(0, found.samples), *done]))
-    chunks = [
-        _range_chunk(found, start, min(start + chunk_size, stop), configuration)
-        for first, stop in gaps(0, found.samples, done)
-        for start in range(first, stop, chunk_size)
-    ]
-    return _Cut(valid, chunks, end - holes)
-
-
-def _range_chunk(found: Measured, start: int, stop: int, configuration: str) -> Chunk:
-    shard, index = found.shard, found.index
-    strides = len(index.seek_bytes) if index is not None else 0
-    stride = min(start // tar_shards.INDEX_STRIDE, strides - 1) if strides else 0
-    holds_damage = bool(found.damage) and stop == found.samples
-    return Chunk(
-        name=layout.chunk_name(shard.stem, shard.uri, shard.fingerprint, start, stop, configuration),
-        shard_uri=shard.uri,
-        shard_format=shard.format,
-        start=start,
-        stop=stop,
-        seek_position=stride * tar_shards.INDEX_STRIDE,
-        seek_bytes=index.seek_bytes[stride] if index is not None and strides else 0,
-        gzip_points=index.gzip_points if index is not None else "",
-        duplicates=tuple(at for at in index.duplicates if start <= at < stop) if index is not None else (),
-        damage=found.damage if holds_damage else "",
-        damage_position=stop - 1 if holds_damage else -1,
-    )
-
-
-def _retry_chunk(found: Measured, mark: layout.Mark, positions: Sequence[int]) -> Chunk | None:
-    """The failed samples of a finished chunk as a chunk of the same name; None when none of them is there any more."""
-    if found.shard.format == "folder":
-        current = {file.uri: file for file in _folder_files(found.shard)}
-        uris = list(json.loads(storage.read_bytes(mark.uri))["files"])
-        positions = [at for at in positions if uris[at] in current]
-        files = tuple(current.get(uri, ChunkFile(uri=uri, fingerprint="")) for uri in uris)
-        chunk = _folder_chunk(found.shard, list(files), mark.name.configuration)
-    else:
-        chunk = _range_chunk(found, mark.name.start, mark.name.stop, mark.name.configuration)
-    return dataclasses.replace(chunk, name=mark.name.text, only=tuple(sorted(positions))) if positions else None
-
-
-def _cut_folder(found: Measured, marks: list[layout.Mark], configuration: str, chunk_size: int) -> _Cut:
-    """Folders: files come and go one by one, so the marks list theirs; chunks are made of the files no mark covers.
-
-    A finished chunk whose files have changed is not valid: its files are done again and its rows replaced.
-    """
-    shard = found.shard
-    files = _folder_files(shard)[: found.samples]
-    current = {file.uri: file.fingerprint for file in _folder_files(shard)}
-    ours = [mark for mark in marks if mark.name.configuration == configuration]
-    with ThreadPoolExecutor(PLANNING_THREADS) as pool:
-        contents = list(pool.map(lambda mark: json.loads(storage.read_bytes(mark.uri))["files"], ours))
-    valid: list[layout.Mark] = []
-    covered: set[str] = set()
-    for mark, content in zip(ours, contents, strict=True):
-        if all(current.get(uri, fingerprint) == fingerprint for uri, fingerprint in content.items()):
-            valid.append(mark)
-            covered |= content.keys()
-    left = [file for file in files if file.uri not in covered]
-    chunks = [_folder_chunk(shard, left[at : at + chunk_size], configuration) for at in range(0, len(left), chunk_size)]
-    return _Cut(valid, chunks, len(covered) + len(left))
-
-
-def _folder_chunk(shard: Shard, files: list[ChunkFile], configuration: str) -> Chunk:
-    content = storage.short_hash(*(f"{file.uri} {file.fingerprint}" for file in files))
-    return Chunk(
-        name=layout.chunk_name(shard.stem, shard.uri, content, 0, len(files), configuration),
-        shard_uri=shard.uri,
-        shard_format=shard.format,
-        start=0,
-        stop=len(files),
-        files=tuple(files),
-    )
-
-
-def _folder_files(shard: Shard) -> list[ChunkFile]:
+def folder_files(shard: Shard) -> list[ChunkFile]:
     """The images of a folder with the `.txt` and `.json` files of the same name."""
     sidecars: dict[str, list[storage.FileInfo]] = {}
     for file in shard.files:
@@ -287,39 +124,124 @@ def _folder_files(shard: Shard) -> list[ChunkFile]:
     return images
 
 
-def _superseded(published: layout.Published, shards: set[str], keep: set[str]) -> Iterator[str]:
-    """Files of these shards that belong to no finished or planned chunk; marks last, so a kill in between is seen."""
-    for text, uris in published.files.items():
-        name = layout.ChunkName.parse(text)
-        if name is not None and name.shard in shards and text not in keep:
-            yield from uris
-    for text, mark in published.marks.items():
-        if mark.name.shard in shards and text not in keep:
-            yield mark.uri
+class _Cut(NamedTuple):
+    """A shard's part of the plan."""
+
+    finished: list[layout.Version]
+    chunks: list[Chunk]
+    samples: int
+    """In either."""
 
 
-def _said(settings: dict[str, object], name: str) -> str:
-    return repr(settings[name]) if name in settings else "not given"
+def _cut_range(
+    found: Measured,
+    versions: list[layout.Version],
+    configuration: str,
+    chunk_size: int,
+    retry: FailedPositions | None,
+) -> _Cut:
+    """Tars, Parquet files and the like: chunks for the positions that no finished one covers."""
+    valid = disjoint_ranges(versions, found.shard.fingerprint, configuration)
+    done = [(version.name.start, version.name.stop) for version in valid]
+    end = max([found.samples, *(stop for _, stop in done)])
+    holes = sum(stop - first for first, stop in gaps(0, end, [(0, found.samples), *done]))
+    chunks = [
+        _range_chunk(found, *cell, configuration)
+        for gap in gaps(0, found.samples, done)
+        for cell in cells(*gap, chunk_size)
+    ]
+    again = [
+        _again(_range_chunk(found, version.name.start, version.name.stop, configuration), version, positions)
+        for version in valid
+        if (positions := _to_retry(version, retry))
+    ]
+    return _Cut(valid, [*again, *chunks], end - holes)
 
 
-def check_configuration(
-    published: layout.Published, output: str, configuration: str, settings: dict[str, object]
-) -> None:
-    """Refuse to mix rows of two configurations in one output.
+def _to_retry(version: layout.Version, retry: FailedPositions | None) -> Sequence[int]:
+    return retry(version) if retry is not None and version.bad else ()
 
-    Raises:
-        SettingError: the output holds rows made with other settings; the message names those that differ.
-    """
-    others = {mark.name.configuration for mark in published.marks.values()} - {configuration}
-    if not others:
-        return
-    try:
-        before = json.loads(storage.read_bytes(layout.configuration_uri(output, others.pop())))
-    except FileNotFoundError:
-        before = {}
-    names = sorted(name for name in {*before, *settings} if before.get(name) != settings.get(name))
-    changes = ", ".join(f"{name} was {_said(before, name)} and is now {_said(settings, name)}" for name in names)
-    raise SettingError(
-        f"--output {output} already holds rows made with other settings: {changes or 'unknown ones'}. One output holds "
-        "one configuration. Give the old settings to continue it, or another --output."
+
+def _again(chunk: Chunk, version: layout.Version, positions: Sequence[int]) -> Chunk:
+    """Some positions of a finished chunk, whose other rows come from what it has published."""
+    return dataclasses.replace(
+        chunk, only=tuple(sorted(positions)), base_data=version.data_uri, base_errors=version.errors_uri
     )
+
+
+def _range_chunk(found: Measured, start: int, stop: int, configuration: str) -> Chunk:
+    shard, index = found.shard, found.index
+    strides = len(index.seek_bytes) if index is not None else 0
+    stride = min(start // tar_shards.INDEX_STRIDE, strides - 1) if strides else 0
+    holds_damage = bool(found.damage) and stop == found.total
+    return Chunk(
+        name=layout.chunk_name(shard.stem, shard.uri, shard.fingerprint, start, stop, configuration),
+        shard_uri=shard.uri,
+        shard_format=shard.format,
+        shard_fingerprint=shard.fingerprint,
+        start=start,
+        stop=stop,
+        seek_position=stride * tar_shards.INDEX_STRIDE,
+        seek_bytes=index.seek_bytes[stride] if index is not None and strides else 0,
+        gzip_points=index.gzip_points if index is not None else "",
+        duplicates=tuple(at for at in index.duplicates if start <= at < stop) if index is not None else (),
+        damage=found.damage if holds_damage else "",
+        damage_position=stop - 1 if holds_damage else -1,
+    )
+
+
+def _cut_folder(
+    found: Measured,
+    versions: list[FolderVersion],
+    configuration: str,
+    chunk_size: int,
+    retry: FailedPositions | None,
+) -> _Cut:
+    """Folders: files come and go one by one, so chunks are made of the files that no finished one lists.
+
+    A finished chunk whose files have changed does not count: all of its files are done again.
+    """
+    shard = found.shard
+    files = folder_files(shard)
+    valid = disjoint_files(versions, shard, files, configuration)
+    covered = {uri for each in valid for uri in each.files}
+    left = [file for file in files[: found.samples] if file.uri not in covered]
+    chunks = [_folder_chunk(shard, left[at : at + chunk_size], configuration) for at in range(0, len(left), chunk_size)]
+    current = {file.uri: file for file in files}
+    again = [
+        _again(_folder_chunk(shard, _listed(each, current), configuration), each.version, positions)
+        for each in valid
+        if (positions := _still_there(each, current, _to_retry(each.version, retry)))
+    ]
+    return _Cut([each.version for each in valid], [*again, *chunks], len(covered) + len(left))
+
+
+def _listed(found: FolderVersion, current: dict[str, ChunkFile]) -> list[ChunkFile]:
+    return [current.get(uri, ChunkFile(uri=uri, fingerprint=known)) for uri, known in found.files.items()]
+
+
+def _still_there(found: FolderVersion, current: dict[str, ChunkFile], positions: Sequence[int]) -> list[int]:
+    uris = list(found.files)
+    return [at for at in positions if uris[at] in current]
+
+
+def _folder_chunk(shard: Shard, files: list[ChunkFile], configuration: str) -> Chunk:
+    content = storage.short_hash(*(f"{file.uri} {file.fingerprint}" for file in files))
+    return Chunk(
+        name=layout.chunk_name(shard.stem, shard.uri, content, 0, len(files), configuration),
+        shard_uri=shard.uri,
+        shard_format=shard.format,
+        start=0,
+        stop=len(files),
+        files=tuple(files),
+    )
+
+
+def _superseded(listing: layout.Listing, shards: set[str], keep: set[str]) -> Iterator[Removal]:
+    """Everything of these shards that belongs to no version to keep."""
+    for version in listing.finished:
+        if version.name.shard in shards and version.stem not in keep:
+            yield Removal(mark_uri=version.mark_uri, marks=(version.mark_uri,), files=version.files)
+    for remains in listing.remains:
+        if remains.name.shard in shards:
+            yield Removal(mark_uri=remains.mark_uri, marks=tuple(remains.marks), files=tuple(remains.files))

@@ -12,9 +12,10 @@ from pipelines import parquet_shards, readers, storage
 from pipelines.errors import SampleError, SettingError
 from pipelines.fields import printable
 from pipelines.inputs import Shard, expand_braces, shard_of
+from pipelines.measure import Measured, shortened, whole, without_emptied
 from pipelines.parquet_columns import KEY_NAMES, ParquetColumns
-from pipelines.plan import Measured
 from pipelines.samples import Chunk, Sample, repeated_key
+from pipelines.store import FILES, Store
 
 PROMPT_FIELDS = ("prompt", "caption", "text")
 FORMATS = {".txt": "lines", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet",
@@ -29,13 +30,14 @@ class PromptFiles:
     """Parquet column or JSON field of the prompt. None: the first of PROMPT_FIELDS."""
     key: str | None = None
     """Parquet column of unique names. None: `key` or `__key__` if there, else file name and number."""
+    store: Store = FILES
 
     def find(self, inputs: Sequence[str], output: str) -> list[Shard]:
         """The files of prompts, each once."""
         shards: dict[str, Shard] = {}
         for text in inputs:
             try:
-                found = list(_files(text, output))
+                found = list(_files(text, output, self.store))
             except (OSError, ValueError) as error:
                 raise SettingError(f"--prompts {text!r} cannot be read: {error}") from error
             if not found:
@@ -53,13 +55,17 @@ class PromptFiles:
         for shard in shards:
             found = self._measure(shard)
             if left is not None:
-                found = found if found.samples <= left else Measured(shard=shard, samples=left)
+                found = shortened(found, left)
                 left -= found.samples
             measured.append(found)
-        return [found for found in measured if found.samples > 0]
+        return without_emptied(measured)
 
     def read(self, chunk: Chunk) -> Iterator[Sample]:
         """The prompts at the chunk's positions."""
+        yield from self._samples(chunk)
+        readers.check_unchanged(chunk, self.store)
+
+    def _samples(self, chunk: Chunk) -> Iterator[Sample]:
         wanted = set(chunk.positions)
         if chunk.damage:
             yield readers.damage_sample(chunk)
@@ -72,13 +78,13 @@ class PromptFiles:
 
     def _measure(self, shard: Shard) -> Measured:
         if shard.format != "parquet":
-            return Measured(shard=shard, samples=sum(1 for _ in _lines(shard.uri)))
+            return whole(shard, None, sum(1 for _ in _lines(shard.uri, self.store)))
         try:
-            rows, schema = parquet_shards.count_rows(shard.uri)
+            rows, schema = parquet_shards.count_rows(shard.uri, self.store)
         except pa.ArrowInvalid as error:
-            return Measured(shard=shard, samples=1, damage=f"the Parquet file cannot be read: {error}")
+            return whole(shard, None, 0, f"the Parquet file cannot be read: {error}")
         self._parquet_columns(schema.names, shard.uri)
-        return Measured(shard=shard, samples=rows)
+        return whole(shard, None, rows)
 
     def _parquet_columns(self, names: Sequence[str], uri: str) -> ParquetColumns:
         prompt = self.column or next((name for name in PROMPT_FIELDS if name in names), None)
@@ -91,18 +97,20 @@ class PromptFiles:
         return ParquetColumns(image=prompt, key=key, caption=None)
 
     def _parquet_samples(self, chunk: Chunk) -> Iterator[Sample]:
-        _, schema = parquet_shards.count_rows(chunk.shard_uri)
+        _, schema = parquet_shards.count_rows(chunk.shard_uri, self.store)
         chosen = self._parquet_columns(schema.names, chunk.shard_uri)
         key = chosen.key
-        seen = set() if key is None else parquet_shards.earlier_keys(chunk.shard_uri, key, chunk.start)
-        for position, row in parquet_shards.read_rows(chunk.shard_uri, chosen, chunk.start, chunk.stop):
+        seen = set() if key is None else parquet_shards.earlier_keys(chunk.shard_uri, key, chunk.start, self.store)
+        rows = parquet_shards.read_rows(chunk.shard_uri, chosen, chunk.start, chunk.stop, self.store)
+        for position, row in rows:
             name = None if key is None or row[key] is None else str(row[key])
             sample = _sample(chunk, position, row[chosen.image], name)
             yield _with_problem(sample, repeated_key(name)) if name in seen and name is not None else sample
             seen.add(sample.key)
 
     def _line_samples(self, chunk: Chunk) -> Iterator[Sample]:
-        for position, line in islice(enumerate(_lines(chunk.shard_uri)), chunk.start, chunk.stop):
+        lines = enumerate(_lines(chunk.shard_uri, self.store))
+        for position, line in islice(lines, chunk.start, chunk.stop):
             if chunk.shard_format == "lines":
                 yield _sample(chunk, position, line, None)
                 continue
@@ -126,19 +134,19 @@ def _with_problem(sample: Sample, problem: SampleError) -> Sample:
     return Sample(position=sample.position, key=sample.key, caption=sample.caption, problem=problem)
 
 
-def _lines(uri: str) -> Iterator[str]:
+def _lines(uri: str, store: Store) -> Iterator[str]:
     """The lines of a text file that are not empty."""
-    with storage.open_read(uri) as file:
+    with store.open_read(uri) as file:
         for line in file:
             text = line.decode("utf-8", errors="replace").strip("\ufeff \t\r\n")
             if text:
                 yield text
 
 
-def _files(text: str, output: str) -> Iterator[Shard]:
+def _files(text: str, output: str, store: Store) -> Iterator[Shard]:
     for uri in expand_braces(storage.normalise(text)):
-        places = [place for place, _ in storage.glob_files(uri)] if re.search(r"[*?\[]", uri) else [uri]
-        for info in (info for place in places for info in storage.list_files(place)):
+        places = [place for place, _ in store.glob_files(uri)] if re.search(r"[*?\[]", uri) else [uri]
+        for info in (info for place in places for info in sorted(store.iter_files(place), key=lambda info: info.uri)):
             suffix = "." + info.uri.rsplit(".", 1)[-1].lower()
             hidden = re.search(r"/[._]", info.uri.removeprefix(uri))
             if suffix in FORMATS and not hidden and not info.uri.startswith(f"{output}/"):

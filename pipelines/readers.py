@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from pipelines import tar_shards
+from pipelines import storage, tar_shards
 from pipelines.errors import SampleError
 from pipelines.fields import json_caption, text_of
 from pipelines.folder_shards import read_folder
@@ -10,27 +10,41 @@ from pipelines.inputs import IMAGE_EXTENSIONS
 from pipelines.json_lines import read_json_lines
 from pipelines.parquet_shards import read_parquet
 from pipelines.samples import Chunk, Columns, Sample, Stored, repeated_key
+from pipelines.store import FILES, Store
 
 CAPTION_EXTENSIONS = ("txt", "caption", "json")
 
 
-def read_chunk(chunk: Chunk, columns: Columns) -> Iterator[Sample]:
+def read_chunk(chunk: Chunk, columns: Columns, store: Store = FILES) -> Iterator[Sample]:
     """The samples of the chunk, in order, one for each of `chunk.positions`.
 
     Raises:
         OSError: the storage failed, or the shard has changed since planning.
     """
     wanted = set(chunk.only) or None
-    for sample in _source(chunk)(chunk, columns):
+    for sample in _source(chunk)(chunk, columns, store):
         if wanted is None or sample.position in wanted:
             yield sample
     if chunk.damage and (wanted is None or chunk.damage_position in wanted):
         yield damage_sample(chunk)
+    check_unchanged(chunk, store)
 
 
-def _source(chunk: Chunk) -> Callable[[Chunk, Columns], Iterator[Sample]]:
+def check_unchanged(chunk: Chunk, store: Store) -> None:
+    """To be called after the last sample of a chunk was read.
+
+    Raises:
+        OSError: its shard is another file than was planned, so that samples may be of either.
+    """
+    if chunk.shard_fingerprint:
+        now = store.stat(chunk.shard_uri)
+        if now is None or now.fingerprint != chunk.shard_fingerprint:
+            raise OSError(f"{chunk.shard_uri} {storage.HAS_CHANGED}")
+
+
+def _source(chunk: Chunk) -> Callable[[Chunk, Columns, Store], Iterator[Sample]]:
     if chunk.shard_format == "parquet" and chunk.damage:  # nothing of it can be read
-        return lambda chunk, columns: iter(())
+        return lambda chunk, columns, store: iter(())
     sources = {"parquet": read_parquet, "folder": read_folder, "jsonl": read_json_lines}
     return sources.get(chunk.shard_format, _tar_samples)
 
@@ -41,7 +55,7 @@ def damage_sample(chunk: Chunk) -> Sample:
     return Sample(position=chunk.damage_position, key=f"{name}#rest", problem=SampleError("shard", chunk.damage))
 
 
-def _tar_samples(chunk: Chunk, columns: Columns) -> Iterator[Sample]:
+def _tar_samples(chunk: Chunk, columns: Columns, store: Store) -> Iterator[Sample]:
     stop = chunk.damage_position if chunk.damage else chunk.stop
     groups = tar_shards.read_tar(
         chunk.shard_uri,
@@ -52,6 +66,7 @@ def _tar_samples(chunk: Chunk, columns: Columns) -> Iterator[Sample]:
         chunk.seek_bytes,
         lambda extension: _is_wanted(extension, columns),
         chunk.gzip_points,
+        store,
     )
     for position, key, members in groups:
         image = choose_member(members, columns.image)

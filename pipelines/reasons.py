@@ -1,7 +1,7 @@
 """Why the failed samples of an output failed, from errors/ alone: records are not asked, so a killed run hides none.
 
-The marks say which chunks have failures, and how many. Only files of these are read, at most FILES_READ of them, those
-with the most failures first; of the rest the number of samples is told.
+The names of finished versions say which have failures, and how many. Only files of these are read, at most FILES_READ of
+them, those with the most failures first; of the rest the number of samples is told.
 """
 
 from collections import Counter
@@ -31,29 +31,29 @@ class Reasons:
     """Failed samples whose file was not read, or is gone."""
 
 
-def read_reasons(output: str, marks: Iterable[layout.Mark]) -> Reasons:
+def read_reasons(versions: Iterable[layout.Version]) -> Reasons:
     """The reasons of the failed samples of some finished chunks. Raises OSError when the storage fails."""
-    failed = sorted((mark for mark in marks if mark.bad), key=_place)
+    failed = sorted((version for version in versions if version.bad), key=_place)
     kinds: Counter[str] = Counter()
-    untold = sum(mark.bad for mark in failed[FILES_READ:])
-    for mark, found in _read(output, failed[:FILES_READ]):
+    untold = sum(version.bad for version in failed[FILES_READ:])
+    for version, found in _read(failed[:FILES_READ]):
         kinds.update(found or {})
-        untold += mark.bad if found is None else 0
+        untold += version.bad if found is None else 0
     counts: Counter[str] = Counter()
     for kind, count in kinds.items():
         counts[redacted(kind)] += count
     return Reasons(counts=counts, untold=untold)
 
 
-def _place(mark: layout.Mark) -> tuple[int, str]:
+def _place(version: layout.Version) -> tuple[int, str]:
     """The most failures first; of equals those whose hashes are first, so that no shard is preferred."""
-    return -mark.bad, storage.short_hash(mark.name.text)
+    return -version.bad, storage.short_hash(version.stem)
 
 
-def _read(output: str, marks: Sequence[layout.Mark]) -> Iterable[tuple[layout.Mark, Counter[str] | None]]:
-    uris = [layout.errors_uri(output, mark.name.text) for mark in marks]
+def _read(versions: Sequence[layout.Version]) -> Iterable[tuple[layout.Version, Counter[str] | None]]:
+    uris = [version.errors_uri for version in versions]
     with ThreadPoolExecutor(READING_THREADS) as pool:
-        yield from zip(marks, pool.map(_reasons_in, uris), strict=True)
+        yield from zip(versions, pool.map(_reasons_in, uris), strict=True)
 
 
 def _reasons_in(uri: str) -> Counter[str] | None:

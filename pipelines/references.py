@@ -10,6 +10,7 @@ from pipelines import storage
 from pipelines.errors import SampleError
 from pipelines.samples import Stored
 from pipelines.storage_errors import StorageError, redacted
+from pipelines.store import FILES, Store
 
 FETCHES_AT_ONCE = 8
 MAX_FILE_BYTES = 128 << 20
@@ -27,8 +28,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def read_ahead(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`map(read, items)` in FETCHES_AT_ONCE threads; no more results than that wait at a time."""
+def read_ahead(read: Callable[[Item], Result], items: Iterable[Item], store: Store = FILES) -> Iterator[Result]:
+    """`map(read, items)` in FETCHES_AT_ONCE threads, if the store allows; no more results than that wait at a time."""
+    if not store.is_concurrent:
+        yield from map(read, items)
+        return
     with ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
         waiting: deque[Future[Result]] = deque()
         for item in items:
@@ -54,7 +58,7 @@ def gather(
     return pictures, problem
 
 
-def fetch(uri: str) -> Stored:
+def fetch(uri: str, store: Store = FILES) -> Stored:
     """The file at a URI that a row gave.
 
     Raises:
@@ -63,7 +67,7 @@ def fetch(uri: str) -> Stored:
         StorageError: the storage stays away or rejects the credentials: everybody's trouble.
     """
     try:
-        content = storage.read_bytes(uri, MAX_FILE_BYTES)
+        content = store.read_bytes(uri, MAX_FILE_BYTES)
     except storage.TooLargeError as error:
         raise SampleError("read", f"the image file is larger than {MAX_FILE_BYTES} bytes") from error
     except StorageError as error:

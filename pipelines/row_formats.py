@@ -6,7 +6,8 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import schema, storage
+from pipelines import schema
+from pipelines.store import FILES, Store
 from pipelines.webdataset import WebDataset
 
 Row = Mapping[str, Any]
@@ -23,7 +24,7 @@ class RowFormat(Protocol):
         """The file of some rows; media columns are `schema.MEDIA`."""
         ...
 
-    def read(self, uri: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    def read(self, uri: str, columns: Sequence[str] | None = None, store: Store = FILES) -> Iterator[dict[str, Any]]:
         """The rows of a file one by one, whole or some columns of them."""
         ...
 
@@ -38,9 +39,9 @@ class Parquet:
         """One Parquet file."""
         return schema.parquet_bytes(rows, rows_schema)
 
-    def read(self, uri: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    def read(self, uri: str, columns: Sequence[str] | None = None, store: Store = FILES) -> Iterator[dict[str, Any]]:
         """The rows, a few in memory at a time."""
-        with storage.open_read(uri) as file, pq.ParquetFile(file) as parquet:
+        with store.open_read(uri) as file, pq.ParquetFile(file) as parquet:
             for batch in parquet.iter_batches(16, columns=None if columns is None else list(columns)):
                 yield from batch.to_pylist()
 

@@ -1,130 +1,114 @@
-"""One run of a job, from the checks to the exit code. What the job does is in its `Flow`; everything else is here."""
+"""One run of a job, from the checks to the exit code. What the job does is in its `Flow`; everything else is here.
+
+A run goes on in rounds: find, list and plan; process what is to do, or else remove what is superseded; find, list and
+plan again. It says that it is done (exit code 0) only when a plan made after all of its work leaves nothing to do and
+nothing to remove. So whatever another run, a killed one or the user has done meanwhile is seen.
+"""
 
 import dataclasses
+import errno
 import json
 import os
-import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
 
 from pipelines import layout, storage
-from pipelines.agreement import agree_on_chunk_size, doubled_files
-from pipelines.errors import SettingError
+from pipelines.claims import (
+    agree_on_chunk_size,
+    check_configurations,
+    claim_configuration,
+    configuration_hash,
+    warn_without_exclusive_creation,
+)
+from pipelines.environment import Environment, Process
+from pipelines.errors import FlowError, SettingError
+from pipelines.finished import MarkReader
 from pipelines.inputs import Shard
-from pipelines.placement import choose_resources, describe
-from pipelines.plan import Plan, check_configuration, make_plan
-from pipelines.progress import Progress, clock, reason_kinds, reasons_text, say
+from pipelines.interrupts import Interrupted, interrupts_raise
+from pipelines.measure import Measured
+from pipelines.plan import Plan, Removal, make_plan
+from pipelines.progress import Progress
 from pipelines.publish import failed_positions
-from pipelines.report_page import write_report
-from pipelines.row_formats import PARQUET, RowFormat
+from pipelines.request import Job, Request
+from pipelines.run_report import EXIT_INCOMPLETE, EXIT_OK, Outcome, exit_code, report
 from pipelines.runs import RunRecord, command_line, recorded
+from pipelines.samples import Chunk
 from pipelines.since import modified_since
-from pipelines.sources import Source
-from pipelines.storage_errors import redacted
+from pipelines.storage_errors import StorageError, redacted
 
-if TYPE_CHECKING:
-    from pipelines.flow import Flow, Resources
-
-EXIT_OK, EXIT_INCOMPLETE, EXIT_SETTING, EXIT_ERROR_RATE = 0, 1, 2, 3
-
-
-class Interrupted(BaseException):
-    """Ctrl-C, SIGTERM or SIGHUP arrived."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.exit_code = 128 + number
+__all__ = ["EXIT_INCOMPLETE", "EXIT_OK", "Interrupted", "Job", "Request", "check_output", "interrupts_raise", "run_job"]
+MAX_ROUNDS = 20
+"""A run alone needs five at most; further ones are for what other runs and the user do at the same time."""
+WRONG_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+"""What a disk says to a setting rather than to a moment."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What every chunked job is asked."""
-
-    inputs: Sequence[str]
-    output: str
-    chunk_size: int = 64
-    limit: int | None = None
-    since: datetime | None = None
-    """Leave out the shards that were written before."""
-    retry_errors: bool = False
-    """Do the failed samples of finished chunks again."""
-    max_error_rate: float = 1.0
-    actors: int | None = None
-    """The most actors; None: as many as there are GPUs, else one."""
-    fewest_actors: int | None = None
-    """Actors to start with; more follow while chunks wait for one. None: `actors`."""
-    gpus_per_actor: float | None = None
-    chunk_timeout_s: float | None = None
-    """A worker that takes longer at one stage of a chunk, or at one sample of it, is ended."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What one job adds: its settings, its source and its stages."""
-
-    name: str
-    settings: Mapping[str, Any]
-    """Everything that changes a row's content, and nothing else."""
-    source: Source
-    make_flow: Callable[[str, "Resources"], "Flow"]
-    """(output URI, resources) -> the stages."""
-    finish: Callable[[str, int, int], None]
-    """(output URI, rows in data/, samples in errors/) -> writes what lies beside the data, such as the dataset card."""
-    row_format: RowFormat = PARQUET
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What the output holds of this run's input, counted in the output itself."""
-
-    planned: int
-    ok: int
-    bad: int
-    missing: tuple[str, ...]
-    """Names of chunks without a mark."""
-
-
-def run_job(job: Job, request: Request) -> int:
+def run_job(job: Job, request: Request, environment: Environment | None = None) -> int:
     """Check, plan, run, verify, report; returns the exit code.
 
     Raises:
         SettingError: before any worker starts.
     """
+    environment = environment or Environment()
     output = check_output(request.output)
-    configuration = layout.configuration_hash(dict(job.settings))
-    say("reading the input list ...")
+    try:
+        return _run(job, request, environment, output)
+    except OSError as error:
+        environment.say(f"stopped: {redacted(str(error))}\nThe same command goes on where this one stopped.")
+        return EXIT_INCOMPLETE
+
+
+def _run(job: Job, request: Request, environment: Environment, output: str) -> int:
+    environment.say("reading the input list ...")
     shards = job.source.find(request.inputs, output)
-    published = layout.published(output)
-    check_configuration(published, output, configuration, dict(job.settings))
-    write_configuration(output, configuration, job)
-    with recorded(output, _about(job, request, configuration)) as record:
-        plan = _plan(job, request, shards, published, record)
-        left = sum(len(chunk.positions) for chunk in plan.chunks)
-        progress = Progress(left)
-        trouble = _process(job, request, plan, record, progress) if plan.chunks else None
-        outcome = _verify(record, plan)
-        if not outcome.missing:
-            _tidy(job, output, plan)
-        _report(job, request, output, outcome, progress, trouble)
-        record.trouble = trouble
-        record.exit_code = EXIT_INCOMPLETE if trouble else _exit_code(outcome, request.max_error_rate)
-    _write_report(output)
+    _claim_output(job, environment, output)
+    with recorded(output, _about(job, request), environment) as record:
+        run = _Run(job=job, request=request, environment=environment, output=output, record=record)
+        plan = run.work(shards)
+        outcome = Outcome.of(plan)
+        record.counted(outcome.planned, outcome.ok, outcome.bad, len(outcome.missing))
+        record.trouble = run.trouble
+        record.exit_code = exit_code(outcome, request.max_error_rate)
+        if plan.is_complete and not run.finish():
+            record.exit_code = EXIT_INCOMPLETE
+        report(job, request, output, outcome, run.progress, run.trouble, environment.say)
+    environment.afterwards(output)
     return record.exit_code
 
 
-def _write_report(output: str) -> None:
+def _claim_output(job: Job, environment: Environment, output: str) -> None:
+    """See that the output is of this configuration, or nobody's. The first write: it finds an unwritable output."""
+    store, settings = environment.store, dict(job.settings)
+    listing = layout.list_output(output, store)
+    found = {version.name.configuration for version in listing.finished}
+    check_configurations(store, output, found, configuration_hash(settings), settings)
     try:
-        write_report(output)
-    except OSError as error:
-        say(f"report.html cannot be written: {redacted(str(error))}")
+        claim_configuration(store, output, settings)
+        warn_without_exclusive_creation(store, output, environment.new_id(), environment.say)
+    except SettingError:
+        raise
+    except Exception as error:  # every storage driver has its own exceptions for "you may not"
+        if isinstance(error, OSError) and not _is_refusal(error):
+            raise
+        raise SettingError(
+            f"--output {output} cannot be written: {type(error).__name__}: {error}. Check the path and "
+            "the permissions; credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...)."
+        ) from error
 
 
-def _about(job: Job, request: Request, configuration: str) -> dict[str, Any]:
+def _is_refusal(error: OSError) -> bool:
+    """Whether the storage refuses this place or these credentials, and would refuse them again."""
+    if isinstance(error, StorageError):
+        return error.kind in ("credentials", "denied", "bucket", "region")
+    return error.errno in WRONG_PLACE
+
+
+def _about(job: Job, request: Request) -> dict[str, Any]:
     """What the record of a run says before anything is planned."""
     options = {name: value for name, value in dataclasses.asdict(request).items() if name not in ("inputs", "output")}
     return {
@@ -134,36 +118,155 @@ def _about(job: Job, request: Request, configuration: str) -> dict[str, Any]:
         "output": request.output,
         "options": options | {"since": request.since.isoformat() if request.since else None},
         "settings": dict(job.settings),
-        "configuration": configuration,
+        "configuration": configuration_hash(job.settings),
         "row_format": job.row_format.name,
     }
 
 
-def _plan(job: Job, request: Request, shards: list[Shard], published: layout.Published, record: RunRecord) -> Plan:
-    """What is to do. Raises SettingError where the input has no samples."""
-    output = record.output
-    if request.since is not None:
-        found, shards = len(shards), modified_since(shards, request.since)
-        say(f"{len(shards)} of {found} shards were written since {request.since:%Y-%m-%d %H:%M} UTC")
-    measured = job.source.measure(shards, output, request.limit)
-    chunk_size = agree_on_chunk_size(output, request.chunk_size, say)
-    retry = (lambda mark: failed_positions(output, mark.name.text)) if request.retry_errors else None
-    configuration = layout.configuration_hash(dict(job.settings))
-    plan = make_plan(measured, published, configuration, chunk_size, retry)
-    if plan.samples == 0 and request.since is None:
-        raise SettingError(f"the input has {len(shards)} files and not one sample in them: nothing to do.")
-    left = sum(len(chunk.positions) for chunk in plan.chunks)
-    say(f"{plan.samples} samples in {len(measured)} shards; {plan.samples - left} done before, {left} to do")
-    record.planned(measured, plan, is_whole=request.limit is None and request.since is None)
-    return plan
+@dataclass(kw_only=True)
+class _Run:
+    """The rounds of one run, and what it remembers between them."""
+
+    job: Job
+    request: Request
+    environment: Environment
+    output: str
+    record: RunRecord
+    progress: Progress = field(init=False)
+    trouble: str | None = None
+    """Why the work stopped early, if it did."""
+    _done: set[str] = field(default_factory=set)
+    """Names of the chunks that this run has published."""
+    _failed: set[str] = field(default_factory=set)
+    """Names of those that it could not: the next run tries again."""
+    _measured: dict[tuple[str, str], Measured] = field(default_factory=dict)
+    _marks: MarkReader = field(init=False)
+    _chunk_size: int = 0
+
+    def __post_init__(self) -> None:
+        self.progress = self.environment.new_progress(0)
+        self._marks = MarkReader(self.environment.store)
+
+    def work(self, shards: list[Shard]) -> Plan:
+        """Round after round; returns the last plan. Raises SettingError where the input has no samples."""
+        with interrupts_raise():
+            try:
+                return self._rounds(self._first_plan(shards))
+            except Interrupted as interrupt:
+                self._say_stopped(interrupt)
+                raise SystemExit(interrupt.exit_code) from None
+
+    def _rounds(self, plan: Plan) -> Plan:
+        with ExitStack() as session:
+            process: Process | None = None
+            for _ in range(MAX_ROUNDS):
+                chunks = [chunk for chunk in plan.chunks if chunk.name not in self._failed]
+                if plan.is_complete or self.trouble or (plan.chunks and not chunks):
+                    break
+                if chunks:
+                    process = process or self._open(session)
+                    self._process(chunks, process)
+                else:
+                    self._remove(plan.superseded)
+                plan = self._plan_again(plan)
+        return plan
+
+    def finish(self) -> bool:
+        """Write what lies beside the data; False where that failed."""
+        try:
+            finished = layout.list_output(self.output, self.environment.store).finished
+            self.job.finish(self.output, sum(each.ok for each in finished), sum(each.bad for each in finished))
+        except (OSError, pa.ArrowException) as error:
+            self.environment.say(f"README.md and preview.png cannot be written: {redacted(str(error))}")
+            return False
+        return True
+
+    def _first_plan(self, shards: list[Shard]) -> Plan:
+        tell = self.environment.say
+        if self.request.since is not None:
+            found, recent = len(shards), modified_since(shards, self.request.since)
+            tell(f"{len(recent)} of {found} shards were written since {self.request.since:%Y-%m-%d %H:%M} UTC")
+        measured = self._measure(shards)
+        self._chunk_size = agree_on_chunk_size(self.environment.store, self.output, self.request.chunk_size, tell)
+        plan = self._plan(measured)
+        if plan.samples == 0 and not plan.superseded and self.request.since is None:
+            raise SettingError(f"the input has {len(shards)} files and not one sample in them: nothing to do.")
+        left = _samples_in(plan.chunks)
+        tell(f"{plan.samples} samples in {len(measured)} shards; {plan.samples - left} done before, {left} to do")
+        self.record.planned(measured, plan, is_whole=self.request.limit is None and self.request.since is None)
+        return plan
+
+    def _plan_again(self, before: Plan) -> Plan:
+        """Find, list and plan once more."""
+        try:
+            return self._plan(self._measure(self.job.source.find(self.request.inputs, self.output)))
+        except SettingError as error:  # the input has gone, say: too late for a refusal
+            self.trouble = self.trouble or f"the input can no longer be planned: {error}"
+            return before
+
+    def _measure(self, shards: list[Shard]) -> list[Measured]:
+        """What planning must know of the shards; of those that are as they were it is known already."""
+        if self.request.since is not None:
+            shards = modified_since(shards, self.request.since)
+        if self.request.limit is not None:
+            return self.job.source.measure(shards, self.output, self.request.limit)
+        new = [shard for shard in shards if (shard.uri, shard.fingerprint) not in self._measured]
+        for found in self.job.source.measure(new, self.output, None) if new else ():
+            self._measured[found.shard.uri, found.shard.fingerprint] = found
+        known = (self._measured.get((shard.uri, shard.fingerprint)) for shard in shards)
+        return [found for found in known if found is not None]
+
+    def _plan(self, measured: Sequence[Measured]) -> Plan:
+        listing = layout.list_output(self.output, self.environment.store)
+        configuration = configuration_hash(self.job.settings)
+        retry = self._positions_to_retry if self.request.retry_errors else None
+        return make_plan(measured, listing, configuration, self._chunk_size, self._marks, retry)
+
+    def _positions_to_retry(self, version: layout.Version) -> list[int]:
+        """The failed samples of a version, unless this run has made it."""
+        return [] if version.name.text in self._done else failed_positions(version, self.environment.store)
+
+    def _process(self, chunks: list[Chunk], process: Process) -> None:
+        self.progress.total += _samples_in(chunks)
+        try:
+            for receipt in process(chunks):
+                self.progress.add(receipt)
+                self._done.add(receipt["chunk"])
+        except FlowError as error:
+            self.trouble = str(error)
+        self._failed |= {chunk.name for chunk in chunks} - self._done
+
+    def _open(self, session: ExitStack) -> Process:
+        def working(cluster: Any, resources: Any) -> None:
+            self.record.working(cluster, resources.actors, resources.gpus_per_actor, self.progress)
+
+        executor = self.environment.executor
+        opened = executor.open(self.job, self.request, self.output, working, self.progress.note_failure)
+        process = session.enter_context(opened)
+        session.enter_context(self.progress)
+        return process
+
+    def _say_stopped(self, interrupt: Interrupted) -> None:
+        """Say what is left, by a last look at the output."""
+        left = "What is left"
+        if self._chunk_size and self.request.limit is None:
+            outcome = Outcome.of(self._plan(list(self._measured.values())))
+            self.record.counted(outcome.planned, outcome.ok, outcome.bad, len(outcome.missing))
+            left = f"{outcome.planned - outcome.done} of {outcome.planned} samples are left"
+        self.environment.say(f"\n{interrupt}: stopped. {left}; the same command does them.")
+
+    def _remove(self, superseded: Sequence[Removal]) -> None:
+        """Remove what does not count, marks first: a version without its mark is nobody's."""
+        store = self.environment.store
+        for removal in superseded:
+            if not removal.marks and removal.mark_uri and store.exists(removal.mark_uri):
+                continue  # it was finished since it was listed
+            for uri in (*removal.marks, *removal.files):
+                store.remove(uri)
 
 
-def _tidy(job: Job, output: str, plan: Plan) -> None:
-    """Everything planned is there: remove what it replaces, write what lies beside it."""
-    for uri in [*plan.superseded, *doubled_files(layout.published(output))]:
-        storage.remove(uri)
-    marks = layout.list_marks(output).values()
-    job.finish(output, sum(mark.ok for mark in marks), sum(mark.bad for mark in marks))
+def _samples_in(chunks: Sequence[Chunk]) -> int:
+    return sum(len(chunk.positions) for chunk in chunks)
 
 
 def check_output(uri: str) -> str:
@@ -184,106 +287,3 @@ def _goes_with_the_job(output: str) -> bool:
     config = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
     is_uploaded = bool((config.get("runtime_env") or {}).get("working_dir"))
     return is_uploaded and Path(output).is_relative_to(Path.cwd())
-
-
-def write_configuration(output: str, configuration: str, job: Job) -> None:
-    """Spell out the settings behind the configuration hash; the first write, so it finds an unwritable output."""
-    uri = layout.configuration_uri(output, configuration)
-    try:
-        storage.publish(uri, json.dumps(dict(job.settings), indent=1, sort_keys=True).encode())
-    except Exception as error:  # every storage driver has its own exceptions for "you may not"
-        raise SettingError(
-            f"--output {output} cannot be written: {type(error).__name__}: {error}. Check the path and "
-            "the permissions; credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...)."
-        ) from error
-
-
-def _process(job: Job, request: Request, plan: Plan, record: RunRecord, progress: Progress) -> str | None:
-    """Run the chunks; returns why it stopped early, if it did."""
-    from pipelines.cluster import ray_session
-    from pipelines.flow import FlowError, run_flow
-
-    with interrupts_raise():
-        try:
-            say("starting Ray ...")
-            with ray_session() as available:
-                resources = choose_resources(request, available, can_grow="RAY_ADDRESS" in os.environ)
-                record.working(available, resources.actors, resources.gpus_per_actor, progress)
-                say(f"{len(plan.chunks)} chunks on {describe(resources)}")
-                with progress:
-                    flow = job.make_flow(record.output, resources)
-                    for receipt in run_flow(plan.chunks, flow, resources, progress.note_failure):
-                        progress.add(receipt)
-        except FlowError as error:
-            return str(error)
-        except Interrupted as interrupt:
-            outcome = _verify(record, plan)
-            left = outcome.planned - outcome.ok - outcome.bad
-            say(f"\n{interrupt}: stopped. {left} of {outcome.planned} samples are left; the same command does them.")
-            raise SystemExit(interrupt.exit_code) from None
-    return None
-
-
-@contextmanager
-def interrupts_raise() -> Iterator[None]:
-    """Inside, SIGINT, SIGTERM and SIGHUP raise Interrupted; a second one ends the process at once."""
-
-    def raise_once(number: int, frame: FrameType | None) -> None:
-        for other in numbers:
-            signal.signal(other, lambda number, frame: os._exit(128 + number))
-        raise Interrupted(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, raise_once) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _verify(record: RunRecord, plan: Plan) -> Outcome:
-    """Count what is published, by listing the output, against what was planned."""
-    marks = layout.list_marks(record.output)
-    names = {*(mark.name.text for mark in plan.finished), *(chunk.name for chunk in plan.chunks)}
-    done = [marks[name] for name in names if name in marks]
-    outcome = Outcome(
-        planned=plan.samples,
-        ok=sum(mark.ok for mark in done),
-        bad=sum(mark.bad for mark in done),
-        missing=tuple(chunk.name for chunk in plan.chunks if chunk.name not in marks),
-    )
-    record.counted(outcome.planned, outcome.ok, outcome.bad, len(outcome.missing))
-    return outcome
-
-
-def _report(job: Job, request: Request, output: str, outcome: Outcome, progress: Progress, trouble: str | None) -> None:
-    done = outcome.ok + outcome.bad
-    say(f"\n{done} of {outcome.planned} samples: {outcome.ok} rows in data/, {outcome.bad} in errors/")
-    if progress.done:
-        rate = progress.done / progress.elapsed_s
-        say(f"this run: {progress.done} samples in {clock(progress.elapsed_s)}, {rate:.2f}/s")
-    if progress.reasons:
-        say("failed in this run:\n" + reasons_text(reason_kinds(progress.reasons)))
-    for reason in dict.fromkeys(progress.failures):
-        say(f"a chunk failed: {reason}")
-    if trouble:
-        say(f"stopped: {trouble}")
-    if outcome.missing:
-        names = "\n".join(f"    {name}" for name in outcome.missing[:20])
-        say(f"{len(outcome.missing)} chunks are not finished; the same command does them:\n{names}")
-    elif done != outcome.planned:
-        say(f"the output accounts for {done} samples, the plan for {outcome.planned}: has the input changed meanwhile?")
-    elif done and outcome.bad / done > request.max_error_rate:
-        say(f"{outcome.bad / done:.1%} of the samples failed, more than --max-error-rate {request.max_error_rate:g}")
-    if outcome.ok:
-        say(f"output: {output}")
-        files = storage.join(output, "data", f"*.{job.row_format.extension}")
-        say(f'load:   datasets.load_dataset("{job.row_format.name}", data_files="{files}")')
-
-
-def _exit_code(outcome: Outcome, max_error_rate: float) -> int:
-    done = outcome.ok + outcome.bad
-    if outcome.missing or done != outcome.planned:
-        return EXIT_INCOMPLETE
-    return EXIT_ERROR_RATE if done and outcome.bad / done > max_error_rate else EXIT_OK

@@ -13,21 +13,22 @@ import platform
 import socket
 import sys
 import threading
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pipelines import VERSION, layout, storage
+from pipelines.environment import Environment
 from pipelines.errors import SettingError
-from pipelines.plan import Measured, Plan
-from pipelines.progress import Progress, reason_kinds, say
+from pipelines.measure import Measured
+from pipelines.plan import Plan
+from pipelines.progress import Progress, reason_kinds
 from pipelines.storage_errors import redacted
+from pipelines.store import FILES, Store
 
 FORMAT = 1
-HEARTBEAT_S = 60.0
 PACKAGES = ("ray", "torch", "diffusers", "pyarrow")
 RUNNING, ENDED, INTERRUPTED, REFUSED, FAILED = "running", "ended", "interrupted", "refused", "failed"
 
@@ -35,10 +36,11 @@ RUNNING, ENDED, INTERRUPTED, REFUSED, FAILED = "running", "ended", "interrupted"
 class RunRecord:
     """What is known of the run so far. What it writes is told to people, so a storage that fails does not stop it."""
 
-    def __init__(self, output: str, about: Mapping[str, Any]) -> None:
-        started = datetime.now(UTC)
+    def __init__(self, output: str, about: Mapping[str, Any], environment: Environment | None = None) -> None:
+        self._environment = environment or Environment()
+        started = self._environment.now()
         self.output = output
-        self.name = f"{started:%Y%m%dT%H%M%S}.{started.microsecond // 1000:03d}Z-{uuid.uuid4().hex[:8]}"
+        self.name = f"{started:%Y%m%dT%H%M%S}.{started.microsecond // 1000:03d}Z-{self._environment.new_id()}"
         self.exit_code = 1
         self.trouble: str | None = None
         """Why the run stopped early, if it did."""
@@ -56,7 +58,7 @@ class RunRecord:
             "versions": versions(),
             "host": host(),
         }
-        storage.publish(self.uri, self._content())
+        self._environment.store.publish(self.uri, self._content())
 
     @property
     def uri(self) -> str:
@@ -67,7 +69,7 @@ class RunRecord:
         """Keep the plan. is_whole: it is of the whole input, no option has left shards or samples out."""
         left = sum(len(chunk.positions) for chunk in plan.chunks)
         self._fields["plan"] = {
-            "file": write_plan(self.output, measured),
+            "file": write_plan(self.output, measured, self._environment.store),
             "is_whole": is_whole,
             "shards": len(measured),
             "chunks": len(plan.chunks),
@@ -96,45 +98,32 @@ class RunRecord:
 
     def end(self, state: str, exit_code: int, trouble: str | None = None) -> None:
         """The last words."""
-        now = time_text(datetime.now(UTC))
+        now = time_text(self._environment.now())
         self._fields |= {"state": state, "ended": now, "exit_code": exit_code, "trouble": trouble}
         self._write()
 
-    @contextmanager
-    def heartbeat(self, interval_s: float = HEARTBEAT_S) -> Iterator[None]:
+    def heartbeat(self) -> AbstractContextManager[None]:
         """Inside, the record is written again now and then, with the numbers so far."""
-        stop = threading.Event()
-
-        def beat() -> None:
-            while not stop.wait(interval_s):
-                self._write()
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+        return self._environment.heartbeat(self._write)
 
     def _write(self) -> None:
         with self._lock:
             try:
-                storage.publish(self.uri, self._content())
+                self._environment.store.publish(self.uri, self._content())
             except OSError as error:
-                say(f"the record of this run cannot be written: {redacted(str(error))}")
+                self._environment.say(f"the record of this run cannot be written: {redacted(str(error))}")
 
     def _content(self) -> bytes:
-        self._fields["heard"] = time_text(datetime.now(UTC))
+        self._fields["heard"] = time_text(self._environment.now())
         if self._progress is not None:
             self._fields["done"] = done_so_far(self._progress)
         return json.dumps(without_secrets(dict(self._fields)), indent=1).encode()
 
 
 @contextmanager
-def recorded(output: str, about: Mapping[str, Any]) -> Iterator[RunRecord]:
+def recorded(output: str, about: Mapping[str, Any], environment: Environment | None = None) -> Iterator[RunRecord]:
     """Keep the record of a run, however it ends; the body sets its `exit_code` and `trouble`."""
-    record = RunRecord(output, about)
+    record = RunRecord(output, about, environment)
     try:
         with record.heartbeat():
             yield record
@@ -150,7 +139,7 @@ def recorded(output: str, about: Mapping[str, Any]) -> Iterator[RunRecord]:
     record.end(ENDED, record.exit_code, record.trouble)
 
 
-def write_plan(output: str, measured: Sequence[Measured]) -> str:
+def write_plan(output: str, measured: Sequence[Measured], store: Store = FILES) -> str:
     """Keep (hash of the URI, URI, format, fingerprint, samples) of every shard; returns the file's name."""
     shards = [
         [storage.short_hash(found.shard.uri), redacted(found.shard.uri), found.shard.format, found.shard.fingerprint,
@@ -160,8 +149,8 @@ def write_plan(output: str, measured: Sequence[Measured]) -> str:
     content = gzip.compress(json.dumps(shards, separators=(",", ":")).encode(errors="surrogateescape"), mtime=0)
     name = f"{storage.short_hash(json.dumps(shards))}.json.gz"
     uri = layout.plan_uri(output, name)
-    if not storage.exists(uri):
-        storage.publish(uri, content)
+    if not store.exists(uri):
+        store.publish(uri, content)
     return name
 
 

@@ -71,6 +71,8 @@ class Chunk:
     """Of the published file, without extension."""
     shard_uri: str
     shard_format: str
+    shard_fingerprint: str = ""
+    """Of a shard that is one file: what it must still be when its last sample has been read. Empty: not checked."""
     start: int
     stop: int
     """Positions [start, stop) in the shard."""
@@ -89,6 +91,12 @@ class Chunk:
     """Folders: the images themselves."""
     only: tuple[int, ...] = ()
     """Positions to process; empty means all of them."""
+    base_data: str = ""
+    base_errors: str = ""
+    """With `only`: the published files that hold the rows of the chunk's other positions; empty where there is none."""
+    base_data: str = ""
+    base_errors: str = ""
+    """With `only`: URIs of the published files that hold the other positions; empty where there is no such file."""
 
     @property
     def positions(self) -> tuple[int, ...]:

@@ -1,12 +1,11 @@
 """Rendered scenes as WebDataset tars: one shard is one task, the same settings give the same bytes.
 
 A shard's name says which scenes it holds (`scenes-s1-128x128-00000000-00001000.tar`: seed, size, range), so listing the
-output says what is left to do.
+output says what is left to do; see `pipelines.scene_shards`.
 """
 
 import io
 import json
-import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -15,18 +14,20 @@ from PIL import Image
 
 from pipelines import pictures, storage
 from pipelines.errors import SettingError
-from pipelines.plan import gaps
 from pipelines.progress import Progress, clock
 from pipelines.runner import EXIT_INCOMPLETE, EXIT_OK, Interrupted, check_output, interrupts_raise, say
+from pipelines.scene_shards import Range, SceneShard, Series, Survey, on_grid, scenes_in, survey
+from pipelines.store import FILES, Store
 from pipelines.tar_writer import TarSample, TarTask, write_tar_shards
 from unicon.pose import JOINTS
 from unicon.scenes import Rendering, Scene, render, sample_scene
 
-SHARD_NAME = re.compile(r"scenes-s(?P<seed>\d+)-(?P<width>\d+)x(?P<height>\d+)-(?P<start>\d{8,})-(?P<stop>\d{8,})\.tar")
 BYTES_PER_PIXEL = 8
 """Of a sample in a shard: 4 for the exact depth, the rest for the pictures, generously."""
 SHARD_BYTES = 256 << 20
 """A task makes its shard in memory: the default shard size keeps it below this."""
+MAX_ROUNDS = 5
+"""Other commands on the output may leave something to do after a command has done its part."""
 CARD = """# Rendered scenes
 
 WebDataset tars of rooms and yards with simple solids and posed mannequins, drawn from a seed, with exact ground truth.
@@ -59,29 +60,9 @@ def default_shard_size(width_px: int, height_px: int) -> int:
     return max(1, min(1000, SHARD_BYTES // (BYTES_PER_PIXEL * width_px * height_px)))
 
 
-def missing_ranges(output: str, seed: int, size_px: tuple[int, int], count: int) -> list[tuple[int, int]]:
-    """The parts of scenes [0, count) that no shard of the output holds, as [start, stop).
-
-    Raises:
-        SettingError: the output has scenes of this seed in another size: keys would repeat.
-    """
-    taken: list[tuple[int, int]] = []
-    for info in storage.list_files(output):
-        match = SHARD_NAME.fullmatch(info.uri.rsplit("/", 1)[-1])
-        if match is None or int(match["seed"]) != seed:
-            continue
-        if (int(match["width"]), int(match["height"])) != size_px:
-            raise SettingError(
-                f"--size {size_px[0]}x{size_px[1]}: one output holds a seed's scenes in one size, because keys are "
-                f"unique; {output} has {info.uri.rsplit('/', 1)[-1]}. Choose another --output."
-            )
-        taken.append((int(match["start"]), int(match["stop"])))
-    return list(gaps(0, count, taken))
-
-
 def shard_task(output: str, seed: int, size_px: tuple[int, int], start: int, stop: int) -> TarTask:
     """The task that writes scenes [start, stop) into their shard."""
-    name = f"scenes-s{seed}-{size_px[0]}x{size_px[1]}-{start:08d}-{stop:08d}.tar"
+    name = SceneShard(seed=seed, size_px=size_px, start=start, stop=stop).name
     return TarTask(uri=storage.join(output, name), make=partial(scene_samples, seed, size_px, start, stop))
 
 
@@ -133,35 +114,65 @@ def decode_people(content: bytes) -> np.ndarray:
     return joints[joints[..., 2].any(1)]
 
 
-def render_scenes(output: str, seed: int, size_px: tuple[int, int], count: int, shard_size: int) -> int:
-    """Render what is missing of scenes [0, count) and report; returns the exit code.
+def render_scenes(
+    output: str, seed: int, size_px: tuple[int, int], count: int, shard_size: int, store: Store = FILES
+) -> int:
+    """Render what is missing of scenes [0, count), remove what is there twice, and report; returns the exit code.
 
     Raises:
         SettingError: before any worker starts.
     """
-    output = check_output(output)
-    missing = missing_ranges(output, seed, size_px, count)
-    _publish_card(output)
-    tasks = [
-        shard_task(output, seed, size_px, start, min(start + shard_size, stop))
-        for first, stop in missing
-        for start in range(first, stop, shard_size)
-    ]
-    left = _scenes_in(missing)
-    say(f"{count} scenes; {count - left} rendered before, {left} to do in {len(tasks)} shards")
-    trouble = _run(tasks, Progress(left)) if tasks else None
+    series = Series(output=check_output(output), seed=seed, size_px=size_px, store=store)
+    series.shards()  # another size is refused before anything is written
+    _create_card(series)
+    shard_size = series.agree_on_shard_size(shard_size, say)
+    with interrupts_raise():
+        try:
+            return _complete(series, count, shard_size)
+        except Interrupted as interrupt:
+            say(f"\n{interrupt}: stopped; the same command renders the missing shards.")
+            raise SystemExit(interrupt.exit_code) from None
+
+
+def _complete(series: Series, count: int, shard_size: int) -> int:
+    """Render and remove until a listing has every scene exactly once; other commands may work on the output too."""
+    trouble: str | None = None
+    for rounds_left in reversed(range(MAX_ROUNDS + 1)):
+        found = survey(series.shards(), count)
+        if found.is_complete:
+            say(f"output: {series.output}")
+            return EXIT_OK
+        if trouble or not rounds_left:
+            break
+        trouble = _render(series, count, list(on_grid(found.missing, shard_size)))
+        if not trouble:
+            _remove(series, survey(series.shards(), count).removable)
+    _say_what_is_left(found, count, trouble)
+    return EXIT_INCOMPLETE
+
+
+def _render(series: Series, count: int, ranges: Sequence[Range]) -> str | None:
+    """Render the shards of some ranges; returns why it stopped early, if it did."""
+    left = scenes_in(ranges)
+    before = count - scenes_in((min(start, count), min(stop, count)) for start, stop in ranges)
+    say(f"{count} scenes; {before} rendered before, {left} to do in {len(ranges)} shards")
+    tasks = [shard_task(series.output, series.seed, series.size_px, *scenes) for scenes in ranges]
+    return _run(tasks, Progress(left), series.store) if tasks else None
+
+
+def _remove(series: Series, shards: Sequence[SceneShard]) -> None:
+    for shard in shards:
+        say(f"{shard.name} is removed: other shards hold its scenes too")
+        series.store.remove(series.uri(shard))
+
+
+def _say_what_is_left(found: Survey, count: int, trouble: str | None) -> None:
     if trouble:
         say(f"stopped: {trouble}")
-    left = _scenes_in(missing_ranges(output, seed, size_px, count))
-    if left:
-        say(f"{left} of {count} scenes are missing; the same command renders them")
-        return EXIT_INCOMPLETE
-    say(f"output: {output}")
-    return EXIT_OK
-
-
-def _scenes_in(ranges: Sequence[tuple[int, int]]) -> int:
-    return sum(stop - start for start, stop in ranges)
+    if found.missing:
+        say(f"{scenes_in(found.missing)} of {count} scenes are missing; the same command renders them")
+    if found.removable:
+        say(f"{len(found.removable)} shards hold scenes that others hold too; the same command removes them")
 
 
 def _facts(scene: Scene) -> dict[str, object]:
@@ -173,32 +184,28 @@ def _facts(scene: Scene) -> dict[str, object]:
     }
 
 
-def _publish_card(output: str) -> None:
-    """The first write, so it finds an unwritable output."""
+def _create_card(series: Series) -> None:
+    """Describe the members beside them, unless there is such a file. The first write: it finds an unwritable output."""
     try:
-        storage.publish(storage.join(output, "README.md"), CARD.encode())
+        series.store.create_once(storage.join(series.output, "README.md"), CARD.encode())
     except Exception as error:  # every storage driver has its own exceptions for "you may not"
         raise SettingError(
-            f"--output {output} cannot be written: {type(error).__name__}: {error}. Check the path and "
+            f"--output {series.output} cannot be written: {type(error).__name__}: {error}. Check the path and "
             "the permissions; credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...)."
         ) from error
 
 
-def _run(tasks: Sequence[TarTask], progress: Progress) -> str | None:
+def _run(tasks: Sequence[TarTask], progress: Progress, store: Store) -> str | None:
     """Render the shards; returns why it stopped early, if it did."""
     from pipelines.cluster import ray_session
     from pipelines.flow import FlowError
 
-    with interrupts_raise():
-        try:
-            say("starting Ray ...")
-            with ray_session(), progress:
-                for receipt in write_tar_shards(tasks):
-                    progress.add({"ok": receipt["samples"], "bad": 0})
-        except FlowError as error:
-            return str(error)
-        except Interrupted as interrupt:
-            say(f"\n{interrupt}: stopped; the same command renders the missing shards.")
-            raise SystemExit(interrupt.exit_code) from None
+    try:
+        say("starting Ray ...")
+        with ray_session(), progress:
+            for receipt in write_tar_shards(tasks, store=store):
+                progress.add({"ok": receipt["samples"], "bad": 0})
+    except FlowError as error:
+        return str(error)
     say(f"{progress.done} scenes in {clock(progress.elapsed_s)}, {progress.done / progress.elapsed_s:.1f}/s")
     return None

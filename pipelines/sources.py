@@ -2,18 +2,18 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import pyarrow as pa
 
-from pipelines import parquet_shards, plan, readers, tar_shards
+from pipelines import measure, parquet_shards, readers, tar_shards
 from pipelines.errors import SettingError
 from pipelines.inputs import Shard, find_shards
-from pipelines.plan import PLANNING_THREADS, Measured
+from pipelines.measure import PLANNING_THREADS, Measured
 from pipelines.samples import Chunk, Columns, Sample
+from pipelines.store import FILES, Store, map_concurrently
 
 SAMPLES_LOOKED_AT = 16
 """Of a tar, for a member that a setting names."""
@@ -42,20 +42,21 @@ class PictureShards:
     columns: Columns
     media_options: Mapping[str, str] = field(default_factory=dict)
     """`columns.media` -> the option that named it, for messages."""
+    store: Store = FILES
 
     def find(self, inputs: Sequence[str], output: str) -> list[Shard]:
         """Every shard of the inputs."""
-        return find_shards(inputs, exclude=output)
+        return find_shards(inputs, exclude=output, store=self.store)
 
     def measure(self, shards: list[Shard], output: str, limit: int | None) -> list[Measured]:
         """Check that the columns are there, then count."""
         if self.columns.media:
-            check_media(shards, self.media_options)
-        return plan.measure(shards, self.columns, output, limit)
+            check_media(shards, self.media_options, self.store)
+        return measure.measure(shards, self.columns, output, limit, self.store)
 
     def read(self, chunk: Chunk) -> Iterator[Sample]:
         """The chunk's samples as stored."""
-        return readers.read_chunk(chunk, self.columns)
+        return readers.read_chunk(chunk, self.columns, self.store)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +100,13 @@ class Repeated:
             index = dataclasses.replace(
                 index, samples=index.samples * self.copies, seek_bytes=seeks, duplicates=duplicates
             )
-        rest = bool(found.damage)  # the unreadable rest of a shard is one sample still
-        return dataclasses.replace(found, samples=(found.samples - rest) * self.copies + rest, index=index)
+        samples = self._copied(found.samples, is_rest_in=bool(found.damage) and found.samples == found.total)
+        total = self._copied(found.total, is_rest_in=bool(found.damage))
+        return dataclasses.replace(found, samples=samples, total=total, index=index)
+
+    def _copied(self, samples: int, is_rest_in: bool) -> int:
+        """The unreadable rest of a shard is one sample still."""
+        return (samples - is_rest_in) * self.copies + is_rest_in
 
     def _inner(self, chunk: Chunk) -> Chunk:
         """The chunk of the source that holds this chunk's samples."""
@@ -120,7 +126,7 @@ class Repeated:
         return stride // self.copies * tar_shards.INDEX_STRIDE
 
 
-def check_media(shards: Sequence[Shard], options: Mapping[str, str]) -> None:
+def check_media(shards: Sequence[Shard], options: Mapping[str, str], store: Store = FILES) -> None:
     """Refuse columns that are not there: by the schema of every Parquet file, by the first samples of the first tar.
 
     options: column or extension -> the option that named it.
@@ -129,13 +135,12 @@ def check_media(shards: Sequence[Shard], options: Mapping[str, str]) -> None:
         SettingError: with what is there instead.
     """
     _refuse_folders(shards, next(iter(options.values())))
-    with ThreadPoolExecutor(PLANNING_THREADS) as pool:
-        parquets = [shard.uri for shard in shards if shard.format == "parquet"]
-        for _ in pool.map(lambda uri: _check_parquet(uri, options), parquets):
-            pass
+    parquets = [shard.uri for shard in shards if shard.format == "parquet"]
+    for _ in map_concurrently(store, lambda uri: _check_parquet(uri, options, store), parquets, PLANNING_THREADS):
+        pass
     for shard in shards:
         if shard.format.startswith("tar"):
-            return _check_tar(shard, options)
+            return _check_tar(shard, options, store)
 
 
 def _refuse_folders(shards: Sequence[Shard], option: str) -> None:
@@ -144,9 +149,9 @@ def _refuse_folders(shards: Sequence[Shard], option: str) -> None:
         raise SettingError(f"{option} needs tars or Parquet files; {folder} is a folder of loose pictures.")
 
 
-def _check_parquet(uri: str, options: Mapping[str, str]) -> None:
+def _check_parquet(uri: str, options: Mapping[str, str], store: Store) -> None:
     try:
-        _, schema = parquet_shards.count_rows(uri)
+        _, schema = parquet_shards.count_rows(uri, store)
     except pa.ArrowInvalid:
         return  # becomes an error row
     for name, option in options.items():
@@ -156,10 +161,11 @@ def _check_parquet(uri: str, options: Mapping[str, str]) -> None:
             raise SettingError(str(error).replace(f"--image-column {name!r}", option)) from error
 
 
-def _check_tar(shard: Shard, options: Mapping[str, str]) -> None:
+def _check_tar(shard: Shard, options: Mapping[str, str], store: Store) -> None:
     there: set[str] = set()
     with suppress(OSError):  # fewer samples than that, or damage, which becomes an error row
-        samples = tar_shards.read_tar(shard.uri, tar_shards.is_compressed(shard.uri), 0, SAMPLES_LOOKED_AT)
+        compressed = tar_shards.is_compressed(shard.uri, store)
+        samples = tar_shards.read_tar(shard.uri, compressed, 0, SAMPLES_LOOKED_AT, store=store)
         for _, _, members in samples:
             there |= {member.extension for member in members}
     for name, option in options.items():

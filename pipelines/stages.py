@@ -21,6 +21,7 @@ from pipelines.row_faults import RowFaults
 from pipelines.row_formats import PARQUET, RowFormat
 from pipelines.samples import Chunk, Sample
 from pipelines.sources import Source
+from pipelines.store import FILES, Store
 
 Row = Mapping[str, Any]
 UNWATCHED = Attempt()
@@ -31,6 +32,12 @@ COMMON = pa.schema([("caption", pa.string()), ("width", pa.int32()), ("height", 
 
 class Task(Protocol):
     """What one kind of job does with a row. Light and picklable; every method is a function of its arguments."""
+
+    @property
+    def seeds_by_shard(self) -> bool:
+        """Whether a row's seed depends on its shard besides its key: so for images made from noise, where two shards
+        with a key in common would give one image twice."""
+        ...
 
     @property
     def inputs(self) -> pa.Schema:
@@ -82,10 +89,19 @@ class ModelDescription(Protocol):
         ...
 
 
-def row_seed(run_seed: int, key: str) -> int:
-    """The seed of a row, 63 bits: a function of the run's seed and the row's key, the same on every machine."""
-    digest = hashlib.sha256(f"{run_seed}\n{key}".encode()).digest()
+def row_seed(run_seed: int, key: str, shard: str = "") -> int:
+    """The seed of a row, 63 bits: a function of its arguments, the same on every machine.
+
+    shard: URI of the shard, for tasks whose rows must differ where two shards have a key in common.
+    """
+    name = f"{shard}\n{key}" if shard else key
+    digest = hashlib.sha256(f"{run_seed}\n{name}".encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def seed_of(task: Task, run_seed: int, key: str, chunk: Chunk) -> int:
+    """The seed of a row of a chunk."""
+    return row_seed(run_seed, key, chunk.shard_uri if task.seeds_by_shard else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +161,10 @@ class BlockModel:
             chosen = chosen.take(pa.array(good, pa.int64()))
         rows = dict(zip(good, chosen.to_pylist(), strict=True))
         results: list[Row] = [{}] * block.num_rows
-        faults = RowFaults(partial(self._compute, rows), partial(self._proof_of, rows), self.proof)
+        chunk = blocks.chunk_of(block)
+        seeds = {at: seed_of(self.task, self.run_seed, row["key"], chunk) for at, row in rows.items()}
+        compute = partial(self._compute, rows, seeds)
+        faults = RowFaults(compute, partial(self._proof_of, rows, seeds), self.proof)
         positions = block.column("position").to_pylist()
         self.batches.start_counting()
         for at, result in self._run(rows, {positions[at]: at for at in good}, faults, attempt):
@@ -153,7 +172,7 @@ class BlockModel:
                 stages[at], reasons[at] = result.stage, result.reason
             else:
                 results[at] = result
-        faults.settle(failed_before=bool(blocks.chunk_of(block).only))
+        faults.settle(failed_before=bool(chunk.only))
         self.proof = faults.proof
         columns = {
             "error_stage": pa.array(stages, pa.string()),
@@ -187,13 +206,14 @@ class BlockModel:
                 results = [(at, error)]
             yield from results
 
-    def _compute(self, rows: Mapping[int, Row], batch: list[int]) -> Sequence[Row | SampleError]:
-        seeds = [row_seed(self.run_seed, rows[at]["key"]) for at in batch]
-        return self.task.compute(self.model, [rows[at] for at in batch], seeds)
+    def _compute(
+        self, rows: Mapping[int, Row], seeds: Mapping[int, int], batch: list[int]
+    ) -> Sequence[Row | SampleError]:
+        return self.task.compute(self.model, [rows[at] for at in batch], [seeds[at] for at in batch])
 
-    def _proof_of(self, rows: Mapping[int, Row], at: int) -> Callable[[], Any]:
+    def _proof_of(self, rows: Mapping[int, Row], seeds: Mapping[int, int], at: int) -> Callable[[], Any]:
         """Keeps one row in memory, and not its chunk."""
-        return partial(self._compute, {at: rows[at]}, [at])
+        return partial(self._compute, {at: rows[at]}, {at: seeds[at]}, [at])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,13 +225,14 @@ class PublishRows:
     provenance: Mapping[str, str | int | float]
     """What made the rows; `seed` is the run's, and the row's own in the row."""
     row_format: RowFormat = PARQUET
+    store: Store = FILES
 
     def __call__(self, block: pa.Table, attempt: Attempt = UNWATCHED) -> dict[str, Any]:
         def make_row(row: Row, chunk: Chunk) -> Row:
             with attempt.on(row["position"]):
                 return self._row(row, chunk)
 
-        return publish_block(self.output, block, self.rows_schema(), make_row, self.row_format)
+        return publish_block(self.output, block, self.rows_schema(), make_row, self.row_format, self.store)
 
     def rows_schema(self) -> pa.Schema:
         """The schema of the published rows."""
@@ -233,7 +254,7 @@ class PublishRows:
             "shard": chunk.shard_uri,
             "position": row["position"],
             **self.provenance,
-            "seed": row_seed(int(self.provenance["seed"]), row["key"]),
+            "seed": seed_of(self.task, int(self.provenance["seed"]), row["key"], chunk),
         }
 
 

@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipelines import layout, storage
-from pipelines.agreement import doubled_files
+from pipelines.environment import HEARTBEAT_S
 from pipelines.errors import SettingError
+from pipelines.finished import disjoint
 from pipelines.inputs import Shard, find_shards
 from pipelines.prompts import PromptFiles
 from pipelines.reasons import READING_THREADS, Reasons, read_reasons
-from pipelines.runs import HEARTBEAT_S, RUNNING
+from pipelines.runs import RUNNING
 
 RUNS_SHOWN = 10
 SILENCE_S = 5 * HEARTBEAT_S
@@ -112,17 +113,17 @@ def read_status(output: str, inputs: Sequence[str] = ()) -> Status:
     runs, plans = _runs_and_plans(_records(output, names))
     planned: dict[str, _Planned] = {}
     for run in reversed(plans):
-        planned |= {shard.id: shard for shard in _read_plan(output, run["plan"]["file"])}
-    marks = layout.list_marks(output)
-    counting = _counting(marks, planned, (plans or runs)[0]["configuration"])
+        planned |= {_short(shard.id): shard for shard in _read_plan(output, run["plan"]["file"])}
+    finished = layout.list_output(output).finished
+    counting = _counting(finished, planned, (plans or runs)[0]["configuration"])
     return Status(
         output=output,
         shards=tuple(_count(counting, planned)),
-        others=sum(mark.ok + mark.bad for mark in marks.values() if mark.name.shard not in planned),
+        others=sum(version.ok + version.bad for version in finished if _short(version.name.shard) not in planned),
         runs=tuple(runs[:RUNS_SHOWN]),
         changes=_changes(planned, output, inputs, runs[0]["job"]) if inputs else None,
         is_planned=bool(plans),
-        reasons=read_reasons(output, counting),
+        reasons=read_reasons(counting),
     )
 
 
@@ -203,47 +204,53 @@ def _read_plan(output: str, name: str) -> list[_Planned]:
     return [_Planned(**dict(zip(fields, row, strict=True))) for row in rows]
 
 
+def _short(id_: str) -> str:
+    """What hashes of today and of version 0.1 have in common."""
+    return id_[: storage.OLD_HASH_DIGITS]
+
+
 def _counting(
-    marks: Mapping[str, layout.Mark], planned: Mapping[str, _Planned], configuration: str
-) -> list[layout.Mark]:
-    """The marks of planned shards that count.
+    finished: Sequence[layout.Version], planned: Mapping[str, _Planned], configuration: str
+) -> list[layout.Version]:
+    """The versions of planned shards that count.
 
-    Marks of a shard's older content do not. Of loose pictures a listing does not tell which have changed: these count
-    as done until a run does them again.
+    Those of a shard's older content do not. Of loose images a listing does not tell which have changed: these count as
+    done until a run does them again.
     """
-    inner = {*doubled_files(layout.Published(marks=dict(marks), files={}))}
-    return [
-        mark
-        for mark in marks.values()
-        if (shard := planned.get(mark.name.shard)) and mark.uri not in inner and _is_of(mark.name, shard, configuration)
-    ]
+    by_shard: dict[str, list[layout.Version]] = {}
+    for version in finished:
+        if _short(version.name.shard) in planned and _short(version.name.configuration) == _short(configuration):
+            by_shard.setdefault(_short(version.name.shard), []).append(version)
+    counting: list[layout.Version] = []
+    for id_, versions in by_shard.items():
+        if planned[id_].format == "folder":
+            counting += {
+                version.name.text: version for version in sorted(versions, key=lambda each: -each.bad)
+            }.values()
+        else:
+            current = [each for each in versions if _short(each.name.fingerprint) == _short(planned[id_].fingerprint)]
+            counting += disjoint(current)
+    return counting
 
 
-def _count(marks: Sequence[layout.Mark], planned: Mapping[str, _Planned]) -> list[ShardStatus]:
-    """Every planned shard with what its marks count."""
+def _count(versions: Sequence[layout.Version], planned: Mapping[str, _Planned]) -> list[ShardStatus]:
+    """Every planned shard with what its versions count."""
     ok: Counter[str] = Counter()
     bad: Counter[str] = Counter()
-    for mark in marks:
-        ok[mark.name.shard] += mark.ok
-        bad[mark.name.shard] += mark.bad
+    for version in versions:
+        ok[_short(version.name.shard)] += version.ok
+        bad[_short(version.name.shard)] += version.bad
     return [
-        ShardStatus(uri=shard.uri, planned=shard.samples, ok=ok[shard.id], bad=bad[shard.id])
-        for shard in planned.values()
+        ShardStatus(uri=shard.uri, planned=shard.samples, ok=ok[id_], bad=bad[id_]) for id_, shard in planned.items()
     ]
-
-
-def _is_of(name: layout.ChunkName, shard: _Planned, configuration: str) -> bool:
-    is_content = shard.format == "folder" or name.fingerprint == shard.fingerprint
-    return is_content and name.configuration == configuration
 
 
 def _changes(planned: Mapping[str, _Planned], output: str, inputs: Sequence[str], job: str) -> Changes:
     found: list[Shard] = PromptFiles().find(inputs, output) if job == "generate_pairs" else find_shards(inputs, output)
-    now = {storage.short_hash(shard.uri): shard for shard in found}
+    now = {_short(storage.short_hash(shard.uri)): shard for shard in found}
+    before = {id_: _short(planned[id_].fingerprint) for id_ in now if id_ in planned}
     return Changes(
         new=tuple(shard.uri for id_, shard in now.items() if id_ not in planned),
-        changed=tuple(
-            shard.uri for id_, shard in now.items() if id_ in planned and shard.fingerprint != planned[id_].fingerprint
-        ),
+        changed=tuple(now[id_].uri for id_, known in before.items() if _short(now[id_].fingerprint) != known),
         gone=tuple(shard.uri for id_, shard in planned.items() if id_ not in now),
     )

@@ -32,6 +32,7 @@ OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl
 S3 = frozenset({"s3", "s3a"})
 VERSION_FIELDS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
 TIME_FIELDS = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
+HAS_CHANGED = "has changed while it was read; the same command reads it again"
 ATTEMPTS = 6
 """Of one S3 request; the waits before the 2nd to 6th are random, at most 1, 2, 4, 8 and 16 s."""
 
@@ -52,9 +53,15 @@ class FileInfo:
     """Seconds since 1970, None where the store does not say; stores round it in more ways than one."""
 
 
-def short_hash(*parts: str) -> str:
-    """Ten hexadecimal digits that depend on every part and on their order."""
-    return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:10]
+HASH_DIGITS = 16
+"""64 bits: two of a million names are alike with probability 3e-8."""
+OLD_HASH_DIGITS = 10
+"""Of version 0.1. Both are the first digits of the same hash, so an old name is the beginning of a new one."""
+
+
+def short_hash(*parts: str, digits: int = HASH_DIGITS) -> str:
+    """Hexadecimal digits that depend on every part and on their order."""
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:digits]
 
 
 def normalise(uri: str) -> str:
@@ -212,6 +219,18 @@ def publish(uri: str, content: bytes) -> None:
             fs.mv(partial, path)
 
 
+def create_once(uri: str, content: bytes) -> None:
+    """Publish a file unless there is one: of several at once, one creates it, whole, and the others leave it alone."""
+    fs, path = filesystem(uri)
+    if protocol(uri) == "file":
+        return _create_local(path, content)
+    try:
+        fs.pipe_file(path, content, mode="create")
+    except Exception:  # every driver has its own for "it is there"
+        if not exists(uri):
+            raise
+
+
 def remove(uri: str) -> None:
     """Delete a file; already gone is fine."""
     fs, path = filesystem(uri)
@@ -344,6 +363,22 @@ def _publish_local(path: str, content: bytes) -> None:
         if os.path.exists(partial):
             os.remove(partial)
         raise
+
+
+def _create_local(path: str, content: bytes) -> None:
+    partial = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+        os.link(partial, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links
+        if not os.path.exists(path):
+            _publish_local(path, content)
+    finally:
+        os.remove(partial)
 
 
 def _uri(fs: fsspec.AbstractFileSystem, like: str, path: str) -> str:

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import IO, NamedTuple
 
 from pipelines import gzip_points as points
-from pipelines import storage
 from pipelines.fields import printable
 from pipelines.references import MAX_FILE_BYTES
+from pipelines.store import FILES, Store
 
 INDEX_STRIDE = 32
 UNPACKED_AT_ONCE_BYTES = 1 << 20
@@ -67,13 +67,13 @@ def split_name(path: str) -> tuple[str, str] | None:
     return match[1], match[2].lower()
 
 
-def is_compressed(uri: str) -> bool:
+def is_compressed(uri: str, store: Store = FILES) -> bool:
     """Whether a tar is gzipped, by its first bytes: names are not always right."""
-    with storage.open_read(uri, block_size_bytes=512) as file:
+    with store.open_read(uri, block_size_bytes=512) as file:
         return file.read(2) == GZIP_MAGIC
 
 
-def index_tar(uri: str, compressed: bool) -> TarIndex:
+def index_tar(uri: str, compressed: bool, store: Store = FILES) -> TarIndex:
     """Walk the headers of a tar; data is skipped by seeking when it is not compressed. Memory: the keys of one tar."""
     keys: set[str] = set()
     seek_bytes: list[int] = []
@@ -81,7 +81,7 @@ def index_tar(uri: str, compressed: bool) -> TarIndex:
     samples = 0
     damage = ""
     try:
-        with _open_tar(uri, compressed) as (tar, unpacked):
+        with _open_tar(uri, compressed, store) as (tar, unpacked):
             for group in _groups(tar, lambda count, extension: False):
                 if samples % INDEX_STRIDE == 0:
                     seek_bytes.append(group.offset_bytes)
@@ -105,6 +105,7 @@ def read_tar(
     seek_bytes: int = 0,
     is_wanted: Callable[[str], bool] = lambda extension: True,
     gzip_points: str = "",
+    store: Store = FILES,
 ) -> Iterator[tuple[int, str, list[Member]]]:
     """(position, key, members) of the samples [start, stop), entering at a sample whose header offset is known.
 
@@ -124,7 +125,7 @@ def read_tar(
         return start <= seek_position + count < stop and is_wanted(extension)
 
     try:
-        with _open_tar(uri, compressed, seek_bytes, gzip_points) as (tar, _):
+        with _open_tar(uri, compressed, store, seek_bytes, gzip_points) as (tar, _):
             for position, group in enumerate(_groups(tar, is_needed), seek_position):
                 if position >= start:
                     yield position, group.key, group.members
@@ -183,12 +184,12 @@ class _Unpacked:
 
 @contextmanager
 def _open_tar(
-    uri: str, compressed: bool, seek_bytes: int = 0, gzip_points: str = ""
+    uri: str, compressed: bool, store: Store, seek_bytes: int = 0, gzip_points: str = ""
 ) -> Iterator[tuple[tarfile.TarFile, _Unpacked | None]]:
     names = {"encoding": "utf-8", "errors": "surrogateescape", "tarinfo": _StrictInfo}
-    with storage.open_read(uri) as file:
+    with store.open_read(uri) as file:
         if gzip_points:
-            file, compressed = points.enter(file, storage.read_bytes(gzip_points), seek_bytes), False
+            file, compressed = points.enter(file, store.read_bytes(gzip_points), seek_bytes), False
         elif not compressed:
             file.seek(seek_bytes)
         if not compressed:

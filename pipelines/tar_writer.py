@@ -4,9 +4,11 @@ import io
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pipelines import storage
+from pipelines.store import FILES, Store
 
 TarSample = tuple[str, Mapping[str, bytes]]
 """(key, content by extension)."""
@@ -21,7 +23,9 @@ class TarTask:
     """Yields the samples; runs in a worker, so it must be picklable (`functools.partial` of a module's function)."""
 
 
-def write_tar_shards(tasks: Sequence[TarTask], cpus_per_task: float = 1.0) -> Iterator[dict[str, Any]]:
+def write_tar_shards(
+    tasks: Sequence[TarTask], cpus_per_task: float = 1.0, store: Store = FILES
+) -> Iterator[dict[str, Any]]:
     """Write the shards that do not exist yet, with Ray Data; yields a receipt (uri, samples, size_bytes) for each.
 
     A shard exists only when it is whole, so the same call after a kill does what is left. Needs a running Ray, see
@@ -29,17 +33,17 @@ def write_tar_shards(tasks: Sequence[TarTask], cpus_per_task: float = 1.0) -> It
     """
     from pipelines.flow import run_tasks
 
-    yield from run_tasks(unwritten(tasks), write_tar_shard, cpus_per_task)
+    yield from run_tasks(unwritten(tasks, store), partial(write_tar_shard, store=store), cpus_per_task)
 
 
-def unwritten(tasks: Sequence[TarTask]) -> list[TarTask]:
+def unwritten(tasks: Sequence[TarTask], store: Store = FILES) -> list[TarTask]:
     """The tasks whose shard is not there; each folder is listed once."""
     folders = {task.uri.rsplit("/", 1)[0] for task in tasks}
-    there = {info.uri for folder in folders for info in storage.list_files(folder)}
+    there = {uri for folder in folders for uri in store.list_uris(folder)}
     return [task for task in tasks if storage.normalise(task.uri) not in there]
 
 
-def write_tar_shard(task: TarTask) -> dict[str, Any]:
+def write_tar_shard(task: TarTask, store: Store = FILES) -> dict[str, Any]:
     """Make and publish one shard."""
     count = 0
 
@@ -50,7 +54,7 @@ def write_tar_shard(task: TarTask) -> dict[str, Any]:
             yield sample
 
     content = tar_bytes(counted())
-    storage.publish(storage.normalise(task.uri), content)
+    store.publish(storage.normalise(task.uri), content)
     return {"uri": task.uri, "samples": count, "size_bytes": len(content)}
 
 

@@ -3,17 +3,17 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from pipelines import runner, storage
+from pipelines import storage
+from pipelines.blocks import Flow
 from pipelines.card import Card, card_text, write_preview
+from pipelines.request import Job
+from pipelines.resources import Resources
 from pipelines.row_formats import PARQUET, RowFormat
 from pipelines.sources import Source
 from pipelines.stages import ComputeRows, ModelDescription, PublishRows, ReadRows, Task
 from pipelines.watched import WatchedModel, WatchedPublish, WatchedRead
-
-if TYPE_CHECKING:
-    from pipelines.flow import Flow, Resources
 
 
 class PlaceableModel(Protocol):
@@ -47,9 +47,9 @@ class TaskRun:
         settings = {"job": self.job, **self.provenance, **self.other_settings}
         return settings if self.row_format is PARQUET else {**settings, "output_format": self.row_format.name}
 
-    def as_job(self) -> runner.Job:
+    def as_job(self) -> Job:
         """The job for `runner.run_job`."""
-        return runner.Job(
+        return Job(
             name=self.job,
             settings=self.settings,
             source=self.source,
@@ -58,9 +58,7 @@ class TaskRun:
             row_format=self.row_format,
         )
 
-    def _flow(self, output: str, resources: "Resources") -> "Flow":
-        from pipelines.flow import Flow
-
+    def _flow(self, output: str, resources: Resources) -> Flow:
         threads = max(1, (os.cpu_count() or 1) // resources.actors)
         compute = ComputeRows(
             task=self.task,

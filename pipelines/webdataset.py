@@ -7,7 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines import pictures, schema, storage
+from pipelines import pictures, schema
+from pipelines.store import FILES, Store
 from pipelines.tar_shards import split_name
 from pipelines.tar_writer import tar_bytes
 
@@ -27,10 +28,10 @@ class WebDataset:
         names: set[str] = set()
         return tar_bytes((_new_name(row, names), _parts(row, media, rows_schema.names)) for row in rows)
 
-    def read(self, uri: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    def read(self, uri: str, columns: Sequence[str] | None = None, store: Store = FILES) -> Iterator[dict[str, Any]]:
         """The rows of a tar that `encode` made, some columns of each."""
         sample, row = "", {}
-        with storage.open_read(uri) as file, tarfile.open(fileobj=file, mode="r|") as tar:
+        with store.open_read(uri) as file, tarfile.open(fileobj=file, mode="r|") as tar:
             for info in tar:
                 name, extension = split_name(info.name) or ("", "")
                 if row and name != sample:

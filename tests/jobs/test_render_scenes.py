@@ -2,7 +2,10 @@
 
 import io
 import json
-from dataclasses import replace
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import datasets
@@ -11,15 +14,17 @@ import pytest
 from PIL import Image
 
 from jobs import _cli, render_scenes
+from pipelines import scenes
 from pipelines.readers import choose_member
+from pipelines.scene_shards import SceneShard
 from pipelines.scenes import (
     decode_people,
     default_shard_size,
     encode_people,
-    missing_ranges,
     sample_files,
     shard_task,
 )
+from pipelines.store import FsspecStore
 from pipelines.tar_shards import index_tar, read_tar
 from pipelines.tar_writer import tar_bytes, write_tar_shard
 from unicon.conditions import decode_depth
@@ -108,12 +113,33 @@ def test_hugging_face_reads_a_shard_that_begins_with_nobody(tmp_path: Path) -> N
     assert rows[6]["people.json"][0]["nose"] == [1.5, 1.5, 1]
 
 
-def test_ranges_that_are_there_are_not_missing(tmp_path: Path) -> None:
-    for start, stop in ((0, 4), (6, 8)):
-        Path(shard_task(str(tmp_path), 1, SIZE_PX, start, stop).uri).touch()
-    assert missing_ranges(str(tmp_path), 1, SIZE_PX, 10) == [(4, 6), (8, 10)]
-    assert missing_ranges(str(tmp_path), 1, SIZE_PX, 3) == []
-    assert missing_ranges(str(tmp_path), 2, SIZE_PX, 3) == [(0, 3)]
+def arguments(output: Path, *options: str) -> list[str]:
+    return ["--output", str(output), "--seed", "5", "--size", "16x16", *options]
+
+
+def tars(output: Path) -> list[tuple[int, int]]:
+    """The ranges of the shards."""
+    found = (SceneShard.parse(path.name) for path in output.glob("*.tar"))
+    return sorted((shard.start, shard.stop) for shard in found if shard is not None)
+
+
+def keys(output: Path) -> list[str]:
+    """Of every sample in every shard."""
+    return sorted(key for path in output.glob("*.tar") for _, key, _ in read_tar(str(path), False, 0, 1000))
+
+
+@dataclass(frozen=True)
+class Interrupting(FsspecStore):
+    """Another command publishes a shard after each listing, as long as it has any."""
+
+    folder: str
+    ranges: list[tuple[int, int]]
+
+    def list_uris(self, root: str) -> list[str]:
+        uris = super().list_uris(root)
+        if root == self.folder and self.ranges:
+            write_tar_shard(shard_task(self.folder, 5, (16, 16), *self.ranges.pop(0)))
+        return uris
 
 
 def test_a_larger_count_adds_what_is_missing(
@@ -122,17 +148,78 @@ def test_a_larger_count_adds_what_is_missing(
     first = shard_task(str(tmp_path), 5, (16, 16), 0, 3)
     write_tar_shard(first)
     written = Path(first.uri).stat().st_mtime_ns
-    arguments = ["--output", str(tmp_path), "--seed", "5", "--size", "16x16", "--shard-size", "2", "--count"]
-    assert render_scenes.main([*arguments, "6"]) == 0
-    assert "6 scenes; 3 rendered before, 3 to do in 2 shards" in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.glob("*.tar")) == [
-        "scenes-s5-16x16-00000000-00000003.tar",
-        "scenes-s5-16x16-00000003-00000005.tar",
-        "scenes-s5-16x16-00000005-00000006.tar",
-    ]
+    assert render_scenes.main(arguments(tmp_path, "--shard-size", "2", "--count", "7")) == 0
+    assert "7 scenes; 3 rendered before, 4 to do in 3 shards" in capsys.readouterr().err
+    assert tars(tmp_path) == [(0, 3), (3, 4), (4, 6), (6, 7)]
     assert Path(first.uri).stat().st_mtime_ns == written
-    assert render_scenes.main([*arguments, "6"]) == 0
-    assert "0 to do in 0 shards" in capsys.readouterr().err
+    assert render_scenes.main(arguments(tmp_path, "--shard-size", "2", "--count", "7")) == 0
+    assert "to do" not in capsys.readouterr().err
+    assert render_scenes.main(arguments(tmp_path, "--shard-size", "2", "--count", "8")) == 0
+    assert tars(tmp_path) == [(0, 3), (3, 4), (4, 6), (6, 7), (7, 8)]
+    assert keys(tmp_path) == [f"s5-{index:08d}" for index in range(8)]
+
+
+def test_the_first_shard_size_lasts(ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert render_scenes.main(arguments(tmp_path, "--shard-size", "3", "--count", "4")) == 0
+    assert "not used" not in capsys.readouterr().err
+    assert render_scenes.main(arguments(tmp_path, "--shard-size", "2", "--count", "7")) == 0
+    assert "shards of 3 scenes, as this output began; a shard size of 2 is not used" in capsys.readouterr().err
+    assert tars(tmp_path) == [(0, 3), (3, 4), (4, 6), (6, 7)]
+
+
+@pytest.mark.parametrize("late", [[(0, 4)], [(4, 6)], [(2, 6)], [(3, 7), (1, 5)], [(0, 2), (2, 4), (4, 8)]])
+def test_scenes_of_another_command_at_the_same_time_stay_once(
+    ray_cluster: None, tmp_path: Path, late: list[tuple[int, int]]
+) -> None:
+    """The larger count of another command, its late shards, and shards of another size all overlap with ours."""
+    store = Interrupting(str(tmp_path), list(late))
+    assert scenes.render_scenes(str(tmp_path), 5, (16, 16), 5, 4, store) == 0
+    assert store.ranges == []
+    last = max(stop for _, stop in [*late, (0, 5)])
+    assert keys(tmp_path) == [f"s5-{index:08d}" for index in range(last)]
+
+
+def test_overlaps_that_older_commands_left_are_resolved(ray_cluster: None, tmp_path: Path) -> None:
+    for start, stop in ((0, 2), (2, 5), (4, 6), (2, 3)):
+        write_tar_shard(shard_task(str(tmp_path), 5, (16, 16), start, stop))
+    below = tmp_path / "kept"
+    write_tar_shard(shard_task(str(below), 5, (16, 16), 0, 2))
+    write_tar_shard(shard_task(str(tmp_path), 6, (16, 16), 0, 3))
+    assert render_scenes.main(arguments(tmp_path, "--count", "3")) == 0
+    assert keys(tmp_path) == [f"s5-{index:08d}" for index in range(6)] + [f"s6-{index:08d}" for index in range(3)]
+    assert tars(below) == [(0, 2)]
+
+
+def test_without_an_end_to_the_overlaps_the_exit_code_is_1(
+    ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Interrupting(str(tmp_path), [(1, 2)] * 100)
+    assert scenes.render_scenes(str(tmp_path), 5, (16, 16), 2, 2, store) == 1
+    assert "1 shards hold scenes that others hold too; the same command removes them" in capsys.readouterr().err
+    assert render_scenes.main(arguments(tmp_path, "--count", "2")) == 0
+    assert tars(tmp_path) == [(0, 2)]
+
+
+def test_two_commands_at_once_render_every_scene_once(tmp_path: Path) -> None:
+    """As processes, each with a Ray of its own; they begin with nothing there."""
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    script = str(Path(render_scenes.__file__))
+    commands = [
+        [sys.executable, script, *arguments(tmp_path, "--shard-size", size, "--count", count)]
+        for size, count in (("10", "25"), ("7", "30"))
+    ]
+    processes = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) for command in commands]
+    messages = [process.communicate(timeout=300)[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], messages
+    assert keys(tmp_path) == [f"s5-{index:08d}" for index in range(30)]
+
+
+def test_a_readme_of_the_user_stays(ray_cluster: None, tmp_path: Path) -> None:
+    assert render_scenes.main(arguments(tmp_path, "--count", "1")) == 0
+    assert (tmp_path / "README.md").read_text().startswith("# Rendered scenes")
+    (tmp_path / "README.md").write_text("mine")
+    assert render_scenes.main(arguments(tmp_path, "--count", "2")) == 0
+    assert (tmp_path / "README.md").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

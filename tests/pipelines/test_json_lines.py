@@ -8,8 +8,9 @@ import pytest
 from pipelines import json_lines, references, storage
 from pipelines.errors import SettingError
 from pipelines.inputs import find_shards
-from pipelines.layout import Published
-from pipelines.plan import make_plan, measure
+from pipelines.layout import Listing
+from pipelines.measure import measure
+from pipelines.plan import make_plan
 from pipelines.readers import read_chunk
 from pipelines.samples import Columns, Sample
 from tests.inputs import write_folder
@@ -23,7 +24,7 @@ def write_lines(path: Path, lines: list[object]) -> Path:
 def read_all(uri: str, tmp_path: Path, columns: Columns | None = None, chunk_size: int = 3) -> list[Sample]:
     columns = columns or Columns()
     measured = measure(find_shards([uri]), columns, str(tmp_path / "out"))
-    plan = make_plan(measured, Published(marks={}, files={}), "c" * 10, chunk_size)
+    plan = make_plan(measured, Listing(finished=(), remains=()), "c" * 10, chunk_size)
     found = [sample for chunk in plan.chunks for sample in read_chunk(chunk, columns)]
     assert len(found) == plan.samples
     assert [sample.position for sample in found] == [*range(plan.samples)]
@@ -109,7 +110,7 @@ def test_a_file_that_shrinks_is_an_error(tmp_path: Path) -> None:
     write_folder(tmp_path, {"1.jpg": b"1"})
     path = write_lines(tmp_path / "list.jsonl", [{"image": "1.jpg"}] * 5)
     measured = measure(find_shards([str(path)]), Columns(), str(tmp_path / "out"))
-    (chunk,) = make_plan(measured, Published(marks={}, files={}), "c" * 10, 10).chunks
+    (chunk,) = make_plan(measured, Listing(finished=(), remains=()), "c" * 10, 10).chunks
     write_lines(path, [{"image": "1.jpg"}] * 3)
     with pytest.raises(OSError, match="changed while the job runs"):
         list(read_chunk(chunk, Columns()))
@@ -120,7 +121,7 @@ def test_pictures_are_fetched_a_few_at_a_time(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(storage, "read_bytes", lambda uri, limit: read.append(uri) or b"x")
     path = write_lines(tmp_path / "list.jsonl", [{"image": f"{number}.jpg"} for number in range(100)])
     measured = measure(find_shards([str(path)]), Columns(), str(tmp_path / "out"))
-    (chunk,) = make_plan(measured, Published(marks={}, files={}), "c" * 10, 100).chunks
+    (chunk,) = make_plan(measured, Listing(finished=(), remains=()), "c" * 10, 100).chunks
     samples = read_chunk(chunk, Columns())
     next(samples)
     assert len(read) <= 2 * references.FETCHES_AT_ONCE

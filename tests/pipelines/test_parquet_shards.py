@@ -8,10 +8,11 @@ import pytest
 
 from pipelines.errors import SettingError
 from pipelines.inputs import find_shards
-from pipelines.layout import Published
+from pipelines.layout import Listing
+from pipelines.measure import measure
 from pipelines.parquet_columns import choose_columns
 from pipelines.parquet_shards import count_rows, earlier_keys, index_parquet, read_rows
-from pipelines.plan import make_plan, measure
+from pipelines.plan import make_plan
 from pipelines.readers import read_chunk
 from pipelines.samples import Chunk, Columns, Sample
 from tests.inputs import write_folder, write_parquet
@@ -65,7 +66,7 @@ def test_ranges_across_row_groups(tmp_path: Path) -> None:
 def read_samples(path: Path, tmp_path: Path, columns: Columns | None = None, chunk_size: int = 7) -> list[Sample]:
     columns = columns or Columns()
     measured = measure(find_shards([str(path)]), columns, str(tmp_path / "out"))
-    plan = make_plan(measured, Published(marks={}, files={}), "c" * 10, chunk_size)
+    plan = make_plan(measured, Listing(finished=(), remains=()), "c" * 10, chunk_size)
     found = [sample for chunk in plan.chunks for sample in read_chunk(Chunk.from_json(chunk.to_json()), columns)]
     assert [sample.position for sample in found] == [*range(plan.samples)]
     return found

@@ -1,30 +1,25 @@
 """Planning: names, ranges, what is finished, what is superseded."""
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 
 from pipelines import layout, storage
-from pipelines.errors import SettingError
+from pipelines.finished import MarkReader
 from pipelines.inputs import find_shards
-from pipelines.plan import Plan, check_configuration, gaps, make_plan, measure
+from pipelines.measure import measure
+from pipelines.plan import Plan, cells, gaps, make_plan
 from pipelines.samples import Chunk, Columns
 from tests.inputs import samples, write_folder, write_parquet, write_tar
+from tests.versions import finish, mark
 
-CONFIGURATION = "c" * 10
+CONFIGURATION = "c" * 16
 
 
 def plan(inputs: Path, output: Path, chunk_size: int = 10, limit: int | None = None) -> Plan:
     measured = measure(find_shards([str(inputs)]), Columns(), str(output), limit)
-    return make_plan(measured, layout.published(str(output)), CONFIGURATION, chunk_size)
-
-
-def finish(output: Path, chunk: Chunk) -> None:
-    mark = {"files": {file.uri: file.fingerprint for file in chunk.files}}
-    storage.publish(layout.data_uri(str(output), chunk.name), b"rows")
-    storage.publish(layout.mark_uri(str(output), chunk.name, len(chunk.positions), 0), json.dumps(mark).encode())
+    return make_plan(measured, layout.list_output(str(output)), CONFIGURATION, chunk_size)
 
 
 def ranges(found: Plan) -> list[tuple[int, int]]:
@@ -45,8 +40,8 @@ def test_names_depend_on_place_content_range_and_configuration_only(tmp_path: Pa
     name = layout.ChunkName.parse(first[2])
     assert name is not None
     assert (name.start, name.stop, name.configuration) == (20, 25, CONFIGURATION)
-    assert layout.chunk_name("a.b c", "s3://x/a", "f" * 10, 0, 64, "c" * 10) == (
-        "a.b_c-1e5c8be00b-ffffffffff-0000000-0000064-cccccccccc"
+    assert layout.chunk_name("a.b c", "s3://x/a", "f" * 16, 0, 64, "c" * 16) == (
+        f"a.b_c-{storage.short_hash('s3://x/a')}-{'f' * 16}-0000000-0000064-{'c' * 16}"
     )
 
 
@@ -58,7 +53,7 @@ def test_finished_chunks_are_skipped_under_another_chunk_size_and_limit(tmp_path
     for chunk in trial.chunks:
         finish(output, chunk)
     full = plan(tmp_path / "in", output, chunk_size=8)
-    assert (ranges(full), full.samples) == ([(12, 20), (20, 25)], 25)
+    assert (ranges(full), full.samples) == ([(12, 16), (16, 24), (24, 25)], 25)
     assert full.superseded == ()
 
 
@@ -112,7 +107,8 @@ def test_a_changed_shard_is_done_again_and_its_old_files_go(tmp_path: Path) -> N
     again = plan(tmp_path / "in", output)
     assert [chunk.shard_uri for chunk in again.chunks] == [str(tar)]
     assert len(again.finished) == 1
-    assert [uri.split("/")[-2] for uri in again.superseded] == ["data", "done"]
+    (old,) = again.superseded
+    assert [uri.split("/")[-2] for uri in (*old.marks, *old.files)] == ["done", "data"]
     assert not plan(other, output).superseded  # another run's input is not this run's business
 
 
@@ -130,31 +126,146 @@ def test_new_and_changed_files_of_a_folder(tmp_path: Path) -> None:
     (folder / "1.jpg").unlink()
     found = plan(folder, output, chunk_size=9)
     assert [os.path.basename(file.uri) for file in found.chunks[0].files] == ["3.jpg", "4.jpg", "5.jpg"]
-    assert len(found.superseded) == 2
+    (old,) = found.superseded
+    assert (len(old.marks), len(old.files)) == (1, 1)
     assert found.samples == 7  # the row of the file that has gone is there, and counted
 
 
-def test_an_unfinished_chunk_of_another_size_leaves_no_doubles(tmp_path: Path) -> None:
+def test_what_a_killed_run_left_goes_when_its_samples_are_finished(tmp_path: Path) -> None:
     write_tar(tmp_path / "in" / "a.tar", samples(8))
     output = tmp_path / "out"
     killed = plan(tmp_path / "in", output, chunk_size=4).chunks[0]
-    storage.publish(layout.data_uri(str(output), killed.name), b"rows of a run killed before the mark")
-    assert plan(tmp_path / "in", output, chunk_size=4).superseded == ()
-    assert plan(tmp_path / "in", output, chunk_size=8).superseded == (layout.data_uri(str(output), killed.name),)
+    left = layout.data_uri(str(output), layout.version_stem(killed.name, 4, []))
+    storage.publish(left, b"rows of a run killed before the mark")
+    (removal,) = plan(tmp_path / "in", output, chunk_size=8).superseded
+    assert (removal.marks, removal.files) == ((), (left,))
+    assert removal.mark_uri == layout.mark_uri(str(output), os.path.basename(left).removesuffix(".parquet"))
 
 
-def test_two_configurations_do_not_mix(tmp_path: Path) -> None:
-    write_tar(tmp_path / "in" / "a.tar", samples(3))
-    output = str(tmp_path / "out")
+def test_a_mark_without_its_files_counts_for_nothing(tmp_path: Path) -> None:
+    write_tar(tmp_path / "in" / "a.tar", samples(8))
+    output = tmp_path / "out"
+    first, second = plan(tmp_path / "in", output, chunk_size=4).chunks
+    finish(output, first, failed=[1])
+    mark(output, layout.version_stem(second.name, 4, []), second)
+    found = plan(tmp_path / "in", output, chunk_size=4)
+    assert ranges(found) == [(4, 8)]
+    (output / "errors").rename(output / "elsewhere")
+    assert ranges(plan(tmp_path / "in", output, chunk_size=4)) == [(0, 4), (4, 8)]
+
+
+@pytest.mark.parametrize("ok", [3, 5])
+def test_a_mark_counts_only_when_it_accounts_for_its_whole_range(ok: int, tmp_path: Path) -> None:
+    write_tar(tmp_path / "in" / "a.tar", samples(4))
+    output = tmp_path / "out"
+    (chunk,) = plan(tmp_path / "in", output).chunks
+    stem = layout.version_stem(chunk.name, ok, [])
+    storage.publish(layout.data_uri(str(output), stem), b"rows")
+    mark(output, stem, chunk)
+    assert ranges(plan(tmp_path / "in", output)) == [(0, 4)]
+
+
+def test_of_finished_chunks_that_overlap_a_disjoint_set_counts(tmp_path: Path) -> None:
+    write_tar(tmp_path / "in" / "a.tar", samples(10))
+    output = tmp_path / "out"
+    (whole,) = plan(tmp_path / "in", output, chunk_size=10).chunks
+    for start, stop in [(0, 5), (5, 10), (2, 7), (5, 7)]:
+        name = whole.name.replace("0000000-0000010", f"{start:07d}-{stop:07d}")
+        finish(output, Chunk(name=name, shard_uri=whole.shard_uri, shard_format="tar", start=start, stop=stop))
+    found = plan(tmp_path / "in", output)
+    assert [(each.name.start, each.name.stop) for each in found.finished] == [(0, 5), (5, 10)]
+    assert len(found.superseded) == 2 and found.chunks == () and found.samples == 10
+
+
+def test_of_two_outcomes_of_a_chunk_the_one_with_fewer_failures_counts(tmp_path: Path) -> None:
+    write_tar(tmp_path / "in" / "a.tar", samples(4))
+    output = tmp_path / "out"
+    (chunk,) = plan(tmp_path / "in", output).chunks
+    for failed in ([1, 2], [3], [0]):
+        finish(output, chunk, failed)
+    found = plan(tmp_path / "in", output)
+    assert [each.bad for each in found.finished] == [1]
+    assert len(found.superseded) == 2
+    assert all(len(removal.marks) == 1 and len(removal.files) == 2 for removal in found.superseded)
+
+
+def test_a_shard_that_has_become_empty_loses_its_rows(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "in" / "a.tar", samples(5))
+    write_tar(tmp_path / "in" / "b.tar", samples(3))
     for chunk in plan(tmp_path / "in", tmp_path / "out").chunks:
         finish(tmp_path / "out", chunk)
-    storage.publish(layout.configuration_uri(output, CONFIGURATION), b'{"steps": 10}')
-    check_configuration(layout.published(output), output, CONFIGURATION, {"steps": 10})
-    with pytest.raises(SettingError, match="steps was 10 and is now 20"):
-        check_configuration(layout.published(output), output, "d" * 10, {"steps": 20})
+    write_tar(tar, [])
+    found = plan(tmp_path / "in", tmp_path / "out")
+    assert (found.chunks, found.samples, len(found.superseded)) == ((), 3, 1)
 
 
-def test_configuration_hash() -> None:
-    settings = {"steps": 10, "seed": 0, "model": "mini"}
-    assert layout.configuration_hash(settings) == layout.configuration_hash(dict(reversed(settings.items())))
-    assert len({layout.configuration_hash({**settings, "steps": steps}) for steps in (10, 11)}) == 2
+def test_a_limit_that_leaves_out_a_shard_does_not_empty_it(tmp_path: Path) -> None:
+    write_tar(tmp_path / "in" / "a.tar", samples(5))
+    write_tar(tmp_path / "in" / "b.tar", samples(3))
+    for chunk in plan(tmp_path / "in", tmp_path / "out").chunks:
+        finish(tmp_path / "out", chunk)
+    assert plan(tmp_path / "in", tmp_path / "out", limit=2).superseded == ()
+
+
+def test_folders_whose_chunks_share_a_file_keep_one_of_them(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "in", {f"{number}.jpg": b"x" for number in range(4)})
+    (before,) = plan(folder, tmp_path / "out").chunks
+    write_folder(folder, {"00.jpg": b"x"})
+    (after,) = plan(folder, tmp_path / "out").chunks
+    for chunk in (before, after):
+        finish(tmp_path / "out", chunk)
+    found = plan(folder, tmp_path / "out")
+    assert (len(found.finished), found.samples, found.chunks, len(found.superseded)) == (1, 5, (), 1)
+
+
+def test_a_changed_file_that_is_deleted_before_its_chunk_is_finished_leaves_no_double(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "in", {f"{number}.jpg": b"x" for number in range(4)})
+    finish(tmp_path / "out", plan(folder, tmp_path / "out").chunks[0])
+    (folder / "1.jpg").write_bytes(b"changed")
+    finish(tmp_path / "out", plan(folder, tmp_path / "out").chunks[0])
+    (folder / "1.jpg").unlink()
+    found = plan(folder, tmp_path / "out")
+    assert (found.chunks, len(found.finished), len(found.superseded)) == ((), 1, 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"files": [1]}', b'{"files": {"a"'])
+def test_a_damaged_mark_of_a_folder_means_that_its_chunk_is_done_again(content: bytes, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "in", {f"{number}.jpg": b"x" for number in range(4)})
+    stem = finish(tmp_path / "out", plan(folder, tmp_path / "out").chunks[0])
+    Path(layout.mark_uri(str(tmp_path / "out"), stem)).write_bytes(content)
+    found = plan(folder, tmp_path / "out")
+    assert (len(found.chunks), found.finished) == (1, ())
+
+
+def test_a_retry_is_built_on_the_published_files(tmp_path: Path) -> None:
+    write_tar(tmp_path / "in" / "a.tar", samples(8))
+    output = tmp_path / "out"
+    for chunk in plan(tmp_path / "in", output, chunk_size=4).chunks:
+        finish(output, chunk, failed=[5, 6] if chunk.start else [])
+    measured = measure(find_shards([str(tmp_path / "in")]), Columns(), str(output))
+    listing = layout.list_output(str(output))
+    again = make_plan(measured, listing, CONFIGURATION, 4, MarkReader(), lambda version: [5, 6])
+    (chunk,) = again.chunks
+    assert (chunk.start, chunk.stop, chunk.only) == (4, 8, (5, 6))
+    assert {chunk.base_data, chunk.base_errors} == {*again.finished[1].files}
+    assert len(again.finished) == 2 and again.superseded == ()
+
+
+def test_a_limit_keeps_the_damage_of_a_shard_that_is_retried(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "in" / "a.tar", samples(8))
+    tar.write_bytes(tar.read_bytes()[: 7 * 1536 + 100])
+    output = tmp_path / "out"
+    (chunk,) = plan(tmp_path / "in", output).chunks
+    assert chunk.damage
+    finish(output, chunk, failed=[chunk.damage_position])
+    measured = measure(find_shards([str(tmp_path / "in")]), Columns(), str(output), 3)
+    failed = [chunk.damage_position]
+    listing = layout.list_output(str(output))
+    (again,) = make_plan(measured, listing, CONFIGURATION, 10, None, lambda version: failed).chunks
+    assert (again.damage, again.damage_position) == (chunk.damage, chunk.damage_position)
+
+
+def test_cells_begin_and_end_at_multiples() -> None:
+    assert list(cells(0, 25, 10)) == [(0, 10), (10, 20), (20, 25)]
+    assert list(cells(12, 21, 10)) == [(12, 20), (20, 21)]
+    assert list(cells(3, 3, 10)) == []

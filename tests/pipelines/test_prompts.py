@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import SettingError
-from pipelines.layout import Published
+from pipelines.layout import Listing
 from pipelines.plan import make_plan
 from pipelines.prompts import PromptFiles
 from pipelines.samples import Sample
@@ -15,7 +15,7 @@ from tests.inputs import write_folder, write_parquet
 
 def read_all(source: Source, inputs: list[str], limit: int | None = None, chunk_size: int = 2) -> list[Sample]:
     measured = source.measure(source.find(inputs, "/nowhere"), "/nowhere", limit)
-    plan = make_plan(measured, Published(marks={}, files={}), "c" * 10, chunk_size)
+    plan = make_plan(measured, Listing(finished=(), remains=()), "c" * 10, chunk_size)
     found = [sample for chunk in plan.chunks for sample in source.read(chunk)]
     assert [sample.position for sample in found] == [at for chunk in plan.chunks for at in chunk.positions]
     return found

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from pipelines.inputs import find_shards
-from pipelines.layout import Published
-from pipelines.plan import make_plan, measure
+from pipelines.layout import Listing
+from pipelines.measure import measure
+from pipelines.plan import make_plan
 from pipelines.readers import read_chunk
 from pipelines.samples import Columns, Sample
 from tests.inputs import write_folder, write_parquet, write_tar
@@ -13,7 +14,7 @@ from tests.inputs import write_folder, write_parquet, write_tar
 def read_all(uri: Path, output: Path, columns: Columns | None = None, chunk_size: int = 3) -> list[Sample]:
     columns = columns or Columns()
     plan = make_plan(
-        measure(find_shards([str(uri)]), columns, str(output)), Published(marks={}, files={}), "c" * 10, chunk_size
+        measure(find_shards([str(uri)]), columns, str(output)), Listing(finished=(), remains=()), "c" * 10, chunk_size
     )
     found = [sample for chunk in plan.chunks for sample in read_chunk(chunk, columns)]
     assert len(found) == plan.samples

@@ -12,7 +12,8 @@ from s3fs import S3FileSystem
 from pipelines import layout, storage
 from pipelines.errors import SettingError
 from pipelines.inputs import find_shards
-from pipelines.plan import make_plan, measure
+from pipelines.measure import measure
+from pipelines.plan import make_plan
 from pipelines.predictors import UniConModel, identify_model
 from pipelines.readers import read_chunk
 from pipelines.runs import RunRecord
@@ -284,7 +285,7 @@ def test_inputs_of_every_kind(s3: Proxy, inputs: Path, tmp_path: Path, pattern: 
             storage.publish(uri, storage.read_bytes(file.uri))
     output = f"{OPEN}/outputs/{tmp_path.name}"
     measured = measure(find_shards([f"{OPEN}/inputs/{pattern}"]), Columns(), output)
-    plan = make_plan(measured, layout.published(output), "c" * 10, 4)
+    plan = make_plan(measured, layout.list_output(output), "c" * 10, 4)
     found = [sample for chunk in plan.chunks for sample in read_chunk(chunk, Columns())]
     assert [sample.problem for sample in found] == [None] * 6
     assert [(sample.image, sample.caption) for sample in found] == [
@@ -320,7 +321,7 @@ def test_status_costs_a_page_of_marks_and_a_record(s3: Proxy, tmp_path: Path) ->
     output = f"{OPEN}/status/{tmp_path.name}"
     write_tar(tmp_path / "a.tar", samples(30))
     measured = measure(find_shards([str(tmp_path / "a.tar")]), Columns(), output)
-    plan = make_plan(measured, layout.published(output), "c" * 10, 1)
+    plan = make_plan(measured, layout.list_output(output), "c" * 10, 1)
     for chunk in plan.chunks[:20]:
         storage.publish(layout.mark_uri(output, chunk.name, 1, 0), b"{}")
     options = {"limit": None, "since": None, "max_error_rate": 1.0}
@@ -347,7 +348,7 @@ def test_a_storage_failure_while_reading_fails_the_chunk_not_the_samples(s3: Pro
     )
     storage.publish(f"{OPEN}/trouble/a.jpg", b"a")
     measured = measure(find_shards([f"{OPEN}/trouble/list.jsonl"]), Columns(), str(tmp_path))
-    (chunk,) = make_plan(measured, layout.published(str(tmp_path)), "c" * 10, 4).chunks
+    (chunk,) = make_plan(measured, layout.list_output(str(tmp_path)), "c" * 10, 4).chunks
     assert [sample.problem is None for sample in read_chunk(chunk, Columns())] == [True, False, False]
     s3.faults = [Fault("403", 1, "GET /open-bucket/trouble/a.jpg")]
     (sample, *_) = read_chunk(chunk, Columns())

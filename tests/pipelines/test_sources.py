@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.errors import SettingError
 from pipelines.inputs import find_shards
-from pipelines.layout import Published
+from pipelines.layout import Listing
 from pipelines.plan import Plan, make_plan
 from pipelines.samples import Columns, Sample
 from pipelines.sources import PictureShards, Repeated, check_media
@@ -17,7 +17,7 @@ from tests.inputs import picture, samples, write_folder, write_parquet, write_ta
 def plan_of(source: Repeated | PictureShards, inputs: Path, chunk_size: int) -> Plan:
     output = str(inputs.parent / "out")
     measured = source.measure(source.find([str(inputs)], output), output, None)
-    return make_plan(measured, Published(marks={}, files={}), "c" * 10, chunk_size)
+    return make_plan(measured, Listing(finished=(), remains=()), "c" * 10, chunk_size)
 
 
 def read_all(source: Repeated | PictureShards, inputs: Path, chunk_size: int = 7) -> list[Sample]:

@@ -11,8 +11,9 @@ import pytest
 
 from pipelines import gzip_points, tar_shards
 from pipelines.inputs import find_shards
-from pipelines.layout import Published
-from pipelines.plan import make_plan, measure
+from pipelines.layout import Listing
+from pipelines.measure import measure
+from pipelines.plan import make_plan
 from pipelines.readers import read_chunk
 from pipelines.references import MAX_FILE_BYTES
 from pipelines.samples import Chunk, Columns, Sample
@@ -166,7 +167,7 @@ def test_compressed_tars_are_entered_where_possible(
     path = write_tar(tmp_path / "a.tar.gz", [(f"{n:03d}.jpg", rng.bytes(20_000)) for n in range(100)], compress=True)
     measured = measure(find_shards([str(path)]), Columns(), str(tmp_path / "out"))
     assert measure(find_shards([str(path)]), Columns(), str(tmp_path / "out")) == measured  # the second time as kept
-    plan = make_plan(measured, Published(marks={}, files={}), "c" * 10, 10)
+    plan = make_plan(measured, Listing(finished=(), remains=()), "c" * 10, 10)
     from_start = unpacked_bytes(monkeypatch)
     found = [sample for chunk in plan.chunks for sample in read_chunk(Chunk.from_json(chunk.to_json()), Columns())]
     rng = np.random.default_rng(0)
@@ -233,7 +234,7 @@ def test_any_damage_leaves_a_plan_that_can_be_read(tmp_path: Path, compress: boo
 def read_samples(path: Path, tmp_path: Path, columns: Columns | None = None) -> list[Sample]:
     columns = columns or Columns()
     plan = make_plan(
-        measure(find_shards([str(path)]), columns, str(tmp_path / "out")), Published(marks={}, files={}), "c" * 10, 3
+        measure(find_shards([str(path)]), columns, str(tmp_path / "out")), Listing(finished=(), remains=()), "c" * 10, 3
     )
     return [sample for chunk in plan.chunks for sample in read_chunk(chunk, columns)]
 

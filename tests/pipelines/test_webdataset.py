@@ -9,7 +9,8 @@ import pytest
 
 from pipelines import blocks, layout, schema
 from pipelines.inputs import find_shards
-from pipelines.plan import make_plan, measure
+from pipelines.measure import measure
+from pipelines.plan import make_plan
 from pipelines.publish import publish_block
 from pipelines.readers import read_chunk
 from pipelines.row_formats import PARQUET, ROW_FORMATS
@@ -83,7 +84,7 @@ def test_chosen_columns(tmp_path: Path) -> None:
 def test_our_reader_reads_it_as_an_input(tmp_path: Path) -> None:
     written(tmp_path, ROWS)
     measured = measure(find_shards([str(tmp_path)]), Columns(media=("depth.png",)), str(tmp_path / "out"))
-    (chunk,) = make_plan(measured, layout.published(str(tmp_path / "out")), "c" * 10, 10).chunks
+    (chunk,) = make_plan(measured, layout.list_output(str(tmp_path / "out")), "c" * 10, 10).chunks
     found = list(read_chunk(chunk, Columns(media=("depth.png",))))
     assert [sample.problem for sample in found] == [None] * 4
     for sample, before in zip(found, ROWS, strict=True):

@@ -1,0 +1,129 @@
+"""What planning must know of each shard: how many samples, where to enter, which keys repeat, what is damaged.
+
+It costs the footer and the key column of a Parquet shard, the lines of a JSON file, and one walk over the headers of a
+tar, kept in the output root for the next run.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from itertools import islice
+
+import pyarrow as pa
+
+from pipelines import gzip_points, json_lines, layout, parquet_shards, tar_shards
+from pipelines.errors import SettingError
+from pipelines.inputs import Shard, format_of
+from pipelines.samples import Columns
+from pipelines.store import FILES, Store, map_concurrently
+
+PLANNING_THREADS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A shard and what planning must know of it."""
+
+    shard: Shard
+    samples: int
+    """Positions that this run accounts for: the first ones of the shard."""
+    total: int
+    """Positions of the whole shard; a damaged one has one more, the last, for its unreadable rest."""
+    index: tar_shards.TarIndex | None = None
+    damage: str = ""
+
+
+def measure(
+    shards: list[Shard], columns: Columns, output: str, limit: int | None = None, store: Store = FILES
+) -> list[Measured]:
+    """Count the samples of each shard, several at once, stopping when `limit` is reached; checks the columns.
+
+    Shards of which the limit leaves nothing are left out; those that have no samples at all stay, because rows of what
+    they were before may have to go.
+
+    Raises:
+        SettingError: a named column does not exist or has a wrong type.
+    """
+    measured: list[Measured] = []
+    total = 0
+    pending = iter(shards)
+    while batch := list(islice(pending, PLANNING_THREADS)):
+        for found in map_concurrently(
+            store, lambda shard: _measure(shard, columns, output, store), batch, PLANNING_THREADS
+        ):
+            if limit is not None:
+                found = shortened(found, limit - total)
+            total += found.samples
+            measured.append(found)
+        if limit is not None and total >= limit:
+            break
+    return without_emptied(measured)
+
+
+def shortened(found: Measured, samples: int) -> Measured:
+    """The shard's first `samples` samples, where it has more."""
+    return dataclasses.replace(found, samples=min(found.samples, max(samples, 0)))
+
+
+def without_emptied(measured: list[Measured]) -> list[Measured]:
+    """Those of which a limit has left something, and those that never had anything."""
+    return [found for found in measured if found.samples > 0 or found.total == 0]
+
+
+def whole(shard: Shard, index: tar_shards.TarIndex | None, samples: int, damage: str = "") -> Measured:
+    """A shard of so many readable samples; where it is damaged, one more position stands for its unreadable rest."""
+    total = samples + bool(damage)
+    return Measured(shard=shard, samples=total, total=total, index=index, damage=damage)
+
+
+def _measure(shard: Shard, columns: Columns, output: str, store: Store) -> Measured:
+    if shard.format == "folder":
+        return whole(shard, None, sum(format_of(file.uri) == "image" for file in shard.files))
+    if shard.format == "parquet":
+        try:
+            index = parquet_shards.index_parquet(shard.uri, columns, store)
+        except pa.ArrowInvalid as error:
+            return whole(shard, None, 0, f"the Parquet file cannot be read: {error}")
+        return whole(shard, index, index.samples)
+    if columns.where:
+        raise SettingError(f"--where {columns.where[0]!r} needs Parquet files; {shard.uri} is none.")
+    if shard.format == "jsonl":
+        index = json_lines.index_json_lines(shard.uri, columns, store)
+        return whole(shard, index, index.samples)
+    shard, index = _tar_index(shard, output, store)
+    return whole(shard, index, index.samples, index.damage)
+
+
+def _tar_index(shard: Shard, output: str, store: Store) -> tuple[Shard, tar_shards.TarIndex]:
+    """The tar, with the format that its content has whatever it is called, and its kept index.
+
+    A new index is kept for the next run.
+    """
+    uri = layout.index_uri(output, shard.uri, shard.fingerprint)
+    try:
+        fields = json.loads(store.read_bytes(uri))
+    except FileNotFoundError:
+        fields = {}
+    if "gzip_points" not in fields:  # none kept, or by a version that knew less
+        compressed = tar_shards.is_compressed(shard.uri, store)
+        index = tar_shards.index_tar(shard.uri, compressed, store)
+        if compressed:
+            index = _with_points(index, shard, uri.removesuffix(".json") + ".gzidx", store)
+        fields = {"shard": shard.uri, "compressed": compressed, **dataclasses.asdict(index)}
+        store.publish(uri, json.dumps(fields).encode())
+    index = tar_shards.TarIndex(
+        samples=fields["samples"],
+        seek_bytes=tuple(fields["seek_bytes"]),
+        duplicates=tuple(fields["duplicates"]),
+        damage=fields["damage"],
+        gzip_points=fields["gzip_points"],
+    )
+    return dataclasses.replace(shard, format="tar.gz" if fields["compressed"] else "tar"), index
+
+
+def _with_points(index: tar_shards.TarIndex, shard: Shard, points_uri: str, store: Store) -> tar_shards.TarIndex:
+    """The index of a compressed tar that can be entered, where that is possible and saves anything."""
+    if index.damage or index.samples <= tar_shards.INDEX_STRIDE or not gzip_points.can_enter():
+        return dataclasses.replace(index, seek_bytes=())
+    store.publish(points_uri, gzip_points.find_points(shard.uri, shard.size_bytes, store))
+    return dataclasses.replace(index, gzip_points=points_uri)

@@ -1,0 +1,88 @@
+"""What a run says at its end: counts, reasons, what is left, and the exit code."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipelines import storage
+from pipelines.plan import Plan
+from pipelines.progress import Progress, clock, reason_kinds, reasons_text
+from pipelines.request import Job, Request
+
+EXIT_OK, EXIT_INCOMPLETE, EXIT_SETTING, EXIT_ERROR_RATE = 0, 1, 2, 3
+CHUNKS_NAMED = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the output holds of this run's input, counted in the output itself."""
+
+    planned: int
+    ok: int
+    bad: int
+    missing: tuple[str, ...]
+    """Names of chunks that are not finished."""
+    superseded: int = 0
+    """Versions that do not count and are still there."""
+
+    @classmethod
+    def of(cls, plan: Plan) -> "Outcome":
+        """By the last plan of a run."""
+        return cls(
+            planned=plan.samples,
+            ok=sum(version.ok for version in plan.finished),
+            bad=sum(version.bad for version in plan.finished),
+            missing=tuple(chunk.name for chunk in plan.chunks),
+            superseded=len(plan.superseded),
+        )
+
+    @property
+    def done(self) -> int:
+        """Samples in data/ or errors/."""
+        return self.ok + self.bad
+
+
+def exit_code(outcome: Outcome, max_error_rate: float) -> int:
+    """0 only where nothing is left to do and nothing to remove."""
+    if outcome.missing or outcome.superseded or outcome.done != outcome.planned:
+        return EXIT_INCOMPLETE
+    return EXIT_ERROR_RATE if outcome.done and outcome.bad / outcome.done > max_error_rate else EXIT_OK
+
+
+def report(
+    job: Job,
+    request: Request,
+    output: str,
+    outcome: Outcome,
+    progress: Progress,
+    trouble: str | None,
+    say: Callable[[str], None],
+) -> None:
+    """Tell the person at the terminal."""
+    say(f"\n{outcome.done} of {outcome.planned} samples: {outcome.ok} rows in data/, {outcome.bad} in errors/")
+    if progress.done:
+        rate = progress.done / progress.elapsed_s
+        say(f"this run: {progress.done} samples in {clock(progress.elapsed_s)}, {rate:.2f}/s")
+    if progress.reasons:
+        say("failed in this run:\n" + reasons_text(reason_kinds(progress.reasons)))
+    for reason in dict.fromkeys(progress.failures):
+        say(f"a chunk failed: {reason}")
+    if trouble:
+        say(f"stopped: {trouble}")
+    _say_what_is_left(outcome, request.max_error_rate, say)
+    if outcome.ok:
+        say(f"output: {output}")
+        files = storage.join(output, "data", f"*.{job.row_format.extension}")
+        say(f'load:   datasets.load_dataset("{job.row_format.name}", data_files="{files}")')
+
+
+def _say_what_is_left(outcome: Outcome, max_error_rate: float, say: Callable[[str], None]) -> None:
+    if outcome.missing:
+        names = "\n".join(f"    {name}" for name in outcome.missing[:CHUNKS_NAMED])
+        say(f"{len(outcome.missing)} chunks are not finished; the same command does them:\n{names}")
+    elif outcome.superseded:
+        say(
+            f"{outcome.superseded} versions of chunks that do not count are still in the output: another run is at "
+            "work on it. The same command tidies up when that one has ended."
+        )
+    elif outcome.done and outcome.bad / outcome.done > max_error_rate:
+        say(f"{outcome.bad / outcome.done:.1%} of the samples failed, more than --max-error-rate {max_error_rate:g}")

@@ -1,0 +1,183 @@
+"""A simulated command: the real `run_job` in a thread, killed and started again."""
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pipelines.blocks import Flow
+from pipelines.environment import Environment
+from pipelines.errors import SettingError
+from pipelines.progress import Progress
+from pipelines.request import Job, Request
+from pipelines.resources import Resources
+from pipelines.runner import run_job
+from pipelines.samples import Columns
+from pipelines.sources import PictureShards
+from pipelines.stages import ComputeRows, PublishRows, ReadRows
+from pipelines.store import Store
+from tests.simulation.executor import SimulatedExecutor
+from tests.simulation.job import CopyText, JsonLines, Model
+from tests.simulation.scheduler import Thread
+from tests.simulation.world import World
+
+BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+KILLED = "killed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What the user types."""
+
+    name: str
+    limit: int | None = None
+    retry_errors: bool = False
+    chunk_size: int = 4
+    settings: int = 1
+    """Another number: another configuration."""
+    workers: int = 2
+    restarts: int = 2
+    """So many times the user starts it again after it was killed."""
+
+    @property
+    def words(self) -> str:
+        """As in a terminal."""
+        options = [f"--limit {self.limit}"] if self.limit is not None else []
+        options += ["--retry-errors"] if self.retry_errors else []
+        options += [f"--chunk-size {self.chunk_size}"] if self.chunk_size != 4 else []
+        options += [f"--setting {self.settings}"] if self.settings != 1 else []
+        return " ".join([self.name, *options, f"({self.workers} workers)"])
+
+
+class Run:
+    """One process of a command, with its workers."""
+
+    def __init__(self, command: "Command", number: int) -> None:
+        self.command = command
+        self.name = command.spec.name + (str(number) if number > 1 else "")
+        self.code: int | str | None = None
+        """The exit code; KILLED; the name of an exception that ended it; None while it runs."""
+        self.error: BaseException | None = None
+        self.began = command.world.step
+        self.ended = -1
+        self.said: list[str] = []
+        self.is_dead = False
+        self.workers: list[Thread] = []
+        self.driver = command.world.scheduler.spawn(self.name, self._drive)
+        command.world.owners[self.driver] = self
+
+    def employ(self, worker: Thread) -> None:
+        """One more thread is this process's."""
+        self.workers.append(worker)
+        self.command.world.owners[worker] = self
+
+    def die(self, spares_workers: bool) -> list[Thread]:
+        """Killed; the user may start the command again."""
+        self.is_dead, self.code, self.ended = True, KILLED, self.command.world.step
+        self.command.restart()
+        return [self.driver] if spares_workers else [self.driver, *self.workers]
+
+    def _drive(self) -> None:
+        command = self.command
+        self.began = command.world.step
+        command.world.note(self.name, "begins", result=command.spec.words)
+        try:
+            self.code = command.job(self)
+        except SettingError as error:
+            self.code, self.error = 2, error
+        except Exception as error:
+            self.code, self.error = type(error).__name__, error
+        self.is_dead, self.ended = True, command.world.step
+        command.world.note(self.name, "ends", result=f"exit code {self.code}")
+
+
+class Command:
+    """What one user does at one terminal: the command, again when it was killed."""
+
+    def __init__(self, world: World, store: Store, spec: Spec, inputs: list[str], output: str) -> None:
+        self.world = world
+        self.store = store
+        self.spec = spec
+        self.inputs = inputs
+        self.output = output
+        self.runs: list[Run] = []
+
+    @property
+    def code(self) -> int | str | None:
+        """Of the last run."""
+        return self.runs[-1].code
+
+    def start(self) -> None:
+        """One more run."""
+        run = Run(self, len(self.runs) + 1)
+        self.runs.append(run)
+        self.world.processes.append(run)
+
+    def restart(self) -> None:
+        """After a kill, if the user has the patience."""
+        if len(self.runs) <= self.spec.restarts:
+            self.start()
+
+    def job(self, run: Run) -> int:
+        """The real thing."""
+        spec = self.spec
+        source = PictureShards(columns=Columns(), store=self.store)
+        task = CopyText()
+
+        def make_flow(output: str, resources: Resources) -> Flow:
+            return Flow(
+                read=ReadRows(task=task, source=source),
+                model=ComputeRows(task=task, model=Model(self._fails), run_seed=0, batch_size=8),
+                publish=PublishRows(
+                    output=output, task=task, provenance={"seed": 0}, row_format=JsonLines(), store=self.store
+                ),
+            )
+
+        job = Job(
+            name="copy",
+            settings={"setting": spec.settings},
+            source=source,
+            make_flow=make_flow,
+            finish=lambda *arguments: None,
+            row_format=JsonLines(),
+        )
+        request = Request(
+            inputs=self.inputs,
+            output=self.output,
+            chunk_size=spec.chunk_size,
+            limit=spec.limit,
+            retry_errors=spec.retry_errors,
+        )
+        return run_job(job, request, self._environment(run))
+
+    def _environment(self, run: Run) -> Environment:
+        return Environment(
+            store=self.store,
+            executor=SimulatedExecutor(
+                world=self.world,
+                name=run.name,
+                workers=self.spec.workers,
+                began=run.employ,
+                is_dead=lambda: run.is_dead,
+            ),
+            now=lambda: BEGINNING + timedelta(seconds=self.world.step),
+            new_id=lambda: f"{self.world.step:08x}",
+            say=run.said.append,
+            heartbeat=_no_heartbeat,
+            new_progress=lambda total: Progress(total, stream=io.StringIO(), interval_s=1e6),
+            afterwards=lambda output: None,
+        )
+
+    def _fails(self, key: str) -> bool:
+        name = key.rsplit("/", 1)[-1]
+        if name.startswith("x"):
+            return True
+        rate = self.world.rates.flaky
+        return bool(rate and self.world.decide(f"{name} fails", lambda rng: "yes" if rng.random() < rate else ""))
+
+
+@contextmanager
+def _no_heartbeat(beat: Callable[[], Any]) -> Iterator[None]:
+    yield

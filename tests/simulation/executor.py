@@ -1,0 +1,176 @@
+"""The executor of a simulated command: a few workers, each a thread, and the real ledger of attempts.
+
+As Ray does, it starts a stage of a chunk again elsewhere when its worker dies, without end, and does a chunk again whose
+result was lost; a chunk that fails is told of and left.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.attempts import Ledger, building, watched
+from pipelines.blocks import Flow, chunk_of
+from pipelines.errors import FlowError
+from pipelines.resources import Resources
+from pipelines.samples import Chunk
+from tests.simulation.scheduler import Killed, Thread
+from tests.simulation.world import World
+
+FAILED_CHUNKS_ALLOWED = 3
+GHOST_TASKS = 2
+"""What a worker that outlives its command still takes up."""
+STAGES = ("read", "model", "publish")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One stage of one chunk."""
+
+    chunk: Chunk
+    stage: str = "read"
+    block: Any = None
+    """The result of the stage before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedExecutor:
+    """Workers of one command."""
+
+    world: World
+    name: str
+    """Of the command; workers are called NAME.1, NAME.2, ..."""
+    workers: int
+    began: Callable[[Thread], None]
+    """Told of every worker."""
+    is_dead: Callable[[], bool]
+    """Whether the command was killed."""
+
+    @contextmanager
+    def open(
+        self,
+        job: Any,
+        request: Any,
+        output: str,
+        working: Callable[..., None],
+        on_failure: Callable[[str], None],
+    ) -> Iterator[Callable[[Sequence[Chunk]], Iterator[dict[str, Any]]]]:
+        """See `pipelines.environment.Executor`."""
+        flow = job.make_flow(output, Resources())
+        working({"CPU": float(self.workers)}, Resources(actors=self.workers))
+        yield lambda chunks: _Crew(self, flow, on_failure).process(chunks)
+
+
+class _Crew:
+    """The workers that process some chunks."""
+
+    def __init__(self, executor: SimulatedExecutor, flow: Flow, on_failure: Callable[[str], None]) -> None:
+        self.executor = executor
+        self.world = executor.world
+        self.flow = flow
+        self.on_failure = on_failure
+        self.ledger = Ledger()
+        self.queue: list[Task] = []
+        self.receipts: list[Mapping[str, Any]] = []
+        self.left = 0
+        self.failed = 0
+        self.trouble = ""
+
+    def process(self, chunks: Sequence[Chunk]) -> Iterator[dict[str, Any]]:
+        """The receipts of the chunks as they are published."""
+        self.queue = [Task(chunk=chunk) for chunk in chunks]
+        self.left = len(self.queue)
+        for number in range(1, min(self.executor.workers, self.left) + 1):
+            self._spawn(f"{self.executor.name}.{number}", f"{self.executor.name}.{number}")
+        while True:
+            self.world.scheduler.wait(lambda: bool(self.receipts or self.trouble or self.left == 0))
+            if self.receipts:
+                yield dict(self.receipts.pop(0))
+            elif self.trouble:
+                raise FlowError(self.trouble)
+            else:
+                return
+
+    def _spawn(self, name: str, actor: str) -> None:
+        taken: list[Task] = []
+
+        def body() -> None:
+            try:
+                self._work(actor, taken)
+            except Killed:
+                self._replace(name, actor, taken)
+                raise
+            except Exception as error:  # the model could not be built
+                self.trouble = f"{type(error).__name__}: {error}"
+
+        self.executor.began(self.world.scheduler.spawn(name, body))
+
+    def _replace(self, name: str, actor: str, taken: list[Task]) -> None:
+        """A new process for one that has died, and its task to whoever comes first."""
+        if not self.executor.is_dead():
+            self.queue[:0] = taken
+            self._spawn(f"{name}'", actor)
+
+    def _work(self, actor: str, taken: list[Task]) -> None:
+        ghost_tasks = GHOST_TASKS
+        with building(self._ask, actor):
+            self.world.pause("build")
+            model = self.flow.model.build()
+        while self.left and not self.trouble:
+            self.world.scheduler.wait(
+                lambda: bool(self.queue or self.trouble or self.left == 0 or self.executor.is_dead())
+            )
+            if self.executor.is_dead():
+                ghost_tasks -= 1
+            if not self.queue or ghost_tasks < 0:
+                break
+            taken.append(self.queue.pop(0))
+            self._do(taken[0], actor, model)
+            taken.clear()
+
+    def _do(self, task: Task, actor: str, model: Any) -> None:
+        try:
+            result = self._stage(task, actor, model)
+        except Exception as error:
+            self.left -= 1
+            self.failed += 1
+            self.world.note(actor, "chunk fails", task.chunk.name, str(error))
+            self.on_failure(f"{type(error).__name__}: {error}")
+            if self.failed > FAILED_CHUNKS_ALLOWED:
+                self.trouble = f"{type(error).__name__}: {error}"
+            return
+        forgotten = self.world.decide("result", self._draw_result)
+        if forgotten:
+            self.world.note(actor, "result lost", task.chunk.name, forgotten)
+            self.queue.append(task if forgotten == "again" else Task(chunk=task.chunk))
+        elif task.stage == "publish":
+            self.receipts.append(result)
+            self.left -= 1
+        else:
+            following = STAGES[STAGES.index(task.stage) + 1]
+            self.queue.insert(0, Task(chunk=task.chunk, stage=following, block=result))
+
+    def _stage(self, task: Task, actor: str, model: Any) -> Any:
+        worker = actor if task.stage == "model" else "node"
+        failed_before = bool(task.chunk.only)
+        with watched(
+            self._ask, task.stage, task.chunk.name, worker=worker, node="node", failed_before=failed_before
+        ) as attempt:
+            if task.stage == "read":
+                return self.flow.read(task.chunk, attempt)
+            if task.stage == "publish":
+                return self.flow.publish(task.block, attempt)
+            self.world.pause("compute")
+            block = model(task.block, attempt)
+            assert chunk_of(block) == task.chunk
+            return block
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        self.world.scheduler.check()
+        return getattr(self.ledger, method)(*arguments)
+
+    def _draw_result(self, rng: random.Random) -> str:
+        if rng.random() >= self.world.rates.forget:
+            return ""
+        return rng.choice(("again", "from the start"))

@@ -1,0 +1,105 @@
+"""The simulated storage as `pipelines.store.Store`: every call is a point of the world.
+
+Listings come in pages, and what is listed late may be newer than what was listed early. A conditional write is atomic, or
+is none at all where the storage does not know conditions.
+"""
+
+import fnmatch
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from pipelines import storage
+from pipelines.storage import FileInfo
+from tests.simulation.world import World
+
+
+@dataclass(frozen=True)
+class SimulatedStore:
+    """An object store."""
+
+    world: World
+    page_files: int = 4
+    knows_conditions: bool = True
+    """Whether a conditional write leaves alone what is there."""
+    is_concurrent = False
+
+    def iter_files(self, root: str) -> Iterator[FileInfo]:
+        """Page by page."""
+        last = ""
+        while True:
+            odd = self.world.read("list", root)
+            unseen = int(odd.split()[1]) if odd.startswith("stale") else 0
+            page = self.world.objects.page(root, last, self.page_files, self.world.step, unseen)
+            self._note("list", root, f"{len(page)} files{', stale' if unseen else ''}")
+            yield from page
+            if len(page) < self.page_files:
+                break
+            last = page[-1].uri
+        if not last and not page and (file := self.world.objects.info(root)) is not None:
+            yield file
+
+    def list_uris(self, root: str) -> list[str]:
+        """The URIs of `iter_files`."""
+        return sorted(file.uri for file in self.iter_files(root))
+
+    def glob_files(self, pattern: str) -> list[tuple[str, FileInfo | None]]:
+        """Files and folders one level below the pattern's folder."""
+        folder = pattern.rpartition("/")[0]
+        found: dict[str, FileInfo | None] = {}
+        for file in self.iter_files(folder):
+            name, slash, _ = file.uri.removeprefix(f"{folder}/").partition("/")
+            if fnmatch.fnmatchcase(f"{folder}/{name}", pattern):
+                found[f"{folder}/{name}"] = None if slash else file
+        return sorted(found.items())
+
+    def stat(self, uri: str) -> FileInfo | None:
+        """One file."""
+        self.world.read("stat", uri)
+        found = self.world.objects.info(uri)
+        self._note("stat", uri, "there" if found else "nothing")
+        return found
+
+    def exists(self, uri: str) -> bool:
+        """A file, or files below."""
+        self.world.read("stat", uri)
+        found = bool(self.world.objects.below(uri))
+        self._note("stat", uri, "there" if found else "nothing")
+        return found
+
+    def open_read(self, uri: str, block_size_bytes: int = 4 << 20) -> IO[bytes]:
+        """What is there now: a file that is replaced while it is open stays what it was."""
+        return io.BytesIO(self.read_bytes(uri))
+
+    def read_bytes(self, uri: str, limit_bytes: int | None = None) -> bytes:
+        """The whole file."""
+        self.world.read("get", uri)
+        stored = self.world.objects.files.get(uri)
+        self._note("get", uri, "" if stored else "nothing")
+        if stored is None:
+            raise FileNotFoundError(f"cannot read {uri}: there is nothing")
+        if limit_bytes is not None and len(stored.content) > limit_bytes:
+            raise storage.TooLargeError(f"{uri} has more than {limit_bytes} bytes")
+        return stored.content
+
+    def publish(self, uri: str, content: bytes) -> None:
+        """One PUT."""
+        self.world.write("put", uri, lambda: self.world.objects.put(uri, content, self.world.step))
+
+    def create_once(self, uri: str, content: bytes) -> None:
+        """One conditional PUT."""
+
+        def create() -> None:
+            if not (self.knows_conditions and uri in self.world.objects.files):
+                self.world.objects.put(uri, content, self.world.step)
+
+        self.world.write("create", uri, create)
+
+    def remove(self, uri: str) -> None:
+        """One DELETE."""
+        self.world.write("del", uri, lambda: self.world.objects.remove(uri, self.world.step))
+
+    def _note(self, what: str, uri: str, result: str) -> None:
+        current = self.world.scheduler.current
+        self.world.note(current.name if current else "main", what, uri, result)

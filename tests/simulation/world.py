@@ -1,0 +1,278 @@
+"""What happens at every point of a simulated run: others go on, a call fails, a process dies, the user does something.
+
+Each storage call is a point before it takes effect and, when it writes, one after: its answer may never arrive. All
+decisions are `Chance`'s, so a run is repeated from them.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from pipelines.storage_errors import StorageError
+from tests.simulation.chance import Chance, Place
+from tests.simulation.objects import Objects
+from tests.simulation.scheduler import Killed, Scheduler, Thread
+
+Apply = Callable[[], None]
+READS, WRITES = ("list", "stat", "get"), ("put", "create", "del")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """How likely each event is at a point. A calm world has none of them."""
+
+    switch: float = 0.0
+    """Another thread goes on."""
+    kill: float = 0.0
+    """A command is killed, by kill -9."""
+    kills: int = 0
+    """Commands killed at most."""
+    late: float = 0.0
+    """Of the kills and failures: the write that was under way lands some time later."""
+    zombies: float = 0.0
+    """Of the kills: the workers live on for a while."""
+    die: float = 0.0
+    """A worker process dies in the middle of its stage."""
+    fail: float = 0.0
+    """A storage call fails."""
+    lost: float = 0.0
+    """Of the writes that fail: they have taken effect, only the answer is lost."""
+    stale: float = 0.0
+    """A page of a listing does not show the latest changes yet."""
+    act: float = 0.0
+    """The user does the next thing."""
+    flaky: float = 0.0
+    """A row fails this time."""
+    forget: float = 0.0
+    """A stage's result is lost after it is done: it is done again."""
+
+
+CALM = Rates()
+
+
+class Step(NamedTuple):
+    """A line of the trace."""
+
+    number: int
+    who: str
+    what: str
+    uri: str = ""
+    result: str = ""
+
+
+class Process(Protocol):
+    """A command under way."""
+
+    name: str
+    is_dead: bool
+
+    def die(self, spares_workers: bool) -> list[Thread]:
+        """Killed: returns the threads that are dead now."""
+        ...
+
+
+class World:
+    """The storage, the threads, and what befalls them."""
+
+    def __init__(self, chance: Chance, objects: Objects | None = None) -> None:
+        self.chance = chance
+        self.objects = objects or Objects()
+        self.scheduler = Scheduler(self._choose)
+        self.rates = CALM
+        self.trace: list[Step] = []
+        self.step = 0
+        self.processes: list[Process] = []
+        """Commands under way."""
+        self.owners: dict[Thread, Process] = {}
+        self.actions: list[Callable[[], None]] = []
+        """What the user will do, in order."""
+        self.kills_left = 0
+        self.last_ghost_write = -1
+        """The step of the last write by a dead command: of workers that outlived it, or one that landed late."""
+        self.watch: Callable[[str, str], None] = lambda what, uri: None
+        """Told of every write that takes effect, before it does."""
+        self._under_way: dict[Thread, tuple[str, str, Apply]] = {}
+        self._late: list[tuple[str, str, Apply]] = []
+
+    def set_rates(self, rates: Rates) -> None:
+        """From now on."""
+        self.rates, self.kills_left = rates, rates.kills
+
+    def note(self, who: str, what: str, uri: str = "", result: str = "") -> None:
+        """Add a line to the trace."""
+        self.trace.append(Step(self.step, who, what, uri, result))
+
+    def pause(self, what: str) -> None:
+        """A point that is no storage call: a model works, a ledger is asked."""
+        self._point(what, "")
+
+    def decide(self, what: str, draw: Callable[[random.Random], str]) -> str:
+        """A decision of the current thread's that is nothing that befalls it."""
+        thread = self.scheduler.current
+        if thread is None:
+            return ""
+        thread.points += 1
+        return self.chance.decide(Place(thread.name, thread.points, what), draw)
+
+    def read(self, what: str, uri: str) -> str:
+        """Before a reading call; returns what is odd about its answer. Raises StorageError."""
+        event = self._point(what, uri)
+        if event.startswith("fail"):
+            self._fail(what, uri)
+        return event
+
+    def write(self, what: str, uri: str, apply: Apply) -> None:
+        """A writing call: `apply` takes effect at one moment. Raises StorageError, its effect being there or not."""
+        thread = self.scheduler.current
+        if thread is None:
+            self._apply("main", what, uri, apply)
+            return
+        self.scheduler.check()
+        self._under_way[thread] = what, uri, apply
+        try:
+            event = self._point(what, uri)
+        finally:
+            del self._under_way[thread]
+        if event == "fail late":
+            self._late.append((what, uri, apply))
+        if event in ("fail", "fail late"):
+            self._fail(what, uri)
+        self._apply(thread.name, what, uri, apply, "answer lost" if event else "")
+        owner = self.owners.get(thread)
+        if owner is not None and owner.is_dead:
+            self.last_ghost_write = self.step
+        if event:
+            self._fail(what, uri, noted=False)
+        self._point(f"after {what}", uri)
+
+    def kill(self, process: Process, spares_workers: bool = False, late: bool = False) -> None:
+        """Kill -9; with `late`, the writes that its threads have under way land some time later."""
+        self.note(process.name, "is killed", result="its workers live on" if spares_workers else "")
+        for thread in process.die(spares_workers):
+            self.end(thread, late)
+
+    def end(self, thread: Thread, late: bool = False) -> None:
+        """The process of one thread is dead."""
+        if late and thread in self._under_way:
+            self._late.append(self._under_way[thread])
+        self.scheduler.kill(thread)
+
+    def settle(self) -> None:
+        """What was under way has landed, what the user meant to do is done."""
+        while self._late:
+            self._land()
+        while self.actions:
+            self._act()
+
+    def _apply(self, who: str, what: str, uri: str, apply: Apply, result: str = "") -> None:
+        self.note(who, what, uri, result)
+        self.watch(what, uri)
+        apply()
+
+    def _fail(self, what: str, uri: str, noted: bool = True) -> None:
+        if noted and self.scheduler.current is not None:
+            self.note(self.scheduler.current.name, what, uri, "fails")
+        raise StorageError(f"the storage is away: {what} {uri}", "unreachable")
+
+    def _land(self) -> None:
+        what, uri, apply = self._late.pop(0)
+        self.last_ghost_write = self.step
+        self._apply("late", what, uri, apply)
+
+    def _act(self) -> None:
+        self.actions.pop(0)()
+
+    def _point(self, what: str, uri: str) -> str:
+        """Take one decision; returns it where it is the caller's to carry out."""
+        thread = self.scheduler.current
+        self.step += 1
+        if thread is None:
+            return ""
+        self.scheduler.check()
+        thread.points += 1
+        event = self.chance.decide(
+            Place(thread.name, thread.points, "point"), lambda rng: self._draw(rng, thread, what)
+        )
+        if not event:
+            return ""
+        kind, _, rest = event.partition(" ")
+        if kind == "switch":
+            self.scheduler.give_way(self._named(rest))
+            return ""
+        if kind in ("fail", "stale"):
+            return event
+        self._happen(thread, kind, rest)
+        self.scheduler.check()
+        return ""
+
+    def _happen(self, thread: Thread, kind: str, rest: str) -> None:
+        if kind == "act" and self.actions:
+            self._act()
+        elif kind == "land" and self._late:
+            self._land()
+        elif kind == "die":
+            self.note(thread.name, "its process dies")
+            self.end(thread, late="late" in rest)
+        elif kind == "kill":
+            name, *how = rest.split(" ")
+            for process in [process for process in self.processes if process.name == name and not process.is_dead]:
+                self.kill(process, "zombies" in how, "late" in how)
+
+    def _named(self, name: str) -> Thread | None:
+        return next((thread for thread in self.scheduler.threads if thread.name == name), None)
+
+    def _draw(self, rng: random.Random, thread: Thread, what: str) -> str:
+        rates, roll = self.rates, rng.random()
+        if roll < rates.switch:
+            others = [other for other in self.scheduler.ready() if other is not thread]
+            return f"switch {rng.choice(others).name}" if others else ""
+        roll -= rates.switch
+        for rate, draw in (
+            (rates.fail, self._draw_failure),
+            (rates.kill, self._draw_kill),
+            (rates.die, self._draw_death),
+            (rates.act, lambda rng, thread, what: "act" if self.actions else ""),
+            (0.05 if self._late else 0.0, lambda rng, thread, what: "land"),
+            (rates.stale, lambda rng, thread, what: f"stale {rng.randint(1, 4)}" if what == "list" else ""),
+        ):
+            if roll < rate:
+                return draw(rng, thread, what)
+            roll -= rate
+        return ""
+
+    def _draw_failure(self, rng: random.Random, thread: Thread, what: str) -> str:
+        if what in READS:
+            return "fail"
+        if what not in WRITES:
+            return ""
+        roll = rng.random()
+        return "fail after" if roll < self.rates.lost else "fail late" if roll < self.rates.lost + self.rates.late else "fail"
+
+    def _draw_kill(self, rng: random.Random, thread: Thread, what: str) -> str:
+        alive = [process for process in self.processes if not process.is_dead]
+        if not alive or self.kills_left <= 0:
+            return ""
+        self.kills_left -= 1
+        late = " late" if rng.random() < self.rates.late else ""
+        zombies = " zombies" if rng.random() < self.rates.zombies else ""
+        return f"kill {rng.choice(alive).name}{zombies}{late}"
+
+    def _draw_death(self, rng: random.Random, thread: Thread, what: str) -> str:
+        if "." not in thread.name:
+            return ""
+        return "die late" if rng.random() < self.rates.late else "die"
+
+    def _choose(self, thread: Thread | None, ready: Sequence[Thread]) -> Thread:
+        """Who goes on when a thread ends or waits."""
+        if len(ready) == 1:
+            return ready[0]
+        place = Place(thread.name if thread else "", thread.points if thread else self.step, "next")
+        if thread is not None:
+            thread.points += 1
+        draw = (lambda rng: rng.choice(ready).name) if self.rates.switch else (lambda rng: "")
+        name = self.chance.decide(place, draw)
+        return next((other for other in ready if other.name == name), ready[0])
+
+
+__all__ = ["CALM", "READS", "WRITES", "Apply", "Killed", "Process", "Rates", "Step", "World"]

@@ -13,9 +13,11 @@ from typing import Any
 
 from benchmarks.stand_in import StandIn, products_for, write_shards
 from benchmarks.stand_in_job import task_run_of
-from pipelines import layout, pictures, runner
+from pipelines import layout, pictures
 from pipelines.flow import run_flow
+from pipelines.placement import choose_resources
 from pipelines.plan import Plan, make_plan
+from pipelines.request import Request
 from pipelines.samples import Columns
 from pipelines.sources import PictureShards
 from pipelines.tasks import TaskRun
@@ -49,7 +51,7 @@ def measure(options: Namespace) -> dict[str, Any]:
         began = time.perf_counter()
         with ray_session() as available:
             ray_start_s = time.perf_counter() - began
-            resources = runner.choose_resources(request, available, can_grow=False)
+            resources = choose_resources(request, available, can_grow=False)
             times = Times.of(run_flow(plan.chunks, job.make_flow(request.output, resources), resources))
         bare_s = (bare_before_s + alone(plan, batch_size=options.batch_size)) / 2
     return {"ray_start_s": ray_start_s, **times.beside(bare_s)}
@@ -62,9 +64,7 @@ def _stand_in(options: Namespace) -> StandIn | None:
     return StandIn(products=products_for(options.seconds)) if options.busy else StandIn(seconds=options.seconds)
 
 
-def planned(
-    folder: Path, output: Path, options: Namespace, model: StandIn | None
-) -> tuple[TaskRun, runner.Request, Plan]:
+def planned(folder: Path, output: Path, options: Namespace, model: StandIn | None) -> tuple[TaskRun, Request, Plan]:
     """What jobs/estimate_depth.py would run on a folder of shards, cut into chunks."""
     arguments = ["--input", str(folder), "--output", str(output)]
     arguments += ["--chunk-size", str(options.chunk_size), "--batch-size", str(options.batch_size)]
@@ -73,8 +73,8 @@ def planned(
     run, _ = task_run_of(arguments, model)
     job = run.as_job()
     measured = job.source.measure(job.source.find([str(folder)], str(output)), str(output), None)
-    plan = make_plan(measured, layout.published(str(output)), "0" * 10, options.chunk_size)
-    return run, runner.Request(inputs=[str(folder)], output=str(output)), plan
+    plan = make_plan(measured, layout.list_output(str(output)), "0" * 16, options.chunk_size)
+    return run, Request(inputs=[str(folder)], output=str(output)), plan
 
 
 def bare_loop(plan: Plan, model: Any, arguments: Mapping[str, Any], batch_size: int) -> float:

@@ -15,11 +15,12 @@ from typing import Any
 from benchmarks.stand_in import write_shards
 from pipelines import layout
 from pipelines.inputs import find_shards
+from pipelines.measure import measure as measure_shards
 from pipelines.plan import make_plan
-from pipelines.plan import measure as measure_shards
 from pipelines.samples import Columns
+from pipelines.storage import HASH_DIGITS
 
-CONFIGURATION = "0" * 10
+CONFIGURATION = "0" * HASH_DIGITS
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -56,11 +57,13 @@ def write_marks(output: Path, count: int) -> None:
     for folder in ("data", "_chunks/done"):
         (output / folder).mkdir(parents=True, exist_ok=True)
     for number in range(count):
+        fingerprint = "1" * HASH_DIGITS
         name = layout.chunk_name(
-            "old", f"/old/{number // 16}.tar", "1" * 10, number * 64, number * 64 + 64, CONFIGURATION
+            "old", f"/old/{number // 16}.tar", fingerprint, number * 64, number * 64 + 64, CONFIGURATION
         )
-        Path(layout.data_uri(str(output), name)).touch()
-        Path(layout.mark_uri(str(output), name, 64, 0)).touch()
+        stem = layout.version_stem(name, 64, [])
+        Path(layout.data_uri(str(output), stem)).touch()
+        Path(layout.mark_uri(str(output), stem)).touch()
 
 
 def plan_input(inputs: str, output: str, chunk_size: int) -> dict[str, Any]:
@@ -68,11 +71,11 @@ def plan_input(inputs: str, output: str, chunk_size: int) -> dict[str, Any]:
     began = time.perf_counter()
     shards = find_shards([inputs], exclude=output)
     found = time.perf_counter()
-    published = layout.published(output)
+    listing = layout.list_output(output)
     listed = time.perf_counter()
     measured = measure_shards(shards, Columns(), output)
     counted = time.perf_counter()
-    plan = make_plan(measured, published, CONFIGURATION, chunk_size)
+    plan = make_plan(measured, listing, CONFIGURATION, chunk_size)
     return {
         "samples": plan.samples,
         "chunks": len(plan.chunks),
@@ -87,8 +90,8 @@ def plan_input(inputs: str, output: str, chunk_size: int) -> dict[str, Any]:
 def list_marks(output: str) -> dict[str, Any]:
     """What every run begins and ends with."""
     began = time.perf_counter()
-    published = layout.published(output)
-    return {"marks": len(published.marks), "list_s": time.perf_counter() - began}
+    listing = layout.list_output(output)
+    return {"marks": len(listing.finished), "list_s": time.perf_counter() - began}
 
 
 def in_a_process(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from typing import Any
 
 from benchmarks.efficiency import planned
 from benchmarks.stand_in import StandIn, read_log, write_shards
-from pipelines import runner
 from pipelines.flow import run_flow
+from pipelines.placement import choose_resources
+from pipelines.request import Request
 
 CHUNKS_AHEAD = 2
 """What Ray Data gives an actor in advance."""
@@ -46,16 +47,16 @@ def _one_run(actors: int, options: Namespace) -> dict[str, Any]:
         shards = write_shards(Path(name) / "in", actors, options.chunks_per_actor * options.chunk_size, options.size_px)
         model = StandIn(seconds=options.seconds, log=str(log))
         run, request, plan = planned(shards, Path(name) / "out", options, model)
-        request = runner.Request(inputs=request.inputs, output=request.output, actors=actors)
+        request = Request(inputs=request.inputs, output=request.output, actors=actors)
         with ray_session() as available:
-            resources = runner.choose_resources(request, available, can_grow=False)
+            resources = choose_resources(request, available, can_grow=False)
             began = time.time()
             samples = sum(receipt["ok"] for receipt in run_flow(plan.chunks, _flow(run, request, resources), resources))
             ended = time.time()
         return {"samples": samples, "flow_s": ended - began, **busy(read_log(log), began, CHUNKS_AHEAD)}
 
 
-def _flow(run: Any, request: runner.Request, resources: Any) -> Any:
+def _flow(run: Any, request: Request, resources: Any) -> Any:
     return run.as_job().make_flow(request.output, resources)
 
 

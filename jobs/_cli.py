@@ -160,7 +160,7 @@ def run_task(
 
 def request_of(options: Namespace) -> Any:
     """What the runner needs of a command line."""
-    from pipelines.runner import Request
+    from pipelines.request import Request
 
     return Request(
         inputs=options.input,

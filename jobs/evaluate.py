@@ -12,7 +12,7 @@ from jobs import _cli
 from jobs._arguments import number, whole
 from pipelines import pictures, storage
 from pipelines.errors import SettingError
-from pipelines.runner import say
+from pipelines.progress import say
 
 CONDITIONS = ("depth", "edge", "pose")
 ACCURACY, CORRELATION = "accuracy", "correlation"

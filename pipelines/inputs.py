@@ -4,12 +4,14 @@ A shard is one tar, one Parquet file, one file of JSON lines, or the loose image
 """
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from pipelines import storage
 from pipelines.errors import SettingError
 from pipelines.store import FILES, Store, map_concurrently
+from pipelines.uris import Places, former_spelling
 
 # fmt: off
 IMAGE_EXTENSIONS = (
@@ -23,6 +25,8 @@ IMAGE_EXTENSIONS = (
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 SIDECAR_EXTENSIONS = ("txt", "json")
 LISTING_THREADS = 16
+_Found = tuple[str, storage.FileInfo]
+"""(folder that the file counts as part of if it is loose, file), as the input spells them"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,7 @@ class Shard:
     """One input file, or the loose images of one folder."""
 
     uri: str
+    """The same one whatever way leads to it: on local disks with links resolved."""
     format: str
     """`tar`, `tar.gz`, `parquet`, `jsonl` or `folder`."""
     size_bytes: int
@@ -52,46 +57,37 @@ def find_shards(inputs: Iterable[str], exclude: str | None = None, store: Store 
 
     In folders, names that begin with a dot or an underscore are left out; so are lists beside what they describe: a
     Parquet file called as the tar beside it, and JSON lines where one input has anything else. An output of ours means
-    the rows in its data/.
+    the rows in its data/. Where one input lies within another, the loose images of both are those of the outer one.
 
     Raises:
         SettingError: an input that does not exist or may not be read, matches nothing, or holds nothing we can read.
     """
+    places = Places()
+    output = None if exclude is None else storage.normalise(exclude)
     shards: dict[str, Shard] = {}
-    loose: dict[str, dict[str, storage.FileInfo]] = {}
+    loose: list[_Loose] = []
     for text in inputs:
-        try:
-            found = _without_lists(
-                [located for place in _places(text, store) for located in _files(*place, exclude, store)]
-            )
-        except (OSError, ValueError) as error:
-            if isinstance(error, SettingError):
-                raise
-            raise SettingError(f"--input {text!r} cannot be read: {error}") from error
-        if not any(format_of(file.uri) for _, file in found):
-            raise SettingError(
-                f"--input {text!r} holds nothing to read. Rule: tars (.tar, .tar.gz, .tgz), Parquet files (.parquet), "
-                f"JSON lines (.jsonl) or images ({', '.join(IMAGE_EXTENSIONS[:6])}, ...). Check the path, or the "
-                "extension of the files."
-            )
-        for folder, file in found:
-            kind = format_of(file.uri)
-            if kind is None or kind == "image":
-                loose.setdefault(folder, {})[file.uri] = file
-            else:
-                shards.setdefault(file.uri, shard_of(file, kind))
-    folders = (_folder(root, list(files.values())) for root, files in loose.items())
-    return [*shards.values(), *(folder for folder in folders if folder is not None)]
+        for root, file in _found(text, output, places, store):
+            if shard_format(file.uri) is None:
+                loose.append(_loose(root, file, places, text))
+                continue
+            shard = shard_of(file, shard_format, places, text)
+            if not places.is_below(shard.uri, output):
+                shards.setdefault(shard.uri, shard)
+    return [*shards.values(), *_folders(loose)]
 
 
-def shard_of(file: storage.FileInfo, kind: str) -> Shard:
-    """The shard that one file is."""
+def shard_of(file: storage.FileInfo, format_by_name: Callable[[str], str | None], places: Places, text: str) -> Shard:
+    """The shard that is one file, which the input `text` has led to."""
+    uri = places.shard(file.uri, lambda name: format_by_name(name) is not None)
+    former = former_spelling(file.uri, text)
     return Shard(
-        uri=file.uri,
-        format=kind,
+        uri=uri,
+        format=format_by_name(uri) or "",
         size_bytes=file.size_bytes,
         fingerprint=file.fingerprint,
         modified_s=file.modified_s,
+        former_uri="" if former == uri else former,
     )
 
 
@@ -125,6 +121,30 @@ def format_of(uri: str) -> str | None:
     return "image" if name.rsplit(".", 1)[-1] in IMAGE_EXTENSIONS and "." in name else None
 
 
+def shard_format(uri: str) -> str | None:
+    """`format_of` a file that is a shard by itself, else None."""
+    kind = format_of(uri)
+    return None if kind == "image" else kind
+
+
+def _found(text: str, output: str | None, places: Places, store: Store) -> list[_Found]:
+    """What one `--input` names."""
+    try:
+        named = [located for place in _places(text, store) for located in _files(*place, store)]
+    except (OSError, ValueError) as error:
+        if isinstance(error, SettingError):
+            raise
+        raise SettingError(f"--input {text!r} cannot be read: {error}") from error
+    found = _without_lists([(root, file) for root, file in named if not places.is_below(file.uri, output)])
+    if not any(format_of(file.uri) for _, file in found):
+        raise SettingError(
+            f"--input {text!r} holds nothing to read. Rule: tars (.tar, .tar.gz, .tgz), Parquet files (.parquet), "
+            f"JSON lines (.jsonl) or images ({', '.join(IMAGE_EXTENSIONS[:6])}, ...). Check the path, or the "
+            "extension of the files."
+        )
+    return found
+
+
 def _places(text: str, store: Store) -> list[tuple[str, storage.FileInfo | None]]:
     """(URI, file; None for a folder) of all that one `--input` names; many names are looked up at once."""
     uri = storage.normalise(text)
@@ -149,18 +169,13 @@ def _place(name: str, text: str, store: Store) -> tuple[str, storage.FileInfo | 
     return name, file
 
 
-def _files(
-    uri: str, file: storage.FileInfo | None, exclude: str | None, store: Store
-) -> list[tuple[str, storage.FileInfo]]:
-    """(folder it counts as part of, file) of what may be of use at a place."""
+def _files(uri: str, file: storage.FileInfo | None, store: Store) -> list[_Found]:
+    """What may be of use at a place."""
     if file is not None:
         return [(uri.rsplit("/", 1)[0], file)]
-    inside_output = f"{exclude}/" if exclude is not None else None
     files: list[storage.FileInfo] = []
     root = uri
     for found in store.iter_files(uri):
-        if inside_output is not None and found.uri.startswith(inside_output):
-            continue
         below = found.uri[len(uri) :]
         if below.startswith("/_chunks/"):  # an output root of ours: read its data/
             root = storage.join(uri, "data")
@@ -169,7 +184,7 @@ def _files(
     return [(root, found) for found in sorted(files, key=lambda found: found.uri) if found.uri.startswith(f"{root}/")]
 
 
-def _without_lists(found: list[tuple[str, storage.FileInfo]]) -> list[tuple[str, storage.FileInfo]]:
+def _without_lists(found: list[_Found]) -> list[_Found]:
     formats = {file.uri: format_of(file.uri) for _, file in found}
     tars = {re.sub(r"(?i)\.(tar|tar\.gz|tgz)$", "", uri) for uri, kind in formats.items() if kind in ("tar", "tar.gz")}
     has_more = any(kind not in (None, "jsonl") for kind in formats.values())
@@ -185,12 +200,56 @@ def _is_sidecar(uri: str) -> bool:
     return uri.rsplit(".", 1)[-1].lower() in SIDECAR_EXTENSIONS
 
 
-def _folder(uri: str, files: list[storage.FileInfo]) -> Shard | None:
-    if not any(format_of(file.uri) == "image" for file in files):
-        return None
+class _Loose(NamedTuple):
+    """An image, or a file beside one."""
+
+    root: str
+    """The folder that the input names, with links resolved."""
+    former_root: str
+    file: storage.FileInfo
+    """Spelled below `root`."""
+    place: str
+    """The same one whatever way leads to the file."""
+
+
+def _loose(root: str, file: storage.FileInfo, places: Places, text: str) -> _Loose:
+    own_root = places.folder(root)
+    below = file.uri[len(root) :]
+    return _Loose(own_root, former_spelling(root, text), replace(file, uri=f"{own_root}{below}"), places.file(file.uri))
+
+
+def _folders(loose: list[_Loose]) -> Iterator[Shard]:
+    """The folders of loose images: of folders within each other the outermost ones, each file once."""
+    former = {each.root: each.former_root for each in reversed(loose)}
+    homes = {root: _outermost(root, former) for root in former}
+    files: dict[str, list[storage.FileInfo]] = {homes[each.root]: [] for each in loose}
+    seen: set[str] = set()
+    for each in sorted(loose, key=lambda each: each.root):  # a folder comes before those within it
+        if each.place not in seen:
+            seen.add(each.place)
+            files[homes[each.root]].append(each.file)
+    for root, found in files.items():
+        if any(format_of(file.uri) == "image" for file in found):
+            yield _folder(root, former[root], found)
+
+
+def _outermost(root: str, roots: Container[str]) -> str:
+    """The first of the folders above a folder, or the folder itself, that is one of `roots`."""
+    parts = root.split("/")
+    above = ("/".join(parts[:count]) for count in range(1, len(parts)))
+    return next((folder for folder in above if folder in roots), root)
+
+
+def _folder(uri: str, former: str, files: list[storage.FileInfo]) -> Shard:
     ordered = tuple(sorted(files, key=lambda file: file.uri))
     listing = storage.short_hash(*(f"{file.uri} {file.fingerprint}" for file in ordered))
-    size_bytes = sum(file.size_bytes for file in ordered)
     times = [file.modified_s for file in ordered]
-    newest = None if None in times else max(time for time in times if time is not None)
-    return Shard(uri=uri, format="folder", size_bytes=size_bytes, fingerprint=listing, modified_s=newest, files=ordered)
+    return Shard(
+        uri=uri,
+        format="folder",
+        size_bytes=sum(file.size_bytes for file in ordered),
+        fingerprint=listing,
+        modified_s=None if None in times else max(time for time in times if time is not None),
+        files=ordered,
+        former_uri="" if former == uri else former,
+    )

@@ -16,6 +16,7 @@ from pipelines.measure import Measured, shortened, whole, without_emptied
 from pipelines.parquet_columns import KEY_NAMES, ParquetColumns
 from pipelines.samples import Chunk, Sample, repeated_key
 from pipelines.store import FILES, Store
+from pipelines.uris import Places
 
 PROMPT_FIELDS = ("prompt", "caption", "text")
 FORMATS = {".txt": "lines", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet",
@@ -37,7 +38,7 @@ class PromptFiles:
         shards: dict[str, Shard] = {}
         for text in inputs:
             try:
-                found = list(_files(text, output, self.store))
+                found = list(_files(text, storage.normalise(output), self.store))
             except (OSError, ValueError) as error:
                 raise SettingError(f"--prompts {text!r} cannot be read: {error}") from error
             if not found:
@@ -45,7 +46,8 @@ class PromptFiles:
                     f"--prompts {text!r} holds no prompts. Rule: text files with a prompt a line (.txt), JSON lines "
                     "(.jsonl) or Parquet files (.parquet), by name, glob or folder. Check the path."
                 )
-            shards |= {shard.uri: shard for shard in found}
+            for shard in found:
+                shards.setdefault(shard.uri, shard)
         return list(shards.values())
 
     def measure(self, shards: list[Shard], output: str, limit: int | None) -> list[Measured]:
@@ -143,11 +145,18 @@ def _lines(uri: str, store: Store) -> Iterator[str]:
                 yield text
 
 
+def _format_of(uri: str) -> str | None:
+    return FORMATS.get("." + uri.rsplit("/", 1)[-1].rsplit(".", 1)[-1].lower())
+
+
 def _files(text: str, output: str, store: Store) -> Iterator[Shard]:
+    paths = Places()
     for uri in expand_braces(storage.normalise(text)):
-        places = [place for place, _ in store.glob_files(uri)] if re.search(r"[*?\[]", uri) else [uri]
-        for info in (info for place in places for info in sorted(store.iter_files(place), key=lambda info: info.uri)):
-            suffix = "." + info.uri.rsplit(".", 1)[-1].lower()
-            hidden = re.search(r"/[._]", info.uri.removeprefix(uri))
-            if suffix in FORMATS and not hidden and not info.uri.startswith(f"{output}/"):
-                yield shard_of(info, FORMATS[suffix])
+        names = [place for place, _ in store.glob_files(uri)] if re.search(r"[*?\[]", uri) else [uri]
+        for name in names:
+            for info in sorted(store.iter_files(name), key=lambda info: info.uri):
+                if _format_of(info.uri) is None or re.search(r"/[._]", info.uri[len(name) :]):
+                    continue
+                shard = shard_of(info, _format_of, paths, text)
+                if not any(paths.is_below(place, output) for place in (info.uri, shard.uri)):
+                    yield shard

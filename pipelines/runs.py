@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -25,7 +26,7 @@ from pipelines.errors import SettingError
 from pipelines.measure import Measured
 from pipelines.plan import Plan
 from pipelines.progress import Progress, reason_kinds
-from pipelines.storage_errors import redacted
+from pipelines.storage_errors import redacted, secret_values
 from pipelines.store import FILES, Store
 
 FORMAT = 1
@@ -199,15 +200,17 @@ def time_text(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def without_secrets(value: Any) -> Any:
+def without_secrets(value: Any, secrets: Sequence[str] | None = None) -> Any:
     """The value with every text in it redacted."""
+    secrets = secret_values() if secrets is None else secrets
     if isinstance(value, str):
-        return redacted(value)
+        return redacted(value, secrets)
     if isinstance(value, Mapping):
-        return {redacted(str(name)): without_secrets(inner) for name, inner in value.items()}
-    return [without_secrets(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {redacted(str(name), secrets): without_secrets(inner, secrets) for name, inner in value.items()}
+    return [without_secrets(inner, secrets) for inner in value] if isinstance(value, list | tuple) else value
 
 
+@cache
 def _installed(package: str) -> str | None:
     try:
         return version(package)

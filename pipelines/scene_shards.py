@@ -8,12 +8,12 @@ that count hold all of their scenes. A scene's files depend on its seed and inde
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pipelines import storage
 from pipelines.errors import SettingError
-from pipelines.plan import gaps
+from pipelines.plan import cells, gaps
 from pipelines.store import FILES, Store
 
 SHARD_NAME = re.compile(r"scenes-s(?P<seed>\d+)-(?P<width>\d+)x(?P<height>\d+)-(?P<start>\d{8,})-(?P<stop>\d{8,})\.tar")
@@ -88,13 +88,9 @@ def disjoint(shards: Iterable[SceneShard]) -> list[SceneShard]:
     return kept
 
 
-def on_grid(ranges: Iterable[Range], shard_size: int) -> Iterator[Range]:
+def on_grid(ranges: Iterable[Range], shard_size: int) -> list[Range]:
     """Cut ranges at the multiples of the shard size, so that all commands cut them alike."""
-    for start, stop in ranges:
-        while start < stop:
-            end = min(stop, (start // shard_size + 1) * shard_size)
-            yield start, end
-            start = end
+    return [cell for start, stop in ranges for cell in cells(start, stop, shard_size)]
 
 
 def scenes_in(ranges: Iterable[Range]) -> int:

@@ -13,10 +13,13 @@ import numpy as np
 from PIL import Image
 
 from pipelines import pictures, storage
-from pipelines.errors import SettingError
-from pipelines.progress import Progress, clock
-from pipelines.runner import EXIT_INCOMPLETE, EXIT_OK, Interrupted, check_output, interrupts_raise, say
+from pipelines.errors import FlowError, SettingError
+from pipelines.interrupts import Interrupted, interrupts_raise
+from pipelines.progress import Progress, clock, say
+from pipelines.run_report import EXIT_INCOMPLETE, EXIT_OK
+from pipelines.runner import check_output
 from pipelines.scene_shards import Range, SceneShard, Series, Survey, on_grid, scenes_in, survey
+from pipelines.storage_errors import redacted
 from pipelines.store import FILES, Store
 from pipelines.tar_writer import TarSample, TarTask, write_tar_shards
 from unicon.pose import JOINTS
@@ -123,12 +126,14 @@ def render_scenes(
         SettingError: before any worker starts.
     """
     series = Series(output=check_output(output), seed=seed, size_px=size_px, store=store)
-    series.shards()  # another size is refused before anything is written
-    _create_card(series)
-    shard_size = series.agree_on_shard_size(shard_size, say)
     with interrupts_raise():
         try:
-            return _complete(series, count, shard_size)
+            series.shards()  # another size is refused before anything is written
+            _create_card(series)
+            return _complete(series, count, series.agree_on_shard_size(shard_size, say))
+        except OSError as error:
+            say(f"stopped: {redacted(str(error))}\nThe same command goes on where this one stopped.")
+            return EXIT_INCOMPLETE
         except Interrupted as interrupt:
             say(f"\n{interrupt}: stopped; the same command renders the missing shards.")
             raise SystemExit(interrupt.exit_code) from None
@@ -198,7 +203,6 @@ def _create_card(series: Series) -> None:
 def _run(tasks: Sequence[TarTask], progress: Progress, store: Store) -> str | None:
     """Render the shards; returns why it stopped early, if it did."""
     from pipelines.cluster import ray_session
-    from pipelines.flow import FlowError
 
     try:
         say("starting Ray ...")

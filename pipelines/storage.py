@@ -12,24 +12,28 @@ overrule that. gcsfs and adlfs retry by themselves. What is still wrong then, or
 (see `pipelines.storage_errors`).
 """
 
-import hashlib
 import io
 import os
-import posixpath
-import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import IO, Any, cast
 
 import fsspec
 from fsspec.core import url_to_fs
 
-from pipelines.storage_errors import StorageError, explained
+from pipelines import local_files
+from pipelines.file_info import HASH_DIGITS, OLD_HASH_DIGITS, FileInfo, is_temporary, short_hash, temporary_name
+from pipelines.storage_errors import ExplainedFile, StorageError, explained
+from pipelines.uris import OBJECT_STORES, S3, join, normalise, protocol, resolve
 
-# One PUT on these is atomic: readers see the old object or the new one, never a part.
-OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "r2", "memory"})
-S3 = frozenset({"s3", "s3a"})
+# fmt: off
+__all__ = [
+    "ATTEMPTS", "HASH_DIGITS", "HAS_CHANGED", "OLD_HASH_DIGITS", "FileInfo", "StorageError", "TooLargeError",
+    "create_once", "exists", "explained", "filesystem", "glob_files", "is_temporary", "iter_files", "join",
+    "list_files", "list_uris", "normalise", "open_read", "protocol", "publish", "read_bytes", "remove",
+    "remove_stale_temporaries", "resolve", "short_hash", "stat",
+]
+# fmt: on
 VERSION_FIELDS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
 TIME_FIELDS = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
 HAS_CHANGED = "has changed while it was read; the same command reads it again"
@@ -41,58 +45,6 @@ class TooLargeError(ValueError):
     """A file has more bytes than the caller wanted to hold in memory."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FileInfo:
-    """One stored file."""
-
-    uri: str
-    size_bytes: int
-    fingerprint: str
-    """Changes when the content changes: size and etag, or modification time where the store has no etag."""
-    modified_s: float | None = field(default=None, compare=False)
-    """Seconds since 1970, None where the store does not say; stores round it in more ways than one."""
-
-
-HASH_DIGITS = 16
-"""64 bits: two of a million names are alike with probability 3e-8."""
-OLD_HASH_DIGITS = 10
-"""Of version 0.1. Both are the first digits of the same hash, so an old name is the beginning of a new one."""
-
-
-def short_hash(*parts: str, digits: int = HASH_DIGITS) -> str:
-    """Hexadecimal digits that depend on every part and on their order."""
-    return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:digits]
-
-
-def normalise(uri: str) -> str:
-    """One spelling for one place: absolute local paths, no trailing slash on remote ones."""
-    if uri.startswith("file://"):
-        uri = uri.removeprefix("file://")
-    if "://" not in uri:
-        return os.path.abspath(os.path.expanduser(uri))
-    scheme, rest = uri.split("://", 1)
-    return f"{scheme}://{rest.rstrip('/')}"
-
-
-def join(root: str, *parts: str) -> str:
-    """`root` and the parts below it, as one URI."""
-    return "/".join([root.rstrip("/"), *(part.strip("/") for part in parts)])
-
-
-def resolve(reference: str, folder: str) -> str:
-    """The URI that `reference` means in a file that lies in `folder`.
-
-    Relative ones start in the folder, those that begin with a slash at the root of the disk or of the bucket.
-    """
-    if "://" in reference:
-        return normalise(reference)
-    scheme, rest = folder.split("://", 1) if "://" in folder else ("", folder)
-    if not scheme:
-        return normalise(os.path.join(rest, reference))
-    bucket, _, path = rest.partition("/")
-    return f"{scheme}://{bucket}{posixpath.normpath(posixpath.join('/' + path, reference))}"
-
-
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of a URI and the path inside it. Raises ValueError for an unknown or uninstalled protocol."""
     try:
@@ -101,27 +53,18 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         raise ValueError(f"{uri!r} needs a storage driver that is not installed: {error}") from error
 
 
-def protocol(uri: str) -> str:
-    """`"s3"` for `s3://...`, `"file"` for a path."""
-    return uri.split("://", 1)[0] if "://" in uri else "file"
-
-
 def iter_files(root: str) -> Iterator[FileInfo]:
     """Every file below `root` (or `root` itself when it is a file) in the store's order; none when nothing is there.
 
     Streams: a page of at most 1,000 objects at a time from S3, a folder at a time from a disk; no request for a file.
+    Files that are being written are left out, here and in every other listing.
     """
     kind = protocol(root)
     if kind == "file":
-        yield from _local_files(root)
-    elif kind in S3:
-        yield from _s3_files(root)
-    else:
-        fs, path = filesystem(root)
-        fs.invalidate_cache()
-        with explained(root, "list"):
-            found = fs.find(path, detail=True)
-        yield from (_info(fs, root, info) for info in found.values())
+        yield from local_files.iter_files(root)
+        return
+    found = _s3_files(root) if kind in S3 else _remote_files(root)
+    yield from (info for info in found if not is_temporary(info.uri))
 
 
 def list_files(root: str) -> list[FileInfo]:
@@ -132,12 +75,14 @@ def list_files(root: str) -> list[FileInfo]:
 def list_uris(root: str) -> list[str]:
     """The URIs of `list_files`; a local disk is asked for names alone, which is several times as fast."""
     if protocol(root) == "file" and not os.path.isfile(root):
-        return sorted(entry.path for entry in _local_entries(root))
+        return sorted(entry.path for entry in local_files.iter_entries(root))
     return [info.uri for info in list_files(root)]
 
 
 def glob_files(pattern: str) -> list[tuple[str, FileInfo | None]]:
     """(URI, file) of what matches `pattern` (`*`, `**`, `?`, `[...]`), sorted by URI; None for folders."""
+    if protocol(pattern) == "file":
+        return local_files.glob_files(pattern)
     fs, path = filesystem(pattern)
     fs.invalidate_cache()
     with explained(pattern, "list"):
@@ -145,6 +90,7 @@ def glob_files(pattern: str) -> list[tuple[str, FileInfo | None]]:
     entries = (
         (_uri(fs, pattern, name), _info(fs, pattern, info) if info["type"] == "file" else None)
         for name, info in found.items()
+        if not is_temporary(name)
     )
     return sorted(entries, key=lambda entry: entry[0])
 
@@ -182,7 +128,7 @@ def open_read(uri: str, block_size_bytes: int = 4 << 20) -> IO[bytes]:
         return open(path, "rb")
     with explained(uri, "read"):
         file = fs.open(path, "rb", block_size=block_size_bytes, cache_type="none")
-    return io.BufferedReader(_RemoteFile(uri, file), block_size_bytes)
+    return io.BufferedReader(ExplainedFile(uri, file), block_size_bytes)
 
 
 def read_bytes(uri: str, limit_bytes: int | None = None) -> bytes:
@@ -207,27 +153,40 @@ def publish(uri: str, content: bytes) -> None:
     fs, path = filesystem(uri)
     kind = protocol(uri)
     if kind == "file":
-        _publish_local(path, content)
+        local_files.publish_file(path, content)
         return
     with explained(uri, "write"):
         if kind in OBJECT_STORES:
             fs.pipe_file(path, content)  # s3fs: one PUT, above 100 MB a multipart upload, which appears as a whole too
         else:
-            partial = f"{path}.{uuid.uuid4().hex}.tmp"
-            fs.makedirs(fs._parent(path), exist_ok=True)
+            folder, _, name = path.rpartition("/")
+            partial = f"{folder}/{temporary_name(name)}"
+            fs.makedirs(folder, exist_ok=True)
             fs.pipe_file(partial, content)
             fs.mv(partial, path)
 
 
 def create_once(uri: str, content: bytes) -> None:
-    """Publish a file unless there is one: of several at once, one creates it, whole, and the others leave it alone."""
+    """Publish a file unless there is one: of several at once, one creates it, whole, and the others leave it alone.
+
+    On disks that is a hard link, on object stores a conditional PUT. A store that ignores the condition, and drivers of
+    file systems that have no such thing (sftp, hdfs, ...), let two callers at once both write: the last one's content
+    stays. `pipelines.store.honors_create_once` tells.
+    """
     fs, path = filesystem(uri)
-    if protocol(uri) == "file":
-        return _create_local(path, content)
+    kind = protocol(uri)
+    if kind == "file":
+        local_files.create_file(path, content)
+        return
+    if kind not in OBJECT_STORES:
+        if stat(uri) is None:
+            publish(uri, content)
+        return
     try:
-        fs.pipe_file(path, content, mode="create")
+        with explained(uri, "write"):
+            fs.pipe_file(path, content, mode="create")
     except Exception:  # every driver has its own for "it is there"
-        if not exists(uri):
+        if stat(uri) is None:
             raise
 
 
@@ -241,35 +200,12 @@ def remove(uri: str) -> None:
         return
 
 
-class _RemoteFile(io.RawIOBase):
-    """A driver's file whose failures are explained."""
+def remove_stale_temporaries(root: str, older_than_s: float) -> int:
+    """Delete what killed writers have left below a local root that long ago; returns the number of files.
 
-    def __init__(self, uri: str, file: Any) -> None:
-        self._uri = uri
-        self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        with explained(self._uri, "read"):
-            content = self._file.read(len(buffer))
-        buffer[: len(content)] = content
-        return len(content)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
+    Object stores have nothing of the kind. On other remote file systems it stays, and no listing shows it.
+    """
+    return local_files.remove_stale_files(root, older_than_s) if protocol(root) == "file" else 0
 
 
 def _read_remote(uri: str, fs: fsspec.AbstractFileSystem, path: str, limit_bytes: int | None) -> bytes:
@@ -293,40 +229,17 @@ def _options(kind: str) -> dict[str, Any]:
         return {}
     retries: dict[str, Any] = {"mode": "standard", "total_max_attempts": ATTEMPTS}
     chosen = {} if {"AWS_RETRY_MODE", "AWS_MAX_ATTEMPTS"} & os.environ.keys() else {"retries": retries}
-    configured = fsspec.config.conf.get(kind, {}).get("config_kwargs", {})
-    return {"config_kwargs": {**chosen, **configured}, "use_listings_cache": False}
+    for name in sorted(S3):
+        chosen |= fsspec.config.conf.get(name, {}).get("config_kwargs", {})
+    return {"config_kwargs": chosen, "use_listings_cache": False}
 
 
-def _local_files(root: str) -> Iterator[FileInfo]:
-    if os.path.isfile(root):
-        yield _local_info(root, os.stat(root))
-        return
-    for entry in _local_entries(root):
-        try:
-            yield _local_info(entry.path, entry.stat())
-        except FileNotFoundError:
-            continue  # deleted meanwhile
-
-
-def _local_entries(root: str) -> Iterator["os.DirEntry[str]"]:
-    """The files below a folder: depth first, sorted within a folder; links are followed, each folder once."""
-    seen: set[tuple[int, int]] = set()
-    pending = [root] if os.path.isdir(root) else []
-    while pending:
-        folder = pending.pop()
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
-        yield from (entry for entry in entries if entry.is_file())
-        pending += [entry.path for entry in reversed(entries) if entry.is_dir()]
-
-
-def _local_info(path: str, status: os.stat_result) -> FileInfo:
-    fingerprint = short_hash(str(status.st_size), str(status.st_mtime))
-    return FileInfo(uri=path, size_bytes=status.st_size, fingerprint=fingerprint, modified_s=status.st_mtime)
+def _remote_files(root: str) -> Iterator[FileInfo]:
+    fs, path = filesystem(root)
+    fs.invalidate_cache()
+    with explained(root, "list"):
+        found = fs.find(path, detail=True)
+    return (_info(fs, root, info) for info in found.values())
 
 
 def _s3_files(root: str) -> Iterator[FileInfo]:
@@ -349,38 +262,6 @@ def _s3_files(root: str) -> Iterator[FileInfo]:
         yield file
 
 
-def _publish_local(path: str, content: bytes) -> None:
-    folder, name = os.path.split(path)
-    os.makedirs(folder, exist_ok=True)
-    partial = os.path.join(folder, f".{name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        if os.path.exists(partial):
-            os.remove(partial)
-        raise
-
-
-def _create_local(path: str, content: bytes) -> None:
-    partial = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-        os.link(partial, path)
-    except FileExistsError:
-        return
-    except OSError:  # a file system without hard links
-        if not os.path.exists(path):
-            _publish_local(path, content)
-    finally:
-        os.remove(partial)
-
-
 def _uri(fs: fsspec.AbstractFileSystem, like: str, path: str) -> str:
     """The URI of a path of the file system, spelt as `like` is."""
     scheme = protocol(like)
@@ -393,6 +274,8 @@ def _info(fs: fsspec.AbstractFileSystem, like: str, info: dict[str, Any]) -> Fil
     version = next((info[field] for field in VERSION_FIELDS if info.get(field)), "")
     if isinstance(version, datetime):  # some drivers spell a time in one way when listing, in another when asked
         version = version.timestamp()
+    if isinstance(version, str) and protocol(like) not in S3:  # and adlfs puts quotes around an etag when asked
+        version = version.strip('"')
     size_bytes = int(info["size"] or 0)
     return FileInfo(
         uri=_uri(fs, like, info["name"]),

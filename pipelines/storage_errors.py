@@ -4,10 +4,12 @@ Storage drivers raise a zoo of exceptions (botocore, aiohttp, google.auth, azure
 names and by the error codes of the S3 protocol, so no driver is imported here.
 """
 
+import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 NO_CREDENTIALS = frozenset(
     ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound")
@@ -62,14 +64,56 @@ def explained(uri: str, action: str) -> Iterator[None]:
         raise translated from error
 
 
-def redacted(text: str) -> str:
-    """`text` without passwords in addresses, signatures in queries, and values of secret environment variables."""
+class ExplainedFile(io.RawIOBase):
+    """A driver's file whose failures are explained."""
+
+    def __init__(self, uri: str, file: Any) -> None:
+        self._uri = uri
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with explained(self._uri, "read"):
+            content = self._file.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def redacted(text: str, secrets: Sequence[str] | None = None) -> str:
+    """`text` without passwords in addresses, signatures in queries, and values of secret environment variables.
+
+    secrets: `secret_values()`, for callers that ask often.
+    """
     text = re.sub(r"//[^/@\s]+:[^/@\s]+@", "//***@", text)
     text = re.sub(r"(?i)((?:signature|sig|credential|security-token|secret|token|password)=)[^&\s'\"]+", r"\1***", text)
-    for name, value in os.environ.items():
-        if len(value) >= SHORTEST_SECRET and SECRET_VARIABLES.search(name) and not os.path.exists(value):
-            text = text.replace(value, "***")
+    for value in secret_values() if secrets is None else secrets:
+        text = text.replace(value, "***")
     return text
+
+
+def secret_values() -> list[str]:
+    """The values of the environment variables that are secret by their name."""
+    return [
+        value
+        for name, value in os.environ.items()
+        if len(value) >= SHORTEST_SECRET and SECRET_VARIABLES.search(name) and not os.path.exists(value)
+    ]
 
 
 def _translated(error: Exception, uri: str, action: str) -> Exception | None:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, Protocol, TypeVar
 
-from pipelines import storage
+from pipelines import local_files, storage
 from pipelines.storage import FileInfo
 
 Item = TypeVar("Item")
@@ -116,3 +116,18 @@ def map_concurrently(
         return
     with ThreadPoolExecutor(threads) as pool:
         yield from pool.map(function, items)
+
+
+def honors_create_once(store: Store, uri: str) -> bool:
+    """Whether `create_once` keeps what is there, found out by creating a file at `uri` twice, which is removed again.
+
+    `uri` must be a place that nobody else uses.
+    """
+    if isinstance(store, FsspecStore) and storage.protocol(uri) == "file":
+        return local_files.can_link(uri.rpartition("/")[0])
+    try:
+        for content in (b"first", b"second"):
+            store.create_once(uri, content)
+        return store.read_bytes(uri) == b"first"
+    finally:
+        store.remove(uri)

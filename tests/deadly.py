@@ -14,7 +14,8 @@ from pipelines import layout
 from pipelines.conditions import ConditionColumn
 from pipelines.estimation import Estimation
 from pipelines.inputs import find_shards
-from pipelines.plan import make_plan, measure
+from pipelines.measure import measure
+from pipelines.plan import make_plan
 from pipelines.samples import Columns, Sample
 from pipelines.sources import PictureShards
 from pipelines.stages import ComputeRows, PublishRows, ReadRows, Row
@@ -52,12 +53,14 @@ def receipts(
     root: Path, chunk_size: int, task: Estimation, model: FakeDepth, **resources: Any
 ) -> Iterator[dict[str, Any]]:
     """Of a run on `root/in` into `root/out`."""
-    from pipelines.flow import Flow, Resources, run_flow
+    from pipelines.blocks import Flow
+    from pipelines.flow import run_flow
+    from pipelines.resources import Resources
 
     output = str(root / "out")
     source = PictureShards(columns=Columns())
     measured = measure(find_shards([str(root / "in")]), Columns(), output)
-    chunks = make_plan(measured, layout.published(output), "c" * 10, chunk_size).chunks
+    chunks = make_plan(measured, layout.list_output(output), "c" * 16, chunk_size).chunks
     flow = Flow(
         read=ReadRows(task=task, source=source),
         model=ComputeRows(task=task, model=model, run_seed=0, batch_size=4),

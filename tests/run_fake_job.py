@@ -1,5 +1,9 @@
-"""Commands with the fake model; estimate_depth as a process of its own: `run_fake_job.py DELAY_S options...`."""
+"""Commands with the fake model.
 
+As a process of its own, estimate_depth: `run_fake_job.py DELAY_S [--fails-while FILE] options...`; see `FakeDepth`.
+"""
+
+import argparse
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -36,5 +40,14 @@ def run_command(options: Namespace, command: Any, fake: FakeDepth, *conditions: 
     return runner.run_job(command.task_run(options, identity(*conditions), fake).as_job(), _cli.request_of(options))
 
 
+def main() -> int:
+    """The exit code of estimate_depth with the fake model that the first words of the command line describe."""
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    parser.add_argument("delay_s", type=float)
+    parser.add_argument("--fails-while", default="")
+    fake, options = parser.parse_known_args()
+    return run(options, FakeDepth(delay_s=fake.delay_s, fails_while=fake.fails_while))
+
+
 if __name__ == "__main__":
-    _cli.finish(lambda: run(sys.argv[2:], FakeDepth(delay_s=float(sys.argv[1]))))
+    _cli.finish(main)

@@ -1,4 +1,4 @@
-"""The output's disk is full in the middle; then there is room again."""
+"""The output's disk is full in the middle of a run; then there is room again."""
 
 import shutil
 import subprocess
@@ -8,7 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from tests.faults.work import Outcome, finish, local_work, running, wait_for_moment
+from tests.faults.tally import error_rows
+from tests.faults.work import (
+    Outcome,
+    exit_code,
+    finish,
+    local_work,
+    running,
+    until_done,
+    wait_for_marks,
+    wait_for_moment,
+    with_options,
+)
 
 DISK_BYTES = 64 << 20
 NAMESPACES = (["unshare", "--mount"], ["unshare", "--user", "--map-root-user", "--mount"])
@@ -26,9 +37,30 @@ def disk_full(folder: Path, random: Random) -> Outcome:
         with running(work) as process:
             wait_for_moment(random, work, process)
             fill(disk)
-            process.wait(300)
+            exit_code(process)
             (disk / "ballast").unlink()
             return finish(work, process)
+
+
+def retry_disk_full(folder: Path, random: Random) -> Outcome:
+    """A run with failed samples, then --retry-errors, during which the output's disk is filled; then there is room."""
+    switch = folder / "model-fails"
+    switch.touch()
+    with small_disk(folder / "disk") as disk:
+        work = replace(local_work(folder), output=str(disk / "out"), fails_while=str(switch))
+        until_done(replace(work, delay_s=0))
+        failed = len(error_rows(work.output))
+        switch.unlink()
+        retry = with_options(work, "--retry-errors")
+        with running(retry) as process:
+            marks = work.marks() + random.randrange(work.chunks // 2)
+            wait_for_marks(work, process, marks, random.uniform(0, work.chunk_size * work.delay_s))
+            fill(disk)
+            exit_code(process)
+            (disk / "ballast").unlink()
+            outcome = finish(retry, process, {"failed": failed})
+        assert len(error_rows(work.output)) == 1, "nothing but the broken picture fails in the end"
+        return outcome
 
 
 def fill(disk: Path) -> None:

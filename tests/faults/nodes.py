@@ -31,7 +31,7 @@ def small_object_store(folder: Path, random: Random) -> Outcome:
     spilled.mkdir()
     options = (f"--object-store-memory={SMALL_STORE_BYTES}", f"--object-spilling-directory={spilled}")
     with cluster(folder, [TWO_CPUS], *options) as there:
-        work = local_work(folder, samples=6 * random.randrange(16, 25), size_px=800, chunk_size=32)
+        work = local_work(folder, samples=6 * random.randrange(12, 17), size_px=800, chunk_size=32)
         work = replace(work, environment=there.environment, delay_s=0.02)
         with running(work) as process:
             most = _watch_spilling(spilled, process)

@@ -15,7 +15,7 @@ from tests.faults.work import Outcome, Work, finish, running, wait_for_moment, w
 from tests.object_store import running_server
 
 BUCKET = "s3://faults"
-LONGEST_OUTAGE_S = 60.0
+LONGEST_OUTAGE_S = 40.0
 """Longer than all attempts at one request take together."""
 
 
@@ -52,9 +52,9 @@ def environment(variables: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
 
 
 def _remote_work(folder: Path, variables: Mapping[str, str]) -> Work:
-    keys = write_inputs(folder / "in")
+    pictures = write_inputs(folder / "in")
     filesystem, _ = storage.filesystem(BUCKET)
     filesystem.mkdir(BUCKET)
     filesystem.put(str(folder / "in"), f"{BUCKET}/in", recursive=True)
     shutil.rmtree(folder / "in")
-    return Work(inputs=f"{BUCKET}/in", output=f"{BUCKET}/out", logs=folder, keys=keys, environment=variables)
+    return Work(inputs=f"{BUCKET}/in", output=f"{BUCKET}/out", logs=folder, pictures=pictures, environment=variables)

@@ -11,20 +11,24 @@ file torn, or a job did not end.
 """
 
 import argparse
+import os
 import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 
 from tests.faults import report
-from tests.faults.disk import disk_full
+from tests.faults.disk import disk_full, retry_disk_full
 from tests.faults.kills import actor_hang, actor_kill, cpu_worker_kill, driver_kill, driver_term
 from tests.faults.nodes import raylet_kill, small_object_store
 from tests.faults.outage import s3_outage
+from tests.faults.overlap import overlap
+from tests.faults.shards import shard_change
 from tests.faults.work import Outcome, TooLateError
 
 Fault = Callable[[Path, Random], Outcome]
@@ -38,6 +42,9 @@ FAULTS: Mapping[str, Fault] = {
     "small-object-store": small_object_store,
     "s3-outage": s3_outage,
     "disk-full": disk_full,
+    "retry-disk-full": retry_disk_full,
+    "overlap": overlap,
+    "shard-change": shard_change,
 }
 DRAWS = 5
 
@@ -54,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--record", action="store_true", help="keep the results after every round, and write docs/reliability.md"
     )
     options = parser.parse_args(arguments)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # every round starts dozens of processes: they compile us once
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that clusters and servers end too
     start = report.begun if options.record else lambda name, seed: report.Result(fault=name, seed=seed)
     results = {name: start(name, options.seed) for name in options.fault or FAULTS}
@@ -72,13 +80,15 @@ def one_more(result: report.Result) -> report.Result:
     """The result with its next round; the folder of a round that went wrong stays, and is named."""
     name, number = result.fault, result.rounds
     folder = Path(tempfile.mkdtemp(prefix=f"fault-{name}-{number}-"))
+    began_s = time.monotonic()
     try:
         outcome = one_round(name, folder, result.seed, number)
     except Exception:
         traceback.print_exc()
         print(f"{name}, round {number}: did not end; see {folder}", file=sys.stderr)
         return result.with_failure()
-    print(f"{name}, round {number}: {outcome}", file=sys.stderr, flush=True)
+    seconds = time.monotonic() - began_s
+    print(f"{name}, round {number}, {seconds:.0f} s: {outcome}", file=sys.stderr, flush=True)
     if outcome.is_clean:
         shutil.rmtree(folder, ignore_errors=True)
     else:

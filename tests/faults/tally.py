@@ -1,13 +1,14 @@
 """What an output holds against what it must hold: every key once, in data/ or errors/, in whole files."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import layout, storage
+from pipelines import layout
+from pipelines.store import FILES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,13 +16,13 @@ class Tally:
     """All zero when all is well; `temporary` files do no harm but lie about."""
 
     lost: int = 0
-    """Keys of the input that are nowhere."""
+    """Keys of the input that are nowhere, or not with the content that they have in the input."""
     duplicated: int = 0
     """Rows beyond the first of a key."""
     foreign: int = 0
-    """Keys that the input does not have."""
+    """Rows of keys or contents that the input does not have."""
     torn: int = 0
-    """Files that cannot be read, or whose rows are not those that their chunk's mark counts."""
+    """Files that cannot be read, that are of no finished version, or whose rows are not those that it counts."""
     temporary: int = 0
     """Parts of files that a killed writer has left."""
 
@@ -31,34 +32,67 @@ class Tally:
         return self.lost == self.duplicated == self.foreign == self.torn == 0
 
 
-def tally(output: str, keys: Iterable[str]) -> Tally:
-    """Read every file of an output and count."""
+def tally(
+    output: str,
+    keys: Iterable[str],
+    pictures: Mapping[str, bytes] | None = None,
+    may_be_gone: Collection[str] = (),
+) -> Tally:
+    """Read every file of an output and count.
+
+    keys: of the input. pictures: of the input by key; a row in data/ must hold the picture of its key. may_be_gone:
+    keys that need not be there, once at the most all the same.
+    """
     expected = set(keys)
     found: Counter[str] = Counter()
-    torn = 0
-    marks = layout.published(output).marks
-    for folder in ("data", "errors"):
-        for info in storage.list_files(storage.join(output, folder)):
-            if not info.uri.endswith(".parquet"):
-                continue
-            rows = _keys(info.uri)
-            mark = marks.get(info.uri.rsplit("/", 1)[-1].removesuffix(".parquet"))
-            counted = None if mark is None else mark.ok if folder == "data" else mark.bad
-            torn += rows is None or len(rows) != counted
-            found.update(rows or ())
+    right: set[str] = set()
+    foreign = torn = 0
+    for uri, counted in _files(output):
+        rows = _rows(uri)
+        torn += rows is None or len(rows) != counted
+        for key, picture in rows or ():
+            found[key] += 1
+            is_right = key in expected and (pictures is None or picture is None or picture == pictures[key])
+            foreign += not is_right
+            right |= {key} if is_right else set()
     return Tally(
-        lost=len(expected - found.keys()),
+        lost=len(expected - right - set(may_be_gone)),
         duplicated=sum(count - 1 for count in found.values()),
-        foreign=len(found.keys() - expected),
+        foreign=foreign,
         torn=torn,
-        temporary=sum(info.uri.endswith(".tmp") for info in storage.list_files(output)),
+        temporary=sum(uri.endswith(".tmp") for uri in FILES.list_uris(output)),
     )
 
 
-def _keys(uri: str) -> list[str] | None:
-    """The keys in a Parquet file, all of its columns being read; None when it cannot be."""
+def error_rows(output: str) -> list[dict[str, object]]:
+    """What is in errors/."""
+    uris = [uri for uri, _ in _files(output) if uri.rsplit("/", 2)[1] == "errors"]
+    tables = []
+    for uri in uris:
+        with FILES.open_read(uri) as file:
+            tables.append(pq.read_table(file))
+    return [row for table in tables for row in table.to_pylist()]
+
+
+def _files(output: str) -> list[tuple[str, int | None]]:
+    """(URI, rows that its version counts; None where it is of no finished version) of data/ and errors/."""
+    counts = {
+        uri: version.ok if uri == version.data_uri else version.bad
+        for version in layout.list_output(output).finished
+        for uri in version.files
+    }
+    uris = [uri for folder in ("data", "errors") for uri in FILES.list_uris(f"{output}/{folder}")]
+    return [(uri, counts.get(uri)) for uri in uris if uri.endswith(".parquet")]
+
+
+def _rows(uri: str) -> list[tuple[str, bytes | None]] | None:
+    """(key, picture; None where there is none) of a Parquet file whose columns are all read; None when it cannot be."""
     try:
-        with storage.open_read(uri) as file:
-            return pq.read_table(file).column("key").to_pylist()
+        with FILES.open_read(uri) as file:
+            table = pq.read_table(file)
     except (pa.ArrowException, OSError):
         return None
+    keys = table.column("key").to_pylist()
+    if "image" not in table.column_names:
+        return [(key, None) for key in keys]
+    return [(key, image["bytes"]) for key, image in zip(keys, table.column("image").to_pylist(), strict=True)]

@@ -9,21 +9,31 @@ import pytest
 
 from pipelines import layout
 from tests.faults import report
-from tests.faults.tally import Tally, tally
+from tests.faults.tally import Tally, error_rows, tally
 from tests.faults.work import Outcome
 
-NAME = layout.chunk_name("a", "/in/a.tar", "0" * 10, 0, 3, "1" * 10)
+NAME = layout.chunk_name("a", "/in/a.tar", "0" * 16, 0, 4, "1" * 16)
+STEM = layout.version_stem(NAME, 3, [3])
+
+
+def publish(output: Path, stem: str, ok: list[str], bad: list[str], **columns: list[object]) -> None:
+    """A finished version with these keys."""
+    for uri, keys, more in (
+        (layout.errors_uri(str(output), stem), bad, {}),
+        (layout.data_uri(str(output), stem), ok, columns),
+    ):
+        if keys:
+            Path(uri).parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(pa.table({"key": keys, **more}), uri)
+    mark = Path(layout.mark_uri(str(output), stem))
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.write_text("{}")
 
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     """Three rows and an error in whole files, and their mark."""
-    for folder, keys in (("data", ["a", "b", "c"]), ("errors", ["d"])):
-        (tmp_path / folder).mkdir()
-        pq.write_table(pa.table({"key": keys}), tmp_path / folder / f"{NAME}.parquet")
-    mark = Path(layout.mark_uri(str(tmp_path), NAME, 3, 1))
-    mark.parent.mkdir(parents=True)
-    mark.write_text("{}")
+    publish(tmp_path, STEM, ["a", "b", "c"], ["d"])
     return tmp_path
 
 
@@ -36,24 +46,48 @@ def test_lost_and_foreign_keys_are_counted(output: Path) -> None:
 
 
 def test_doubled_rows_are_counted_across_folders_and_files(output: Path) -> None:
-    other = layout.chunk_name("a", "/in/a.tar", "0" * 10, 3, 5, "1" * 10)
-    pq.write_table(pa.table({"key": ["d", "a"]}), output / "data" / f"{other}.parquet")
-    Path(layout.mark_uri(str(output), other, 2, 0)).write_text("{}")
+    other = layout.chunk_name("a", "/in/a.tar", "0" * 16, 4, 6, "1" * 16)
+    publish(output, layout.version_stem(other, 2, []), ["d", "a"], [])
     assert tally(str(output), "abcd") == Tally(duplicated=2)
 
 
+def test_a_second_version_of_a_chunk_doubles_its_rows(output: Path) -> None:
+    publish(output, layout.version_stem(NAME, 4, []), ["a", "b", "c", "d"], [])
+    assert tally(str(output), "abcd") == Tally(duplicated=4)
+
+
+def test_rows_of_another_content_are_foreign_and_those_of_the_input_lost(tmp_path: Path) -> None:
+    images: list[object] = [{"bytes": content, "path": ""} for content in (b"1", b"old", b"3")]
+    publish(tmp_path, STEM, ["a", "b", "c"], ["d"], image=images)
+    contents = {"a": b"1", "b": b"2", "c": b"3", "d": b"4"}
+    assert tally(str(tmp_path), contents, contents) == Tally(lost=1, foreign=1)
+    assert tally(str(tmp_path), contents, {**contents, "b": b"old"}) == Tally()
+
+
+def test_a_key_that_may_be_gone_is_there_once_at_the_most(output: Path) -> None:
+    assert tally(str(output), "abcdx", may_be_gone="x") == Tally()
+    assert tally(str(output), "abcd", may_be_gone="d") == Tally()
+    other = layout.chunk_name("a", "/in/a.tar", "0" * 16, 4, 5, "1" * 16)
+    publish(output, layout.version_stem(other, 1, []), ["d"], [])
+    assert tally(str(output), "abcd", may_be_gone="d") == Tally(duplicated=1)
+
+
 def test_torn_files_are_counted(output: Path) -> None:
-    path = output / "data" / f"{NAME}.parquet"
+    path = Path(layout.data_uri(str(output), STEM))
     path.write_bytes(path.read_bytes()[:-30])
     (output / "data" / ".part.tmp").write_bytes(b"PAR1")
     assert tally(str(output), "abcd") == Tally(lost=3, torn=1, temporary=1)
 
 
-def test_files_that_differ_from_their_mark_or_have_none_are_torn(output: Path) -> None:
-    pq.write_table(pa.table({"key": ["a", "b"]}), output / "data" / f"{NAME}.parquet")
+def test_files_that_differ_from_their_version_or_have_none_are_torn(output: Path) -> None:
+    pq.write_table(pa.table({"key": ["a", "b"]}), layout.data_uri(str(output), STEM))
     assert tally(str(output), "abd") == Tally(torn=1)
-    Path(layout.mark_uri(str(output), NAME, 3, 1)).unlink()
+    Path(layout.mark_uri(str(output), STEM)).unlink()
     assert tally(str(output), "abd") == Tally(torn=2)
+
+
+def test_error_rows_are_read(output: Path) -> None:
+    assert error_rows(str(output)) == [{"key": "d"}]
 
 
 def test_a_result_adds_up_and_is_unclean_for_each_reason() -> None:

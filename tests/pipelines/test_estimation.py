@@ -15,7 +15,8 @@ from pipelines.conditions import MIRRORING_VIEWS, NOT_MIRRORED, ConditionColumn
 from pipelines.errors import SampleError, SettingError
 from pipelines.estimation import Estimation
 from pipelines.inputs import find_shards
-from pipelines.plan import make_plan, measure
+from pipelines.measure import measure
+from pipelines.plan import make_plan
 from pipelines.samples import Columns
 from pipelines.sources import PictureShards
 from pipelines.stages import ComputeRows, PublishRows, ReadRows, row_seed
@@ -44,7 +45,7 @@ def test_a_row_seed_is_the_same_everywhere() -> None:
 def publish(task: Estimation, inputs: Path, output: Path, model: FakeDepth | None = None) -> dict[str, int]:
     """The receipt of the only chunk of the inputs, read, computed and published without Ray."""
     measured = measure(find_shards([str(inputs)]), Columns(), str(output))
-    (chunk,) = make_plan(measured, layout.published(str(output)), "c" * 10, 10).chunks
+    (chunk,) = make_plan(measured, layout.list_output(str(output)), "c" * 16, 10).chunks
     block = ReadRows(task=task, source=SOURCE)(chunk)
     block = ComputeRows(task=task, model=model or FakeDepth(), run_seed=0, batch_size=2).build()(block)
     return PublishRows(output=str(output), task=task, provenance=PROVENANCE)(block)
@@ -86,7 +87,7 @@ def test_one_chunk_from_reading_to_publication(tmp_path: Path) -> None:
     assert rows["tall"]["image"]["bytes"][:4] == b"\x89PNG"
     (error,) = all_rows(tmp_path / "out", "errors")
     assert (error["key"], error["position"], error["stage"]) == ("bad", 3, "decode")
-    assert [mark.ok for mark in layout.published(output).marks.values()] == [4]
+    assert [version.ok for version in layout.list_output(output).finished] == [4]
 
 
 def test_a_chunk_of_bad_samples_only_has_no_data_file(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 import pyarrow as pa
 import pytest
 
-from pipelines.blocks import chunk_of
+from pipelines.blocks import Flow, chunk_of
+from pipelines.errors import FlowError
+from pipelines.resources import Resources
 from tests.stages import Measure, Rows, Slow, count, double, make_chunk, processes
 
 
@@ -19,7 +21,7 @@ def test_a_block_that_is_not_its_chunk_is_refused() -> None:
 
 @pytest.mark.parametrize(("actors", "gpus"), [(1, 0.0), (1, 1.0), (2, 0.5)])
 def test_chunks_arrive_whole(ray_cluster: None, actors: int, gpus: float) -> None:
-    from pipelines.flow import Flow, Resources, run_flow
+    from pipelines.flow import run_flow
 
     chunks = [make_chunk(number, 8 + number) for number in range(6)]
     resources = Resources(actors=actors, gpus_per_actor=gpus, cpus_per_actor=0.5)
@@ -31,7 +33,7 @@ def test_chunks_arrive_whole(ray_cluster: None, actors: int, gpus: float) -> Non
 
 
 def test_a_lost_row_stops_the_run(ray_cluster: None) -> None:
-    from pipelines.flow import Flow, FlowError, Resources, run_flow
+    from pipelines.flow import run_flow
 
     flow = Flow(read=Rows(10), model=Measure(loses_in="chunk-1"), publish=count)
     with pytest.raises(FlowError, match="one chunk, whole"):
@@ -40,7 +42,7 @@ def test_a_lost_row_stops_the_run(ray_cluster: None) -> None:
 
 @pytest.mark.slow
 def test_a_failed_chunk_leaves_the_others(ray_cluster: None) -> None:
-    from pipelines.flow import Flow, Resources, run_flow
+    from pipelines.flow import run_flow
 
     flow = Flow(read=Rows(10), model=Measure(fails_in="chunk-1"), publish=count)
     chunks = [make_chunk(number, 4) for number in range(3)]
@@ -52,7 +54,7 @@ def test_a_failed_chunk_leaves_the_others(ray_cluster: None) -> None:
 
 @pytest.mark.slow
 def test_the_actor_pool_grows_while_chunks_wait(ray_cluster: None) -> None:
-    from pipelines.flow import Flow, Resources, run_flow
+    from pipelines.flow import run_flow
 
     flow = Flow(read=Rows(10), model=Slow(1.5), publish=processes)
     resources = Resources(actors=3, fewest_actors=1, gpus_per_actor=0.25, cpus_per_actor=0.25, cpus_per_task=0.25)

@@ -40,7 +40,7 @@ class Tiny:
 def publish(task: Task, source: Source, inputs: Path, output: Path, batch_size: int = 2) -> list[dict[str, Any]]:
     """The rows of the inputs, which are one chunk."""
     measured = source.measure(source.find([str(inputs)], str(output)), str(output), None)
-    (chunk,) = make_plan(measured, layout.published(str(output)), "c" * 10, 20).chunks
+    (chunk,) = make_plan(measured, layout.list_output(str(output)), "c" * 16, 20).chunks
     block = ReadRows(task=task, source=source)(chunk)
     block = ComputeRows(task=task, model=Tiny(), run_seed=7, batch_size=batch_size).build()(block)
     PublishRows(output=str(output), task=task, provenance={"model": "tiny", "seed": 7})(block)
@@ -88,7 +88,7 @@ def test_synthesis_follows_all_conditions_of_a_row(conditions: Path, tmp_path: P
         assert opened(row["image"]).size == (row["width"], row["height"]) == (40, 32)
         assert row["depth"]["bytes"] == depth_png()
         assert opened(row["pose"]).size == (80, 64)
-        assert row["seed"] == row_seed(7, row["key"])
+        assert row["seed"] == row_seed(7, row["key"], row["shard"]) != row_seed(7, row["key"])
     reasons = [row["reason"] for row in all_rows(tmp_path / "out", "errors")]
     assert reasons[0] == "no member .pose.png: the sample has .depth.png"
     assert "not a picture" in reasons[1]

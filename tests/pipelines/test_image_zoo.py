@@ -21,8 +21,9 @@ from PIL import Image, ImageCms
 from pipelines import pictures
 from pipelines.errors import SampleError
 from pipelines.inputs import IMAGE_EXTENSIONS, find_shards
-from pipelines.layout import Published
-from pipelines.plan import make_plan, measure
+from pipelines.layout import Listing
+from pipelines.measure import measure
+from pipelines.plan import make_plan
 from pipelines.readers import read_chunk
 from pipelines.samples import Columns
 from tests.inputs import write_tar
@@ -158,7 +159,7 @@ def test_every_file_is_one_row_or_one_error(tmp_path: Path) -> None:
     assert len(members) >= 1000
     path = write_tar(tmp_path / "zoo.tar", members)
     measured = measure(find_shards([str(path)]), Columns(), str(tmp_path / "out"))
-    plan = make_plan(measured, Published(marks={}, files={}), "c" * 10, 64)
+    plan = make_plan(measured, Listing(finished=(), remains=()), "c" * 16, 64)
     samples = [sample for chunk in plan.chunks for sample in read_chunk(chunk, Columns())]
     assert [sample.image_name for sample in samples] == names
     results = {sample.key.lower(): outcome(sample.image, sample.problem) for sample in samples}

@@ -9,21 +9,23 @@ from pipelines import layout, reasons, schema, storage
 from pipelines.reasons import Reasons, read_reasons
 
 
-def publish(output: str, number: int, *failed: str, ok: int = 3, bad: int | None = None) -> None:
-    """The errors and the mark of a finished chunk; `failed`: `stage: reason` of each failed sample."""
-    name = layout.chunk_name("a", "/in/a.tar", "0" * 10, 10 * number, 10 * number + 10, "1" * 10)
+def publish(output: str, number: int, *failed: str) -> None:
+    """A finished chunk; `failed`: `stage: reason` of each failed sample."""
+    name = layout.chunk_name("a", "/in/a.tar", "0" * 16, 10 * number, 10 * number + 10, "1" * 16)
     split = [text.split(": ", 1) for text in failed]
     rows = [
         {"key": f"{number}-{at}", "shard": "/in/a.tar", "position": at, "stage": stage, "reason": reason}
         for at, (stage, reason) in enumerate(split)
     ]
+    stem = layout.version_stem(name, 10 - len(rows), range(len(rows)))
     if rows:
-        storage.publish(layout.errors_uri(output, name), schema.parquet_bytes(rows, schema.ERRORS))
-    storage.publish(layout.mark_uri(output, name, ok, len(rows) if bad is None else bad), b"{}")
+        storage.publish(layout.errors_uri(output, stem), schema.parquet_bytes(rows, schema.ERRORS))
+    storage.publish(layout.data_uri(output, stem), b"data is not looked at")
+    storage.publish(layout.mark_uri(output, stem), b"{}")
 
 
 def found(output: str) -> Reasons:
-    return read_reasons(output, layout.list_marks(output).values())
+    return read_reasons(layout.list_output(output).finished)
 
 
 def test_reasons_are_counted_by_kind(tmp_path: Path) -> None:
@@ -31,8 +33,6 @@ def test_reasons_are_counted_by_kind(tmp_path: Path) -> None:
     publish(output, 0, "decode: image file is truncated (12 bytes not processed)", "read: no image member")
     publish(output, 1)
     publish(output, 2, "decode: image file is truncated (7 bytes not processed)")
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "torn.parquet").write_bytes(b"data is not looked at")
     counts = Counter({"decode: image file is truncated": 2, "read: no image member": 1})
     assert found(output) == Reasons(counts=counts)
 
@@ -50,13 +50,15 @@ def test_files_with_most_failures_are_read_first_and_the_rest_is_told(
 
 def test_files_that_are_gone_or_torn_are_told(tmp_path: Path) -> None:
     output = str(tmp_path)
-    publish(output, 0, bad=2)
+    publish(output, 0, "model: NaN", "model: NaN")
     publish(output, 1, "read: no image member", "read: no image member")
     publish(output, 2, "model: NaN")
-    (path,) = (tmp_path / "errors").glob("*-0000010-*")
+    (path,) = (tmp_path / "errors").glob("*-0000010-0000020-*")
     path.write_bytes(path.read_bytes()[:-9])
-    assert found(output).counts == {"model: NaN": 1}
-    assert found(output).untold == 4
+    listed = layout.list_output(output).finished
+    next((tmp_path / "errors").glob("*-0000000-0000010-*")).unlink()
+    told = read_reasons(listed)
+    assert (told.counts, told.untold) == ({"model: NaN": 1}, 4)
 
 
 def test_secrets_stay_in_the_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

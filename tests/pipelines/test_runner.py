@@ -5,7 +5,7 @@ import pytest
 from jobs import _cli, estimate
 from pipelines.errors import SettingError
 from pipelines.placement import choose_resources, describe
-from pipelines.runner import Request
+from pipelines.request import Request
 
 
 def request(**options) -> Request:

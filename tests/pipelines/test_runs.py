@@ -3,15 +3,18 @@
 import gzip
 import json
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipelines import VERSION, layout
+from pipelines.environment import Environment, in_a_thread
 from pipelines.errors import SettingError
 from pipelines.inputs import find_shards
-from pipelines.plan import make_plan, measure
+from pipelines.measure import measure
+from pipelines.plan import make_plan
 from pipelines.progress import Progress
 from pipelines.runs import RunRecord, command_line, recorded, versions, write_plan
 from pipelines.samples import Columns
@@ -66,10 +69,11 @@ def test_names_sort_by_time_and_differ(tmp_path: Path) -> None:
 
 def test_the_record_is_kept_up_to_date(tmp_path: Path) -> None:
     progress = Progress(10)
-    record = RunRecord(str(tmp_path), ABOUT)
+    environment = Environment(heartbeat=partial(in_a_thread, interval_s=0.01))
+    record = RunRecord(str(tmp_path), ABOUT, environment)
     record.working({"CPU": 2.0, "node:1.2.3.4": 1.0, "node:__internal_head__": 1.0}, 1, 0.0, progress)
     progress.add({"ok": 4, "bad": 1, "reasons": {"decode: broken: x": 1}, "seconds": {"read": 0.5}, "batch_size": 3})
-    with record.heartbeat(interval_s=0.01):
+    with record.heartbeat():
         while "done" not in only(tmp_path):
             pass
     done = only(tmp_path)["done"]
@@ -112,7 +116,7 @@ def test_runs_over_the_same_shards_share_their_plan(tmp_path: Path) -> None:
     assert write_plan(output, measured) == name != write_plan(output, measured[:1])
     rows = json.loads(gzip.decompress(Path(layout.plan_uri(output, name)).read_bytes()))
     assert [row[4] for row in rows] == [1, 2, 3]
-    plan = make_plan(measured, layout.published(output), "c" * 10, 2)
+    plan = make_plan(measured, layout.list_output(output), "c" * 16, 2)
     assert {row[0] for row in rows} == {layout.ChunkName.parse(chunk.name).shard for chunk in plan.chunks}
     assert {row[3] for row in rows} == {layout.ChunkName.parse(chunk.name).fingerprint for chunk in plan.chunks}
 

@@ -1,6 +1,5 @@
 """Status from marks, records and plans alone: no run, no data."""
 
-import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,20 +9,22 @@ import pytest
 from pipelines import layout, schema, storage
 from pipelines.errors import SettingError
 from pipelines.inputs import find_shards
-from pipelines.plan import Measured, Plan, make_plan, measure
+from pipelines.measure import Measured, measure
+from pipelines.plan import Plan, make_plan
 from pipelines.runs import RunRecord
 from pipelines.samples import Columns
 from pipelines.status import as_json, read_status, state_of
 from pipelines.status_text import status_text
 from tests.inputs import picture, samples, write_folder, write_tar
+from tests.versions import finish as finish_chunk
 
-CONFIGURATION = "c" * 10
+CONFIGURATION = "c" * 16
 OPTIONS = {"limit": None, "since": None, "retry_errors": False, "max_error_rate": 0.5}
 
 
 def planned(inputs: Path, output: str, limit: int | None = None, chunk_size: int = 4) -> tuple[list[Measured], Plan]:
     measured = measure(find_shards([str(inputs)]), Columns(), output, limit)
-    return measured, make_plan(measured, layout.published(output), CONFIGURATION, chunk_size)
+    return measured, make_plan(measured, layout.list_output(output), CONFIGURATION, chunk_size)
 
 
 def run_of(output: str, measured: list[Measured], plan: Plan, **options: Any) -> RunRecord:
@@ -37,9 +38,7 @@ def run_of(output: str, measured: list[Measured], plan: Plan, **options: Any) ->
 
 def finish(output: str, plan: Plan, bad: int = 0) -> None:
     for chunk in plan.chunks:
-        mark = {"files": {file.uri: file.fingerprint for file in chunk.files}}
-        uri = layout.mark_uri(output, chunk.name, len(chunk.positions) - bad, bad)
-        storage.publish(uri, json.dumps(mark).encode())
+        finish_chunk(output, chunk, failed=range(chunk.start, chunk.start + bad))
 
 
 @pytest.fixture
@@ -73,7 +72,8 @@ def test_failed_samples_have_their_reasons_when_no_record_does(inputs: Path, tmp
     finish(output, plan, bad=1)
     chunk = plan.chunks[0]
     row = {"key": "x", "shard": chunk.shard_uri, "position": 0, "stage": "decode", "reason": "broken (x)"}
-    storage.publish(layout.errors_uri(output, chunk.name), schema.parquet_bytes([row], schema.ERRORS))
+    (version,) = (version for version in layout.list_output(output).finished if version.name.text == chunk.name)
+    storage.publish(version.errors_uri, schema.parquet_bytes([row], schema.ERRORS))
     status = read_status(output)
     assert (status.bad, status.reasons.counts, status.reasons.untold) == (6, {"decode: broken": 1}, 5)
     text = status_text(status, datetime.now(UTC))
@@ -186,7 +186,7 @@ def test_a_killed_retry_and_doubled_chunks_are_counted_once(inputs: Path, tmp_pa
     measured, plan = planned(inputs / "a.tar", output)
     run_of(output, measured, plan)
     finish(output, plan)
-    finish(output, plan, bad=1)  # two marks of one chunk
+    finish(output, plan, bad=1)  # two versions of each chunk
     finish(output, planned(inputs / "a.tar", str(tmp_path / "other"), chunk_size=10)[1])
     status = read_status(output)
     assert (status.ok, status.bad) == (10, 0)

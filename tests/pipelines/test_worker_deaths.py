@@ -64,7 +64,7 @@ def test_deaths_that_are_no_samples_fault_cost_no_sample(ray_cluster: None, tmp_
 
 @pytest.mark.slow
 def test_a_model_that_kills_its_process_while_loading_stops_the_run(ray_cluster: None, tmp_path: Path) -> None:
-    from pipelines.flow import FlowError
+    from pipelines.errors import FlowError
 
     write_tar(tmp_path / "in" / "a.tar", samples(2))
     with pytest.raises(FlowError, match="died 3 times while it loaded the model"):
@@ -103,7 +103,7 @@ def test_a_sample_that_stops_its_process_times_out(ray_cluster: None, tmp_path: 
 
 @pytest.mark.slow
 def test_a_worker_that_dies_on_everything_fails_its_chunks(ray_cluster: None, tmp_path: Path) -> None:
-    from pipelines.flow import FlowError
+    from pipelines.errors import FlowError
 
     write_tar(tmp_path / "in" / "a.tar", with_colours(8, {number: RED for number in range(8)}))
     with pytest.raises(FlowError, match="lost 3 samples in a row and got none through"):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -40,15 +41,15 @@ def read_lines(content: bytes) -> Iterator[dict[str, Any]]:
     return map(json.loads, content.decode().splitlines())
 
 
-@dataclass(frozen=True)
 class CopyText:
     """A task: the result of a row is what its file says."""
 
-    inputs: pa.Schema = pa.schema([("text", pa.string())])
-    kept: pa.Schema = pa.schema([])
-    results: pa.Schema = pa.schema([("result", pa.string())])
-    columns: pa.Schema = pa.schema([("value", pa.string())])
-    notes: Mapping[str, str] = ()  # type: ignore[assignment]
+    inputs = pa.schema([("text", pa.string())])
+    kept = pa.schema([])
+    results = pa.schema([("result", pa.string())])
+    columns = pa.schema([("value", pa.string())])
+    notes: Mapping[str, str] = MappingProxyType({})
+    seeds_by_shard = False
 
     def read(self, sample: Sample) -> Row:
         """The file's text."""

@@ -1,0 +1,164 @@
+"""Real runs in this process, without Ray: chunks are read, computed and published one after the other.
+
+The data plane is the real one, on a real disk. Tests step in between two chunks, or between two writes.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipelines import layout
+from pipelines.blocks import Flow
+from pipelines.environment import Environment
+from pipelines.request import Job, Request
+from pipelines.resources import Resources
+from pipelines.runner import run_job
+from pipelines.samples import Chunk, Columns
+from pipelines.sources import PictureShards
+from pipelines.stages import ComputeRows, PublishRows, ReadRows
+from pipelines.store import FILES, FsspecStore, Store
+from tests.simulation.job import CopyText, Model
+
+Do = Callable[[Chunk], None]
+"""Processes one chunk."""
+During = Callable[[Sequence[Chunk], Do], None]
+"""What happens instead of one chunk after the other, the first time that a run processes any."""
+
+
+class KilledError(BaseException):
+    """Ends a run as SIGKILL does: no code of the run goes on."""
+
+
+@dataclass(frozen=True)
+class HookedStore(FsspecStore):
+    """The real store, with a look at every call that changes something, before it happens."""
+
+    before: Callable[[str, str], None]
+    """(operation, URI); may raise."""
+
+    def publish(self, uri: str, content: bytes) -> None:
+        self.before("publish", uri)
+        super().publish(uri, content)
+
+    def create_once(self, uri: str, content: bytes) -> None:
+        self.before("create", uri)
+        super().create_once(uri, content)
+
+    def remove(self, uri: str) -> None:
+        self.before("remove", uri)
+        super().remove(uri)
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """An executor of one worker, in the driver."""
+
+    during: During | None = None
+
+    @contextmanager
+    def open(
+        self, job: Job, request: Request, output: str, working: Any, on_failure: Callable[[str], None]
+    ) -> Iterator[Callable[[Sequence[Chunk]], Iterator[dict[str, Any]]]]:
+        flow = job.make_flow(output, Resources())
+        model: Any = flow.model.build()
+        steps = [self.during] if self.during is not None else []
+
+        def process(chunks: Sequence[Chunk]) -> Iterator[dict[str, Any]]:
+            receipts: list[dict[str, Any]] = []
+
+            def do(chunk: Chunk) -> None:
+                try:
+                    receipts.append(dict(flow.publish(model(flow.read(chunk)))))  # type: ignore[call-arg]
+                except OSError as error:
+                    on_failure(str(error))
+
+            during = steps.pop() if steps else lambda chunks, do: [do(chunk) for chunk in chunks]
+            during(chunks, do)
+            yield from receipts
+
+        yield process
+
+
+@dataclass
+class World:
+    """An input folder, an output, and runs of one command on them."""
+
+    root: Path
+    said: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.inputs, self.output = self.root / "in", self.root / "out"
+        self.inputs.mkdir()
+
+    def run(
+        self,
+        *,
+        fails: Collection[str] = (),
+        during: During | None = None,
+        store: Store = FILES,
+        settings: Mapping[str, Any] | None = None,
+        inputs: Sequence[Path | str] | None = None,
+        **request: Any,
+    ) -> int:
+        """The exit code of one run, whose model fails for these keys."""
+        source = PictureShards(columns=Columns(), store=store)
+        task = CopyText()
+
+        def make_flow(output: str, resources: Resources) -> Flow:
+            compute = ComputeRows(task=task, model=Model(lambda key: key in fails), run_seed=0, batch_size=4)
+            publish = PublishRows(output=output, task=task, provenance={"seed": 0}, store=store)
+            return Flow(read=ReadRows(task=task, source=source), model=compute, publish=publish)  # type: ignore[arg-type]
+
+        job = Job(
+            name="copy", settings=settings or {"a": 1}, source=source, make_flow=make_flow, finish=lambda *counts: None
+        )
+        environment = Environment(
+            store=store,
+            executor=InProcess(during),
+            say=self.said.append,
+            heartbeat=lambda beat: nullcontext(),
+            afterwards=lambda output: None,
+        )
+        words = [str(each) for each in inputs or [self.inputs]]
+        return run_job(
+            job, Request(inputs=words, output=str(self.output), **{"chunk_size": 10, **request}), environment
+        )
+
+    def until_done(self, **options: Any) -> list[int]:
+        """Exit codes of the same command, run until it says 0, at most four times."""
+        codes = [self.run(**options)]
+        while codes[-1] != 0 and len(codes) < 4:
+            codes.append(self.run(**options))
+        return codes
+
+    def rows(self) -> Counter[str]:
+        """How often each key is in data/ and errors/ together, of whichever shard."""
+        found: Counter[str] = Counter()
+        for folder in ("data", "errors"):
+            for path in sorted((self.output / folder).glob("*.parquet")):
+                found.update(pq.ParquetFile(path).read(["key"]).column("key").to_pylist())
+        return found
+
+    def values(self) -> dict[str, str]:
+        """key -> value of the rows in data/."""
+        tables = [pq.ParquetFile(path).read() for path in sorted((self.output / "data").glob("*.parquet"))]
+        return {row["key"]: row["value"] for table in tables for row in table.to_pylist()}
+
+    def failed(self) -> set[str]:
+        """The keys in errors/."""
+        paths = sorted((self.output / "errors").glob("*.parquet"))
+        return {key for path in paths for key in pq.ParquetFile(path).read(["key"]).column("key").to_pylist()}
+
+    def stems(self) -> set[str]:
+        """The versions that are finished."""
+        return {version.stem for version in layout.list_output(str(self.output)).finished}
+
+
+def once(keys: Collection[str]) -> Counter[str]:
+    """What `World.rows` must be."""
+    return Counter(dict.fromkeys(keys, 1))

@@ -1,0 +1,128 @@
+"""Many seeds of many features, in several processes, and a table of what was broken."""
+
+import multiprocessing
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from tests.simulation.features import make_scenario, parse
+from tests.simulation.play import Played, play
+
+BATCH = 25
+"""Schedules that a process plays before it tells of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What is switched on, and what the input is."""
+
+    features: str
+    form: str
+
+    def seed(self, number: int) -> str:
+        """All that a schedule depends on."""
+        return f"{self.features}/{self.form}/{number}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Some seeds of one kind, and what came of them."""
+
+    kind: Kind
+    first: int
+    count: int
+    broken: tuple[tuple[int, str], ...] = ()
+    """(seed, what is broken)."""
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """All schedules of one kind."""
+
+    kind: Kind
+    schedules: int = 0
+    broken: dict[int, str] = field(default_factory=dict)
+
+    def add(self, batch: Batch) -> None:
+        """Count a batch."""
+        self.schedules += batch.count
+        self.broken |= dict(batch.broken)
+
+    @property
+    def line(self) -> str:
+        """A line of the table."""
+        kinds = Counter(what for words in self.broken.values() for what in words.split(", "))
+        told = ", ".join(f"{what}: {count}" for what, count in kinds.most_common(4))
+        first = f"first seed {min(self.broken)}; {told}" if self.broken else ""
+        return f"{self.kind.features:28} {self.kind.form:7} {self.schedules:9} {len(self.broken):7}   {first}"
+
+
+HEADING = f"{'features':28} {'form':7} {'schedules':>9} {'broken':>7}"
+
+
+def play_seed(kind: Kind, number: int) -> Played:
+    """One schedule."""
+    seed = kind.seed(number)
+    return play(make_scenario(seed, parse(kind.features), kind.form), seed=seed)
+
+
+def play_batch(batch: Batch) -> Batch:
+    """Every seed of a batch."""
+    broken: list[tuple[int, str]] = []
+    for number in range(batch.first, batch.first + batch.count):
+        played = play_seed(batch.kind, number)
+        if played.broken:
+            broken.append((number, ", ".join(played.broken)))
+    return Batch(kind=batch.kind, first=batch.first, count=batch.count, broken=tuple(broken))
+
+
+def run(kinds: Sequence[Kind], first: int, seeds: int | None, minutes: float | None, processes: int) -> list[Tally]:
+    """So many seeds of every kind, or as many as fit into the time, one batch of each kind after the other."""
+    tallies = {kind: Tally(kind=kind) for kind in kinds}
+    end = None if minutes is None else time.monotonic() + 60 * minutes
+    for batch in _played(_until(end, _batches(kinds, first, seeds)), processes):
+        tallies[batch.kind].add(batch)
+    return list(tallies.values())
+
+
+def _played(batches: Iterator[Batch], processes: int) -> Iterator[Batch]:
+    """The batches as they are done; few are given out at a time."""
+    if processes == 1:
+        yield from map(play_batch, batches)
+        return
+    context = multiprocessing.get_context("spawn")
+    number = context.Value("i", 0)
+    with ProcessPoolExecutor(processes, context, _use_one_core, (number,)) as pool:
+        waiting = {pool.submit(play_batch, batch) for batch in islice(batches, 2 * processes)}
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            waiting |= {pool.submit(play_batch, batch) for batch in islice(batches, len(done))}
+            yield from (future.result() for future in done)
+
+
+def _batches(kinds: Sequence[Kind], first: int, seeds: int | None) -> Iterator[Batch]:
+    at = first
+    while seeds is None or at < first + seeds:
+        count = BATCH if seeds is None else min(BATCH, first + seeds - at)
+        yield from (Batch(kind=kind, first=at, count=count) for kind in kinds)
+        at += count
+
+
+def _until(end: float | None, batches: Iterator[Batch]) -> Iterator[Batch]:
+    for batch in batches:
+        if end is not None and time.monotonic() > end:
+            return
+        yield batch
+
+
+def _use_one_core(taken: Any) -> None:
+    """Threads that take turns do so twice as fast on one core. taken: how many processes have one, a shared number."""
+    with taken.get_lock():
+        number, taken.value = taken.value, taken.value + 1
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[number % len(cores)]})

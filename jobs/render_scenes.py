@@ -28,20 +28,22 @@ examples:
   ray job submit --working-dir . -- python jobs/render_scenes.py \\
       --output s3://bucket/scenes --count 1_000_000 --seed 7 --size 256x256
 
-The same command again renders what is missing; a larger --count adds to what is there.
+The same command again renders what is missing; a larger --count adds to what is there. Commands may work on one output
+at the same time: of shards that hold the same scenes one stays.
 
 output:
   scenes-sSEED-WxH-START-STOP.tar   samples KEY.png, .txt (caption), .json (camera), .depth.png (16-bit relative
                                     inverse depth, 0 far, 65535 near), .depth_m.npy (float32 metres), .edges.png,
                                     .pose.png (drawn joints and limbs), .people.json (list of mannequins:
                                     joint -> [x, y, visible])
-  README.md                         the same in full
+  README.md                         the same in full; one that is there already stays
+  _scenes/seed-SEED.json            the shard size, decided by the first command: later ones take it over
 
 The embedded model `mini` was made with seeds below 20 (trained on some, compared on others): measure it on higher ones.
 The published numbers are of seed 101.
 
 exit codes:
-  0 done   1 some shards are missing   2 a wrong setting   130, 143 interrupted; the same command goes on
+  0 done: every scene is there once   1 something is left to do   2 a wrong setting   130, 143 interrupted; the same command goes on
 """
 
 

@@ -49,6 +49,9 @@ class Flow:
     """Publishes a block and returns its receipt, a flat dictionary."""
 
 
+ELSEWHERE = "published by another run"
+
+
 def new_block(chunk: Chunk, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """The table of a chunk: `rows` hold position, key, the two error columns and those of `schema`, in order."""
     text = chunk.to_json()
@@ -58,6 +61,17 @@ def new_block(chunk: Chunk, rows: Sequence[Mapping[str, Any]], schema: pa.Schema
     table = pa.Table.from_pylist(full, schema=pa.schema([*CONTRACT, *schema]))
     chunk_of(table)
     return table
+
+
+def published_elsewhere(chunk: Chunk, schema: pa.Schema) -> pa.Table:
+    """The table of a chunk that another run has published: no stage has anything to do."""
+    rows = [{"position": at, "error_stage": ELSEWHERE} for at in chunk.positions]
+    return new_block(chunk, rows, schema)
+
+
+def is_published_elsewhere(table: pa.Table) -> bool:
+    """Whether a table is what `published_elsewhere` made."""
+    return table.column("error_stage")[0].as_py() == ELSEWHERE
 
 
 def chunk_of(table: pa.Table) -> Chunk:

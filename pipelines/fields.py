@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+FOREIGN_CHARS = 200
+"""Of text that is not ours, in a message."""
 KEY_FIELDS = ("key", "__key__")
 CAPTION_FIELDS = ("caption", "text", "prompt")
 
@@ -60,6 +62,12 @@ def printable(text: str) -> str:
             "utf-8", "backslashreplace"
         )
     return text
+
+
+def clipped(text: str) -> str:
+    """Text for a message: on one line, printable, at most FOREIGN_CHARS letters."""
+    text = " ".join(printable(text[: 10 * FOREIGN_CHARS]).split())
+    return text if len(text) <= FOREIGN_CHARS else f"{text[: FOREIGN_CHARS - 3]}..."
 
 
 def _is_file_name(text: str) -> bool:

@@ -1,7 +1,7 @@
 """Which finished versions of a shard's chunks count: a disjoint set of them, and the same one for whoever looks.
 
-Runs that overlap, another `--limit` and retries leave versions that cover the same samples. Of these the one that covers
-the most counts, then the one with the fewest failures, then the first by name; the others are superseded.
+Runs that overlap, another `--limit` and retries leave versions that cover the same samples. Of these the one that
+covers the most counts, then the one with the fewest failures, then the first by name; the others are superseded.
 """
 
 import json
@@ -85,33 +85,36 @@ def _range_order(version: layout.Version) -> tuple[int, int, bool, int, str]:
     return version.name.start, -version.name.stop, version.name.is_old, version.bad, version.stem
 
 
-def disjoint_files(
-    versions: Sequence[FolderVersion], shard: Shard, files: Sequence[ChunkFile], configuration: str
+def unchanged(
+    versions: Iterable[FolderVersion], shard: Shard, files: Sequence[ChunkFile], configuration: str
 ) -> list[FolderVersion]:
-    """The versions of a folder that count: none of their files has changed, and no two have a file in common.
-
-    A file that has left its folder keeps its row and cannot have changed.
-    """
+    """The versions of a folder none of whose files has changed; one that has left the folder cannot have changed."""
+    versions = list(versions)
     current = {file.uri: file.fingerprint for file in files}
-    old = _old_fingerprints(shard, files) if any(found.version.name.is_old for found in versions) else {}
-    valid: list[FolderVersion] = []
-    for found in versions:
-        if found.version.name.is_old:
-            found = _translated(found, old)
-        if configuration.startswith(found.version.name.configuration) and all(
-            current.get(uri, fingerprint) == fingerprint for uri, fingerprint in found.files.items()
-        ):
-            valid.append(found)
+    if any(found.version.name.is_old for found in versions):
+        old = _old_fingerprints(shard, files)
+        versions = [_translated(found, old) if found.version.name.is_old else found for found in versions]
+    return [
+        found
+        for found in versions
+        if configuration.startswith(found.version.name.configuration)
+        and all(current.get(uri, fingerprint) == fingerprint for uri, fingerprint in found.files.items())
+    ]
+
+
+def disjoint_files(versions: Iterable[FolderVersion], files: Sequence[ChunkFile]) -> list[FolderVersion]:
+    """Of versions that have a file in common, the one with the most files that are still there."""
+    current = {file.uri for file in files}
     chosen: list[FolderVersion] = []
     covered: set[str] = set()
-    for found in sorted(valid, key=lambda found: _folder_order(found, current)):
+    for found in sorted(versions, key=lambda found: _folder_order(found, current)):
         if not covered & found.files.keys():
             chosen.append(found)
             covered |= found.files.keys()
     return chosen
 
 
-def _folder_order(found: FolderVersion, current: Mapping[str, str]) -> tuple[int, int, bool, int, str]:
+def _folder_order(found: FolderVersion, current: set[str]) -> tuple[int, int, bool, int, str]:
     there = sum(uri in current for uri in found.files)
     version = found.version
     return -there, -len(found.files), version.name.is_old, version.bad, version.stem

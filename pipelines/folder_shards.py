@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from pipelines import storage
+from pipelines.damage import ShardChangedError
 from pipelines.errors import SampleError
 from pipelines.fields import json_caption, printable, text_of
 from pipelines.references import fetch, read_ahead
@@ -62,4 +63,4 @@ def _check_unchanged(file: ChunkFile, store: Store) -> None:
     found = [store.stat(uri) for uri in (file.uri, *file.sidecars)]
     there = [info.fingerprint for info in found if info is not None]
     if len(there) == len(found) and storage.short_hash(*there) != file.fingerprint:
-        raise OSError(f"{file.uri} {storage.HAS_CHANGED}")
+        raise ShardChangedError(f"{file.uri} {storage.HAS_CHANGED}")

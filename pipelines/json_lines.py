@@ -12,32 +12,36 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipelines import storage
+from pipelines.damage import ShardChangedError, is_damage, reason_of
 from pipelines.errors import SampleError, SettingError
-from pipelines.fields import KEY_FIELDS, caption_of, lookup, place_of, printable
+from pipelines.fields import KEY_FIELDS, caption_of, clipped, lookup, place_of, printable
 from pipelines.references import URI_FIELDS, fetch, gather, read_ahead
 from pipelines.samples import Chunk, Columns, Sample, Stored, repeated_key
 from pipelines.store import FILES, Store
 from pipelines.tar_shards import INDEX_STRIDE, TarIndex
 
 MAX_LINE_BYTES = 16 << 20
+CHECKED_LINES = 16
+"""Objects at the beginning of a file of which one must have a named field: a single one may be damaged."""
 Line = tuple[int, bytes]
-"""(byte offset, content; cut at MAX_LINE_BYTES)"""
+"""(byte offset, content)"""
 
 
 def index_json_lines(uri: str, columns: Columns, store: Store = FILES) -> TarIndex:
     """Count the lines, where to enter, and which keys come again. Memory: the keys of one file.
 
     Raises:
-        SettingError: a named field is not in the first object.
+        SettingError: a named field is in none of the first objects.
     """
     keys: set[str] = set()
     seek_bytes: list[int] = []
     duplicates: list[int] = []
+    first_objects: list[Any] = []
     samples = 0
     for offset_bytes, line in _lines(uri, 0, store):
         fields, _ = _parsed(line)
-        if samples == 0 and fields is not None:
-            _check_fields(fields, columns, uri)
+        if fields is not None and len(first_objects) < CHECKED_LINES:
+            first_objects.append(fields)
         if samples % INDEX_STRIDE == 0:
             seek_bytes.append(offset_bytes)
         key = _key(fields, columns.key)
@@ -46,6 +50,7 @@ def index_json_lines(uri: str, columns: Columns, store: Store = FILES) -> TarInd
                 duplicates.append(samples)
             keys.add(key)
         samples += 1
+    _check_fields(first_objects, columns, uri)
     return TarIndex(samples=samples, seek_bytes=tuple(seek_bytes), duplicates=tuple(duplicates))
 
 
@@ -70,12 +75,23 @@ def _chunk_lines(chunk: Chunk, store: Store) -> Iterator[tuple[int, bytes]]:
         if position >= chunk.start and (not wanted or position in wanted):
             yield position, line
     if found < chunk.stop:
-        raise OSError(
+        raise ShardChangedError(
             f"{chunk.shard_uri} has changed while the job runs: it had {chunk.stop} lines or more, now {found}"
         )
 
 
 def _sample(position: int, line: bytes, chunk: Chunk, columns: Columns, store: Store) -> Sample:
+    try:
+        return _understood(position, line, chunk, columns, store)
+    except Exception as error:
+        if not is_damage(error):
+            raise
+        key = f"{place_of(chunk.shard_uri)[1]}/{position:08d}"
+        problem = SampleError("read", f"the line cannot be understood: {reason_of(error)}")
+        return Sample(position=position, key=key, problem=problem)
+
+
+def _understood(position: int, line: bytes, chunk: Chunk, columns: Columns, store: Store) -> Sample:
     fields, reason = _parsed(line)
     folder, stem = place_of(chunk.shard_uri)
     key = _key(fields, columns.key)
@@ -113,7 +129,7 @@ def _reference(fields: Any, path: str) -> str:
         value = value.get("path") or value.get("url") or value.get("uri")
     if isinstance(value, str) and value.strip():
         return value.strip()
-    there = ", ".join(map(str, fields)) if isinstance(fields, dict) else "no object"
+    there = clipped(", ".join(map(str, fields))) if isinstance(fields, dict) else "no object"
     wanted = f"field {path}" if path else f"field of a picture ({', '.join(URI_FIELDS[:4])}, ...)"
     raise SampleError("read", f"no {wanted} with a URI: the line has {there}")
 
@@ -121,7 +137,10 @@ def _reference(fields: Any, path: str) -> str:
 def _key(fields: Any, wanted: str | None) -> str | None:
     names = KEY_FIELDS if wanted is None else (wanted,)
     value = next((found for name in names if (found := lookup(fields, name)) is not None), None)
-    return None if value is None else printable(str(value))
+    try:
+        return None if value is None else printable(str(value))
+    except (ValueError, RecursionError):  # a number of too many digits, objects too deep within each other
+        return None
 
 
 def _parsed(line: bytes) -> tuple[Any, str]:
@@ -131,20 +150,24 @@ def _parsed(line: bytes) -> tuple[Any, str]:
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return None, f"the line is no JSON: {error}"
+        return None, f"the line is no JSON: {reason_of(error)}"
     return (fields, "") if isinstance(fields, dict) else (None, "the line is no JSON object")
 
 
-def _check_fields(fields: Any, columns: Columns, uri: str) -> None:
+def _check_fields(objects: list[Any], columns: Columns, uri: str) -> None:
     for option, path in (("image", columns.image), ("key", columns.key), ("caption", columns.caption)):
-        if path is not None and lookup(fields, path) is None and path.split(".", 1)[0] not in fields:
+        if path is None or not objects:
+            continue
+        if not any(lookup(fields, path) is not None or path.split(".", 1)[0] in fields for fields in objects):
+            others = f" and the {len(objects) - 1} after it" if len(objects) > 1 else ""
             raise SettingError(
-                f"--{option}-column {path!r} is not in the first line of {uri}. Its fields: {', '.join(fields)}."
+                f"--{option}-column {path!r} is not in the first line of {uri}{others}. Its fields: "
+                f"{', '.join(objects[0])}."
             )
 
 
-def _lines(uri: str, offset_bytes: int, store: Store) -> Iterator[Line]:
-    """The lines from an offset on that are not empty."""
+def raw_lines(uri: str, offset_bytes: int, store: Store) -> Iterator[Line]:
+    """The lines from an offset on; of one that is longer than MAX_LINE_BYTES, one byte more than that."""
     with store.open_read(uri) as file:
         file.seek(offset_bytes)
         while line := file.readline(MAX_LINE_BYTES + 1):
@@ -153,7 +176,13 @@ def _lines(uri: str, offset_bytes: int, store: Store) -> Iterator[Line]:
                 size_bytes += len(rest)
                 if rest.endswith(b"\n"):
                     break
-            content = line.strip(b"\xef\xbb\xbf \t\r\n") if offset_bytes == 0 else line.strip()
-            if content:
-                yield offset_bytes, content if size_bytes <= MAX_LINE_BYTES else line
+            yield offset_bytes, line
             offset_bytes += size_bytes
+
+
+def _lines(uri: str, offset_bytes: int, store: Store) -> Iterator[Line]:
+    """Those that are not empty, without the white space around them."""
+    for at_bytes, line in raw_lines(uri, offset_bytes, store):
+        content = line.strip(b"\xef\xbb\xbf \t\r\n") if at_bytes == 0 else line.strip()
+        if content:
+            yield at_bytes, content if len(line) <= MAX_LINE_BYTES else line

@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pipelines import storage
+from pipelines.samples import Chunk
 from pipelines.store import FILES, Store
 
 _RANGE = r"(?P<start>\d{7,})-(?P<stop>\d{7,})"
@@ -166,6 +167,12 @@ def run_uri(output: str, run: str) -> str:
 def plan_uri(output: str, name: str) -> str:
     """What a run planned, by the name that its record gives."""
     return storage.join(output, "_chunks", "plans", name)
+
+
+def is_published(output: str, chunk: Chunk, extension: str, store: Store = FILES) -> bool:
+    """Whether a whole chunk has been published without failures, by another run perhaps. One or two requests."""
+    stem = version_stem(chunk.name, chunk.stop - chunk.start, ())
+    return store.exists(mark_uri(output, stem)) and store.exists(data_uri(output, stem, extension))
 
 
 def list_output(output: str, store: Store = FILES) -> Listing:

@@ -7,6 +7,7 @@ sequence over a model disk that tears what was not synced.
 import errno
 import glob
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -137,6 +138,14 @@ def create_file(path: str, content: bytes, disk: Disk = OS_DISK) -> None:
     disk.sync_folder(folder)
 
 
+def read_file(path: str, limit_bytes: int | None) -> bytes:
+    """The file, or its first `limit_bytes + 1` bytes. A pipe or a device is no file, and is not waited for."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "This is a pipe or a device, no file", path)
+        return file.read() if limit_bytes is None else file.read(limit_bytes + 1)
+
+
 def can_link(folder: str) -> bool:
     """Whether the file system of a folder, which is created, has hard links."""
     OS_DISK.makedirs(folder)
@@ -196,7 +205,7 @@ def iter_entries(root: str) -> Iterator["os.DirEntry[str]"]:
 
 
 def glob_files(pattern: str) -> list[tuple[str, FileInfo | None]]:
-    """(path, file; None for a folder) of what matches, sorted. Links are followed; not by `**`, which may meet loops."""
+    """(path, file; None for a folder) of what matches, sorted. Links are followed, not by `**`, which may meet loops."""
     if "**" in pattern:
         names = cast(list[str], LocalFileSystem().glob(pattern))
     else:

@@ -9,9 +9,8 @@ import json
 from dataclasses import dataclass
 from itertools import islice
 
-import pyarrow as pa
-
 from pipelines import gzip_points, json_lines, layout, parquet_shards, tar_shards
+from pipelines.damage import is_damage, reason_of
 from pipelines.errors import SettingError
 from pipelines.inputs import Shard, format_of
 from pipelines.samples import Columns
@@ -31,6 +30,11 @@ class Measured:
     """Positions of the whole shard; a damaged one has one more, the last, for its unreadable rest."""
     index: tar_shards.TarIndex | None = None
     damage: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """No limit leaves out a part of the shard."""
+        return self.samples >= self.total
 
 
 def measure(
@@ -77,13 +81,20 @@ def whole(shard: Shard, index: tar_shards.TarIndex | None, samples: int, damage:
 
 
 def _measure(shard: Shard, columns: Columns, output: str, store: Store) -> Measured:
+    """A shard that nothing is understood of is one error row: others must not wait for it."""
+    try:
+        return _understood(shard, columns, output, store)
+    except Exception as error:
+        if not is_damage(error):
+            raise
+        return whole(shard, None, 0, f"the {shard.format} file cannot be read: {reason_of(error)}")
+
+
+def _understood(shard: Shard, columns: Columns, output: str, store: Store) -> Measured:
     if shard.format == "folder":
         return whole(shard, None, sum(format_of(file.uri) == "image" for file in shard.files))
     if shard.format == "parquet":
-        try:
-            index = parquet_shards.index_parquet(shard.uri, columns, store)
-        except pa.ArrowInvalid as error:
-            return whole(shard, None, 0, f"the Parquet file cannot be read: {error}")
+        index = parquet_shards.index_parquet(shard.uri, columns, store)
         return whole(shard, index, index.samples)
     if columns.where:
         raise SettingError(f"--where {columns.where[0]!r} needs Parquet files; {shard.uri} is none.")

@@ -1,12 +1,11 @@
-"""Parquet shards: the rows of one chunk, read as a stream.
+"""Parquet shards: the samples of one chunk, and what planning must know of a file.
 
 Only the columns in use are read, a few rows at a time, however large a row group is. A chunk enters at a row group, so
 a shard whose row groups are much larger than a chunk is partly read several times: `--chunk-size` near the row group
 size is cheapest.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines import storage
-from pipelines.errors import SampleError
-from pipelines.fields import lookup, place_of, printable
+from pipelines.damage import ContradictionError
+from pipelines.errors import SampleError, SettingError
+from pipelines.fields import clipped, lookup, place_of, printable
 from pipelines.parquet_columns import KEY_NAMES, ParquetColumns, choose_columns, stored_path
+from pipelines.parquet_files import (
+    BadRow,
+    Row,
+    believed,
+    matching_rows,
+    missing_rows,
+    open_parquet,
+    read_row_range,
+)
 from pipelines.references import MAX_FILE_BYTES, fetch, gather, read_ahead
 from pipelines.row_filters import Condition, parse_conditions
 from pipelines.samples import Chunk, Columns, Sample, Stored, repeated_key
@@ -25,18 +34,23 @@ from pipelines.store import FILES, Store
 from pipelines.tar_shards import INDEX_STRIDE, TarIndex
 
 __all__ = ["KEY_NAMES", "ParquetColumns", "choose_columns", "count_rows", "earlier_keys", "index_parquet", "read_rows"]
-ROWS_AT_ONCE = 32
-KEYS_AT_ONCE = 65_536
-BUFFER_BYTES = 4 << 20
-"""Of each column while it streams; no smaller than the blocks of `storage.open_read`."""
-Row = tuple[int, dict[str, Any]]
-"""(row number in the shard, value by column path)"""
 
 
 def count_rows(uri: str, store: Store = FILES) -> tuple[int, pa.Schema]:
-    """Rows and schema, from the footer alone. Raises pyarrow.ArrowInvalid when it is no whole Parquet file."""
-    with _open(uri, store) as parquet:
+    """Rows and schema, from the footer alone. Raises what `pipelines.damage` knows when it is no whole Parquet file."""
+    with open_parquet(uri, store) as parquet:
         return parquet.metadata.num_rows, parquet.schema_arrow
+
+
+def check_columns(uri: str, columns: Columns, store: Store = FILES) -> None:
+    """Look for the columns, in the footer alone.
+
+    Raises:
+        SettingError: a column is missing, of a wrong type, or not clear.
+        Exception: the file is damaged, in a way that `pipelines.damage` knows.
+    """
+    with open_parquet(uri, store) as parquet:
+        _understood(parquet, columns, uri)
 
 
 def index_parquet(uri: str, columns: Columns, store: Store = FILES) -> TarIndex:
@@ -46,13 +60,12 @@ def index_parquet(uri: str, columns: Columns, store: Store = FILES) -> TarIndex:
 
     Raises:
         SettingError: a column is missing, of a wrong type, or not clear.
-        pyarrow.ArrowInvalid: no whole Parquet file.
+        Exception: the file is damaged, in a way that `pipelines.damage` knows.
     """
-    with _open(uri, store) as parquet:
-        chosen = choose_columns(parquet.schema_arrow, columns, uri)
-        conditions = parse_conditions(columns.where, parquet.schema_arrow, uri)
+    with open_parquet(uri, store) as parquet:
+        chosen, conditions = _understood(parquet, columns, uri)
         rows = parquet.metadata.num_rows
-        numbers = np.concatenate([np.arange(0), *_matches(parquet, conditions)]) if conditions else None
+        numbers = matching_rows(parquet, conditions) if conditions else None
         duplicates = () if chosen.key is None else _repeated(parquet, chosen.key, numbers)
     if numbers is None:
         return TarIndex(samples=rows, seek_bytes=(), duplicates=duplicates)
@@ -60,96 +73,75 @@ def index_parquet(uri: str, columns: Columns, store: Store = FILES) -> TarIndex:
 
 
 def read_parquet(chunk: Chunk, columns: Columns, store: Store = FILES) -> Iterator[Sample]:
-    """The samples of a chunk, in order; pictures that are named instead of held are fetched."""
-    _, schema = count_rows(chunk.shard_uri, store)
-    chosen = choose_columns(schema, columns, chunk.shard_uri)
-    wanted = set(chunk.only)
-    rows = (
-        (position, number, row)
-        for position, (number, row) in enumerate(_sample_rows(chunk, columns, chosen, store), chunk.start)
-        if not wanted or position in wanted
-    )
-    return read_ahead(lambda item: _sample(*item, chunk, chosen, store), rows, store)
+    """The samples of a chunk, in order; pictures that are named instead of held are fetched.
+
+    Raises:
+        OSError: the storage failed, or the file has become shorter since planning.
+    """
+    with open_parquet(chunk.shard_uri, store) as parquet:
+        chosen, conditions = _understood(parquet, columns, chunk.shard_uri)
+        first = chunk.seek_bytes if conditions else chunk.start
+        stop = parquet.metadata.num_rows if conditions else chunk.stop
+        rows = read_row_range(parquet, _paths(chosen), chosen.key, conditions, first, stop)
+        wanted = _wanted(chunk, rows, chunk.seek_position if conditions else chunk.start)
+        yield from read_ahead(lambda item: _sample(*item, chunk, chosen, store), wanted, store)
 
 
 def read_rows(uri: str, chosen: ParquetColumns, start: int, stop: int, store: Store = FILES) -> Iterator[Row]:
-    """The rows [start, stop), with the chosen columns."""
-    return _rows(uri, chosen, [], start, stop, store)
+    """The rows [start, stop), with the chosen columns.
+
+    Raises:
+        OSError: the storage failed, or there are fewer rows.
+    """
+    found = start
+    with open_parquet(uri, store) as parquet:
+        for found, row in read_row_range(parquet, _paths(chosen), chosen.key, [], start, stop):
+            yield found, row
+            found += 1
+    if found < stop:
+        raise missing_rows(uri, stop, found)
 
 
 def earlier_keys(uri: str, key_column: str, stop: int, store: Store = FILES) -> set[str]:
-    """The keys of the rows before `stop`, so that a chunk can tell a repeated key; reads one column."""
+    """The keys of the rows before `stop`, so that a chunk can tell a repeated key; reads one column.
+
+    Keys that cannot be read are no keys that a later one repeats.
+    """
+    keys: set[str] = set()
     if stop == 0:
-        return set()
-    with _open(uri, store) as parquet:
-        groups, _ = _row_groups(parquet.metadata, 0, stop, [])
-        values = parquet.read_row_groups(groups, columns=[key_column]).column(0).slice(0, stop)
-    return {str(value) for value in values.to_pylist() if value is not None}
+        return keys
+    with open_parquet(uri, store) as parquet:
+        for _, row in read_row_range(parquet, [key_column], None, [], 0, stop):
+            if not isinstance(row, BadRow) and row[key_column] is not None:
+                keys.add(str(row[key_column]))
+    return keys
 
 
-@contextmanager
-def _open(uri: str, store: Store) -> Iterator[pq.ParquetFile]:
-    with store.open_read(uri) as file, pq.ParquetFile(file, buffer_size=BUFFER_BYTES) as parquet:
-        yield parquet
+def _understood(parquet: pq.ParquetFile, columns: Columns, uri: str) -> tuple[ParquetColumns, list[Condition]]:
+    """The columns and the conditions."""
+    with believed(parquet):
+        schema = parquet.schema_arrow
+        return choose_columns(schema, columns, uri), parse_conditions(columns.where, schema, uri)
 
 
-def _sample_rows(chunk: Chunk, columns: Columns, chosen: ParquetColumns, store: Store) -> Iterator[Row]:
-    """The rows of the samples [start, stop) of a chunk.
+def _paths(chosen: ParquetColumns) -> list[str]:
+    return [path for path in (chosen.image, chosen.key, chosen.caption, *chosen.media) if path is not None]
+
+
+def _wanted(chunk: Chunk, rows: Iterator[Row], position: int) -> Iterator[tuple[int, int, dict[str, Any] | BadRow]]:
+    """(position, row number, row) of the wanted samples of a chunk, from rows of which the first is at `position`.
 
     Raises:
         OSError: there are fewer than planned.
     """
-    if not columns.where:
-        yield from _rows(chunk.shard_uri, chosen, [], chunk.start, chunk.stop, store)
-        return
-    rows, schema = count_rows(chunk.shard_uri, store)
-    conditions = parse_conditions(columns.where, schema, chunk.shard_uri)
-    position = chunk.seek_position
-    for row in _rows(chunk.shard_uri, chosen, conditions, chunk.seek_bytes, rows, store):
-        if position >= chunk.start:
-            yield row
+    wanted = set(chunk.only)
+    for number, row in rows:
+        if position >= chunk.start and (not wanted or position in wanted):
+            yield position, number, row
         position += 1
         if position >= chunk.stop:
             return
-    raise OSError(
-        f"{chunk.shard_uri} has changed while the job runs: it had {chunk.stop} samples or more, now {position}"
-    )
-
-
-def _rows(
-    uri: str, chosen: ParquetColumns, conditions: list[Condition], start: int, stop: int, store: Store
-) -> Iterator[Row]:
-    """(number, row) of the rows [start, stop) that meet the conditions."""
-    paths = [path for path in (chosen.image, chosen.key, chosen.caption, *chosen.media) if path is not None]
-    with _open(uri, store) as parquet:
-        groups, skipped = _row_groups(parquet.metadata, start, stop, conditions)
-        stored = {stored_path(parquet.schema_arrow, path) for path in [*paths, *(each.column for each in conditions)]}
-        for group, position in zip(groups, skipped, strict=True):
-            for batch in parquet.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=sorted(stored)):
-                numbers = _met(batch, conditions) + position
-                numbers = numbers[(numbers >= start) & (numbers < stop)]
-                for row, number in zip(batch.take(numbers - position).to_pylist(), numbers.tolist(), strict=True):
-                    yield number, {path: lookup(row, path) for path in paths}
-                position += batch.num_rows
-                if position >= stop:
-                    return
-
-
-def _matches(parquet: pq.ParquetFile, conditions: list[Condition]) -> Iterator[np.ndarray]:
-    """The numbers of the rows that meet the conditions, a batch at a time."""
-    groups, skipped = _row_groups(parquet.metadata, 0, parquet.metadata.num_rows, conditions)
-    names = sorted({each.column for each in conditions})
-    for group, position in zip(groups, skipped, strict=True):
-        for batch in parquet.iter_batches(KEYS_AT_ONCE, row_groups=[group], columns=names):
-            yield _met(batch, conditions) + position
-            position += batch.num_rows
-
-
-def _met(batch: pa.RecordBatch, conditions: list[Condition]) -> np.ndarray:
-    mask = np.ones(batch.num_rows, bool)
-    for condition in conditions:
-        mask &= condition.met(batch)
-    return np.flatnonzero(mask)
+    raise missing_rows(chunk.shard_uri, chunk.stop, position)
 
 
 def _repeated(parquet: pq.ParquetFile, key: str, numbers: np.ndarray | None) -> tuple[int, ...]:
@@ -167,26 +159,15 @@ def _repeated(parquet: pq.ParquetFile, key: str, numbers: np.ndarray | None) -> 
     return tuple(np.flatnonzero(~is_first & (codes >= 0)).tolist())
 
 
-def _row_groups(
-    metadata: pq.FileMetaData, start: int, stop: int, conditions: Sequence[Condition]
-) -> tuple[list[int], list[int]]:
-    """The row groups that may hold rows of [start, stop) that meet the conditions, and their first rows' numbers."""
-    groups, first_rows, position = [], [], 0
-    for index in range(metadata.num_row_groups):
-        group = metadata.row_group(index)
-        if position < stop and position + group.num_rows > start and all(each.may_hold(group) for each in conditions):
-            groups.append(index)
-            first_rows.append(position)
-        position += group.num_rows
-    return groups, first_rows
-
-
 def _sample(
-    position: int, number: int, row: dict[str, Any], chunk: Chunk, chosen: ParquetColumns, store: Store
+    position: int, number: int, row: dict[str, Any] | BadRow, chunk: Chunk, chosen: ParquetColumns, store: Store
 ) -> Sample:
     folder, stem = place_of(chunk.shard_uri)
-    value = None if chosen.key is None else row[chosen.key]
+    values = row.values if isinstance(row, BadRow) else row
+    value = None if chosen.key is None else values.get(chosen.key)
     key = f"{stem}/{number:08d}" if value is None else printable(str(value))
+    if isinstance(row, BadRow):
+        return Sample(position=position, key=key, problem=row.problem)
     problem = None
     if chosen.key is not None and value is None:
         problem = SampleError("read", f"column {chosen.key} is null")
@@ -222,4 +203,4 @@ def _picture(value: Any, folder: str, path: str, store: Store) -> Stored:
         stored = fetch(storage.resolve(reference, folder), store)
         if stored.content:
             return stored
-    raise SampleError("read", f"column {path} is null or empty" + (f" ({reference})" if reference else ""))
+    raise SampleError("read", f"column {path} is null or empty" + (f" ({clipped(reference)})" if reference else ""))

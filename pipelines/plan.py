@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pipelines import layout, storage, tar_shards
-from pipelines.finished import FolderVersion, MarkReader, disjoint_files, disjoint_ranges, shard_ids
+from pipelines.finished import FolderVersion, MarkReader, disjoint_files, disjoint_ranges, shard_ids, unchanged
 from pipelines.inputs import SIDECAR_EXTENSIONS, Shard, format_of
 from pipelines.measure import Measured
 from pipelines.samples import Chunk, ChunkFile
@@ -62,29 +62,23 @@ def make_plan(
     retry: gives the positions of a finished version that are to be done again; they are merged into a new version.
     """
     marks = marks or MarkReader()
-    by_shard: dict[str, list[layout.Version]] = {}
-    for version in listing.finished:
-        by_shard.setdefault(version.name.shard, []).append(version)
-    chunks: list[Chunk] = []
-    finished: list[layout.Version] = []
-    ours: set[str] = set()
-    samples = 0
+    stored: dict[str, _Stored] = {}
+    for each in (*listing.finished, *listing.remains):
+        stored.setdefault(each.name.shard, _Stored([], [])).add(each)
+    cuts = []
     for found in measured:
-        ids = shard_ids(found.shard)
-        versions = [version for id_ in sorted(ids) for version in by_shard.get(id_, [])]
+        ids = sorted(shard_ids(found.shard))
+        ours = [stored[id_] for id_ in ids if id_ in stored]
+        here = _Stored([v for each in ours for v in each.versions], [r for each in ours for r in each.remains])
         if found.shard.format == "folder":
-            cut = _cut_folder(found, marks.folder_versions(versions), configuration, chunk_size, retry)
+            cuts.append(_cut_folder(found, here, marks, configuration, chunk_size, retry))
         else:
-            cut = _cut_range(found, versions, configuration, chunk_size, retry)
-        samples += cut.samples
-        chunks += cut.chunks
-        finished += cut.finished
-        ours |= ids
+            cuts.append(_cut_range(found, here, configuration, chunk_size, retry))
     return Plan(
-        chunks=tuple(chunks),
-        finished=tuple(finished),
-        superseded=tuple(_superseded(listing, ours, {version.stem for version in finished})),
-        samples=samples,
+        chunks=tuple(chunk for cut in cuts for chunk in cut.chunks),
+        finished=tuple(version for cut in cuts for version in cut.finished),
+        superseded=tuple(_removal(each) for cut in cuts for each in cut.superseded),
+        samples=sum(cut.samples for cut in cuts),
     )
 
 
@@ -124,24 +118,35 @@ def folder_files(shard: Shard) -> list[ChunkFile]:
     return images
 
 
+class _Stored(NamedTuple):
+    """What lies in the output of one shard."""
+
+    versions: list[layout.Version]
+    remains: list[layout.Remains]
+
+    def add(self, each: layout.Version | layout.Remains) -> None:
+        if isinstance(each, layout.Version):
+            self.versions.append(each)
+        else:
+            self.remains.append(each)
+
+
 class _Cut(NamedTuple):
     """A shard's part of the plan."""
 
     finished: list[layout.Version]
     chunks: list[Chunk]
+    superseded: list[layout.Version | layout.Remains]
     samples: int
-    """In either."""
+    """Finished or in a chunk."""
 
 
 def _cut_range(
-    found: Measured,
-    versions: list[layout.Version],
-    configuration: str,
-    chunk_size: int,
-    retry: FailedPositions | None,
+    found: Measured, stored: _Stored, configuration: str, chunk_size: int, retry: FailedPositions | None
 ) -> _Cut:
     """Tars, Parquet files and the like: chunks for the positions that no finished one covers."""
-    valid = disjoint_ranges(versions, found.shard.fingerprint, configuration)
+    shard = found.shard
+    valid = disjoint_ranges(stored.versions, shard.fingerprint, configuration)
     done = [(version.name.start, version.name.stop) for version in valid]
     end = max([found.samples, *(stop for _, stop in done)])
     holes = sum(stop - first for first, stop in gaps(0, end, [(0, found.samples), *done]))
@@ -155,7 +160,26 @@ def _cut_range(
         for version in valid
         if (positions := _to_retry(version, retry))
     ]
-    return _Cut(valid, [*again, *chunks], end - holes)
+    superseded = [
+        each
+        for each in _others(stored, valid)
+        if found.is_whole
+        or not shard.fingerprint.startswith(each.name.fingerprint)
+        or not list(gaps(each.name.start, each.name.stop, done))
+    ]
+    return _Cut(valid, [*again, *chunks], superseded, end - holes)
+
+
+def _others(stored: _Stored, valid: Sequence[layout.Version]) -> list[layout.Version | layout.Remains]:
+    """What does not count. Where a limit leaves out a part of the shard, another run may be at work there: then only
+    what is certainly of no use is superseded."""
+    keep = {version.stem for version in valid}
+    return [*(version for version in stored.versions if version.stem not in keep), *stored.remains]
+
+
+def _removal(each: layout.Version | layout.Remains) -> Removal:
+    marks = [each.mark_uri] if isinstance(each, layout.Version) else each.marks
+    return Removal(mark_uri=each.mark_uri, marks=tuple(marks), files=tuple(each.files))
 
 
 def _to_retry(version: layout.Version, retry: FailedPositions | None) -> Sequence[int]:
@@ -192,7 +216,8 @@ def _range_chunk(found: Measured, start: int, stop: int, configuration: str) -> 
 
 def _cut_folder(
     found: Measured,
-    versions: list[FolderVersion],
+    stored: _Stored,
+    marks: MarkReader,
     configuration: str,
     chunk_size: int,
     retry: FailedPositions | None,
@@ -203,17 +228,27 @@ def _cut_folder(
     """
     shard = found.shard
     files = folder_files(shard)
-    valid = disjoint_files(versions, shard, files, configuration)
+    versions = marks.folder_versions(stored.versions)
+    current = unchanged(versions, shard, files, configuration)
+    valid = disjoint_files(current, files)
     covered = {uri for each in valid for uri in each.files}
     left = [file for file in files[: found.samples] if file.uri not in covered]
     chunks = [_folder_chunk(shard, left[at : at + chunk_size], configuration) for at in range(0, len(left), chunk_size)]
-    current = {file.uri: file for file in files}
+    there = {file.uri: file for file in files}
     again = [
-        _again(_folder_chunk(shard, _listed(each, current), configuration), each.version, positions)
+        _again(_folder_chunk(shard, _listed(each, there), configuration), each.version, positions)
         for each in valid
-        if (positions := _still_there(each, current, _to_retry(each.version, retry)))
+        if (positions := _still_there(each, there, _to_retry(each.version, retry)))
     ]
-    return _Cut([each.version for each in valid], [*again, *chunks], len(covered) + len(left))
+    finished = [each.version for each in valid]
+    of_use = {each.version.stem for each in current if not each.files.keys() <= covered}
+    useless = {each.version.stem for each in versions} - of_use
+    superseded = [
+        each
+        for each in _others(stored, finished)
+        if found.is_whole or (isinstance(each, layout.Version) and each.stem in useless)
+    ]
+    return _Cut(finished, [*again, *chunks], superseded, len(covered) + len(left))
 
 
 def _listed(found: FolderVersion, current: dict[str, ChunkFile]) -> list[ChunkFile]:
@@ -235,13 +270,3 @@ def _folder_chunk(shard: Shard, files: list[ChunkFile], configuration: str) -> C
         stop=len(files),
         files=tuple(files),
     )
-
-
-def _superseded(listing: layout.Listing, shards: set[str], keep: set[str]) -> Iterator[Removal]:
-    """Everything of these shards that belongs to no version to keep."""
-    for version in listing.finished:
-        if version.name.shard in shards and version.stem not in keep:
-            yield Removal(mark_uri=version.mark_uri, marks=(version.mark_uri,), files=version.files)
-    for remains in listing.remains:
-        if remains.name.shard in shards:
-            yield Removal(mark_uri=remains.mark_uri, marks=tuple(remains.marks), files=tuple(remains.files))

@@ -17,6 +17,8 @@ class Progress:
         self.total = total
         self.ok = 0
         self.bad = 0
+        self.elsewhere = 0
+        """Of chunks that another run published at the same time."""
         self.reasons: Counter[str] = Counter()
         self.seconds: Counter[str] = Counter()
         """Spent inside each stage, all workers together."""
@@ -36,6 +38,7 @@ class Progress:
         """Count a published chunk."""
         self.ok += receipt["ok"]
         self.bad += receipt["bad"]
+        self.elsewhere += receipt.get("elsewhere", 0)
         self.reasons.update(receipt.get("reasons", {}))
         self.seconds.update(receipt.get("seconds", {}))
         self.batch_size = max(self.batch_size, receipt.get("batch_size", 0))
@@ -46,7 +49,7 @@ class Progress:
 
     @property
     def done(self) -> int:
-        """Samples accounted for in this run."""
+        """Samples that this run has published."""
         return self.ok + self.bad
 
     @property
@@ -59,9 +62,10 @@ class Progress:
         if self.done == 0:
             return f"0/{self.total} samples  {clock(self.elapsed_s)}  starting workers, loading the model"
         rate = self.done / self.elapsed_s
-        left_s = (self.total - self.done) / rate
+        accounted = self.done + self.elsewhere
+        left_s = (self.total - accounted) / rate
         return (
-            f"{self.done}/{self.total} samples  {rate:.1f}/s  {100 * self.ok / self.done:.1f}% ok  ETA {clock(left_s)}"
+            f"{accounted}/{self.total} samples  {rate:.1f}/s  {100 * self.ok / self.done:.1f}% ok  ETA {clock(left_s)}"
         )
 
     def __enter__(self) -> "Progress":

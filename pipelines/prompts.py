@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-import pyarrow as pa
-
-from pipelines import parquet_shards, readers, storage
+from pipelines import json_lines, parquet_shards, readers, storage
+from pipelines.damage import is_damage, reason_of
 from pipelines.errors import SampleError, SettingError
 from pipelines.fields import printable
 from pipelines.inputs import Shard, expand_braces, shard_of
 from pipelines.measure import Measured, shortened, whole, without_emptied
 from pipelines.parquet_columns import KEY_NAMES, ParquetColumns
+from pipelines.parquet_files import BadRow, believed, open_parquet
 from pipelines.samples import Chunk, Sample, repeated_key
 from pipelines.store import FILES, Store
 from pipelines.uris import Places
@@ -64,8 +64,7 @@ class PromptFiles:
 
     def read(self, chunk: Chunk) -> Iterator[Sample]:
         """The prompts at the chunk's positions."""
-        yield from self._samples(chunk)
-        readers.check_unchanged(chunk, self.store)
+        yield from readers.checked(self._samples(chunk), chunk, self.store)
 
     def _samples(self, chunk: Chunk) -> Iterator[Sample]:
         wanted = set(chunk.positions)
@@ -79,14 +78,20 @@ class PromptFiles:
                 yield sample if sample.caption or sample.problem else _with_problem(sample, empty)
 
     def _measure(self, shard: Shard) -> Measured:
-        if shard.format != "parquet":
-            return whole(shard, None, sum(1 for _ in _lines(shard.uri, self.store)))
         try:
-            rows, schema = parquet_shards.count_rows(shard.uri, self.store)
-        except pa.ArrowInvalid as error:
-            return whole(shard, None, 0, f"the Parquet file cannot be read: {error}")
-        self._parquet_columns(schema.names, shard.uri)
-        return whole(shard, None, rows)
+            return whole(shard, None, self._count(shard))
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            return whole(shard, None, 0, f"the {shard.format} file cannot be read: {reason_of(error)}")
+
+    def _count(self, shard: Shard) -> int:
+        if shard.format != "parquet":
+            return sum(1 for _ in _lines(shard.uri, self.store))
+        with open_parquet(shard.uri, self.store) as parquet:
+            with believed(parquet):
+                self._parquet_columns(parquet.schema_arrow.names, shard.uri)
+            return parquet.metadata.num_rows
 
     def _parquet_columns(self, names: Sequence[str], uri: str) -> ParquetColumns:
         prompt = self.column or next((name for name in PROMPT_FIELDS if name in names), None)
@@ -105,21 +110,30 @@ class PromptFiles:
         seen = set() if key is None else parquet_shards.earlier_keys(chunk.shard_uri, key, chunk.start, self.store)
         rows = parquet_shards.read_rows(chunk.shard_uri, chosen, chunk.start, chunk.stop, self.store)
         for position, row in rows:
-            name = None if key is None or row[key] is None else str(row[key])
-            sample = _sample(chunk, position, row[chosen.image], name)
+            values = row.values if isinstance(row, BadRow) else row
+            name = None if key is None or values.get(key) is None else str(values[key])
+            sample = _sample(chunk, position, values.get(chosen.image), name)
+            if isinstance(row, BadRow):
+                yield _with_problem(sample, row.problem)
+                continue
             yield _with_problem(sample, repeated_key(name)) if name in seen and name is not None else sample
             seen.add(sample.key)
 
     def _line_samples(self, chunk: Chunk) -> Iterator[Sample]:
         lines = enumerate(_lines(chunk.shard_uri, self.store))
         for position, line in islice(lines, chunk.start, chunk.stop):
+            if line is None:
+                problem = SampleError("read", f"the line is longer than {json_lines.MAX_LINE_BYTES} bytes")
+                yield _with_problem(_sample(chunk, position, "", None), problem)
+                continue
             if chunk.shard_format == "lines":
                 yield _sample(chunk, position, line, None)
                 continue
             try:
                 fields = json.loads(line)
-            except ValueError as error:
-                yield _with_problem(_sample(chunk, position, "", None), SampleError("read", f"no JSON: {error}"))
+            except (ValueError, RecursionError) as error:
+                problem = SampleError("read", f"no JSON: {reason_of(error)}")
+                yield _with_problem(_sample(chunk, position, "", None), problem)
                 continue
             names = PROMPT_FIELDS if self.column is None else (self.column,)
             fields = fields if isinstance(fields, dict) else {"prompt": fields}
@@ -136,13 +150,12 @@ def _with_problem(sample: Sample, problem: SampleError) -> Sample:
     return Sample(position=sample.position, key=sample.key, caption=sample.caption, problem=problem)
 
 
-def _lines(uri: str, store: Store) -> Iterator[str]:
-    """The lines of a text file that are not empty."""
-    with store.open_read(uri) as file:
-        for line in file:
-            text = line.decode("utf-8", errors="replace").strip("\ufeff \t\r\n")
-            if text:
-                yield text
+def _lines(uri: str, store: Store) -> Iterator[str | None]:
+    """The lines of a text file that are not empty; None for those that are too long."""
+    for _, line in json_lines.raw_lines(uri, 0, store):
+        text = line.decode("utf-8", errors="replace").strip("\ufeff \t\r\n")
+        if text:
+            yield text if len(line) <= json_lines.MAX_LINE_BYTES else None
 
 
 def _format_of(uri: str) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines import layout, schema
-from pipelines.blocks import chunk_of
+from pipelines.blocks import chunk_of, is_published_elsewhere
 from pipelines.errors import SampleError
 from pipelines.row_formats import PARQUET, RowFormat
 from pipelines.samples import Chunk
@@ -32,7 +32,7 @@ def publish_block(
     row_format: RowFormat = PARQUET,
     store: Store = FILES,
 ) -> dict[str, Any]:
-    """Publish a block and return its receipt: chunk, ok, bad, reasons.
+    """Publish a block and return its receipt: chunk, ok, bad, reasons; `elsewhere` where another run has published it.
 
     `make_row` turns one good row of the block into one of the output and may raise SampleError.
 
@@ -40,6 +40,8 @@ def publish_block(
         OSError: the storage failed, or what a retry builds on has gone; the chunk is done again.
     """
     chunk = chunk_of(block)
+    if is_published_elsewhere(block):
+        return {"chunk": chunk.name, "ok": 0, "bad": 0, "reasons": {}, "elsewhere": block.num_rows}
     errors: list[dict[str, Any]] = []
     rows = list(_good_rows(block, chunk, make_row, errors))
     reasons = Counter(f"{error['stage']}: {error['reason']}" for error in errors)

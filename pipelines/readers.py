@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator
 
 from pipelines import storage, tar_shards
+from pipelines.damage import ShardChangedError, is_damage, reason_of
 from pipelines.errors import SampleError
-from pipelines.fields import json_caption, text_of
+from pipelines.fields import clipped, json_caption, place_of, text_of
 from pipelines.folder_shards import read_folder
 from pipelines.inputs import IMAGE_EXTENSIONS
 from pipelines.json_lines import read_json_lines
@@ -21,29 +22,44 @@ def read_chunk(chunk: Chunk, columns: Columns, store: Store = FILES) -> Iterator
     Raises:
         OSError: the storage failed, or the shard has changed since planning.
     """
+    yield from checked(_samples(chunk, columns, store), chunk, store)
+
+
+def checked(samples: Iterator[Sample], chunk: Chunk, store: Store) -> Iterator[Sample]:
+    """The samples of a chunk; where reading breaks off at damaged content, those that are left come with the reason.
+
+    Raises:
+        OSError: after the last sample, its shard is another file than was planned, so that samples may be of either.
+    """
+    left = list(reversed(chunk.positions))
+    try:
+        for sample in samples:
+            yield sample
+            left.pop()
+    except Exception as error:
+        if not is_damage(error):
+            raise
+        problem = SampleError("read", f"the shard cannot be read any further: {reason_of(error)}")
+        stem = place_of(chunk.shard_uri)[1]
+        for position in reversed(left):
+            yield Sample(position=position, key=f"{stem}/{position:08d}", problem=problem)
+    if chunk.shard_fingerprint:
+        now = store.stat(chunk.shard_uri)
+        if now is None or now.fingerprint != chunk.shard_fingerprint:
+            raise ShardChangedError(f"{chunk.shard_uri} {storage.HAS_CHANGED}")
+
+
+def _samples(chunk: Chunk, columns: Columns, store: Store) -> Iterator[Sample]:
     wanted = set(chunk.only) or None
     for sample in _source(chunk)(chunk, columns, store):
         if wanted is None or sample.position in wanted:
             yield sample
     if chunk.damage and (wanted is None or chunk.damage_position in wanted):
         yield damage_sample(chunk)
-    check_unchanged(chunk, store)
-
-
-def check_unchanged(chunk: Chunk, store: Store) -> None:
-    """To be called after the last sample of a chunk was read.
-
-    Raises:
-        OSError: its shard is another file than was planned, so that samples may be of either.
-    """
-    if chunk.shard_fingerprint:
-        now = store.stat(chunk.shard_uri)
-        if now is None or now.fingerprint != chunk.shard_fingerprint:
-            raise OSError(f"{chunk.shard_uri} {storage.HAS_CHANGED}")
 
 
 def _source(chunk: Chunk) -> Callable[[Chunk, Columns, Store], Iterator[Sample]]:
-    if chunk.shard_format == "parquet" and chunk.damage:  # nothing of it can be read
+    if chunk.damage and not chunk.shard_format.startswith("tar"):  # nothing of it can be read
         return lambda chunk, columns, store: iter(())
     sources = {"parquet": read_parquet, "folder": read_folder, "jsonl": read_json_lines}
     return sources.get(chunk.shard_format, _tar_samples)
@@ -126,12 +142,12 @@ def _missing_member(
 ) -> SampleError | None:
     """What is wrong with a picture's member, if anything; `wanted` is the extension that was asked for."""
     if member is None:
-        found = ", ".join("." + member.extension for member in members)
+        found = clipped(", ".join("." + member.extension for member in members))
         what = f"member .{wanted.lstrip('.')}" if wanted else "image member"
         return SampleError("read", f"no {what}: the sample has {found}")
     others = [other.extension for other in _pictures(members) if wanted is None and "." in member.extension]
     if len(others) > 1:
-        found = ", ".join("." + extension for extension in others[:8])
+        found = clipped(", ".join("." + extension for extension in others[:8]))
         return SampleError("read", f"no plain image member but {len(others)} others, none of them named: {found}")
     file = f".{member.extension} file" if wanted else "image file"
     if member.trouble:

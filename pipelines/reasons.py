@@ -1,7 +1,7 @@
 """Why the failed samples of an output failed, from errors/ alone: records are not asked, so a killed run hides none.
 
-The names of finished versions say which have failures, and how many. Only files of these are read, at most FILES_READ of
-them, those with the most failures first; of the rest the number of samples is told.
+The names of finished versions say which have failures, and how many. Only files of these are read, at most FILES_READ
+of them, those with the most failures first; of the rest the number of samples is told.
 """
 
 from collections import Counter

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from pipelines import storage
 from pipelines.errors import SampleError
+from pipelines.fields import clipped
 from pipelines.samples import Stored
 from pipelines.storage_errors import StorageError, redacted
 from pipelines.store import FILES, Store
@@ -23,6 +24,9 @@ ERRNOS_OF_A_NAME = (
     errno.EINVAL,
 )
 """What a disk says when nothing is wrong but the name."""
+KINDS_OF_A_NAME = ("denied", "bucket", "name")
+"""Of StorageError."""
+WEB = ("http", "https", "ftp")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -62,8 +66,8 @@ def fetch(uri: str, store: Store = FILES) -> Stored:
     """The file at a URI that a row gave.
 
     Raises:
-        SampleError: there is none, it may not be read, or it is too large: the row's own trouble. Any address of the
-            web (http, https) that fails counts as that too.
+        SampleError: there is none, it may not be read, it is too large, or the URI is none: the row's own trouble. Any
+            address of the web that fails counts as that too.
         StorageError: the storage stays away or rejects the credentials: everybody's trouble.
     """
     try:
@@ -71,11 +75,12 @@ def fetch(uri: str, store: Store = FILES) -> Stored:
     except storage.TooLargeError as error:
         raise SampleError("read", f"the image file is larger than {MAX_FILE_BYTES} bytes") from error
     except StorageError as error:
-        if error.kind in ("denied", "bucket") or storage.protocol(uri) in ("http", "https"):
-            raise SampleError("read", str(error)) from error
-        raise
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno not in (None, *ERRNOS_OF_A_NAME):
+        if error.kind not in KINDS_OF_A_NAME and storage.protocol(uri) not in WEB:
             raise
-        raise SampleError("read", f"cannot read {redacted(uri)}: {type(error).__name__}") from error
+        raise SampleError("read", clipped(str(error))) from error
+    except Exception as error:  # drivers of storage that a row names raise anything at URIs that are none
+        is_storage = isinstance(error, OSError) and error.errno not in (None, *ERRNOS_OF_A_NAME)
+        if is_storage and storage.protocol(uri) not in WEB:
+            raise
+        raise SampleError("read", f"cannot read {clipped(redacted(uri))}: {type(error).__name__}") from error
     return Stored(content, uri.split("?", 1)[0].rsplit("/", 1)[-1])

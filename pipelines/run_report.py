@@ -62,6 +62,8 @@ def report(
     if progress.done:
         rate = progress.done / progress.elapsed_s
         say(f"this run: {progress.done} samples in {clock(progress.elapsed_s)}, {rate:.2f}/s")
+    if progress.elsewhere:
+        say(f"{progress.elsewhere} samples were published by another run at the same time")
     if progress.reasons:
         say("failed in this run:\n" + reasons_text(reason_kinds(progress.reasons)))
     for reason in dict.fromkeys(progress.failures):

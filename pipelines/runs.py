@@ -24,6 +24,7 @@ from pipelines import VERSION, layout, storage
 from pipelines.environment import Environment
 from pipelines.errors import SettingError
 from pipelines.measure import Measured
+from pipelines.overlap import RUNNING
 from pipelines.plan import Plan
 from pipelines.progress import Progress, reason_kinds
 from pipelines.storage_errors import redacted, secret_values
@@ -31,7 +32,7 @@ from pipelines.store import FILES, Store
 
 FORMAT = 1
 PACKAGES = ("ray", "torch", "diffusers", "pyarrow")
-RUNNING, ENDED, INTERRUPTED, REFUSED, FAILED = "running", "ended", "interrupted", "refused", "failed"
+ENDED, INTERRUPTED, REFUSED, FAILED = "ended", "interrupted", "refused", "failed"
 
 
 class RunRecord:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pipelines.errors import SampleError
+from pipelines.fields import clipped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class Columns:
 
 def repeated_key(key: str) -> SampleError:
     """The problem of the second sample of a key within a shard."""
-    return SampleError("read", f"duplicate key: an earlier sample of this shard is called {key!r} too")
+    return SampleError("read", f"duplicate key: an earlier sample of this shard is called {clipped(key)!r} too")
 
 
 class Stored(NamedTuple):

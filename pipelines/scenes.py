@@ -177,7 +177,8 @@ def _say_what_is_left(found: Survey, count: int, trouble: str | None) -> None:
     if found.missing:
         say(f"{scenes_in(found.missing)} of {count} scenes are missing; the same command renders them")
     if found.removable:
-        say(f"{len(found.removable)} shards hold scenes that others hold too; the same command removes them")
+        shards = f"{len(found.removable)} shards" if len(found.removable) > 1 else "1 shard"
+        say(f"{shards} to remove, because others hold the same scenes; the same command does it")
 
 
 def _facts(scene: Scene) -> dict[str, object]:

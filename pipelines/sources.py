@@ -6,9 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import pyarrow as pa
-
 from pipelines import measure, parquet_shards, readers, tar_shards
+from pipelines.damage import ShardChangedError, is_damage
 from pipelines.errors import SettingError
 from pipelines.inputs import Shard, find_shards
 from pipelines.measure import PLANNING_THREADS, Measured
@@ -151,19 +150,19 @@ def _refuse_folders(shards: Sequence[Shard], option: str) -> None:
 
 def _check_parquet(uri: str, options: Mapping[str, str], store: Store) -> None:
     try:
-        _, schema = parquet_shards.count_rows(uri, store)
-    except pa.ArrowInvalid:
-        return  # becomes an error row
-    for name, option in options.items():
-        try:
-            parquet_shards.choose_columns(schema, Columns(image=name), uri)
-        except SettingError as error:
-            raise SettingError(str(error).replace(f"--image-column {name!r}", option)) from error
+        for name, option in options.items():
+            try:
+                parquet_shards.check_columns(uri, Columns(image=name), store)
+            except SettingError as error:
+                raise SettingError(str(error).replace(f"--image-column {name!r}", option)) from error
+    except Exception as error:
+        if not is_damage(error):
+            raise  # damage becomes an error row
 
 
 def _check_tar(shard: Shard, options: Mapping[str, str], store: Store) -> None:
     there: set[str] = set()
-    with suppress(OSError):  # fewer samples than that, or damage, which becomes an error row
+    with suppress(ShardChangedError):  # fewer samples than that, or damage, which becomes an error row
         compressed = tar_shards.is_compressed(shard.uri, store)
         samples = tar_shards.read_tar(shard.uri, compressed, 0, SAMPLES_LOOKED_AT, store=store)
         for _, _, members in samples:

@@ -110,8 +110,12 @@ class ReadRows:
 
     task: Task
     source: Source
+    published: Callable[[Chunk], bool] | None = None
+    """Whether another run has published a chunk since it was planned: then it is passed on without its samples."""
 
     def __call__(self, chunk: Chunk, attempt: Attempt = UNWATCHED) -> pa.Table:
+        if self.published is not None and not chunk.only and self.published(chunk):
+            return blocks.published_elsewhere(chunk, pa.schema([*COMMON, *self.task.kept, *self.task.inputs]))
         rows = [self._row(sample, attempt) for sample in self.source.read(chunk)]
         return blocks.new_block(chunk, rows, pa.schema([*COMMON, *self.task.kept, *self.task.inputs]))
 

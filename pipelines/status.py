@@ -10,18 +10,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipelines import layout, storage
-from pipelines.environment import HEARTBEAT_S
 from pipelines.errors import SettingError
 from pipelines.finished import disjoint
 from pipelines.inputs import Shard, find_shards
+from pipelines.overlap import state_of
 from pipelines.prompts import PromptFiles
 from pipelines.reasons import READING_THREADS, Reasons, read_reasons
-from pipelines.runs import RUNNING
 
 RUNS_SHOWN = 10
-SILENCE_S = 5 * HEARTBEAT_S
-"""A run that says it is running was heard of within this time, or has been killed."""
-NEVER_ENDED = "never ended"
 Record = Mapping[str, Any]
 
 
@@ -125,14 +121,6 @@ def read_status(output: str, inputs: Sequence[str] = ()) -> Status:
         is_planned=bool(plans),
         reasons=read_reasons(counting),
     )
-
-
-def state_of(run: Record, now: datetime) -> str:
-    """A run's state in a word or two: a run that has long not been heard of has never ended."""
-    if run["state"] != RUNNING:
-        return run["state"]
-    silence_s = (now - datetime.fromisoformat(run["heard"])).total_seconds()
-    return RUNNING if silence_s < SILENCE_S else NEVER_ENDED
 
 
 def as_json(status: Status) -> dict[str, Any]:

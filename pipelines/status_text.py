@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+from pipelines.overlap import NEVER_ENDED, state_of
 from pipelines.progress import clock, reasons_text
 from pipelines.reasons import FILES_READ, Reasons
-from pipelines.status import NEVER_ENDED, Changes, Record, Status, state_of
+from pipelines.status import Changes, Record, Status
 
 SHARDS_SHOWN = 20
 

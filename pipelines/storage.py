@@ -139,8 +139,7 @@ def read_bytes(uri: str, limit_bytes: int | None = None) -> bytes:
     """
     fs, path = filesystem(uri)
     if protocol(uri) == "file":
-        with open(path, "rb") as file:
-            content = file.read() if limit_bytes is None else file.read(limit_bytes + 1)
+        content = local_files.read_file(path, limit_bytes)
     else:
         content = _read_remote(uri, fs, path, limit_bytes)
     if limit_bytes is not None and len(content) > limit_bytes:

@@ -21,6 +21,7 @@ REJECTED_CREDENTIALS = frozenset(
 )
 DENIED = frozenset(("AccessDenied", "AllAccessDisabled", "AccountProblem", "PermissionError", "403", "401"))
 NO_BUCKET = frozenset(("NoSuchBucket", "ContainerNotFound", "BucketNotFound"))
+NO_NAME = frozenset(("ParamValidationError", "InvalidBucketName", "InvalidURI", "KeyTooLongError", "InvalidObjectName"))
 NO_RANGE = frozenset(("InvalidRange", "416"))
 OTHER_REGION = frozenset(("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"))
 UNREACHABLE = frozenset(
@@ -40,7 +41,7 @@ class StorageError(OSError):
     def __init__(self, message: str, kind: str = "other") -> None:
         super().__init__(message)
         self.kind = kind
-        """`credentials`, `denied`, `bucket`, `region`, `range`, `unreachable` or `other`."""
+        """`credentials`, `denied`, `bucket`, `name`, `region`, `range`, `unreachable` or `other`."""
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         return type(self), (str(self), self.kind)
@@ -149,6 +150,8 @@ def _cause(names: set[str], uri: str) -> tuple[str, str]:
             "the endpoint (AWS_ENDPOINT_URL)",
             "bucket",
         )
+    if names & NO_NAME:
+        return "no object can have this name. Check the spelling", "name"
     if names & NO_RANGE:
         return "the object has none of the bytes that were asked for", "range"
     if names & OTHER_REGION:

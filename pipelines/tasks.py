@@ -3,9 +3,10 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
-from pipelines import storage
+from pipelines import layout, storage
 from pipelines.blocks import Flow
 from pipelines.card import Card, card_text, write_preview
 from pipelines.request import Job
@@ -66,9 +67,11 @@ class TaskRun:
             run_seed=int(self.provenance["seed"]),
             batch_size=self.batch_size,
         )
+        published = partial(layout.is_published, output, extension=self.row_format.extension)
+        read = ReadRows(task=self.task, source=self.source, published=published)
         publish = PublishRows(output=output, task=self.task, provenance=self.provenance, row_format=self.row_format)
         return Flow(
-            read=WatchedRead(stage=ReadRows(task=self.task, source=self.source), job=self.job),
+            read=WatchedRead(stage=read, job=self.job),
             model=WatchedModel(stage=compute, job=self.job),
             publish=WatchedPublish(stage=publish, job=self.job),
         )

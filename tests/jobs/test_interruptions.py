@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.status import SILENCE_S, read_status, state_of
+from pipelines.overlap import SILENCE_S, state_of
+from pipelines.status import read_status
 from tests.fake_depth import FakeDepth
 from tests.inputs import all_rows, picture, samples, write_tar
 from tests.run_fake_job import run

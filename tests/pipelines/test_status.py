@@ -10,10 +10,11 @@ from pipelines import layout, schema, storage
 from pipelines.errors import SettingError
 from pipelines.inputs import find_shards
 from pipelines.measure import Measured, measure
+from pipelines.overlap import state_of
 from pipelines.plan import Plan, make_plan
 from pipelines.runs import RunRecord
 from pipelines.samples import Columns
-from pipelines.status import as_json, read_status, state_of
+from pipelines.status import as_json, read_status
 from pipelines.status_text import status_text
 from tests.inputs import picture, samples, write_folder, write_tar
 from tests.versions import finish as finish_chunk

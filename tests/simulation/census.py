@@ -117,6 +117,8 @@ def lies(files: Mapping[str, bytes], output: str, shards: Collection[str]) -> It
 
 
 def _is_published(uri: str, output: str) -> bool:
+    if uri.endswith(".tmp"):  # what a killed writer leaves: no listing shows it
+        return False
     return uri.startswith((f"{output}/data/", f"{output}/errors/", f"{output}/_chunks/done/"))
 
 

@@ -109,11 +109,12 @@ def make_scenario(seed: str, features: frozenset[str], form: str) -> Scenario:
 
 
 def _rates(rng: random.Random, features: frozenset[str]) -> Rates:
-    kills = bool(features & {"kill", "zombies", "torn-disk"})
+    kills = bool(features & {"kill", "zombies"})
     return Rates(
         switch=rng.choice((0.03, 0.1, 0.3, 0.9)),
         kill=0.012 if kills else 0.0,
-        kills=rng.randint(1, 3) if kills else 0,
+        kills=rng.randint(1, 3) if features & {"kill", "zombies", "torn-disk"} else 0,
+        power=0.012 if "torn-disk" in features else 0.0,
         late=0.3 if features & {"kill", "zombies", "lost-answers"} else 0.0,
         zombies=0.7 if "zombies" in features else 0.0,
         die=0.02 if "worker-deaths" in features else 0.0,

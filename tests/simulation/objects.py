@@ -35,6 +35,10 @@ class Objects:
         self.files: dict[str, Stored] = {}
         self._changes: list[Change] = []
 
+    def settle(self) -> None:
+        """All changes are in every listing from now on."""
+        self._changes.clear()
+
     def copy(self) -> "Objects":
         """The same files, apart."""
         other = Objects()

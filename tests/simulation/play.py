@@ -2,7 +2,7 @@
 
 I1  All commands said 0: every sample is in the output exactly once, and every mark is true.
 I2  The same command alone, at most TRIES times, reaches exit code 0.
-I3  A command that said 0 while it ran alone: as I1, at once.
+I3  A command that said 0 while it ran alone: as I1, at once; on a disk also after a loss of power.
 I4  No command ends with an exception; of two configurations one is refused with 2.
 I5  On an output that is in order, commands never lose a good row, whatever is killed.
 
@@ -16,6 +16,7 @@ from tests.simulation.chance import Chance, Decisions
 from tests.simulation.checks import Checks, final_look
 from tests.simulation.commands import Command, Run, Spec
 from tests.simulation.contents import Action, Input
+from tests.simulation.disk import DiskStore, Platter, SimulatedDisk
 from tests.simulation.scenario import Round, Scenario
 from tests.simulation.scheduler import DeadlockError
 from tests.simulation.store import SimulatedStore
@@ -62,14 +63,23 @@ class Stage:
     store: SimulatedStore = field(init=False)
     input: Input = field(init=False)
     checks: Checks = field(init=False)
+    platter: Platter | None = None
+    """Of a scenario on a disk."""
 
     def __post_init__(self) -> None:
         self.world = World(self.chance)
-        self.store = SimulatedStore(
-            self.world, page_files=self.scenario.page_files, knows_conditions=self.scenario.knows_conditions
-        )
+        self.store = self._new_store()
         self.input = Input(self.world, self.scenario.form, dict(self.scenario.shards))
+        self.world.objects.settle()
         self.checks = Checks(self.input)
+
+    def _new_store(self) -> SimulatedStore:
+        pages = self.scenario.page_files
+        if not self.scenario.is_disk:
+            return SimulatedStore(self.world, page_files=pages, knows_conditions=self.scenario.knows_conditions)
+        self.platter = Platter(self.world.objects, OUTPUT)
+        self.world.lose_power = self.platter.lose_power
+        return DiskStore(self.world, page_files=pages, disk=SimulatedDisk(self.world, self.platter))
 
     def play(self) -> None:
         """The rounds, the healing, what comes after it, and the healing of that."""
@@ -137,6 +147,9 @@ class Stage:
             codes.append(run.code)
             if run.code == 0 or self.checks.is_without_samples(run):
                 self.checks.census("I3", self.output, limit=None)
+                if self.platter is not None:
+                    self.platter.lose_power(number)
+                    self.checks.census("I3 power", self.output, limit=None)
                 self._try_other_settings(spec)
                 return
         self.checks.fail("I2 never 0", f"exit codes {codes}")
@@ -155,6 +168,7 @@ class Stage:
         self.world.note("user", "rename", self.output, output)
         self.world.objects.rename(self.output, output, self.world.step)
         self.output = output
+        self._sync()
 
     def _act(self, action: Action) -> None:
         """What the user does: with the input, or with published files."""
@@ -168,6 +182,12 @@ class Stage:
             self.world.note("user", "deletes", uri)
             self.world.objects.remove(uri, self.world.step)
             self.hand = self.world.step
+            self._sync()
+
+    def _sync(self) -> None:
+        """What the user does on a disk is safe."""
+        if self.platter is not None:
+            self.platter.settle()
 
 
 __all__ = ["CALM", "OUTPUT", "Played", "Stage", "play"]

@@ -15,7 +15,8 @@ from tests.simulation.objects import Objects
 from tests.simulation.scheduler import Killed, Scheduler, Thread
 
 Apply = Callable[[], None]
-READS, WRITES = ("list", "stat", "get"), ("put", "create", "del")
+READS = ("list", "stat", "get")
+WRITES = ("put", "create", "del", "write", "sync", "rename", "link")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class Rates:
     """Of the kills: the workers live on for a while."""
     die: float = 0.0
     """A worker process dies in the middle of its stage."""
+    power: float = 0.0
+    """The machine loses power, all commands at once."""
     fail: float = 0.0
     """A storage call fails."""
     lost: float = 0.0
@@ -88,6 +91,8 @@ class World:
         self.actions: list[Callable[[], None]] = []
         """What the user will do, in order."""
         self.kills_left = 0
+        self.lose_power: Callable[[int], None] = lambda number: None
+        """What a loss of power does to the storage."""
         self.last_ghost_write = -1
         """The step of the last write by a dead command: of workers that outlived it, or one that landed late."""
         self.watch: Callable[[str, str], None] = lambda what, uri: None
@@ -214,10 +219,21 @@ class World:
         elif kind == "die":
             self.note(thread.name, "its process dies")
             self.end(thread, late="late" in rest)
+        elif kind == "power":
+            self._power_off(int(rest))
         elif kind == "kill":
             name, *how = rest.split(" ")
             for process in [process for process in self.processes if process.name == name and not process.is_dead]:
                 self.kill(process, "zombies" in how, "late" in how)
+
+    def _power_off(self, number: int) -> None:
+        self.note("power", "is lost")
+        self._late.clear()
+        for process in [process for process in self.processes if not process.is_dead]:
+            self.kill(process)
+        for thread in list(self._under_way):
+            self.scheduler.kill(thread)
+        self.lose_power(number)
 
     def _named(self, name: str) -> Thread | None:
         return next((thread for thread in self.scheduler.threads if thread.name == name), None)
@@ -231,6 +247,7 @@ class World:
         for rate, draw in (
             (rates.fail, self._draw_failure),
             (rates.kill, self._draw_kill),
+            (rates.power, self._draw_power),
             (rates.die, self._draw_death),
             (rates.act, lambda rng, thread, what: "act" if self.actions else ""),
             (0.05 if self._late else 0.0, lambda rng, thread, what: "land"),
@@ -257,6 +274,12 @@ class World:
         late = " late" if rng.random() < self.rates.late else ""
         zombies = " zombies" if rng.random() < self.rates.zombies else ""
         return f"kill {rng.choice(alive).name}{zombies}{late}"
+
+    def _draw_power(self, rng: random.Random, thread: Thread, what: str) -> str:
+        if self.kills_left <= 0:
+            return ""
+        self.kills_left -= 1
+        return f"power {rng.randrange(1000)}"
 
     def _draw_death(self, rng: random.Random, thread: Thread, what: str) -> str:
         if "." not in thread.name:

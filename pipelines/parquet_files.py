@@ -1,0 +1,258 @@
+"""The rows of a Parquet file, read as a stream; rows that cannot be read come with the reason.
+
+A row group whose pages are damaged is read as far as it goes, row by row near the damage; the next one is read as
+usual.
+"""
+
+import base64
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.damage import ContradictionError, ShardChangedError, is_damage, reason_of
+from pipelines.errors import SampleError, SettingError
+from pipelines.fields import lookup
+from pipelines.parquet_columns import stored_path
+from pipelines.row_filters import Condition
+from pipelines.store import Store
+
+ROWS_AT_ONCE = 32
+KEYS_AT_ONCE = 65_536
+BUFFER_BYTES = 4 << 20
+"""Of each column while it streams; no smaller than the blocks of `Store.open_read`."""
+MAX_FOOTER_BYTES = 128 << 20
+MAX_ROWS = 100_000_000
+"""Of one file; a footer that speaks of more is damaged."""
+TAIL_BYTES = 64 << 10
+"""What pyarrow reads of a file first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadRow:
+    """A row that cannot be read."""
+
+    problem: SampleError
+    values: dict[str, Any] = field(default_factory=dict)
+    """What could be read of it: its key, if anything."""
+
+
+Row = tuple[int, dict[str, Any] | BadRow]
+"""(row number in the file, value by column path)"""
+
+
+@contextmanager
+def open_parquet(uri: str, store: Store) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file and read its footer. Raises what `is_damage` knows where that makes no sense."""
+    with store.open_read(uri) as file:
+        metadata = _read_footer(file)
+        with pq.ParquetFile(file, metadata=metadata, buffer_size=BUFFER_BYTES) as parquet:
+            yield parquet
+
+
+def read_row_range(
+    parquet: pq.ParquetFile, paths: Sequence[str], key: str | None, conditions: list[Condition], start: int, stop: int
+) -> Iterator[Row]:
+    """The rows [start, stop) that meet the conditions, with the values at the paths."""
+    for group, first in row_groups(parquet.metadata, start, stop, conditions):
+        yield from _GroupReader(parquet, group, first, paths, key, conditions).rows(start, stop)
+
+
+def matching_rows(parquet: pq.ParquetFile, conditions: list[Condition]) -> np.ndarray:
+    """The numbers of all rows that meet the conditions; only the columns of the conditions are read."""
+    groups = row_groups(parquet.metadata, 0, parquet.metadata.num_rows, conditions)
+    return np.concatenate([np.arange(0), *(_matches(parquet, group, first, conditions) for group, first in groups)])
+
+
+def row_groups(
+    metadata: pq.FileMetaData, start: int, stop: int, conditions: Sequence[Condition] = ()
+) -> list[tuple[int, int]]:
+    """(row group, number of its first row) of those that may hold rows of [start, stop) that meet the conditions."""
+    found, first = [], 0
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        if first < stop and first + group.num_rows > start and all(each.may_hold(group) for each in conditions):
+            found.append((index, first))
+        first += group.num_rows
+    return found
+
+
+@contextmanager
+def believed(parquet: pq.ParquetFile) -> Iterator[None]:
+    """Inside, a SettingError about the columns is a ContradictionError where only damage makes them look wrong."""
+    try:
+        yield
+    except SettingError as error:
+        if _contradicts_itself(parquet):
+            raise ContradictionError("its footer gives columns two names or types") from error
+        raise
+
+
+def _contradicts_itself(parquet: pq.ParquetFile) -> bool:
+    """Whether the names and types of columns, which a footer holds more than once, differ.
+
+    That is damage, which would otherwise look like a column that is not there.
+    """
+    metadata = parquet.metadata
+    if metadata.num_row_groups:
+        group = metadata.row_group(0)
+        chunks = [group.column(index) for index in range(group.num_columns)]
+        columns = [parquet.schema.column(index) for index in range(len(parquet.schema))]
+        if [(chunk.path_in_schema, chunk.physical_type) for chunk in chunks] != [
+            (column.path, column.physical_type) for column in columns
+        ]:
+            return True
+    stored = (metadata.metadata or {}).get(b"ARROW:schema")
+    if stored is None:
+        return False
+    written = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(stored)))
+    kinds = ((field.name, _kind(field.type)) for field in written)
+    return [*kinds] != [(field.name, _kind(field.type)) for field in parquet.schema_arrow]
+
+
+def _kind(kind: pa.DataType) -> str:
+    """Text, bytes, or something else: what decides which column can be what."""
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return "text"
+    is_binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    return "bytes" if is_binary else ""
+
+
+def _read_footer(file: IO[bytes]) -> pq.FileMetaData:
+    """The metadata of a file.
+
+    A footer that claims to be huge or to speak of too many rows is not believed, so that damage costs no memory.
+    """
+    tail = _read_end(file, TAIL_BYTES)
+    footer_bytes = int.from_bytes(tail[-8:-4], "little")
+    if footer_bytes > MAX_FOOTER_BYTES:
+        raise ContradictionError(f"its footer claims to have {footer_bytes} bytes; the limit is {MAX_FOOTER_BYTES}")
+    if footer_bytes + 8 > len(tail):
+        tail = _read_end(file, footer_bytes + 8)
+    metadata = pq.read_metadata(pa.BufferReader(tail))
+    counts = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+    if min(counts, default=0) < 0 or sum(counts) != metadata.num_rows or metadata.num_rows > MAX_ROWS:
+        raise ContradictionError(f"its footer speaks of {metadata.num_rows} rows, {sum(counts)} of them in row groups")
+    return metadata
+
+
+def _read_end(file: IO[bytes], size_bytes: int) -> bytes:
+    file.seek(max(file.seek(0, 2) - size_bytes, 0))
+    return file.read(size_bytes)
+
+
+def _met(batch: pa.RecordBatch, conditions: list[Condition]) -> np.ndarray:
+    mask = np.ones(batch.num_rows, bool)
+    for condition in conditions:
+        mask &= condition.met(batch)
+    return np.flatnonzero(mask)
+
+
+def _matches(parquet: pq.ParquetFile, group: int, first: int, conditions: list[Condition]) -> np.ndarray:
+    """The numbers of the rows of a row group that meet the conditions, a batch at a time."""
+    names = sorted({each.column for each in conditions})
+    found = [np.arange(0)]
+    for batch in parquet.iter_batches(KEYS_AT_ONCE, row_groups=[group], columns=names):
+        found.append(_met(batch, conditions) + first)
+        first += batch.num_rows
+    return np.concatenate(found)
+
+
+@dataclass(frozen=True)
+class _GroupReader:
+    """Reads the rows of one row group."""
+
+    parquet: pq.ParquetFile
+    group: int
+    first: int
+    """Number of its first row."""
+    paths: Sequence[str]
+    key: str | None
+    conditions: list[Condition]
+
+    def rows(self, start: int, stop: int) -> Iterator[Row]:
+        """Those of [start, stop): what can be read, then the rest of the row group with the reason."""
+        start = max(start, self.first)
+        stop = min(stop, self.first + self.parquet.metadata.row_group(self.group).num_rows)
+        trouble: Exception = ContradictionError("a row group has fewer rows than the footer says")
+        for rows_at_once in (ROWS_AT_ONCE, 1):
+            number = self.first
+            try:
+                for batch in self._batches(rows_at_once):
+                    if number + batch.num_rows > start:
+                        rows = list(self._batch_rows(batch, number, start, stop))
+                        yield from rows
+                        start = number + batch.num_rows
+                    number += batch.num_rows
+                    if number >= stop:
+                        return
+            except Exception as error:
+                if not is_damage(error):
+                    raise
+                trouble = error
+        yield from self._bad_rows(start, stop, trouble)
+
+    def _batches(self, rows_at_once: int) -> Iterator[pa.RecordBatch]:
+        used = [*self.paths, *(each.column for each in self.conditions)]
+        names = sorted({stored_path(self.parquet.schema_arrow, path) for path in used})
+        return self.parquet.iter_batches(rows_at_once, row_groups=[self.group], columns=names)
+
+    def _batch_rows(self, batch: pa.RecordBatch, first: int, start: int, stop: int) -> Iterator[Row]:
+        numbers = _met(batch, self.conditions) + first
+        numbers = numbers[(numbers >= start) & (numbers < stop)]
+        wanted = batch.take(numbers - first)
+        try:
+            rows = [self._values(row) for row in wanted.to_pylist()]
+        except Exception as error:  # a value that is none, as text that is no UTF-8
+            if not is_damage(error):
+                raise
+            rows = [self._row(wanted.slice(at, 1)) for at in range(wanted.num_rows)]
+        yield from zip(numbers.tolist(), rows, strict=True)
+
+    def _row(self, batch: pa.RecordBatch) -> dict[str, Any] | BadRow:
+        try:
+            return self._values(batch.to_pylist()[0])
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            return BadRow(problem=_problem(error))
+
+    def _values(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {path: lookup(row, path) for path in self.paths}
+
+    def _bad_rows(self, start: int, stop: int, trouble: Exception) -> Iterator[Row]:
+        numbers = np.arange(start, stop)
+        if self.conditions:  # planning has read these columns
+            matches = _matches(self.parquet, self.group, self.first, self.conditions)
+            numbers = matches[(matches >= start) & (matches < stop)]
+        keys = self._keys() if len(numbers) else []
+        for number in numbers.tolist():
+            at = number - self.first
+            values = {self.key: keys[at]} if self.key is not None and at < len(keys) else {}
+            yield number, BadRow(problem=_problem(trouble), values=values)
+
+    def _keys(self) -> list[Any]:
+        """The keys of the row group, as far as they can be read."""
+        keys: list[Any] = []
+        if self.key is not None:
+            try:
+                names = [stored_path(self.parquet.schema_arrow, self.key)]
+                for batch in self.parquet.iter_batches(ROWS_AT_ONCE, row_groups=[self.group], columns=names):
+                    keys += [lookup(row, self.key) for row in batch.to_pylist()]
+            except Exception as error:
+                if not is_damage(error):
+                    raise
+        return keys
+
+
+def missing_rows(uri: str, stop: int, found: int) -> ShardChangedError:
+    """For a file that has fewer samples than it was planned with."""
+    return ShardChangedError(f"{uri} has changed while the job runs: it had {stop} samples or more, now {found}")
+
+
+def _problem(error: Exception) -> SampleError:
+    return SampleError("read", f"the Parquet data cannot be read: {reason_of(error)}")

@@ -43,7 +43,8 @@ The embedded model `mini` was made with seeds below 20 (trained on some, compare
 The published numbers are of seed 101.
 
 exit codes:
-  0 done: every scene is there once   1 something is left to do   2 a wrong setting   130, 143 interrupted; the same command goes on
+  0 done, every scene is there once   1 something is left to do   2 a wrong setting
+  130, 143 interrupted; the same command goes on
 """
 
 

@@ -5,6 +5,7 @@ unpacked data, or less often in large shards; about half a per cent of the shard
 compressed tar is unpacked from its start for every chunk.
 """
 
+import hashlib
 import io
 from typing import IO, cast
 
@@ -33,6 +34,23 @@ def find_points(uri: str, size_bytes: int, store: Store = FILES) -> bytes:
         unpacked.build_full_index()
         unpacked.export_index(fileobj=points)
     return points.getvalue()
+
+
+def points_name(points: bytes, stem: str) -> str:
+    """What a file of points is called: by its content, so that a damaged one is known."""
+    return f"{stem}-{hashlib.sha256(points).hexdigest()[:32]}.gzidx"
+
+
+def read_points(uri: str, store: Store = FILES) -> bytes:
+    """The points in a file; empty where it is gone or damaged, or the package is not installed here."""
+    if not can_enter():
+        return b""
+    try:
+        points = store.read_bytes(uri)
+    except FileNotFoundError:
+        return b""
+    name = uri.rsplit("/", 1)[-1]
+    return points if name == points_name(points, name.rpartition("-")[0]) else b""
 
 
 def enter(packed: IO[bytes], points: bytes, offset_bytes: int) -> IO[bytes]:

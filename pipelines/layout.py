@@ -20,6 +20,7 @@ continued.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pipelines import storage
 from pipelines.samples import Chunk
@@ -42,8 +43,7 @@ OLD_NAME = re.compile(_name_pattern(storage.OLD_HASH_DIGITS))
 OLD_MARK = re.compile(OLD_NAME.pattern + _COUNTS)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChunkName:
+class ChunkName(NamedTuple):
     """A chunk's name, taken apart."""
 
     text: str
@@ -62,15 +62,9 @@ class ChunkName:
 
     @classmethod
     def of(cls, match: re.Match[str]) -> "ChunkName":
-        """The name in what a pattern of this file has matched."""
-        return cls(
-            text=match["name"],
-            shard=match["shard"],
-            fingerprint=match["fingerprint"],
-            start=int(match["start"]),
-            stop=int(match["stop"]),
-            configuration=match["configuration"],
-        )
+        """The name in what a pattern of this file has matched; the groups of all of them are in this order."""
+        text, shard, fingerprint, start, stop, configuration = match.groups()[:6]
+        return cls(text, shard, fingerprint, int(start), int(stop), configuration)
 
     @property
     def is_old(self) -> bool:
@@ -78,8 +72,7 @@ class ChunkName:
         return len(self.shard) < storage.HASH_DIGITS
 
 
-@dataclass(frozen=True, kw_only=True)
-class Version:
+class Version(NamedTuple):
     """A finished chunk, as one attempt has published it."""
 
     name: ChunkName
@@ -212,11 +205,13 @@ class _Found:
         if len(self.marks) != 1:
             return None
         ((uri, ok, bad),) = self.marks
-        folders = sorted(file.rsplit("/", 2)[1] for file in self.files)
-        wanted = [folder for folder, count in (("data", ok), ("errors", bad)) if count]
-        if folders != wanted or ok + bad != self.name.stop - self.name.start:
+        wanted = (ok > 0) + (bad > 0)
+        if ok + bad != self.name.stop - self.name.start or len(self.files) != wanted:
             return None
-        return Version(name=self.name, stem=stem, ok=ok, bad=bad, mark_uri=uri, files=tuple(self.files))
+        folders = [file.rsplit("/", 2)[1] for file in self.files]  # as they were listed: data/ first
+        if (ok and folders[0] != "data") or (bad and folders[-1] != "errors"):
+            return None
+        return Version(self.name, stem, ok, bad, uri, tuple(self.files))
 
     def remains(self, output: str, stem: str) -> Remains:
         mark = "" if self.name.is_old else mark_uri(output, stem)

@@ -205,7 +205,7 @@ def iter_entries(root: str) -> Iterator["os.DirEntry[str]"]:
 
 
 def glob_files(pattern: str) -> list[tuple[str, FileInfo | None]]:
-    """(path, file; None for a folder) of what matches, sorted. Links are followed, not by `**`, which may meet loops."""
+    """(path, file; None for a folder) of what matches, sorted. Links are followed, but not by `**`: loops."""
     if "**" in pattern:
         names = cast(list[str], LocalFileSystem().glob(pattern))
     else:

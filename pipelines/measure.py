@@ -111,30 +111,69 @@ def _tar_index(shard: Shard, output: str, store: Store) -> tuple[Shard, tar_shar
     A new index is kept for the next run.
     """
     uri = layout.index_uri(output, shard.uri, shard.fingerprint)
-    try:
-        fields = json.loads(store.read_bytes(uri))
-    except FileNotFoundError:
-        fields = {}
-    if "gzip_points" not in fields:  # none kept, or by a version that knew less
+    kept = _kept_index(uri, store)
+    if kept is None:
         compressed = tar_shards.is_compressed(shard.uri, store)
-        index = tar_shards.index_tar(shard.uri, compressed, store)
-        if compressed:
-            index = _with_points(index, shard, uri.removesuffix(".json") + ".gzidx", store)
+        kept = compressed, _new_index(shard, compressed, uri, store)
+    compressed, index = kept
+    if index.gzip_points:
+        index = dataclasses.replace(index, gzip_points=_beside(uri, index.gzip_points))
+    return dataclasses.replace(shard, format="tar.gz" if compressed else "tar"), index
+
+
+def _new_index(shard: Shard, compressed: bool, uri: str, store: Store) -> tar_shards.TarIndex:
+    index = tar_shards.index_tar(shard.uri, compressed, store)
+    if compressed:
+        index = _with_points(index, shard, uri, store)
+    now = store.stat(shard.uri)
+    if now is not None and now.fingerprint == shard.fingerprint:  # else this is the index of another content
         fields = {"shard": shard.uri, "compressed": compressed, **dataclasses.asdict(index)}
         store.publish(uri, json.dumps(fields).encode())
-    index = tar_shards.TarIndex(
-        samples=fields["samples"],
-        seek_bytes=tuple(fields["seek_bytes"]),
-        duplicates=tuple(fields["duplicates"]),
-        damage=fields["damage"],
-        gzip_points=fields["gzip_points"],
-    )
-    return dataclasses.replace(shard, format="tar.gz" if fields["compressed"] else "tar"), index
+    return index
 
 
-def _with_points(index: tar_shards.TarIndex, shard: Shard, points_uri: str, store: Store) -> tar_shards.TarIndex:
-    """The index of a compressed tar that can be entered, where that is possible and saves anything."""
+def _kept_index(uri: str, store: Store) -> tuple[bool, tar_shards.TarIndex] | None:
+    """(is compressed, index); None where none is kept, or one that is damaged."""
+    try:
+        fields = json.loads(store.read_bytes(uri))
+        index = tar_shards.TarIndex(
+            samples=fields["samples"],
+            seek_bytes=tuple(fields["seek_bytes"]),
+            duplicates=tuple(fields["duplicates"]),
+            damage=fields["damage"],
+            gzip_points=fields["gzip_points"].rsplit("/", 1)[-1],
+        )
+        numbers = (index.samples, *index.seek_bytes, *index.duplicates)
+        strides = -(-index.samples // tar_shards.INDEX_STRIDE)
+        is_sound = (
+            all(type(number) is int and number >= 0 for number in numbers)
+            and len(index.seek_bytes) in (0, strides)
+            and isinstance(index.damage, str)
+            and isinstance(fields["compressed"], bool)
+        )
+    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return (fields["compressed"], index) if is_sound else None
+
+
+def _beside(uri: str, name: str) -> str:
+    return f"{uri.rpartition('/')[0]}/{name}"
+
+
+def _with_points(index: tar_shards.TarIndex, shard: Shard, uri: str, store: Store) -> tar_shards.TarIndex:
+    """The index of a compressed tar that can be entered, where that is possible and saves anything.
+
+    The points lie beside the index, which knows their name alone: an output may be moved.
+    """
+    without = dataclasses.replace(index, seek_bytes=())
     if index.damage or index.samples <= tar_shards.INDEX_STRIDE or not gzip_points.can_enter():
-        return dataclasses.replace(index, seek_bytes=())
-    store.publish(points_uri, gzip_points.find_points(shard.uri, shard.size_bytes, store))
-    return dataclasses.replace(index, gzip_points=points_uri)
+        return without
+    try:
+        points = gzip_points.find_points(shard.uri, shard.size_bytes, store)
+    except Exception as error:
+        if not is_damage(error):
+            raise
+        return without
+    name = gzip_points.points_name(points, uri.rsplit("/", 1)[-1].removesuffix(".json"))
+    store.publish(_beside(uri, name), points)
+    return dataclasses.replace(index, gzip_points=name)

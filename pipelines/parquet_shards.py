@@ -5,7 +5,7 @@ a shard whose row groups are much larger than a chunk is partly read several tim
 size is cheapest.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines import storage
-from pipelines.damage import ContradictionError
-from pipelines.errors import SampleError, SettingError
+from pipelines.errors import SampleError
 from pipelines.fields import clipped, lookup, place_of, printable
 from pipelines.parquet_columns import KEY_NAMES, ParquetColumns, choose_columns, stored_path
 from pipelines.parquet_files import (
@@ -42,15 +41,16 @@ def count_rows(uri: str, store: Store = FILES) -> tuple[int, pa.Schema]:
         return parquet.metadata.num_rows, parquet.schema_arrow
 
 
-def check_columns(uri: str, columns: Columns, store: Store = FILES) -> None:
-    """Look for the columns, in the footer alone.
+def check_image_columns(uri: str, names: Sequence[str], store: Store = FILES) -> None:
+    """Look for columns that hold pictures, in the footer alone.
 
     Raises:
-        SettingError: a column is missing, of a wrong type, or not clear.
+        SettingError: a column is missing, or of a wrong type.
         Exception: the file is damaged, in a way that `pipelines.damage` knows.
     """
     with open_parquet(uri, store) as parquet:
-        _understood(parquet, columns, uri)
+        for name in names:
+            _understood(parquet, Columns(image=name), uri)
 
 
 def index_parquet(uri: str, columns: Columns, store: Store = FILES) -> TarIndex:

@@ -150,11 +150,12 @@ def _refuse_folders(shards: Sequence[Shard], option: str) -> None:
 
 def _check_parquet(uri: str, options: Mapping[str, str], store: Store) -> None:
     try:
+        parquet_shards.check_image_columns(uri, list(options), store)
+    except SettingError as error:
+        message = str(error)
         for name, option in options.items():
-            try:
-                parquet_shards.check_columns(uri, Columns(image=name), store)
-            except SettingError as error:
-                raise SettingError(str(error).replace(f"--image-column {name!r}", option)) from error
+            message = message.replace(f"--image-column {name!r}", option)
+        raise SettingError(message) from error
     except Exception as error:
         if not is_damage(error):
             raise  # damage becomes an error row

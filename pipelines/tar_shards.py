@@ -8,28 +8,22 @@ known (`pipelines.gzip_points`). Otherwise, and where it is damaged, it is unpac
 correct, constant in memory, and slower.
 """
 
-import gzip
 import re
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from pipelines import gzip_points as points
-from pipelines.fields import printable
+from pipelines.damage import ShardChangedError, is_damage, reason_of
+from pipelines.fields import clipped, printable
 from pipelines.references import MAX_FILE_BYTES
 from pipelines.store import FILES, Store
+from pipelines.strict_tar import UNPACKED_AT_ONCE_BYTES, HeaderDamage, StrictInfo, Unpacked
 
 INDEX_STRIDE = 32
-UNPACKED_AT_ONCE_BYTES = 1 << 20
 GZIP_MAGIC = b"\x1f\x8b"
-DAMAGE = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
-
-
-class HeaderDamage(tarfile.ReadError):
-    """A header that is none: everything before it is whole."""
 
 
 class Member(NamedTuple):
@@ -81,7 +75,7 @@ def index_tar(uri: str, compressed: bool, store: Store = FILES) -> TarIndex:
     samples = 0
     damage = ""
     try:
-        with _open_tar(uri, compressed, store) as (tar, unpacked):
+        with _open_tar(uri, compressed, store, _Entry()) as (tar, unpacked):
             for group in _groups(tar, lambda count, extension: False):
                 if samples % INDEX_STRIDE == 0:
                     seek_bytes.append(group.offset_bytes)
@@ -91,8 +85,10 @@ def index_tar(uri: str, compressed: bool, store: Store = FILES) -> TarIndex:
                 samples += 1
             if unpacked is not None:
                 unpacked.verify()
-    except DAMAGE as error:
-        damage = f"the tar cannot be read beyond sample {samples}: {error}"
+    except Exception as error:
+        if not is_damage(error):
+            raise
+        damage = f"the tar cannot be read beyond sample {samples}: {reason_of(error)}"
     return TarIndex(samples=samples, seek_bytes=tuple(seek_bytes), duplicates=tuple(duplicates), damage=damage)
 
 
@@ -115,26 +111,40 @@ def read_tar(
     Raises:
         OSError: the tar is shorter or more damaged than it was when `stop` was planned.
     """
-    if compressed and not (gzip_points and points.can_enter()):
-        seek_position, seek_bytes, gzip_points = 0, 0, ""
-    if start >= stop:
-        return
+    entries = [_Entry(seek_position, seek_bytes)] if not compressed else [_Entry()]
+    if compressed and gzip_points and (known := points.read_points(gzip_points, store)):
+        entries.insert(0, _Entry(seek_position, seek_bytes, known))
     done = start
+    trouble: Exception | None = None
+    for entry in entries if start < stop else ():
+        try:
+            with _open_tar(uri, compressed, store, entry) as (tar, _):
+                for position, group in enumerate(_groups(tar, _needed(entry, done, stop, is_wanted)), entry.position):
+                    if position >= done:
+                        yield position, group.key, group.members
+                        done = position + 1
+                    if done >= stop:
+                        return
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            trouble = error
+    if start < stop:  # planning saw damage behind `stop` only
+        known = f"it had {stop} samples or more, now {done}" + (f": {reason_of(trouble)}" if trouble else "")
+        raise ShardChangedError(f"{uri} has changed while the job runs: {known}") from trouble
 
-    def is_needed(count: int, extension: str) -> bool:
-        return start <= seek_position + count < stop and is_wanted(extension)
 
-    try:
-        with _open_tar(uri, compressed, store, seek_bytes, gzip_points) as (tar, _):
-            for position, group in enumerate(_groups(tar, is_needed), seek_position):
-                if position >= start:
-                    yield position, group.key, group.members
-                    done = position + 1
-                if done >= stop:
-                    return
-    except DAMAGE as error:  # planning saw the same damage behind `stop`, or the tar has changed since
-        raise OSError(f"{uri} has changed while the job runs: sample {done} was readable before: {error}") from error
-    raise OSError(f"{uri} has changed while the job runs: it had {stop} samples or more, now {done}")
+class _Entry(NamedTuple):
+    """Where a tar is entered: a sample, where its first header is, and the gzip points that make that possible."""
+
+    position: int = 0
+    offset_bytes: int = 0
+    gzip_points: bytes = b""
+
+
+def _needed(entry: _Entry, start: int, stop: int, is_wanted: Callable[[str], bool]) -> Callable[[int, str], bool]:
+    """Whether a member's content is needed: (number of its group behind the entry, extension) -> bool."""
+    return lambda count, extension: start <= entry.position + count < stop and is_wanted(extension)
 
 
 @dataclass
@@ -144,59 +154,21 @@ class _Group:
     members: list[Member] = field(default_factory=list)
 
 
-class _StrictInfo(tarfile.TarInfo):
-    """Reports a broken or missing header; tarfile takes both for the end of the archive."""
-
-    @classmethod
-    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:  # type: ignore[override]
-        try:
-            return super().fromtarfile(tarfile_)
-        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
-            raise HeaderDamage(f"no tar header at byte {tarfile_.offset} ({error})") from error
-        except tarfile.EmptyHeaderError as error:  # type: ignore[attr-defined]
-            raise HeaderDamage("it has no end mark, so it may have been cut short") from error
-
-
-class _Unpacked:
-    """The bytes behind a gzip stream; where they break off, what could be unpacked comes first, then the damage."""
-
-    def __init__(self, packed: IO[bytes]) -> None:
-        self._file = gzip.GzipFile(fileobj=packed, mode="rb")
-        self.damage: Exception | None = None
-
-    def read(self, size_bytes: int) -> bytes:
-        """The next bytes; none at the end and at the damage."""
-        if self.damage is not None:
-            return b""
-        try:
-            return self._file.read1(size_bytes)
-        except DAMAGE as error:
-            self.damage = error
-            return b""
-
-    def verify(self) -> None:
-        """Read on to the checksum behind the last byte. Raises what is wrong with the stream."""
-        while self.read(UNPACKED_AT_ONCE_BYTES):
-            pass
-        if self.damage is not None:
-            raise self.damage
-
-
 @contextmanager
 def _open_tar(
-    uri: str, compressed: bool, store: Store, seek_bytes: int = 0, gzip_points: str = ""
-) -> Iterator[tuple[tarfile.TarFile, _Unpacked | None]]:
-    names = {"encoding": "utf-8", "errors": "surrogateescape", "tarinfo": _StrictInfo}
+    uri: str, compressed: bool, store: Store, entry: _Entry
+) -> Iterator[tuple[tarfile.TarFile, Unpacked | None]]:
+    names = {"encoding": "utf-8", "errors": "surrogateescape", "tarinfo": StrictInfo}
     with store.open_read(uri) as file:
-        if gzip_points:
-            file, compressed = points.enter(file, store.read_bytes(gzip_points), seek_bytes), False
+        if entry.gzip_points:
+            file, compressed = points.enter(file, entry.gzip_points, entry.offset_bytes), False
         elif not compressed:
-            file.seek(seek_bytes)
+            file.seek(entry.offset_bytes)
         if not compressed:
             with tarfile.open(fileobj=file, mode="r:", **names) as tar:
                 yield tar, None
             return
-        unpacked = _Unpacked(file)
+        unpacked = Unpacked(file)
         try:
             with tarfile.open(fileobj=unpacked, mode="r|", bufsize=UNPACKED_AT_ONCE_BYTES, **names) as tar:
                 yield tar, unpacked
@@ -231,18 +203,25 @@ def _groups(tar: tarfile.TarFile, is_needed: Callable[[int, str], bool]) -> Iter
     if group is not None:
         yield group
     elif count == 0 and last_ignored:
-        raise HeaderDamage(f"none of its files is called KEY.EXTENSION; one is called {last_ignored!r}")
+        raise HeaderDamage(f"none of its files is called KEY.EXTENSION; one is called {clipped(last_ignored)!r}")
 
 
 def _member(
     tar: tarfile.TarFile, info: tarfile.TarInfo, extension: str, path: str, group: _Group, is_needed: bool
 ) -> Member:
     if not info.isfile():
-        return Member(extension, path, None, f"is a link to {printable(info.linkname)!r}: a tar is read as a stream")
+        return Member(extension, path, None, f"is a link to {clipped(info.linkname)!r}: a tar is read as a stream")
     if not is_needed:
         return Member(extension, path, None)
     loaded_bytes = sum(len(member.content or b"") for member in group.members)
     if loaded_bytes + info.size > MAX_FILE_BYTES:
         return Member(extension, path, None, f"is larger than {MAX_FILE_BYTES} bytes, alone or with its neighbours")
-    file = tar.extractfile(info)
-    return Member(extension, path, None if file is None else file.read())
+    try:
+        file = tar.extractfile(info)
+        return Member(extension, path, None if file is None else file.read())
+    except HeaderDamage:
+        raise
+    except Exception as error:  # planning has passed over it: what cannot be read is its content alone
+        if not is_damage(error):
+            raise
+        return Member(extension, path, None, f"cannot be read: {reason_of(error)}")

@@ -148,9 +148,9 @@ def test_only_wanted_members_are_loaded(tmp_path: Path) -> None:
 def unpacked_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Filled with the size of every read of unpacked data from the start."""
     sizes: list[int] = []
-    read = tar_shards._Unpacked.read
+    read = tar_shards.Unpacked.read
     monkeypatch.setattr(
-        tar_shards._Unpacked, "read", lambda self, size: (content := read(self, size), sizes.append(len(content)))[0]
+        tar_shards.Unpacked, "read", lambda self, size: (content := read(self, size), sizes.append(len(content)))[0]
     )
     return sizes
 

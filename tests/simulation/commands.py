@@ -38,6 +38,8 @@ class Spec:
     settings: int = 1
     """Another number: another configuration."""
     workers: int = 2
+    fails: tuple[str, ...] = ()
+    """Keys whose rows fail in this command, whatever chance says."""
     restarts: int = 2
     """So many times the user starts it again after it was killed."""
 
@@ -47,6 +49,7 @@ class Spec:
         options = [f"--limit {self.limit}"] if self.limit is not None else []
         options += ["--retry-errors"] if self.retry_errors else []
         options += [f"--chunk-size {self.chunk_size}"] if self.chunk_size != 4 else []
+        options += [f"(fails: {', '.join(self.fails)})"] if self.fails else []
         options += [f"--setting {self.settings}"] if self.settings != 1 else []
         return " ".join([self.name, *options, f"({self.workers} workers)"])
 
@@ -171,8 +174,8 @@ class Command:
         )
 
     def _fails(self, key: str) -> bool:
-        name = key.rsplit("/", 1)[-1]
-        if name.startswith("x"):
+        name = key.rsplit("/", 1)[-1].split(".", 1)[0]
+        if name.startswith("x") or name in self.spec.fails:
             return True
         rate = self.world.rates.flaky
         return bool(rate and self.world.decide(f"{name} fails", lambda rng: "yes" if rng.random() < rate else ""))

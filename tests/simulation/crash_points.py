@@ -1,6 +1,6 @@
 """Every place where a command can be stopped: before and after each storage operation, by a kill or by a failing call.
 
-Each kind of run is prepared, then the command is stopped at one point; the same command is run until it says 0, and the
+Each kind of run is prepared, then the command is stopped at one point; then the same command runs until it says 0, and the
 census must be exact. One worker and no chance otherwise, so the points are the same every time.
 """
 
@@ -13,74 +13,96 @@ from tests.simulation.contents import Action, Samples
 from tests.simulation.play import Played, play
 from tests.simulation.scenario import Round, Scenario
 from tests.simulation.trace import QUIET
-from tests.simulation.world import READS
+from tests.simulation.world import READS, WRITES
 
 COMMAND = Spec(name="A", workers=1, restarts=0)
-ODD = ("x03", "x06")
-"""They always fail."""
+SAMPLES: Samples = tuple((f"{number:02d}", 0) for number in range(9))
+FAILS = ("02", "05")
+POWER_LOSSES = 3
+"""Ways in which what is not synced may be torn."""
 
 
-def samples(count: int) -> Samples:
-    """Some good samples and some that fail."""
-    bad = {3: "x03", 6: "x06"}
-    return tuple((bad.get(number, f"{number:02d}"), 0) for number in range(count))
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A place to stop at, and how."""
+
+    place: Place
+    event: str
+    what: str
+    """The operation, for people."""
+
+    def __str__(self) -> str:
+        return f"{self.event} at {self.what} ({self.place.who}, {self.place.number})"
 
 
-def _scenario(form: str, *before: Round, command: Spec = COMMAND, count: int = 9, is_disk: bool = False) -> Scenario:
-    healer = replace(command, name="H", limit=None)
+def scenarios(form: str) -> dict[str, Scenario]:
+    """Kinds of runs by name; the command that is stopped is the one called A."""
+    failing = replace(COMMAND, fails=FAILS)
+    retry, half = replace(COMMAND, retry_errors=True), replace(COMMAND, retry_errors=True, fails=FAILS[1:])
+    limited = replace(COMMAND, limit=6)
+    return {
+        "first run": _scenario(form, failing),
+        "first run, disk": _scenario(form, failing, is_disk=True),
+        "limit": _scenario(form, limited),
+        "limit, then none": _scenario(form, COMMAND, _before(limited)),
+        "none, then limit": _scenario(form, limited, _before(COMMAND)),
+        "retry, all succeed": _scenario(form, retry, _before(failing)),
+        "retry, all succeed, disk": _scenario(form, retry, _before(failing), is_disk=True),
+        "retry, one fails again": _scenario(form, half, _before(failing)),
+        "changed": _scenario(form, failing, _before(failing, "change")),
+        "changed, disk": _scenario(form, failing, _before(failing, "change"), is_disk=True),
+        "added": _scenario(form, COMMAND, _before(COMMAND, "add", "add")),
+        "deleted": _scenario(form, COMMAND, _before(failing, "delete")),
+        "restored": _scenario(form, COMMAND, _before(COMMAND, "change-all"), _before(COMMAND, "restore")),
+        "data deleted by hand": _scenario(form, failing, _before(failing, "delete-data")),
+        "nothing to do": _scenario(form, COMMAND, _before(COMMAND)),
+    }
+
+
+def points(scenario: Scenario, all_of_them: bool = True) -> Iterator[Point]:
+    """Where the command A can be stopped, found by a run that nothing befalls.
+
+    all_of_them: also by kills at points between which nothing is written.
+    """
+    calm = play(scenario)
+    assert not calm.broken, f"broken without any stop: {calm.details}"
+    for place, what, uri in calm.points:
+        if place.who.split(".")[0] == COMMAND.name and not QUIET.search(uri):
+            for event in _events(scenario, place, what, all_of_them):
+                yield Point(place=place, event=event, what=f"{what} {uri}")
+
+
+def stopped_at(scenario: Scenario, point: Point) -> Played:
+    """The scenario with a stop at one point."""
+    return play(scenario, decisions={point.place: point.event})
+
+
+def _events(scenario: Scenario, place: Place, what: str, all_of_them: bool) -> Iterator[str]:
+    if what.startswith("after ") or place.number == 1 or all_of_them:
+        yield f"kill {COMMAND.name}"
+    if what in WRITES:
+        yield from ("fail", "fail after")
+    if what in READS and all_of_them:
+        yield "fail"
+    if "." in place.who and (what in WRITES or all_of_them):
+        yield "die"
+    if scenario.is_disk and what.startswith("after "):
+        yield from (f"power {number}" for number in range(POWER_LOSSES if all_of_them else 1))
+
+
+def _scenario(form: str, command: Spec, *before: Round, is_disk: bool = False) -> Scenario:
+    """The command, the same again, and the same without a limit."""
+    again = Round(commands=(replace(command, name="B"),))
     return Scenario(
         form=form,
-        shards=(("a", samples(count)),),
-        rounds=(*before, Round(commands=(command,))),
-        healer=healer,
+        shards=(("a", SAMPLES),),
+        rounds=(*before, Round(commands=(command,)), again),
+        healer=replace(command, name="H", limit=None),
         page_files=100,
         is_disk=is_disk,
     )
 
 
-def _first(spec: Spec = COMMAND, *actions: str) -> Round:
-    return Round(
-        commands=(replace(spec, name="0"),), actions=tuple(Action(kind=kind, at=4) for kind in actions)
-    )
-
-
-def kinds(form: str) -> dict[str, Scenario]:
-    """The kinds of runs, by name."""
-    retry = replace(COMMAND, retry_errors=True)
-    limited = replace(COMMAND, limit=6)
-    found = {
-        "first run": _scenario(form),
-        "first run on a disk": _scenario(form, is_disk=True),
-        "limit": _scenario(form, command=limited),
-        "limit, then none": _scenario(form, _first(limited)),
-        "none, then limit": _scenario(form, _first(), command=limited),
-        "retry, all fail again": _scenario(form, _first(), command=retry),
-        "changed": _scenario(form, _first(COMMAND, "change")),
-        "changed, on a disk": _scenario(form, _first(COMMAND, "change"), is_disk=True),
-        "added": _scenario(form, _first(COMMAND, "add", "add")),
-        "deleted": _scenario(form, _first(COMMAND, "delete")),
-        "all changed, then restored": _scenario(form, _first(COMMAND, "change-all"), _first(COMMAND, "restore")),
-        "nothing to do": _scenario(form, _first()),
-    }
-    return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """A place to stop at."""
-
-    kind: str
-    form: str
-    place: Place
-    event: str
-    """`kill A` or `fail`, ..."""
-    what: str
-    """The operation, for people."""
-
-
-def points(kind: str, form: str, scenario: Scenario) -> Iterator[Point]:
-    """All of them, found by a run that nothing befalls."""
-    seen: dict[str, int] = {}
-    calm = play(scenario, points=True)
-    if calm.broken:
-        raise AssertionError(f"{kind}, {form}: broken without any stop: {calm.details}")
+def _before(spec: Spec, *actions: str) -> Round:
+    """A run, and what the user does after it."""
+    return Round(commands=(replace(spec, name="0"),), actions=tuple(Action(kind=kind, at=4) for kind in actions))

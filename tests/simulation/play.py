@@ -12,7 +12,7 @@ the command has looked at its input for the last time, comes too late for them. 
 
 from dataclasses import dataclass, field, replace
 
-from tests.simulation.chance import Chance, Decisions
+from tests.simulation.chance import Chance, Decisions, Place
 from tests.simulation.checks import Checks, final_look
 from tests.simulation.commands import Command, Run, Spec
 from tests.simulation.contents import Action, Input
@@ -36,6 +36,8 @@ class Played:
     decisions: Decisions
     """What chance decided."""
     trace: tuple[Step, ...]
+    points: tuple[tuple[Place, str, str], ...]
+    """(place, what, URI) of every point, where something may be decided."""
 
 
 def play(scenario: Scenario, seed: str | None = None, decisions: Decisions | None = None) -> Played:
@@ -47,6 +49,7 @@ def play(scenario: Scenario, seed: str | None = None, decisions: Decisions | Non
         details=tuple(stage.checks.details),
         decisions=dict(stage.world.chance.taken),
         trace=tuple(stage.world.trace),
+        points=tuple(stage.world.points),
     )
 
 

@@ -84,6 +84,8 @@ class World:
         self.scheduler = Scheduler(self._choose)
         self.rates = CALM
         self.trace: list[Step] = []
+        self.points: list[tuple[Place, str, str]] = []
+        """(place, what, URI) of every point so far."""
         self.step = 0
         self.processes: list[Process] = []
         """Commands under way."""
@@ -196,9 +198,9 @@ class World:
             return ""
         self.scheduler.check()
         thread.points += 1
-        event = self.chance.decide(
-            Place(thread.name, thread.points, "point"), lambda rng: self._draw(rng, thread, what)
-        )
+        place = Place(thread.name, thread.points, "point")
+        self.points.append((place, what, uri))
+        event = self.chance.decide(place, lambda rng: self._draw(rng, thread, what))
         if not event:
             return ""
         kind, _, rest = event.partition(" ")

@@ -71,9 +71,7 @@ def census(
             have[sample] += 1
             key = row["key"].removesuffix(".jpg")
             stale += sample in expected and row["value"].encode() != content(key, expected[sample])
-    have.update(
-        (row["shard"], row["key"]) for row in rows(files, output, "errors") if row["shard"] in shards
-    )
+    have.update((row["shard"], row["key"]) for row in rows(files, output, "errors") if row["shard"] in shards)
     wanted = set(expected if required is None else required)
     return Census(
         lost=len(wanted - have.keys()),

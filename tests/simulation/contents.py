@@ -167,7 +167,5 @@ def tar_bytes(samples: Samples) -> bytes:
 
 def json_lines(samples: Samples) -> bytes:
     """Lines that name the pictures."""
-    lines = (
-        json.dumps({"key": key, "image": f"{PICTURES}/{key}.{version}.jpg"}) + "\n" for key, version in samples
-    )
+    lines = (json.dumps({"key": key, "image": f"{PICTURES}/{key}.{version}.jpg"}) + "\n" for key, version in samples)
     return "".join(lines).encode()

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from tests.simulation.chance import Place
 from tests.simulation.commands import Spec
 from tests.simulation.contents import Action, Samples
+from tests.simulation.events import READS, WRITES
 from tests.simulation.play import Played, play
 from tests.simulation.scenario import Round, Scenario
 from tests.simulation.trace import QUIET
-from tests.simulation.world import READS, WRITES
 
 COMMAND = Spec(name="A", workers=1, restarts=0)
 SAMPLES: Samples = tuple((f"{number:02d}", 0) for number in range(9))

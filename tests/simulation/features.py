@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from tests.simulation.commands import Spec
 from tests.simulation.contents import Action, Samples
+from tests.simulation.events import Rates
 from tests.simulation.scenario import Round, Scenario
-from tests.simulation.world import Rates
 
 FEATURES = {
     "same": "the same command two or three times at once",

@@ -28,9 +28,7 @@ class JsonLines:
         """A line a row."""
         return "".join(json.dumps(dict(row)) + "\n" for row in rows).encode()
 
-    def read(
-        self, uri: str, columns: Sequence[str] | None = None, store: Store = FILES
-    ) -> Iterator[dict[str, Any]]:
+    def read(self, uri: str, columns: Sequence[str] | None = None, store: Store = FILES) -> Iterator[dict[str, Any]]:
         """The rows, whole or some columns of them."""
         for row in read_lines(store.read_bytes(uri)):
             yield row if columns is None else {name: row[name] for name in columns}
@@ -61,9 +59,7 @@ class CopyText:
 
     def compute(self, model: Fails, rows: Sequence[Row], seeds: Sequence[int]) -> Sequence[Row | SampleError]:
         """The text again, or a failure."""
-        return [
-            SampleError("model", "it fails") if model(row["key"]) else {"result": row["text"]} for row in rows
-        ]
+        return [SampleError("model", "it fails") if model(row["key"]) else {"result": row["text"]} for row in rows]
 
     def write(self, row: Row) -> Row:
         """The column of the published row."""

@@ -20,7 +20,7 @@ from tests.simulation.disk import DiskStore, Platter, SimulatedDisk
 from tests.simulation.scenario import Round, Scenario
 from tests.simulation.scheduler import DeadlockError
 from tests.simulation.store import SimulatedStore
-from tests.simulation.world import CALM, Step, World
+from tests.simulation.world import Step, World
 
 TRIES = 4
 OUTPUT = "sim://bucket/out"
@@ -191,6 +191,3 @@ class Stage:
         """What the user does on a disk is safe."""
         if self.platter is not None:
             self.platter.settle()
-
-
-__all__ = ["CALM", "OUTPUT", "Played", "Stage", "play"]

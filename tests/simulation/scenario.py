@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tests.simulation.commands import Spec
 from tests.simulation.contents import Action, Samples
-from tests.simulation.world import CALM, Rates
+from tests.simulation.events import CALM, Rates
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,52 +6,15 @@ decisions are `Chance`'s, so a run is repeated from them.
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from pipelines.storage_errors import StorageError
 from tests.simulation.chance import Chance, Place
+from tests.simulation.events import CALM, Rates, Situation, draw_event, most_likely_none
 from tests.simulation.objects import Objects
-from tests.simulation.scheduler import Killed, Scheduler, Thread
+from tests.simulation.scheduler import Scheduler, Thread
 
 Apply = Callable[[], None]
-READS = ("list", "stat", "get")
-WRITES = ("put", "create", "del", "write", "sync", "rename", "link")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rates:
-    """How likely each event is at a point. A calm world has none of them."""
-
-    switch: float = 0.0
-    """Another thread goes on."""
-    kill: float = 0.0
-    """A command is killed, by kill -9."""
-    kills: int = 0
-    """Commands killed at most."""
-    late: float = 0.0
-    """Of the kills and failures: the write that was under way lands some time later."""
-    zombies: float = 0.0
-    """Of the kills: the workers live on for a while."""
-    die: float = 0.0
-    """A worker process dies in the middle of its stage."""
-    power: float = 0.0
-    """The machine loses power, all commands at once."""
-    fail: float = 0.0
-    """A storage call fails."""
-    lost: float = 0.0
-    """Of the writes that fail: they have taken effect, only the answer is lost."""
-    stale: float = 0.0
-    """A page of a listing does not show the latest changes yet."""
-    act: float = 0.0
-    """The user does the next thing."""
-    flaky: float = 0.0
-    """A row fails this time."""
-    forget: float = 0.0
-    """A stage's result is lost after it is done: it is done again."""
-
-
-CALM = Rates()
 
 
 class Step(NamedTuple):
@@ -99,12 +62,13 @@ class World:
         """The step of the last write by a dead command: of workers that outlived it, or one that landed late."""
         self.watch: Callable[[str, str], None] = lambda what, uri: None
         """Told of every write that takes effect, before it does."""
+        self._none_from = 0.0
         self._under_way: dict[Thread, tuple[str, str, Apply]] = {}
         self._late: list[tuple[str, str, Apply]] = []
 
     def set_rates(self, rates: Rates) -> None:
         """From now on."""
-        self.rates, self.kills_left = rates, rates.kills
+        self.rates, self.kills_left, self._none_from = rates, rates.kills, most_likely_none(rates)
 
     def note(self, who: str, what: str, uri: str = "", result: str = "") -> None:
         """Add a line to the trace."""
@@ -222,8 +186,10 @@ class World:
             self.note(thread.name, "its process dies")
             self.end(thread, late="late" in rest)
         elif kind == "power":
+            self.kills_left -= 1
             self._power_off(int(rest))
         elif kind == "kill":
+            self.kills_left -= 1
             name, *how = rest.split(" ")
             for process in [process for process in self.processes if process.name == name and not process.is_dead]:
                 self.kill(process, "zombies" in how, "late" in how)
@@ -241,52 +207,19 @@ class World:
         return next((thread for thread in self.scheduler.threads if thread.name == name), None)
 
     def _draw(self, rng: random.Random, thread: Thread, what: str) -> str:
-        rates, roll = self.rates, rng.random()
-        if roll < rates.switch:
-            others = [other for other in self.scheduler.ready() if other is not thread]
-            return f"switch {rng.choice(others).name}" if others else ""
-        roll -= rates.switch
-        for rate, draw in (
-            (rates.fail, self._draw_failure),
-            (rates.kill, self._draw_kill),
-            (rates.power, self._draw_power),
-            (rates.die, self._draw_death),
-            (rates.act, lambda rng, thread, what: "act" if self.actions else ""),
-            (0.05 if self._late else 0.0, lambda rng, thread, what: "land"),
-            (rates.stale, lambda rng, thread, what: f"stale {rng.randint(1, 4)}" if what == "list" else ""),
-        ):
-            if roll < rate:
-                return draw(rng, thread, what)
-            roll -= rate
-        return ""
-
-    def _draw_failure(self, rng: random.Random, thread: Thread, what: str) -> str:
-        if what in READS:
-            return "fail"
-        if what not in WRITES:
-            return ""
         roll = rng.random()
-        return "fail after" if roll < self.rates.lost else "fail late" if roll < self.rates.lost + self.rates.late else "fail"
-
-    def _draw_kill(self, rng: random.Random, thread: Thread, what: str) -> str:
-        alive = [process for process in self.processes if not process.is_dead]
-        if not alive or self.kills_left <= 0:
+        if roll >= self._none_from:
             return ""
-        self.kills_left -= 1
-        late = " late" if rng.random() < self.rates.late else ""
-        zombies = " zombies" if rng.random() < self.rates.zombies else ""
-        return f"kill {rng.choice(alive).name}{zombies}{late}"
-
-    def _draw_power(self, rng: random.Random, thread: Thread, what: str) -> str:
-        if self.kills_left <= 0:
-            return ""
-        self.kills_left -= 1
-        return f"power {rng.randrange(1000)}"
-
-    def _draw_death(self, rng: random.Random, thread: Thread, what: str) -> str:
-        if "." not in thread.name:
-            return ""
-        return "die late" if rng.random() < self.rates.late else "die"
+        alive = [process.name for process in self.processes if not process.is_dead] if self.kills_left > 0 else []
+        situation = Situation(
+            what=what,
+            is_worker="." in thread.name,
+            others=[other.name for other in self.scheduler.ready() if other is not thread],
+            commands=alive,
+            may_act=bool(self.actions),
+            may_land=bool(self._late),
+        )
+        return draw_event(rng, self.rates, roll, situation)
 
     def _choose(self, thread: Thread | None, ready: Sequence[Thread]) -> Thread:
         """Who goes on when a thread ends or waits."""
@@ -298,6 +231,3 @@ class World:
         draw = (lambda rng: rng.choice(ready).name) if self.rates.switch else (lambda rng: "")
         name = self.chance.decide(place, draw)
         return next((other for other in ready if other.name == name), ready[0])
-
-
-__all__ = ["CALM", "READS", "WRITES", "Apply", "Killed", "Process", "Rates", "Step", "World"]

@@ -169,7 +169,8 @@ def is_published(output: str, chunk: Chunk, extension: str, store: Store = FILES
 
 
 def list_output(output: str, store: Store = FILES) -> Listing:
-    """List the output root; nothing is opened."""
+    """List the output root; nothing is opened. What is listed is there to stay: a run may end on the strength of it."""
+    store.settle([storage.join(output, folder) for folder in ("_chunks/done", "data", "errors")])
     found: dict[str, _Found] = {}
     for uri in store.list_uris(storage.join(output, "_chunks", "done")):
         text = uri.rsplit("/", 1)[-1]

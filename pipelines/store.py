@@ -4,7 +4,8 @@
 crashes, delays and interleaves every call (`tests/simulation`).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, Protocol, TypeVar
@@ -64,6 +65,10 @@ class Store(Protocol):
         """Delete a file; a file that is already gone is no error."""
         ...
 
+    def settle(self, folders: Sequence[str]) -> None:
+        """Make what is in these folders, and that it is no longer, survive a loss of power, whoever has written it."""
+        ...
+
 
 @dataclass(frozen=True)
 class FsspecStore:
@@ -102,6 +107,11 @@ class FsspecStore:
 
     def remove(self, uri: str) -> None:
         storage.remove(uri)
+
+    def settle(self, folders: Sequence[str]) -> None:
+        for folder in folders:
+            if storage.protocol(folder) == "file" and os.path.isdir(folder):
+                local_files.OS_DISK.sync_folder(folder)
 
 
 FILES = FsspecStore()

@@ -1,4 +1,4 @@
-"""What an output holds against what it must hold: every sample once, of its present content, under marks that tell the truth.
+"""What an output holds against what it must hold: every sample once, of its present content, under marks that are true.
 
 Reads names and files by itself, not through the code that wrote them.
 """

@@ -1,7 +1,7 @@
 """Everything that is left to chance in a run: drawn from a seed, or repeated from what was drawn before.
 
-A draw is known by its place: who draws, for how many times, and what for. What comes out as nothing special is not kept,
-so the decisions of a run are a short list, and leaving one out gives another run that is as valid.
+A draw is known by its place: who draws, how many times before, and what for. What comes out as nothing special is not
+kept, so the decisions of a run are a short list, and leaving one out gives another run that is as valid.
 """
 
 import random

@@ -1,6 +1,6 @@
 """The simulated input: shards of real bytes, and a user who changes them while commands run.
 
-A sample is its key and a version number: the version is what its file says, so a row shows which content it was made of.
+A sample is its key and a version number: its file says both, so a row shows which content it was made of.
 Keys that begin with `x` are of samples that always fail.
 """
 

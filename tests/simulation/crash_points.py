@@ -1,7 +1,7 @@
 """Every place where a command can be stopped: before and after each storage operation, by a kill or by a failing call.
 
-Each kind of run is prepared, then the command is stopped at one point; then the same command runs until it says 0, and the
-census must be exact. One worker and no chance otherwise, so the points are the same every time.
+Each kind of run is prepared, then the command is stopped at one point; then the same command runs until it says 0, and
+the census must be exact. One worker and no chance otherwise, so the points are the same every time.
 """
 
 from collections.abc import Iterator

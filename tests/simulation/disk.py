@@ -6,7 +6,7 @@ after a loss of power any part of the other changes of names has happened, and c
 
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -176,3 +176,8 @@ class DiskStore(SimulatedStore):
     def remove(self, uri: str) -> None:
         """One unlink; nobody waits for it to be safe."""
         self.disk.remove(uri)
+
+    def settle(self, folders: Sequence[str]) -> None:
+        """A sync of each folder."""
+        for folder in folders:
+            self.disk.sync_folder(folder)

@@ -1,7 +1,7 @@
 """The executor of a simulated command: a few workers, each a thread, and the real ledger of attempts.
 
-As Ray does, it starts a stage of a chunk again elsewhere when its worker dies, without end, and does a chunk again whose
-result was lost; a chunk that fails is told of and left.
+As Ray does, it starts a stage of a chunk again elsewhere when its worker dies, without end, and does a chunk again
+whose result was lost; a chunk that fails is told of and left.
 """
 
 import random

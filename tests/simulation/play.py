@@ -6,8 +6,8 @@ I3  A command that said 0 while it ran alone: as I1, at once; on a disk also aft
 I4  No command ends with an exception; of two configurations one is refused with 2.
 I5  On an output that is in order, commands never lose a good row, whatever is killed.
 
-I1 and I3 are about what a command can know: what the workers of a killed one still write, and what the user changes, after
-the command has looked at its input for the last time, comes too late for them. I2 holds even then.
+I1 and I3 are about what a command can know: what the workers of a killed one still write, and what the user changes,
+after the command has looked at its input for the last time, comes too late for them. I2 holds even then.
 """
 
 from dataclasses import dataclass, field, replace

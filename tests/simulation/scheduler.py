@@ -1,9 +1,9 @@
 """Threads of which exactly one runs at a time. Who goes on at each point is decided by one function, so the same
 decisions give the same run.
 
-A thread gives way only where it says so, by `give_way`, `wait` or its end; between two such points it is alone. A killed
-thread raises Killed from its next point on, and from each one after that: nothing that its `finally` blocks do can have
-an effect.
+A thread gives way only where it says so, by `give_way`, `wait` or its end; between two such points it is alone. A
+killed thread raises Killed from its next point on, and from each one after that: nothing that its `finally` blocks do
+can have an effect.
 """
 
 import threading
@@ -48,7 +48,7 @@ Choose = Callable[[Thread | None, Sequence[Thread]], Thread]
 
 def first_come(gives_way: Thread | None, ready: Sequence[Thread]) -> Thread:
     """Goes on with the same thread as long as that can, then with the oldest."""
-    return gives_way if gives_way in ready else ready[0]
+    return ready[0] if gives_way is None or gives_way not in ready else gives_way
 
 
 class Scheduler:

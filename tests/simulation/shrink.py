@@ -1,7 +1,7 @@
 """Makes a broken schedule small: fewer rounds, commands, user's actions, samples, and decisions of chance.
 
-Every attempt plays a scenario that has less of something, with the decisions that are left; it counts when a promise that
-was broken before is broken again.
+Every attempt plays a scenario that has less of something, with the decisions that are left; it counts when a promise
+that was broken before is broken again.
 """
 
 from collections.abc import Callable, Iterator, Sequence

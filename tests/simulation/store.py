@@ -1,12 +1,12 @@
 """The simulated storage as `pipelines.store.Store`: every call is a point of the world.
 
-Listings come in pages, and what is listed late may be newer than what was listed early. A conditional write is atomic, or
-is none at all where the storage does not know conditions.
+Listings come in pages, and what is listed late may be newer than what was listed early. A conditional write is atomic,
+or is none at all where the storage does not know conditions.
 """
 
 import fnmatch
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -99,6 +99,9 @@ class SimulatedStore:
     def remove(self, uri: str) -> None:
         """One DELETE."""
         self.world.write("del", uri, lambda: self.world.objects.remove(uri, self.world.step))
+
+    def settle(self, folders: Sequence[str]) -> None:
+        """An object store has nothing to settle."""
 
     def _note(self, what: str, uri: str, result: str) -> None:
         current = self.world.scheduler.current

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ class InProcess:
     def open(
         self, job: Job, request: Request, output: str, working: Any, on_failure: Callable[[str], None]
     ) -> Iterator[Callable[[Sequence[Chunk]], Iterator[dict[str, Any]]]]:
+        working({"CPU": 1.0}, Resources())
         flow = job.make_flow(output, Resources())
         model: Any = flow.model.build()
         steps = [self.during] if self.during is not None else []
@@ -112,7 +114,8 @@ class World:
         def make_flow(output: str, resources: Resources) -> Flow:
             compute = ComputeRows(task=task, model=Model(lambda key: key in fails), run_seed=0, batch_size=4)
             publish = PublishRows(output=output, task=task, provenance={"seed": 0}, store=store)
-            return Flow(read=ReadRows(task=task, source=source), model=compute, publish=publish)  # type: ignore[arg-type]
+            published = partial(layout.is_published, output, extension="parquet", store=store)
+            return Flow(read=ReadRows(task=task, source=source, published=published), model=compute, publish=publish)  # type: ignore[arg-type]
 
         job = Job(
             name="copy", settings=settings or {"a": 1}, source=source, make_flow=make_flow, finish=lambda *counts: None

@@ -4,13 +4,9 @@ Damaged files make decoders raise nearly anything (pyarrow: ArrowInvalid, OSErro
 UnicodeDecodeError, MemoryError, ...), so damage is what is left when all other causes are excluded.
 """
 
-from pipelines.errors import SettingError
+from pipelines.errors import SettingError, ShardChangedError
 from pipelines.fields import clipped
 from pipelines.storage_errors import StorageError
-
-
-class ShardChangedError(OSError):
-    """A shard is another file than was planned: the chunk fails, and the same command does it again."""
 
 
 class ContradictionError(ValueError):

@@ -22,5 +22,9 @@ class SampleError(ValueError):
         return type(self), (self.stage, self.reason)
 
 
+class ShardChangedError(OSError):
+    """A file is another one than was planned: its chunk fails, and the same command does it again."""
+
+
 class FlowError(RuntimeError):
     """The run stopped for a reason that is no sample's fault; what is published stays, the same command goes on."""

@@ -83,7 +83,7 @@ def whole(shard: Shard, index: tar_shards.TarIndex | None, samples: int, damage:
 def _measure(shard: Shard, columns: Columns, output: str, store: Store) -> Measured:
     """A shard that nothing is understood of is one error row: others must not wait for it."""
     try:
-        return _understood(shard, columns, output, store)
+        return _understood(shard, columns, output, store.pinned({shard.uri: shard.fingerprint}))
     except Exception as error:
         if not is_damage(error):
             raise

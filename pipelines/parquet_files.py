@@ -8,6 +8,7 @@ import base64
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import IO, Any
 
 import numpy as np
@@ -17,7 +18,8 @@ import pyarrow.parquet as pq
 from pipelines.damage import ContradictionError, ShardChangedError, is_damage, reason_of
 from pipelines.errors import SampleError, SettingError
 from pipelines.fields import lookup
-from pipelines.parquet_columns import stored_path
+from pipelines.parquet_columns import stored_path, type_at
+from pipelines.parquet_footer import ColumnChunk, column_chunks
 from pipelines.row_filters import Condition
 from pipelines.store import Store
 
@@ -28,6 +30,8 @@ BUFFER_BYTES = 4 << 20
 MAX_FOOTER_BYTES = 128 << 20
 MAX_ROWS = 100_000_000
 """Of one file; a footer that speaks of more is damaged."""
+MAX_STATISTICS_BYTES = 4 << 20
+"""Of a footer whose statistics are looked at."""
 TAIL_BYTES = 64 << 10
 """What pyarrow reads of a file first."""
 
@@ -45,73 +49,100 @@ Row = tuple[int, dict[str, Any] | BadRow]
 """(row number in the file, value by column path)"""
 
 
+@dataclass(frozen=True)
+class OpenParquet:
+    """A Parquet file that is open."""
+
+    file: pq.ParquetFile
+    footer: bytes
+
+    @property
+    def rows(self) -> int:
+        """All rows of the file."""
+        return self.file.metadata.num_rows
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Its columns."""
+        return self.file.schema_arrow
+
+    @cached_property
+    def column_chunks(self) -> list[dict[str, ColumnChunk]]:
+        """Columns of each row group by path; none where the footer is large: reading it would take longer."""
+        if len(self.footer) > MAX_STATISTICS_BYTES:
+            return []
+        return [{chunk.path: chunk for chunk in chunks} for chunks in column_chunks(self.footer)]
+
+    def row_groups(self, start: int, stop: int, conditions: Sequence[Condition] = ()) -> list[tuple[int, int]]:
+        """(row group, number of its first row) of those that may hold such rows of [start, stop)."""
+        found, first = [], 0
+        for index in range(self.file.metadata.num_row_groups):
+            rows = self.file.metadata.row_group(index).num_rows
+            if first < stop and first + rows > start and all(self._may_meet(index, each) for each in conditions):
+                found.append((index, first))
+            first += rows
+        return found
+
+    def _may_meet(self, group: int, condition: Condition) -> bool:
+        try:
+            chunk = self.column_chunks[group].get(condition.column) if self.column_chunks else None
+            kind = type_at(self.schema, condition.column)
+            bounds = chunk.bounds(kind) if chunk is not None and kind is not None else None
+        except Exception as error:  # statistics save time; where they make no sense, all rows are looked at
+            if not is_damage(error):
+                raise
+            return True
+        return bounds is None or condition.may_hold(*bounds)
+
+    @contextmanager
+    def believed(self) -> Iterator[None]:
+        """Inside, a SettingError about the columns is a ContradictionError where only damage makes them look wrong."""
+        try:
+            yield
+        except SettingError as error:
+            if self._contradicts_itself():
+                raise ContradictionError("its footer gives columns two names or types") from error
+            raise
+
+    def _contradicts_itself(self) -> bool:
+        """Whether the names and types of columns, which a footer holds more than once, differ."""
+        columns = [self.file.schema.column(index) for index in range(len(self.file.schema))]
+        described = {column.path: column.physical_type for column in columns}
+        for chunks in self.column_chunks[:1]:
+            if {path: chunk.physical_type for path, chunk in chunks.items()} != described:
+                return True
+        stored = (self.file.metadata.metadata or {}).get(b"ARROW:schema")
+        if stored is None:
+            return False
+        written = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(stored)))
+        return [(field.name, _kind(field.type)) for field in written] != [
+            (field.name, _kind(field.type)) for field in self.schema
+        ]
+
+
 @contextmanager
-def open_parquet(uri: str, store: Store) -> Iterator[pq.ParquetFile]:
+def open_parquet(uri: str, store: Store) -> Iterator[OpenParquet]:
     """Open a Parquet file and read its footer. Raises what `is_damage` knows where that makes no sense."""
     with store.open_read(uri) as file:
-        metadata = _read_footer(file)
+        metadata, footer = _read_footer(file)
         with pq.ParquetFile(file, metadata=metadata, buffer_size=BUFFER_BYTES) as parquet:
-            yield parquet
+            yield OpenParquet(parquet, footer)
 
 
 def read_row_range(
-    parquet: pq.ParquetFile, paths: Sequence[str], key: str | None, conditions: list[Condition], start: int, stop: int
+    parquet: OpenParquet, paths: Sequence[str], key: str | None, conditions: list[Condition], start: int, stop: int
 ) -> Iterator[Row]:
     """The rows [start, stop) that meet the conditions, with the values at the paths."""
-    for group, first in row_groups(parquet.metadata, start, stop, conditions):
+    for group, first in parquet.row_groups(start, stop, conditions):
         yield from _GroupReader(parquet, group, first, paths, key, conditions).rows(start, stop)
 
 
-def matching_rows(parquet: pq.ParquetFile, conditions: list[Condition]) -> np.ndarray:
+def matching_rows(parquet: OpenParquet, conditions: list[Condition]) -> np.ndarray:
     """The numbers of all rows that meet the conditions; only the columns of the conditions are read."""
-    groups = row_groups(parquet.metadata, 0, parquet.metadata.num_rows, conditions)
-    return np.concatenate([np.arange(0), *(_matches(parquet, group, first, conditions) for group, first in groups)])
-
-
-def row_groups(
-    metadata: pq.FileMetaData, start: int, stop: int, conditions: Sequence[Condition] = ()
-) -> list[tuple[int, int]]:
-    """(row group, number of its first row) of those that may hold rows of [start, stop) that meet the conditions."""
-    found, first = [], 0
-    for index in range(metadata.num_row_groups):
-        group = metadata.row_group(index)
-        if first < stop and first + group.num_rows > start and all(each.may_hold(group) for each in conditions):
-            found.append((index, first))
-        first += group.num_rows
-    return found
-
-
-@contextmanager
-def believed(parquet: pq.ParquetFile) -> Iterator[None]:
-    """Inside, a SettingError about the columns is a ContradictionError where only damage makes them look wrong."""
-    try:
-        yield
-    except SettingError as error:
-        if _contradicts_itself(parquet):
-            raise ContradictionError("its footer gives columns two names or types") from error
-        raise
-
-
-def _contradicts_itself(parquet: pq.ParquetFile) -> bool:
-    """Whether the names and types of columns, which a footer holds more than once, differ.
-
-    That is damage, which would otherwise look like a column that is not there.
-    """
-    metadata = parquet.metadata
-    if metadata.num_row_groups:
-        group = metadata.row_group(0)
-        chunks = [group.column(index) for index in range(group.num_columns)]
-        columns = [parquet.schema.column(index) for index in range(len(parquet.schema))]
-        if [(chunk.path_in_schema, chunk.physical_type) for chunk in chunks] != [
-            (column.path, column.physical_type) for column in columns
-        ]:
-            return True
-    stored = (metadata.metadata or {}).get(b"ARROW:schema")
-    if stored is None:
-        return False
-    written = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(stored)))
-    kinds = ((field.name, _kind(field.type)) for field in written)
-    return [*kinds] != [(field.name, _kind(field.type)) for field in parquet.schema_arrow]
+    groups = parquet.row_groups(0, parquet.rows, conditions)
+    return np.concatenate(
+        [np.arange(0), *(_matches(parquet.file, group, first, conditions) for group, first in groups)]
+    )
 
 
 def _kind(kind: pa.DataType) -> str:
@@ -122,8 +153,8 @@ def _kind(kind: pa.DataType) -> str:
     return "bytes" if is_binary else ""
 
 
-def _read_footer(file: IO[bytes]) -> pq.FileMetaData:
-    """The metadata of a file.
+def _read_footer(file: IO[bytes]) -> tuple[pq.FileMetaData, bytes]:
+    """The metadata of a file, and the footer they are in.
 
     A footer that claims to be huge or to speak of too many rows is not believed, so that damage costs no memory.
     """
@@ -137,7 +168,7 @@ def _read_footer(file: IO[bytes]) -> pq.FileMetaData:
     counts = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
     if min(counts, default=0) < 0 or sum(counts) != metadata.num_rows or metadata.num_rows > MAX_ROWS:
         raise ContradictionError(f"its footer speaks of {metadata.num_rows} rows, {sum(counts)} of them in row groups")
-    return metadata
+    return metadata, tail[-8 - footer_bytes : -8]
 
 
 def _read_end(file: IO[bytes], size_bytes: int) -> bytes:
@@ -166,7 +197,7 @@ def _matches(parquet: pq.ParquetFile, group: int, first: int, conditions: list[C
 class _GroupReader:
     """Reads the rows of one row group."""
 
-    parquet: pq.ParquetFile
+    parquet: OpenParquet
     group: int
     first: int
     """Number of its first row."""
@@ -177,7 +208,7 @@ class _GroupReader:
     def rows(self, start: int, stop: int) -> Iterator[Row]:
         """Those of [start, stop): what can be read, then the rest of the row group with the reason."""
         start = max(start, self.first)
-        stop = min(stop, self.first + self.parquet.metadata.row_group(self.group).num_rows)
+        stop = min(stop, self.first + self.parquet.file.metadata.row_group(self.group).num_rows)
         trouble: Exception = ContradictionError("a row group has fewer rows than the footer says")
         for rows_at_once in (ROWS_AT_ONCE, 1):
             number = self.first
@@ -198,8 +229,8 @@ class _GroupReader:
 
     def _batches(self, rows_at_once: int) -> Iterator[pa.RecordBatch]:
         used = [*self.paths, *(each.column for each in self.conditions)]
-        names = sorted({stored_path(self.parquet.schema_arrow, path) for path in used})
-        return self.parquet.iter_batches(rows_at_once, row_groups=[self.group], columns=names)
+        names = sorted({stored_path(self.parquet.schema, path) for path in used})
+        return self.parquet.file.iter_batches(rows_at_once, row_groups=[self.group], columns=names)
 
     def _batch_rows(self, batch: pa.RecordBatch, first: int, start: int, stop: int) -> Iterator[Row]:
         numbers = _met(batch, self.conditions) + first
@@ -227,7 +258,7 @@ class _GroupReader:
     def _bad_rows(self, start: int, stop: int, trouble: Exception) -> Iterator[Row]:
         numbers = np.arange(start, stop)
         if self.conditions:  # planning has read these columns
-            matches = _matches(self.parquet, self.group, self.first, self.conditions)
+            matches = _matches(self.parquet.file, self.group, self.first, self.conditions)
             numbers = matches[(matches >= start) & (matches < stop)]
         keys = self._keys() if len(numbers) else []
         for number in numbers.tolist():
@@ -240,8 +271,8 @@ class _GroupReader:
         keys: list[Any] = []
         if self.key is not None:
             try:
-                names = [stored_path(self.parquet.schema_arrow, self.key)]
-                for batch in self.parquet.iter_batches(ROWS_AT_ONCE, row_groups=[self.group], columns=names):
+                names = [stored_path(self.parquet.schema, self.key)]
+                for batch in self.parquet.file.iter_batches(ROWS_AT_ONCE, row_groups=[self.group], columns=names):
                     keys += [lookup(row, self.key) for row in batch.to_pylist()]
             except Exception as error:
                 if not is_damage(error):

@@ -19,8 +19,8 @@ from pipelines.fields import clipped, lookup, place_of, printable
 from pipelines.parquet_columns import KEY_NAMES, ParquetColumns, choose_columns, stored_path
 from pipelines.parquet_files import (
     BadRow,
+    OpenParquet,
     Row,
-    believed,
     matching_rows,
     missing_rows,
     open_parquet,
@@ -38,7 +38,7 @@ __all__ = ["KEY_NAMES", "ParquetColumns", "choose_columns", "count_rows", "earli
 def count_rows(uri: str, store: Store = FILES) -> tuple[int, pa.Schema]:
     """Rows and schema, from the footer alone. Raises what `pipelines.damage` knows when it is no whole Parquet file."""
     with open_parquet(uri, store) as parquet:
-        return parquet.metadata.num_rows, parquet.schema_arrow
+        return parquet.rows, parquet.schema
 
 
 def check_image_columns(uri: str, names: Sequence[str], store: Store = FILES) -> None:
@@ -64,7 +64,7 @@ def index_parquet(uri: str, columns: Columns, store: Store = FILES) -> TarIndex:
     """
     with open_parquet(uri, store) as parquet:
         chosen, conditions = _understood(parquet, columns, uri)
-        rows = parquet.metadata.num_rows
+        rows = parquet.rows
         numbers = matching_rows(parquet, conditions) if conditions else None
         duplicates = () if chosen.key is None else _repeated(parquet, chosen.key, numbers)
     if numbers is None:
@@ -81,7 +81,7 @@ def read_parquet(chunk: Chunk, columns: Columns, store: Store = FILES) -> Iterat
     with open_parquet(chunk.shard_uri, store) as parquet:
         chosen, conditions = _understood(parquet, columns, chunk.shard_uri)
         first = chunk.seek_bytes if conditions else chunk.start
-        stop = parquet.metadata.num_rows if conditions else chunk.stop
+        stop = parquet.rows if conditions else chunk.stop
         rows = read_row_range(parquet, _paths(chosen), chosen.key, conditions, first, stop)
         wanted = _wanted(chunk, rows, chunk.seek_position if conditions else chunk.start)
         yield from read_ahead(lambda item: _sample(*item, chunk, chosen, store), wanted, store)
@@ -119,8 +119,8 @@ def earlier_keys(uri: str, key_column: str, stop: int, store: Store = FILES) -> 
 
 def _understood(parquet: pq.ParquetFile, columns: Columns, uri: str) -> tuple[ParquetColumns, list[Condition]]:
     """The columns and the conditions."""
-    with believed(parquet):
-        schema = parquet.schema_arrow
+    with parquet.believed():
+        schema = parquet.schema
         return choose_columns(schema, columns, uri), parse_conditions(columns.where, schema, uri)
 
 
@@ -144,9 +144,9 @@ def _wanted(chunk: Chunk, rows: Iterator[Row], position: int) -> Iterator[tuple[
     raise missing_rows(chunk.shard_uri, chunk.stop, position)
 
 
-def _repeated(parquet: pq.ParquetFile, key: str, numbers: np.ndarray | None) -> tuple[int, ...]:
+def _repeated(parquet: OpenParquet, key: str, numbers: np.ndarray | None) -> tuple[int, ...]:
     """The positions of samples whose key an earlier sample has. Memory: the keys of one shard, as Arrow."""
-    column = parquet.read(columns=[stored_path(parquet.schema_arrow, key)])
+    column = parquet.file.read(columns=[stored_path(parquet.schema, key)])
     if key in column.column_names and not pa.types.is_nested(column.column(key).type):
         keys = column.column(key)
     else:

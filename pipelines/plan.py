@@ -112,9 +112,10 @@ def folder_files(shard: Shard) -> list[ChunkFile]:
     for file in shard.files:
         if format_of(file.uri) == "image":
             beside = sidecars.get(file.uri.rsplit(".", 1)[0], [])
-            fingerprint = storage.short_hash(file.fingerprint, *(other.fingerprint for other in beside))
+            versions = {each.uri: each.fingerprint for each in (file, *beside)}
+            fingerprint = storage.short_hash(*versions.values())
             uris = tuple(other.uri for other in beside)
-            images.append(ChunkFile(uri=file.uri, fingerprint=fingerprint, sidecars=uris))
+            images.append(ChunkFile(uri=file.uri, fingerprint=fingerprint, sidecars=uris, versions=versions))
     return images
 
 

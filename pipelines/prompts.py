@@ -1,5 +1,6 @@
 """Prompts as samples: text files (a line each), JSON lines, Parquet columns."""
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from pipelines.fields import printable
 from pipelines.inputs import Shard, expand_braces, shard_of
 from pipelines.measure import Measured, shortened, whole, without_emptied
 from pipelines.parquet_columns import KEY_NAMES, ParquetColumns
-from pipelines.parquet_files import BadRow, believed, open_parquet
+from pipelines.parquet_files import BadRow, open_parquet
 from pipelines.samples import Chunk, Sample, repeated_key
 from pipelines.store import FILES, Store
 from pipelines.uris import Places
@@ -64,7 +65,8 @@ class PromptFiles:
 
     def read(self, chunk: Chunk) -> Iterator[Sample]:
         """The prompts at the chunk's positions."""
-        yield from readers.checked(self._samples(chunk), chunk, self.store)
+        planned = dataclasses.replace(self, store=readers.planned(chunk, self.store))
+        yield from readers.checked(planned._samples(chunk), chunk, self.store)
 
     def _samples(self, chunk: Chunk) -> Iterator[Sample]:
         wanted = set(chunk.positions)
@@ -86,12 +88,13 @@ class PromptFiles:
             return whole(shard, None, 0, f"the {shard.format} file cannot be read: {reason_of(error)}")
 
     def _count(self, shard: Shard) -> int:
+        store = self.store.pinned({shard.uri: shard.fingerprint})
         if shard.format != "parquet":
-            return sum(1 for _ in _lines(shard.uri, self.store))
-        with open_parquet(shard.uri, self.store) as parquet:
-            with believed(parquet):
-                self._parquet_columns(parquet.schema_arrow.names, shard.uri)
-            return parquet.metadata.num_rows
+            return sum(1 for _ in _lines(shard.uri, store))
+        with open_parquet(shard.uri, store) as parquet:
+            with parquet.believed():
+                self._parquet_columns(parquet.schema.names, shard.uri)
+            return parquet.rows
 
     def _parquet_columns(self, names: Sequence[str], uri: str) -> ParquetColumns:
         prompt = self.column or next((name for name in PROMPT_FIELDS if name in names), None)

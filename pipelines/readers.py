@@ -22,7 +22,13 @@ def read_chunk(chunk: Chunk, columns: Columns, store: Store = FILES) -> Iterator
     Raises:
         OSError: the storage failed, or the shard has changed since planning.
     """
-    yield from checked(_samples(chunk, columns, store), chunk, store)
+    yield from checked(_samples(chunk, columns, planned(chunk, store)), chunk, store)
+
+
+def planned(chunk: Chunk, store: Store) -> Store:
+    """The store, in which the chunk's files must be those that were planned."""
+    shard = {chunk.shard_uri: chunk.shard_fingerprint} if chunk.shard_fingerprint else {}
+    return store.pinned({**shard, **{uri: version for file in chunk.files for uri, version in file.versions.items()}})
 
 
 def checked(samples: Iterator[Sample], chunk: Chunk, store: Store) -> Iterator[Sample]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipelines import layout
 from pipelines.claims import agree_on_chunk_size, configuration_hash
 from pipelines.environment import Environment, Process
-from pipelines.errors import FlowError, SettingError
+from pipelines.errors import FlowError, SettingError, ShardChangedError
 from pipelines.finished import MarkReader
 from pipelines.inputs import Shard
 from pipelines.interrupts import Interrupted, interrupts_raise
@@ -28,6 +28,8 @@ from pipelines.storage_errors import redacted
 
 MAX_ROUNDS = 20
 """A run alone needs five at most; further ones are for what other runs and the user do at the same time."""
+LOOKS = 3
+"""At an input that changes while it is looked at."""
 
 
 @dataclass(kw_only=True)
@@ -95,7 +97,7 @@ class Rounds:
         if self.request.since is not None:
             found, recent = len(shards), modified_since(shards, self.request.since)
             tell(f"{len(recent)} of {found} shards were written since {self.request.since:%Y-%m-%d %H:%M} UTC")
-        measured = self._measure(shards)
+        measured = self._measured_input(shards)
         self._chunk_size = agree_on_chunk_size(store, self.output, self.request.chunk_size, tell)
         plan = self._plan(measured, listing)
         if plan.samples == 0 and not plan.superseded and self.request.since is None:
@@ -125,10 +127,19 @@ class Rounds:
         """
         listing = layout.list_output(self.output, self.environment.store)
         try:
-            return self._plan(self._measure(self.job.source.find(self.request.inputs, self.output)), listing)
+            return self._plan(self._measured_input(), listing)
         except SettingError as error:  # the input has gone, say: too late for a refusal
             self.trouble = self.trouble or f"the input can no longer be planned: {error}"
             return before
+
+    def _measured_input(self, shards: list[Shard] | None = None) -> list[Measured]:
+        """The input as it is now; looked at again when a shard is rewritten while it is measured."""
+        for _ in range(LOOKS):
+            try:
+                return self._measure(shards or self.job.source.find(self.request.inputs, self.output))
+            except ShardChangedError:
+                shards = None
+        return self._measure(self.job.source.find(self.request.inputs, self.output))
 
     def _measure(self, shards: list[Shard]) -> list[Measured]:
         """What planning must know of the shards; of those that are as they were it is known already."""

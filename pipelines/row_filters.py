@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipelines.errors import SettingError
 from pipelines.parquet_columns import stored_path, type_at
@@ -51,17 +50,12 @@ class Condition:
             column = pc.struct_field(column, name)
         return pc.fill_null(COMPARE[self.sign](column, self.value), False).to_numpy(zero_copy_only=False)
 
-    def may_hold(self, group: pq.RowGroupMetaData) -> bool:
-        """False where the statistics of a row group rule the condition out."""
-        for index in range(group.num_columns):
-            chunk = group.column(index)
-            statistics = chunk.statistics if chunk.path_in_schema == self.column else None
-            if statistics is not None and statistics.has_min_max:
-                try:
-                    return bool(MAY_HOLD[self.sign](statistics.min, statistics.max, self.value))
-                except TypeError:
-                    return True
-        return True
+    def may_hold(self, least: Any, most: Any) -> bool:
+        """False where the least and the most value of some rows rule the condition out for all of them."""
+        try:
+            return bool(MAY_HOLD[self.sign](least, most, self.value))
+        except TypeError:  # not to be compared, as a text with a number
+            return True
 
 
 def parse_conditions(texts: Sequence[str], schema: pa.Schema, uri: str) -> list[Condition]:

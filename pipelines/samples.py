@@ -61,7 +61,10 @@ class ChunkFile:
 
     uri: str
     fingerprint: str
+    """Changes when the image or a file beside it changes."""
     sidecars: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """URI of the image and of each file beside it -> its own fingerprint."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -138,8 +137,8 @@ def check_media(shards: Sequence[Shard], options: Mapping[str, str], store: Stor
     for _ in map_concurrently(store, lambda uri: _check_parquet(uri, options, store), parquets, PLANNING_THREADS):
         pass
     for shard in shards:
-        if shard.format.startswith("tar"):
-            return _check_tar(shard, options, store)
+        if shard.format.startswith("tar") and (there := _extensions(shard, store)):
+            return _check_extensions(there, shard, options)
 
 
 def _refuse_folders(shards: Sequence[Shard], option: str) -> None:
@@ -161,15 +160,22 @@ def _check_parquet(uri: str, options: Mapping[str, str], store: Store) -> None:
             raise  # damage becomes an error row
 
 
-def _check_tar(shard: Shard, options: Mapping[str, str], store: Store) -> None:
+def _extensions(shard: Shard, store: Store) -> set[str]:
+    """Of the members of a tar's first samples; none where they are damaged, which becomes an error row."""
     there: set[str] = set()
-    with suppress(ShardChangedError):  # fewer samples than that, or damage, which becomes an error row
+    try:
         compressed = tar_shards.is_compressed(shard.uri, store)
         samples = tar_shards.read_tar(shard.uri, compressed, 0, SAMPLES_LOOKED_AT, store=store)
         for _, _, members in samples:
             there |= {member.extension for member in members}
+    except ShardChangedError as error:  # it has fewer samples
+        return set() if error.__cause__ is not None else there
+    return there
+
+
+def _check_extensions(there: set[str], shard: Shard, options: Mapping[str, str]) -> None:
     for name, option in options.items():
-        if there and name.lower().lstrip(".") not in there:
+        if name.lower().lstrip(".") not in there:
             raise SettingError(
                 f"{option}: no .{name.lstrip('.')} in the first samples of {shard.uri}. Their members: "
                 f"{', '.join(sorted('.' + extension for extension in there))}."

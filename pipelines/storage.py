@@ -22,6 +22,7 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from pipelines import local_files
+from pipelines.errors import ShardChangedError
 from pipelines.file_info import HASH_DIGITS, OLD_HASH_DIGITS, FileInfo, is_temporary, short_hash, temporary_name
 from pipelines.storage_errors import ExplainedFile, StorageError, explained
 from pipelines.uris import OBJECT_STORES, S3, join, normalise, protocol, resolve
@@ -121,24 +122,42 @@ def exists(uri: str) -> bool:
     return True
 
 
-def open_read(uri: str, block_size_bytes: int = 4 << 20) -> IO[bytes]:
-    """Open for reading with seeks; remote files are read ahead by one block, so memory stays constant."""
+def open_read(uri: str, block_size_bytes: int = 4 << 20, fingerprint: str = "") -> IO[bytes]:
+    """Open for reading with seeks; remote files are read ahead by one block, so memory stays constant.
+
+    Raises:
+        ShardChangedError: the file is not the one with this fingerprint. On S3 everything that is read through the open
+            file is of one version.
+    """
     fs, path = filesystem(uri)
     if protocol(uri) == "file":
-        return open(path, "rb")
+        local = open(path, "rb")  # noqa: SIM115
+        try:
+            _check_version(uri, fingerprint, local_files.file_info(path, os.fstat(local.fileno())).fingerprint)
+        except ShardChangedError:
+            local.close()
+            raise
+        return local
     with explained(uri, "read"):
         file = fs.open(path, "rb", block_size=block_size_bytes, cache_type="none")
+        details = file.details if fingerprint else {}
+    if details:
+        _check_version(uri, fingerprint, _info(fs, uri, {**details, "name": path}).fingerprint)
     return io.BufferedReader(ExplainedFile(uri, file), block_size_bytes)
 
 
-def read_bytes(uri: str, limit_bytes: int | None = None) -> bytes:
+def read_bytes(uri: str, limit_bytes: int | None = None, fingerprint: str = "") -> bytes:
     """The whole file.
 
     Raises:
         TooLargeError: it has more than `limit_bytes` bytes; no more than that is read.
+        ShardChangedError: a file on a disk is not the one with this fingerprint. Elsewhere that would cost a request.
     """
     fs, path = filesystem(uri)
-    if protocol(uri) == "file":
+    if protocol(uri) == "file" and fingerprint:
+        with open_read(uri, fingerprint=fingerprint) as file:
+            content = file.read(-1 if limit_bytes is None else limit_bytes + 1)
+    elif protocol(uri) == "file":
         content = local_files.read_file(path, limit_bytes)
     else:
         content = _read_remote(uri, fs, path, limit_bytes)
@@ -205,6 +224,11 @@ def remove_stale_temporaries(root: str, older_than_s: float) -> int:
     Object stores have nothing of the kind. On other remote file systems it stays, and no listing shows it.
     """
     return local_files.remove_stale_files(root, older_than_s) if protocol(root) == "file" else 0
+
+
+def _check_version(uri: str, wanted: str, found: str) -> None:
+    if wanted and wanted != found:
+        raise ShardChangedError(f"{uri} {HAS_CHANGED}")
 
 
 def _read_remote(uri: str, fs: fsspec.AbstractFileSystem, path: str, limit_bytes: int | None) -> bytes:

@@ -4,10 +4,11 @@
 crashes, delays and interleaves every call (`tests/simulation`).
 """
 
+import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Protocol, TypeVar
 
 from pipelines import local_files, storage
@@ -65,6 +66,14 @@ class Store(Protocol):
         """Delete a file; a file that is already gone is no error."""
         ...
 
+    def pinned(self, fingerprints: Mapping[str, str]) -> "Store":
+        """The same store, in which a file must have the fingerprint that stands here.
+
+        Opening or reading another version raises ShardChangedError; on object stores only opening does, because
+        reading a whole file would cost a request more.
+        """
+        ...
+
     def settle(self, folders: Sequence[str]) -> None:
         """Make what is in these folders, and that it is no longer, survive a loss of power, whoever has written it."""
         ...
@@ -73,6 +82,9 @@ class Store(Protocol):
 @dataclass(frozen=True)
 class FsspecStore:
     """Local disks and every store that fsspec has a driver for."""
+
+    fingerprints: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """See `pinned`."""
 
     @property
     def is_concurrent(self) -> bool:
@@ -94,10 +106,13 @@ class FsspecStore:
         return storage.exists(uri)
 
     def open_read(self, uri: str, block_size_bytes: int = 4 << 20) -> IO[bytes]:
-        return storage.open_read(uri, block_size_bytes)
+        return storage.open_read(uri, block_size_bytes, self.fingerprints.get(uri, ""))
 
     def read_bytes(self, uri: str, limit_bytes: int | None = None) -> bytes:
-        return storage.read_bytes(uri, limit_bytes)
+        return storage.read_bytes(uri, limit_bytes, self.fingerprints.get(uri, ""))
+
+    def pinned(self, fingerprints: Mapping[str, str]) -> "FsspecStore":
+        return dataclasses.replace(self, fingerprints=fingerprints)
 
     def publish(self, uri: str, content: bytes) -> None:
         storage.publish(uri, content)

@@ -39,7 +39,7 @@ class KilledError(BaseException):
 class HookedStore(FsspecStore):
     """The real store, with a look at every call that changes something, before it happens."""
 
-    before: Callable[[str, str], None]
+    before: Callable[[str, str], None] = lambda operation, uri: None
     """(operation, URI); may raise."""
 
     def publish(self, uri: str, content: bytes) -> None:

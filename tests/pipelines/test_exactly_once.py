@@ -60,7 +60,7 @@ def dies_at(number: int, error: type[BaseException] = KilledError) -> HookedStor
         if any(f"/{folder}/" in uri for folder in ("data", "errors", "done")) and next(changes) == number:
             raise error(28, f"{operation} {uri}")
 
-    return HookedStore(before)
+    return HookedStore(before=before)
 
 
 def interrupted_everywhere(
@@ -104,7 +104,7 @@ def test_a_limited_run_that_lists_between_data_and_mark_of_another_run(world: Wo
         if operation == "publish" and "/done/" in uri and "0000010-0000020" in uri and not codes:
             codes.append(world.run(limit=12))
 
-    codes.append(world.run(store=HookedStore(before)))
+    codes.append(world.run(store=HookedStore(before=before)))
     assert codes == [0, 0]
     assert world.rows() == once(keys(25))
 
@@ -456,7 +456,7 @@ def test_a_storage_that_fails_at_the_first_write_is_no_wrong_setting(world: Worl
         if next(first, False):
             raise OSError(28, "No space left on device")
 
-    assert world.run(store=HookedStore(before)) == 1
+    assert world.run(store=HookedStore(before=before)) == 1
     assert "No space left on device" in world.said[-1]
     assert world.run() == 0
 
@@ -468,7 +468,7 @@ def test_an_output_that_may_not_be_written_is_a_wrong_setting(world: World) -> N
         raise PermissionError(13, "Permission denied")
 
     with pytest.raises(SettingError, match="cannot be written"):
-        world.run(store=HookedStore(before))
+        world.run(store=HookedStore(before=before))
 
 
 def test_a_failed_chunk_of_a_retry_is_told_by_the_exit_code(world: World) -> None:
@@ -493,7 +493,7 @@ def test_the_same_command_changes_nothing(world: World) -> None:
     images(world, keys(7, 50))
     assert world.run(fails={"00003"}) == 0
     changes: list[str] = []
-    store = HookedStore(lambda operation, uri: changes.append(uri))
+    store = HookedStore(before=lambda operation, uri: changes.append(uri))
     assert world.run(store=store) == 0
     assert [uri for uri in changes if "/runs/" not in uri and "/probe-" not in uri] == []
     assert FILES.is_concurrent

@@ -61,6 +61,43 @@ def test_normalise_gives_one_spelling(tmp_path: Path, monkeypatch: pytest.Monkey
     assert storage.normalise("s3://bucket/x/") == "s3://bucket/x"
 
 
+@pytest.mark.parametrize("scheme", ["file", "memory"])
+def test_files_that_are_being_written_are_in_no_listing(scheme: str, tmp_path: Path) -> None:
+    root = str(tmp_path) if scheme == "file" else f"memory://hidden-{tmp_path.name}"
+    hidden = [".a.parquet.0123abcd.tmp", "b.json.0123abcd.tmp", "c.0123456789abcdef0123456789abcdef.tmp"]
+    for name in ("a.parquet", "foo.tmp", *hidden):
+        storage.publish(storage.join(root, "data", name), b"x")
+    shown = [storage.join(root, "data", name) for name in ("a.parquet", "foo.tmp")]
+    assert [info.uri for info in storage.list_files(root)] == storage.list_uris(root) == shown
+    assert [info.uri for info in storage.iter_files(storage.join(root, "data", hidden[0]))] == []
+    for pattern in ("data/*", "**/*.tmp", "data/*.parquet"):
+        assert {uri for uri, _ in storage.glob_files(storage.join(root, pattern))} <= set(shown)
+
+
+@pytest.mark.parametrize("scheme", ["file", "memory"])
+def test_what_is_created_once_stays(scheme: str, tmp_path: Path) -> None:
+    uri = f"{tmp_path}/new/a" if scheme == "file" else f"memory://once-{tmp_path.name}/a"
+    for content in (b"first", b"second"):
+        storage.create_once(uri, content)
+    assert storage.read_bytes(uri) == b"first"
+
+
+class ListsUnquoted:
+    """A driver that spells an etag in two ways, as adlfs does."""
+
+    def unstrip_protocol(self, path: str) -> str:
+        return path
+
+
+@pytest.mark.parametrize("scheme", ["abfs", "gs"])
+def test_an_etag_is_one_version_with_quotes_or_without(scheme: str) -> None:
+    fingerprints = {
+        storage._info(ListsUnquoted(), f"{scheme}://b/a", {"size": 3, "etag": etag, "name": "b/a"}).fingerprint
+        for etag in ("0x8D", '"0x8D"')
+    }
+    assert fingerprints == {storage.short_hash("3", "0x8D")}
+
+
 @pytest.mark.parametrize(
     ("reference", "folder", "expected"),
     [

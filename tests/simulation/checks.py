@@ -83,9 +83,17 @@ class Checks:
 
 
 def final_look(trace: Iterable[Step], run: Run) -> int:
-    """The step at which a run last began to look at its input."""
-    looks = (step.number for step in trace if step.who == run.name and step.what == "stat" and step.uri in PLACES)
-    return max(looks, default=-1)
+    """The step at which a run last began to look: it lists the output, then it looks at its input."""
+    look, listing, before = -1, -1, ""
+    for step in trace:
+        if step.who != run.name:
+            continue
+        if step.what == "list" and step.uri.endswith("/_chunks/done") and step.uri != before:
+            listing = step.number
+        elif step.what == "stat" and step.uri in PLACES:
+            look = listing
+        before = step.uri if step.what == "list" else ""
+    return look
 
 
 PLACES = (ROOT, f"{ROOT}/*")

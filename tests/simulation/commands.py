@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
+from pipelines import layout
 from pipelines.blocks import Flow
 from pipelines.environment import Environment
 from pipelines.errors import SettingError
@@ -127,14 +129,18 @@ class Command:
         """The real thing."""
         spec = self.spec
         source = PictureShards(columns=Columns(), store=self.store)
-        task = CopyText()
+        task, rows = CopyText(), JsonLines()
 
         def make_flow(output: str, resources: Resources) -> Flow:
             return Flow(
-                read=ReadRows(task=task, source=source),
+                read=ReadRows(
+                    task=task,
+                    source=source,
+                    published=partial(layout.is_published, output, extension=rows.extension, store=self.store),
+                ),
                 model=ComputeRows(task=task, model=Model(self._fails), run_seed=0, batch_size=8),
                 publish=PublishRows(
-                    output=output, task=task, provenance={"seed": 0}, row_format=JsonLines(), store=self.store
+                    output=output, task=task, provenance={"seed": 0}, row_format=rows, store=self.store
                 ),
             )
 
@@ -144,7 +150,7 @@ class Command:
             source=source,
             make_flow=make_flow,
             finish=lambda *arguments: None,
-            row_format=JsonLines(),
+            row_format=rows,
         )
         request = Request(
             inputs=self.inputs,

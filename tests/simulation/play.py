@@ -1,8 +1,9 @@
 """Plays a scenario and says which of the promises were broken.
 
-I1  All commands said 0: every sample is in the output exactly once, and every mark is true.
+I1  All commands said 0: every sample is in the output exactly once, and every mark is true; on a disk also after a loss
+    of power.
 I2  The same command alone, at most TRIES times, reaches exit code 0.
-I3  A command that said 0 while it ran alone: as I1, at once; on a disk also after a loss of power.
+I3  A command that said 0 while it ran alone: as I1, at once.
 I4  No command ends with an exception; of two configurations one is refused with 2.
 I5  On an output that is in order, commands never lose a good row, whatever is killed.
 
@@ -105,7 +106,7 @@ class Stage:
         self.world.actions = [lambda action=action: self._act(action) for action in each.actions]
         commands = self._run(each.commands)
         if self._is_promised(each, commands):
-            self.checks.census("I1" if len(commands) > 1 else "I3", self.output, limit=self._least_limit(commands))
+            self._census("I1" if len(commands) > 1 else "I3", self._least_limit(commands))
         self.world.settle()
 
     def _run(self, specs: tuple[Spec, ...]) -> list[Command]:
@@ -149,13 +150,16 @@ class Stage:
                 continue
             codes.append(run.code)
             if run.code == 0 or self.checks.is_without_samples(run):
-                self.checks.census("I3", self.output, limit=None)
-                if self.platter is not None:
-                    self.platter.lose_power(number)
-                    self.checks.census("I3 power", self.output, limit=None)
+                self._census("I3", None)
                 self._try_other_settings(spec)
                 return
         self.checks.fail("I2 never 0", f"exit codes {codes}")
+
+    def _census(self, promise: str, limit: int | None) -> None:
+        self.checks.census(promise, self.output, limit)
+        if self.platter is not None:
+            self.platter.lose_power(self.world.step)
+            self.checks.census(f"{promise} power", self.output, limit)
 
     def _try_other_settings(self, spec: Spec) -> None:
         if self._has_settings:

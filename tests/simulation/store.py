@@ -4,13 +4,15 @@ Listings come in pages, and what is listed late may be newer than what was liste
 or is none at all where the storage does not know conditions.
 """
 
+import dataclasses
 import fnmatch
 import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import IO
 
 from pipelines import storage
+from pipelines.errors import ShardChangedError
 from pipelines.storage import FileInfo
 from tests.simulation.world import World
 
@@ -23,6 +25,8 @@ class SimulatedStore:
     page_files: int = 4
     knows_conditions: bool = True
     """Whether a conditional write leaves alone what is there."""
+    fingerprints: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """See `pinned`."""
     is_concurrent = False
 
     def iter_files(self, root: str) -> Iterator[FileInfo]:
@@ -70,7 +74,19 @@ class SimulatedStore:
 
     def open_read(self, uri: str, block_size_bytes: int = 4 << 20) -> IO[bytes]:
         """What is there now: a file that is replaced while it is open stays what it was."""
-        return io.BytesIO(self.read_bytes(uri))
+        content = self.read_bytes(uri)
+        self.check_version(uri)
+        return io.BytesIO(content)
+
+    def pinned(self, fingerprints: Mapping[str, str]) -> "SimulatedStore":
+        """As on object stores, only opening checks the version."""
+        return dataclasses.replace(self, fingerprints=fingerprints)
+
+    def check_version(self, uri: str) -> None:
+        """See that what has just been read is what it must be."""
+        wanted, found = self.fingerprints.get(uri), self.world.objects.info(uri)
+        if wanted and (found is None or found.fingerprint != wanted):
+            raise ShardChangedError(f"{uri} has changed")
 
     def read_bytes(self, uri: str, limit_bytes: int | None = None) -> bytes:
         """The whole file."""
@@ -101,7 +117,7 @@ class SimulatedStore:
         self.world.write("del", uri, lambda: self.world.objects.remove(uri, self.world.step))
 
     def settle(self, folders: Sequence[str]) -> None:
-        """An object store has nothing to settle."""
+        """What an object store has written stays."""
 
     def _note(self, what: str, uri: str, result: str) -> None:
         current = self.world.scheduler.current

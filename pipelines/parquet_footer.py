@@ -1,0 +1,127 @@
+"""What the footer of a Parquet file says of its column chunks: their names, types and statistics.
+
+pyarrow ends the process, rather than to raise, where the metadata of a column chunk is damaged, so it is not asked for
+them. The footer is Thrift's compact protocol,
+https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md, of the structures in
+https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift.
+"""
+
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+PHYSICAL_TYPES = ("BOOLEAN", "INT32", "INT64", "INT96", "FLOAT", "DOUBLE", "BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY")
+ROW_GROUPS, COLUMNS, META_DATA, TYPE, PATH, STATISTICS = 4, 1, 3, 1, 3, 12
+MOST, LEAST, IS_MOST_EXACT, IS_LEAST_EXACT = 5, 6, 7, 8
+"""Field numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnChunk:
+    """A column in a row group."""
+
+    path: str
+    physical_type: str
+    least: bytes | None
+    most: bytes | None
+    """Of its values, as Parquet stores them; None where that is not known exactly."""
+
+    def bounds(self, kind: pa.DataType) -> tuple[Any, Any] | None:
+        """The least and the most value of a column of this type; None where that is not known."""
+        form = _FORMS.get(str(kind))
+        if self.least is None or self.most is None:
+            return None
+        if form is None:
+            return (self.least.decode(), self.most.decode()) if pa.types.is_string(kind) else None
+        least, most = struct.unpack(form, self.least)[0], struct.unpack(form, self.most)[0]
+        return None if math.isnan(least) or math.isnan(most) else (least, most)
+
+
+_FORMS = {
+    **{"bool": "<?", "int8": "<i", "int16": "<i", "int32": "<i", "int64": "<q", "float": "<f", "double": "<d"},
+    **{"uint8": "<I", "uint16": "<I", "uint32": "<I", "uint64": "<Q"},
+}
+"""Arrow type -> how Parquet stores its values in statistics."""
+
+
+def column_chunks(footer: bytes) -> list[list[ColumnChunk]]:
+    """The columns of each row group. Raises nearly anything where the footer is damaged."""
+    groups = _Thrift(footer).struct()[ROW_GROUPS]
+    return [[_column_chunk(column[META_DATA]) for column in group[COLUMNS]] for group in groups]
+
+
+def _column_chunk(fields: Mapping[int, Any]) -> ColumnChunk:
+    statistics = fields.get(STATISTICS, {})
+    is_exact = statistics.get(IS_MOST_EXACT, True) and statistics.get(IS_LEAST_EXACT, True)
+    return ColumnChunk(
+        path=".".join(name.decode() for name in fields[PATH]),
+        physical_type=PHYSICAL_TYPES[fields[TYPE]],
+        least=statistics.get(LEAST) if is_exact else None,
+        most=statistics.get(MOST) if is_exact else None,
+    )
+
+
+class _Thrift:
+    """A reader of the compact protocol: structures as {field number: value}."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._at = 0
+
+    def struct(self) -> dict[int, Any]:
+        fields: dict[int, Any] = {}
+        number = 0
+        while header := self._byte():
+            number = number + (header >> 4) if header >> 4 else self._integer()
+            kind = header & 15
+            fields[number] = kind == 1 if kind in (1, 2) else self._value(kind)
+        return fields
+
+    def _value(self, kind: int) -> Any:
+        if kind in (1, 2):  # in lists
+            return self._byte() == 1
+        if kind == 3:
+            return self._byte()
+        if kind in (4, 5, 6):
+            return self._integer()
+        if kind == 7:
+            return self._bytes(8)
+        if kind == 8:
+            return self._bytes(self._varint())
+        if kind in (9, 10):
+            return self._list()
+        if kind == 12:
+            return self.struct()
+        raise ValueError(f"no type {kind} is used in Parquet's footers")
+
+    def _list(self) -> list[Any]:
+        header = self._byte()
+        size = header >> 4 if header >> 4 < 15 else self._varint()
+        return [self._value(header & 15) for _ in range(size)]
+
+    def _integer(self) -> int:
+        number = self._varint()
+        return (number >> 1) ^ -(number & 1)
+
+    def _varint(self) -> int:
+        number = shift = 0
+        while True:
+            byte = self._byte()
+            number |= (byte & 127) << shift
+            if byte < 128:
+                return number
+            shift += 7
+
+    def _byte(self) -> int:
+        self._at += 1
+        return self._content[self._at - 1]
+
+    def _bytes(self, count: int) -> bytes:
+        self._at += count
+        if self._at > len(self._content):
+            raise EOFError("the footer ends too early")
+        return self._content[self._at - count : self._at]

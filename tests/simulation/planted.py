@@ -1,0 +1,212 @@
+"""Faults planted on purpose, and after how many schedules the simulation finds each: a check of the simulation.
+
+python -m tests.simulation.planted
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pytest import MonkeyPatch
+
+from pipelines import finished, layout, plan, publish, readers, rounds, schema
+from pipelines.row_formats import PARQUET
+from pipelines.samples import Chunk
+from tests.simulation.campaign import Kind, play_seed
+from tests.simulation.disk import SimulatedDisk
+
+MOST_SCHEDULES = 10_000
+Rows = Sequence[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """A fault, and where it should show."""
+
+    name: str
+    kind: Kind
+    plant: Callable[[MonkeyPatch], None]
+
+
+def schedules_to_find(fault: Fault, most: int = MOST_SCHEDULES) -> int | None:
+    """How many schedules until one is broken by the fault, and by nothing else; None: more than `most`."""
+    for number in range(most):
+        with MonkeyPatch.context() as patch:
+            fault.plant(patch)
+            is_broken = bool(play_seed(fault.kind, number).broken)
+        if is_broken and not play_seed(fault.kind, number).broken:
+            return number + 1
+    return None
+
+
+def _mark_first(patch: MonkeyPatch) -> None:
+    def write(files: Any, chunk: Chunk, rows: Rows, errors: Rows) -> None:
+        stem = layout.version_stem(chunk.name, len(rows), (error["position"] for error in errors))
+        mark = {"shard": chunk.shard_uri, "files": {file.uri: file.fingerprint for file in chunk.files}}
+        files.store.publish(layout.mark_uri(files.output, stem), json.dumps(mark).encode())
+        if errors:
+            files.store.publish(layout.errors_uri(files.output, stem), PARQUET.encode(errors, schema.ERRORS))
+        if rows:
+            uri = layout.data_uri(files.output, stem, files.row_format.extension)
+            files.store.publish(uri, files.row_format.encode(rows, files.rows_schema))
+
+    patch.setattr(publish._ChunkFiles, "write", write)
+    _files_are_not_looked_at(patch)
+
+
+def _files_are_not_looked_at(patch: MonkeyPatch) -> None:
+    def version(found: Any, stem: str) -> layout.Version | None:
+        if len(found.marks) != 1:
+            return None
+        ((uri, ok, bad),) = found.marks
+        return layout.Version(name=found.name, stem=stem, ok=ok, bad=bad, mark_uri=uri, files=tuple(found.files))
+
+    patch.setattr(layout._Found, "version", version)
+
+
+def _nothing_is_synced(patch: MonkeyPatch) -> None:
+    patch.setattr(SimulatedDisk, "sync", lambda disk, path: None)
+
+
+def _folders_are_not_synced(patch: MonkeyPatch) -> None:
+    patch.setattr(SimulatedDisk, "sync_folder", lambda disk, folder: None)
+
+
+def _marks_are_removed_last(patch: MonkeyPatch) -> None:
+    def remove(run: Any, superseded: Iterable[plan.Removal]) -> None:
+        for removal in superseded:
+            for uri in (*removal.files, *removal.marks):
+                run.environment.store.remove(uri)
+
+    patch.setattr(rounds.Rounds, "_remove", remove)
+
+
+def _no_second_look(patch: MonkeyPatch) -> None:
+    """What has no mark in a listing is removed even if it has one by now."""
+    real = rounds.Rounds._remove
+
+    def remove(run: Any, superseded: Iterable[plan.Removal]) -> None:
+        real(run, [dataclasses.replace(removal, mark_uri="") for removal in superseded])
+
+    patch.setattr(rounds.Rounds, "_remove", remove)
+
+
+def _removal_by_the_first_plan(patch: MonkeyPatch) -> None:
+    real_plan, real_remove = rounds.Rounds._first_plan, rounds.Rounds._remove
+
+    def first_plan(run: Any, *arguments: Any) -> plan.Plan:
+        run.first = real_plan(run, *arguments)
+        return run.first
+
+    def remove(run: Any, superseded: Iterable[plan.Removal]) -> None:
+        real_remove(run, [*run.first.superseded, *superseded])
+
+    patch.setattr(rounds.Rounds, "_first_plan", first_plan)
+    patch.setattr(rounds.Rounds, "_remove", remove)
+
+
+def _chunk_size_is_not_claimed(patch: MonkeyPatch) -> None:
+    patch.setattr(rounds, "agree_on_chunk_size", lambda store, output, wanted, say: wanted)
+
+
+def _configuration_is_not_claimed(patch: MonkeyPatch) -> None:
+    patch.setattr("pipelines.runner.claim_configuration", lambda store, output, settings: None)
+
+
+def _no_last_look(patch: MonkeyPatch) -> None:
+    """A run ends when it has done what it planned."""
+    real = rounds.Rounds._plan_again
+
+    def plan_again(run: Any, before: plan.Plan) -> plan.Plan:
+        if {chunk.name for chunk in before.chunks} <= run._done and before.chunks:
+            return dataclasses.replace(before, chunks=(), superseded=(), samples=0, finished=())
+        return real(run, before)
+
+    patch.setattr(rounds.Rounds, "_plan_again", plan_again)
+
+
+def _content_is_not_checked(patch: MonkeyPatch) -> None:
+    patch.setattr(readers, "check_unchanged", lambda chunk, store: None)
+
+
+def _retry_trusts_what_it_finds(patch: MonkeyPatch) -> None:
+    def merged(files: Any, chunk: Chunk, rows: Rows, errors: Rows) -> tuple[Rows, Rows]:
+        def published(uri: str, row_format: Any) -> Rows:
+            try:
+                return list(row_format.read(uri, store=files.store)) if uri else []
+            except FileNotFoundError:
+                return []
+
+        before = published(chunk.base_data, files.row_format), published(chunk.base_errors, PARQUET)
+        both = ([*(row for row in old if row["position"] not in chunk.only), *new] for old, new in zip(before, (rows, errors)))
+        all_rows, all_errors = both
+        return all_rows, all_errors
+
+    patch.setattr(publish._ChunkFiles, "merged", merged)
+
+
+def _overlaps_count_twice(patch: MonkeyPatch) -> None:
+    patch.setattr(finished, "disjoint", lambda versions: sorted(versions, key=finished._range_order))
+
+
+def _older_content_counts(patch: MonkeyPatch) -> None:
+    """Finished versions are not compared with what the shard holds now."""
+
+    def current(versions: Iterable[layout.Version], fingerprint: str, configuration: str) -> list[layout.Version]:
+        return finished.disjoint(versions)
+
+    patch.setattr(plan, "disjoint_ranges", current)
+
+
+FAULTS = (
+    Fault(name="the mark before its data", kind=Kind(features="kill", form="tar"), plant=_mark_first),
+    Fault(
+        name="incomplete versions count as finished",
+        kind=Kind(features="hand-deletion", form="tar"),
+        plant=_files_are_not_looked_at,
+    ),
+    Fault(name="no fsync of files", kind=Kind(features="torn-disk", form="folder"), plant=_nothing_is_synced),
+    Fault(name="no fsync of folders", kind=Kind(features="torn-disk", form="tar"), plant=_folders_are_not_synced),
+    Fault(name="marks are removed last", kind=Kind(features="flaky+kill", form="tar"), plant=_marks_are_removed_last),
+    Fault(name="removal without a second look", kind=Kind(features="flaky+same", form="tar"), plant=_no_second_look),
+    Fault(
+        name="removal by the plan of the beginning",
+        kind=Kind(features="kill+limit", form="tar"),
+        plant=_removal_by_the_first_plan,
+    ),
+    Fault(name="chunk size not claimed", kind=Kind(features="sizes", form="tar"), plant=_chunk_size_is_not_claimed),
+    Fault(
+        name="configuration not claimed",
+        kind=Kind(features="settings", form="folder"),
+        plant=_configuration_is_not_claimed,
+    ),
+    Fault(name="no last look", kind=Kind(features="change", form="folder"), plant=_no_last_look),
+    Fault(name="content not checked", kind=Kind(features="rollback", form="tar"), plant=_content_is_not_checked),
+    Fault(
+        name="a retry trusts incomplete files",
+        kind=Kind(features="hand-deletion+retry", form="tar"),
+        plant=_retry_trusts_what_it_finds,
+    ),
+    Fault(name="overlaps count twice", kind=Kind(features="flaky+same", form="tar"), plant=_overlaps_count_twice),
+    Fault(name="older content counts", kind=Kind(features="change", form="tar"), plant=_older_content_counts),
+)
+
+
+def main() -> int:
+    """Print a line a fault; returns 1 when one is not found."""
+    missed = 0
+    for fault in FAULTS:
+        started = time.monotonic()
+        found = schedules_to_find(fault)
+        missed += found is None
+        told = "not found" if found is None else f"found after {found} schedules"
+        print(f"{fault.name:40} {fault.kind.features:22} {fault.kind.form:7} {told}, {time.monotonic() - started:.0f} s")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 
 from pipelines import storage
-from pipelines.damage import ShardChangedError
-from pipelines.errors import SampleError
+from pipelines.errors import SampleError, ShardChangedError
 from pipelines.fields import json_caption, printable, text_of
 from pipelines.references import fetch, read_ahead
 from pipelines.samples import Chunk, ChunkFile, Columns, Sample

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipelines import storage
-from pipelines.damage import ShardChangedError, is_damage, reason_of
-from pipelines.errors import SampleError, SettingError
+from pipelines.damage import is_damage, reason_of
+from pipelines.errors import SampleError, SettingError, ShardChangedError
 from pipelines.fields import KEY_FIELDS, caption_of, clipped, lookup, place_of, printable
 from pipelines.references import URI_FIELDS, fetch, gather, read_ahead
 from pipelines.samples import Chunk, Columns, Sample, Stored, repeated_key

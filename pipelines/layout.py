@@ -170,7 +170,6 @@ def is_published(output: str, chunk: Chunk, extension: str, store: Store = FILES
 
 def list_output(output: str, store: Store = FILES) -> Listing:
     """List the output root; nothing is opened. What is listed is there to stay: a run may end on the strength of it."""
-    store.settle([storage.join(output, folder) for folder in ("_chunks/done", "data", "errors")])
     found: dict[str, _Found] = {}
     for uri in store.list_uris(storage.join(output, "_chunks", "done")):
         text = uri.rsplit("/", 1)[-1]
@@ -185,6 +184,7 @@ def list_output(output: str, store: Store = FILES) -> Listing:
                 found[stem].files.append(uri)
             elif match := STEM.fullmatch(stem) or OLD_NAME.fullmatch(stem):
                 _entry(found, stem, match).files.append(uri)
+    store.settle([storage.join(output, folder) for folder in ("_chunks/done", "data", "errors")])
     versions = {stem: entry.version(stem) for stem, entry in found.items()}
     return Listing(
         finished=tuple(version for version in versions.values() if version is not None),

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.damage import ContradictionError, ShardChangedError, is_damage, reason_of
-from pipelines.errors import SampleError, SettingError
+from pipelines.damage import ContradictionError, is_damage, reason_of
+from pipelines.errors import SampleError, SettingError, ShardChangedError
 from pipelines.fields import lookup
 from pipelines.parquet_columns import stored_path, type_at
 from pipelines.parquet_footer import ColumnChunk, column_chunks

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 
 from pipelines import storage, tar_shards
-from pipelines.damage import ShardChangedError, is_damage, reason_of
-from pipelines.errors import SampleError
+from pipelines.damage import is_damage, reason_of
+from pipelines.errors import SampleError, ShardChangedError
 from pipelines.fields import clipped, json_caption, place_of, text_of
 from pipelines.folder_shards import read_folder
 from pipelines.inputs import IMAGE_EXTENSIONS

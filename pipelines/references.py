@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from pipelines import storage
-from pipelines.errors import SampleError
+from pipelines.errors import SampleError, ShardChangedError
 from pipelines.fields import clipped
 from pipelines.samples import Stored
 from pipelines.storage_errors import StorageError, redacted
@@ -69,9 +69,12 @@ def fetch(uri: str, store: Store = FILES) -> Stored:
         SampleError: there is none, it may not be read, it is too large, or the URI is none: the row's own trouble. Any
             address of the web that fails counts as that too.
         StorageError: the storage stays away or rejects the credentials: everybody's trouble.
+        ShardChangedError: the file is another one than was planned.
     """
     try:
         content = store.read_bytes(uri, MAX_FILE_BYTES)
+    except ShardChangedError:
+        raise
     except storage.TooLargeError as error:
         raise SampleError("read", f"the image file is larger than {MAX_FILE_BYTES} bytes") from error
     except StorageError as error:

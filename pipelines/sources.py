@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipelines import measure, parquet_shards, readers, tar_shards
-from pipelines.damage import ShardChangedError, is_damage
-from pipelines.errors import SettingError
+from pipelines.damage import is_damage
+from pipelines.errors import SettingError, ShardChangedError
 from pipelines.inputs import Shard, find_shards
 from pipelines.measure import PLANNING_THREADS, Measured
 from pipelines.samples import Chunk, Columns, Sample

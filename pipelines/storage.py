@@ -140,8 +140,8 @@ def open_read(uri: str, block_size_bytes: int = 4 << 20, fingerprint: str = "") 
         return local
     with explained(uri, "read"):
         file = fs.open(path, "rb", block_size=block_size_bytes, cache_type="none")
-        details = file.details if fingerprint else {}
-    if details:
+        details = getattr(file, "details", {}) if fingerprint else {}
+    if any(details.get(name) for name in VERSION_FIELDS):  # else the driver does not know what it has opened
         _check_version(uri, fingerprint, _info(fs, uri, {**details, "name": path}).fingerprint)
     return io.BufferedReader(ExplainedFile(uri, file), block_size_bytes)
 

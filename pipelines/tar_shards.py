@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pipelines import gzip_points as points
-from pipelines.damage import ShardChangedError, is_damage, reason_of
+from pipelines.damage import is_damage, reason_of
+from pipelines.errors import ShardChangedError
 from pipelines.fields import clipped, printable
 from pipelines.references import MAX_FILE_BYTES
 from pipelines.store import FILES, Store

@@ -15,31 +15,36 @@ from tests.faults.work import (
     running,
     until_done,
     wait,
-    wait_for_moment,
+    wait_for_marks,
     with_options,
 )
 
+DELAY_S = 0.3
+"""The first command is still at work when the second has started."""
 SAME, LIMIT, RETRY = "same", "limit", "retry-errors"
 
 
 def overlap(folder: Path, random: Random) -> Outcome:
-    """A second command of the same settings starts while the first works, which in half of the rounds is killed then.
+    """A second command of the same settings starts while the first starts or works; in half of the rounds the first is
+    killed some time after.
 
     In some rounds the second has a --limit. In some it has --retry-errors, and the model fails on a third of the
     samples until the second command starts. Each command is run again until it is done.
     """
     kind = random.choice((SAME, LIMIT, RETRY))
-    first = local_work(folder)
+    first = replace(local_work(folder), delay_s=DELAY_S, fails_while=str(folder / "model-fails"))
     if kind == RETRY:
-        (folder / "model-fails").touch()
-        first = replace(first, fails_while=str(folder / "model-fails"))
+        Path(first.fails_while).touch()
     limit = str(random.randrange(1, len(first.pictures)))
     second = with_options(first, *{SAME: (), LIMIT: ("--limit", limit), RETRY: ("--retry-errors",)}[kind])
-    kill_after_s = random.uniform(0, 2 * START_UP_S) if random.random() < 0.5 else None
+    kill_after_s = random.uniform(0, 1.5 * START_UP_S) if random.random() < 0.5 else None
     with running(first) as one:
-        wait_for_moment(random, first, one, start_up=True)
+        if kind == RETRY or random.random() < 0.5:
+            wait_for_marks(first, one, random.randrange(1, 5), random.uniform(0, first.chunk_size * DELAY_S))
+        else:
+            wait(one, random.uniform(0, START_UP_S))
         with running(second) as two:
-            (folder / "model-fails").unlink(missing_ok=True)
+            Path(first.fails_while).unlink(missing_ok=True)
             if kill_after_s is not None:
                 wait(one, kill_after_s)
                 one.kill()

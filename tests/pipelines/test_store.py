@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipelines import storage
-from pipelines.references import read_ahead
+from pipelines.errors import ShardChangedError
+from pipelines.references import fetch, read_ahead
 from pipelines.store import FILES, FsspecStore, honors_create_once, map_concurrently
 
 
@@ -59,3 +60,22 @@ def test_a_storage_that_writes_anyway_is_found_out(tmp_path: Path) -> None:
     uri = f"memory://careless-{tmp_path.name}/probe"
     assert not honors_create_once(Careless(), uri)
     assert not storage.exists(uri)
+
+
+@pytest.mark.parametrize("scheme", ["file", "memory"])
+def test_a_pinned_store_reads_the_version_it_is_pinned_to(scheme: str, tmp_path: Path) -> None:
+    root = str(tmp_path) if scheme == "file" else f"memory://pinned-{tmp_path.name}"
+    uri, other = storage.join(root, "a"), storage.join(root, "b")
+    for place in (uri, other):
+        storage.publish(place, b"first")
+    info = storage.stat(uri)
+    assert info is not None
+    store = FILES.pinned({uri: info.fingerprint})
+    with store.open_read(uri) as file:
+        assert file.read() == store.read_bytes(uri) == store.read_bytes(other) == b"first"
+    storage.publish(uri, b"second")
+    if scheme == "file":
+        for read in (store.open_read, store.read_bytes, lambda place: fetch(place, store)):
+            with pytest.raises(ShardChangedError, match="/a has changed while it was read"):
+                read(uri)
+    assert FILES.read_bytes(uri) == b"second"

@@ -200,12 +200,14 @@ def create_once(uri: str, content: bytes) -> None:
         if stat(uri) is None:
             publish(uri, content)
         return
+    failure: Exception | None = None
     try:
         with explained(uri, "write"):
             fs.pipe_file(path, content, mode="create")
-    except Exception:  # every driver has its own for "it is there"
-        if stat(uri) is None:
-            raise
+    except Exception as error:  # every driver has its own for "it is there"
+        failure = error
+    if failure is not None and stat(uri) is None:
+        raise failure
 
 
 def remove(uri: str) -> None:

@@ -114,10 +114,8 @@ def _is_up(node: Node) -> bool:
 
 
 def _end(node: Node) -> None:
+    """At once: asked to, `ray start` takes up to 20 s after a job."""
     below = descendants(node.process.pid)
-    node.process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        node.process.wait(20)
     node.process.kill()
     node.process.wait()
     for process in below:

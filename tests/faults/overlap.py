@@ -2,12 +2,12 @@
 
 import signal
 import subprocess
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 from tests.faults.work import (
-    START_UP_S,
     Outcome,
     Work,
     exit_code,
@@ -18,31 +18,40 @@ from tests.faults.work import (
     wait_for_marks,
     with_options,
 )
+from tests.ray_clusters import cluster
 
-DELAY_S = 0.3
+DELAY_S = 0.2
 """The first command is still at work when the second has started."""
+JOINING_S = 8.0
+"""About what a command takes from its start to its first chunk, on a cluster that is there."""
 SAME, LIMIT, RETRY = "same", "limit", "retry-errors"
 
 
 def overlap(folder: Path, random: Random) -> Outcome:
-    """A second command of the same settings starts while the first starts or works; in half of the rounds the first is
-    killed some time after.
+    """A second command of the same settings, on the same cluster, starts while the first starts or works; in half of
+    the rounds the first is killed some time after.
 
     In some rounds the second has a --limit. In some it has --retry-errors, and the model fails on a third of the
     samples until the second command starts. Each command is run again until it is done.
     """
+    with cluster(folder, [("--num-cpus=4",)]) as there:
+        return _overlap(folder, random, there.environment)
+
+
+def _overlap(folder: Path, random: Random, environment: Mapping[str, str]) -> Outcome:
     kind = random.choice((SAME, LIMIT, RETRY))
-    first = replace(local_work(folder), delay_s=DELAY_S, fails_while=str(folder / "model-fails"))
+    first = replace(local_work(folder), environment=environment, delay_s=DELAY_S)
+    first = replace(first, fails_while=str(folder / "model-fails"))
     if kind == RETRY:
         Path(first.fails_while).touch()
     limit = str(random.randrange(1, len(first.pictures)))
     second = with_options(first, *{SAME: (), LIMIT: ("--limit", limit), RETRY: ("--retry-errors",)}[kind])
-    kill_after_s = random.uniform(0, 1.5 * START_UP_S) if random.random() < 0.5 else None
+    kill_after_s = random.uniform(0, 2 * JOINING_S) if random.random() < 0.5 else None
     with running(first) as one:
         if kind == RETRY or random.random() < 0.5:
             wait_for_marks(first, one, random.randrange(1, 5), random.uniform(0, first.chunk_size * DELAY_S))
         else:
-            wait(one, random.uniform(0, START_UP_S))
+            wait(one, random.uniform(0, JOINING_S))
         with running(second) as two:
             Path(first.fails_while).unlink(missing_ok=True)
             if kill_after_s is not None:

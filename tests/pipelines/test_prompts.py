@@ -71,3 +71,31 @@ def test_unreadable_files_and_places(tmp_path: Path) -> None:
     for name in ("b.doc", "absent.txt", "*.csv"):
         with pytest.raises(SettingError, match="holds no prompts"):
             PromptFiles().find([str(tmp_path / name)], "/nowhere")
+
+
+def test_one_file_named_in_two_ways_is_one_shard(tmp_path: Path) -> None:
+    write_folder(tmp_path / "in", {"p.txt": b"one", ".hidden/q.txt": b"two", "sub/r.jsonl": b'"x"'})
+    (tmp_path / "link").symlink_to("in")
+    (tmp_path / "named.txt").symlink_to("in/p.txt")
+    names = ["in", "link", "in/p.txt", "named.txt", "in/*.txt", "link/sub", "in/sub/*"]
+    for inputs in (names, names[::-1]):
+        found = PromptFiles().find([f"{tmp_path}/{name}" for name in inputs], "/nowhere")
+        assert sorted(shard.uri for shard in found) == [f"{tmp_path}/in/p.txt", f"{tmp_path}/in/sub/r.jsonl"]
+    (linked,) = PromptFiles().find([f"{tmp_path}/named.txt"], "/nowhere")
+    assert (linked.uri, linked.former_uri) == (f"{tmp_path}/in/p.txt", f"{tmp_path}/named.txt")
+
+
+def test_hidden_names_are_those_below_the_input(tmp_path: Path) -> None:
+    write_folder(tmp_path / ".cache", {"p.txt": b"one", "_q/r.txt": b"two"})
+    for text in (".cache", ".cache/*.txt", ".cache/p.txt", ".cache/**/p.txt"):
+        (shard,) = PromptFiles().find([f"{tmp_path}/{text}"], "/nowhere")
+        assert shard.stem == "p"
+
+
+def test_an_output_below_the_prompts_is_never_read(tmp_path: Path) -> None:
+    write_folder(tmp_path / "in", {"p.txt": b"one", "out/data/x.parquet": b"x"})
+    (tmp_path / "elsewhere").symlink_to("in/out")
+    for output in ("in/out", "elsewhere", "in/out/"):
+        for text in ("in", "in/**/*"):
+            found = PromptFiles().find([f"{tmp_path}/{text}"], f"{tmp_path}/{output}")
+            assert [shard.stem for shard in found] == ["p"]

@@ -1,13 +1,20 @@
 """Samples of tars, Parquet files and folders: pictures, captions, and what is wrong with them."""
 
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from pipelines.errors import ShardChangedError
 from pipelines.inputs import find_shards
 from pipelines.layout import Listing
 from pipelines.measure import measure
 from pipelines.plan import make_plan
+from pipelines.prompts import PromptFiles
 from pipelines.readers import read_chunk
-from pipelines.samples import Columns, Sample
+from pipelines.samples import Chunk, ChunkFile, Columns, Sample
+from pipelines.sources import PictureShards, Repeated, Source
 from tests.inputs import write_folder, write_parquet, write_tar
 
 
@@ -87,3 +94,87 @@ def test_unreadable_shards_are_one_sample(tmp_path: Path) -> None:
         ("b.parquet#rest", "shard"),
         ("c.tgz#rest", "shard"),
     ]
+
+
+def changing(path: Path, content: bytes, whole: list[Sample], samples: Iterator[Sample]) -> None:
+    """Read the first sample, replace the shard, as a publisher does, and read the others."""
+    whole.append(next(samples))
+    new = path.with_name("new")
+    new.write_bytes(content)
+    new.replace(path)
+    whole.extend(samples)
+
+
+def written_shards(folder: Path) -> dict[str, tuple[Path, bytes]]:
+    """Format -> (shard, other content of the same number of samples)."""
+    write_folder(folder, {"1.jpg": b"1"})
+    found = {
+        "tar": write_tar(folder / "a.tar", [(f"{number}.jpg", b"1") for number in range(9)]),
+        "parquet": write_parquet(folder / "a.parquet", {"image": [b"1"] * 9}),
+        "jsonl": write_folder(folder, {"a.jsonl": b'{"image": "1.jpg"}\n' * 9}) / "a.jsonl",
+    }
+    others = {
+        "tar": write_tar(folder / "b" / "a.tar", [(f"{number}.jpg", b"22") for number in range(9)]),
+        "parquet": write_parquet(folder / "b" / "a.parquet", {"image": [b"22"] * 9}),
+        "jsonl": write_folder(folder / "b", {"a.jsonl": b'{"image":  "1.jpg"}\n' * 9}) / "a.jsonl",
+    }
+    return {name: (path, others[name].read_bytes()) for name, path in found.items()}
+
+
+@pytest.mark.parametrize("name", ["tar", "parquet", "jsonl"])
+@pytest.mark.parametrize("copies", [1, 2])
+def test_a_shard_rewritten_while_it_is_read_fails_its_chunk(tmp_path: Path, name: str, copies: int) -> None:
+    path, other = written_shards(tmp_path)[name]
+    source: Source = PictureShards(columns=Columns())
+    if copies > 1:
+        source = Repeated(source=source, copies=copies, option="--images-per-row")
+    output = str(tmp_path / "out")
+    (chunk,) = make_plan(
+        source.measure(source.find([str(path)], output), output, None), Listing(finished=(), remains=()), "c" * 10, 99
+    ).chunks
+    assert len(list(source.read(chunk))) == 9 * copies
+    with pytest.raises(ShardChangedError, match=f"{path.name} has changed while it was read; the same command"):
+        changing(path, other, [], source.read(chunk))
+    with pytest.raises(ShardChangedError):
+        list(source.read(chunk))
+    unknown = dataclasses.replace(chunk, shard_fingerprint="")
+    assert len(list(source.read(unknown))) == 9 * copies
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.jsonl", "p.parquet"])
+def test_prompts_rewritten_while_they_are_read_fail_their_chunk(tmp_path: Path, name: str) -> None:
+    contents = {"p.txt": [b"a\nb\nc", b"aa\nb\nc"], "p.jsonl": [b'"a"\n"b"\n"c"', b'"aa"\n"b"\n"c"']}
+    for folder, prompts in (("in", ["a", "b", "c"]), ("other", ["aa", "b", "c"])):
+        write_parquet(tmp_path / folder / "p.parquet", {"prompt": prompts})
+    contents["p.parquet"] = [(tmp_path / folder / "p.parquet").read_bytes() for folder in ("in", "other")]
+    write_folder(tmp_path / "in", {name: contents[name][0]})
+    source, output = PromptFiles(), str(tmp_path / "out")
+    shards = source.find([str(tmp_path / "in" / name)], output)
+    (chunk,) = make_plan(source.measure(shards, output, None), Listing(finished=(), remains=()), "c" * 10, 99).chunks
+    assert len(list(source.read(chunk))) == 3
+    with pytest.raises(ShardChangedError):
+        changing(tmp_path / "in" / name, contents[name][1], [], source.read(chunk))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.txt"])
+def test_a_loose_image_that_was_rewritten_fails_its_chunk(tmp_path: Path, name: str) -> None:
+    folder = write_folder(tmp_path / "in", {"a.jpg": b"1", "a.txt": b"one", "b.jpg": b"2"})
+    source, output = PictureShards(columns=Columns()), str(tmp_path / "out")
+    measured = source.measure(source.find([str(folder)], output), output, None)
+    (chunk,) = make_plan(measured, Listing(finished=(), remains=()), "c" * 10, 99).chunks
+    chunk = Chunk.from_json(chunk.to_json())
+    assert [sample.caption for sample in source.read(chunk)] == ["one", ""]
+    (folder / name).write_bytes(b"another")
+    with pytest.raises(ShardChangedError, match=f"{name} has changed while it was read"):
+        list(source.read(chunk))
+    (folder / name).unlink()
+    gone = list(source.read(chunk))
+    assert [sample.problem is None for sample in gone] == [name == "a.txt", True]
+
+
+def test_chunks_travel_as_text() -> None:
+    chunk = Chunk(
+        name="a", shard_uri="/a", shard_format="tar", shard_fingerprint="f", start=0, stop=2, base_data="d",
+        files=(ChunkFile(uri="/a/1", fingerprint="g", sidecars=("/a/1.txt",)),), only=(1,), duplicates=(0,),
+    )  # fmt: skip
+    assert Chunk.from_json(chunk.to_json()) == chunk

@@ -10,16 +10,18 @@ import pytest
 from s3fs import S3FileSystem
 
 from pipelines import layout, storage
-from pipelines.errors import SettingError
+from pipelines.errors import SampleError, SettingError, ShardChangedError
 from pipelines.inputs import find_shards
 from pipelines.measure import measure
 from pipelines.plan import make_plan
 from pipelines.predictors import UniConModel, identify_model
 from pipelines.readers import read_chunk
+from pipelines.references import fetch
 from pipelines.runs import RunRecord
 from pipelines.samples import Columns
 from pipelines.status import read_status
 from pipelines.storage_errors import StorageError
+from pipelines.store import FILES, honors_create_once
 from tests.inputs import picture, samples, write_folder, write_parquet, write_tar
 from tests.object_store import (
     READER_KEY,
@@ -93,6 +95,53 @@ def test_publish_list_read_remove(s3: Proxy) -> None:
     assert storage.list_files(f"{OPEN}/publish") == []
     assert storage.stat(uri) is None
     assert not storage.exists(uri)
+
+
+def test_of_two_creators_the_first_stays(s3: Proxy) -> None:
+    uri = f"{OPEN}/once/a"
+    s3.requests.clear()
+    for content in (b"first", b"second"):
+        storage.create_once(uri, content)
+    assert storage.read_bytes(uri) == b"first"
+    assert honors_create_once(FILES, f"{OPEN}/once/probe")
+    assert storage.list_uris(f"{OPEN}/once") == [uri]
+
+
+def test_a_creation_that_failed_is_told_unless_the_object_is_there(s3: Proxy) -> None:
+    s3.faults = [Fault("403", 1, "PUT /open-bucket/once/b")]
+    with pytest.raises(StorageError, match="^cannot write s3://open-bucket/once/b: access was refused"):
+        storage.create_once(f"{OPEN}/once/b", b"first")
+    storage.create_once(f"{OPEN}/once/b", b"first")
+    s3.faults = [Fault("403", 1, "PUT /open-bucket/once/b")]
+    storage.create_once(f"{OPEN}/once/b", b"second")
+    assert storage.read_bytes(f"{OPEN}/once/b") == b"first"
+
+
+def test_one_bucket_by_two_schemes(s3: Proxy) -> None:
+    storage.publish(f"{OPEN}/schemes/a.tar", b"x")
+    found = find_shards(["s3a://open-bucket/schemes", f"S3{OPEN[2:]}/schemes/a.tar", f"{OPEN}/schemes/*"])
+    assert [(shard.uri, shard.former_uri) for shard in found] == [
+        (f"{OPEN}/schemes/a.tar", "s3a://open-bucket/schemes/a.tar")
+    ]
+
+
+def test_a_pinned_store_opens_the_planned_version_only(s3: Proxy) -> None:
+    uri = f"{OPEN}/pinned/a"
+    storage.publish(uri, b"first")
+    info = storage.stat(uri)
+    assert info is not None
+    store = FILES.pinned({uri: info.fingerprint})
+    with store.open_read(uri) as file:
+        assert file.read() == b"first"
+    storage.publish(uri, b"second")
+    with pytest.raises(ShardChangedError, match="/a has changed while it was read"):
+        store.open_read(uri)
+
+
+@pytest.mark.parametrize("name", ["s3://Not A Bucket/a.jpg", "s3://open-bucket/" + "x" * 2000, "s3://"])
+def test_an_address_that_is_none_is_the_row_s_own_trouble(s3: Proxy, name: str) -> None:
+    with pytest.raises(SampleError, match="^read: cannot read"):
+        fetch(name)
 
 
 def test_an_empty_object_and_an_empty_folder(s3: Proxy) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines import storage
 from pipelines.errors import SettingError
-from pipelines.store import Store
+from pipelines.store import Store, honors_create_once
 
 CHUNK_SIZE, CONFIGURATION = "chunk-size", "configuration"
 MAX_DAMAGED = 5
@@ -71,12 +71,7 @@ def warn_without_exclusive_creation(store: Store, output: str, run: str, say: Sa
 
     run: a name that no other run has, for the file that finds it out.
     """
-    uri = storage.join(output, "_chunks", f"probe-{run}")
-    store.create_once(uri, b"first")
-    store.create_once(uri, b"second")
-    is_exclusive = store.read_bytes(uri) == b"first"
-    store.remove(uri)
-    if not is_exclusive:
+    if not honors_create_once(store, storage.join(output, "_chunks", f"probe-{run}")):
         say(
             f"warning: the storage of {output} ignores conditional writes (If-None-Match), so two runs that begin at "
             "the same time cannot agree on chunk size and settings. Start one command at a time on this output."

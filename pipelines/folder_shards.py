@@ -16,8 +16,7 @@ def read_folder(chunk: Chunk, columns: Columns, store: Store = FILES) -> Iterato
     """The images of a chunk, in order; those that have gone since planning come with that as their problem.
 
     Raises:
-        OSError: the storage failed, or a file on a disk has changed since planning. On an object store that costs no
-            request of its own: one GET is one version, and the listing at the end of the run shows another.
+        OSError: the storage failed, or a file has changed since planning.
     """
     files = [(position, file) for position, file in enumerate(chunk.files) if not chunk.only or position in chunk.only]
     return read_ahead(lambda item: _sample(*item, chunk.shard_uri, columns, store), files, store)

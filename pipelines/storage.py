@@ -102,7 +102,7 @@ def stat(uri: str) -> FileInfo | None:
     fs.invalidate_cache()
     try:
         with explained(uri, "read"):
-            info = fs.info(path)
+            info = _s3_object(fs, path) if protocol(uri) in S3 else fs.info(path)
     except FileNotFoundError:
         return None
     return _info(fs, uri, info) if info["type"] == "file" else None
@@ -151,12 +151,16 @@ def read_bytes(uri: str, limit_bytes: int | None = None, fingerprint: str = "") 
 
     Raises:
         TooLargeError: it has more than `limit_bytes` bytes; no more than that is read.
-        ShardChangedError: a file on a disk is not the one with this fingerprint. Elsewhere that would cost a request.
+        ShardChangedError: the file is not the one with this fingerprint. Known for local files and S3; elsewhere the
+            answer to a read does not tell its version.
     """
     fs, path = filesystem(uri)
     if protocol(uri) == "file" and fingerprint:
         with open_read(uri, fingerprint=fingerprint) as file:
             content = file.read(-1 if limit_bytes is None else limit_bytes + 1)
+    elif protocol(uri) in S3 and fingerprint:
+        content, found = _get_s3(uri, fs, path, limit_bytes)
+        _check_version(uri, fingerprint, found)
     elif protocol(uri) == "file":
         content = local_files.read_file(path, limit_bytes)
     else:
@@ -228,6 +232,23 @@ def remove_stale_temporaries(root: str, older_than_s: float) -> int:
     return local_files.remove_stale_files(root, older_than_s) if protocol(root) == "file" else 0
 
 
+def _get_s3(uri: str, fs: Any, path: str, limit_bytes: int | None) -> tuple[bytes, str]:
+    """The content of an object and its fingerprint, in one request."""
+    bucket, key, _ = fs.split_path(path)
+    span = {} if limit_bytes is None else {"Range": f"bytes=0-{limit_bytes}"}
+    try:
+        with explained(uri, "read"):
+            answer = fs.call_s3("get_object", Bucket=bucket, Key=key, **span)
+            content = cast(bytes, fsspec.asyn.sync(fs.loop, answer["Body"].read))
+    except StorageError as error:
+        if error.kind != "range":  # an empty object has no byte 0
+            raise
+        found = stat(uri)
+        return b"", "" if found is None else found.fingerprint
+    size_bytes = answer["ContentRange"].rpartition("/")[2] if "ContentRange" in answer else answer["ContentLength"]
+    return content, _info(fs, uri, {"name": path, "size": size_bytes, "ETag": answer["ETag"]}).fingerprint
+
+
 def _check_version(uri: str, wanted: str, found: str) -> None:
     if wanted and wanted != found:
         raise ShardChangedError(f"{uri} {HAS_CHANGED}")
@@ -285,6 +306,16 @@ def _s3_files(root: str) -> Iterator[FileInfo]:
         place["ContinuationToken"] = page["NextContinuationToken"]
     if is_empty and key and (file := stat(root)) is not None:
         yield file
+
+
+def _s3_object(fs: Any, path: str) -> dict[str, Any]:
+    """What `fs.info` says of an object; that also looks for a folder, with a second request."""
+    bucket, key, _ = fs.split_path(path)
+    if not key:
+        return fs.info(path)
+    found = fs.call_s3("head_object", fs.kwargs, Bucket=bucket, Key=key)
+    kept = {name: found.get(name) for name in ("ETag", "LastModified")}
+    return {"name": path, "type": "file", "size": found["ContentLength"], **kept}
 
 
 def _uri(fs: fsspec.AbstractFileSystem, like: str, path: str) -> str:

@@ -69,8 +69,8 @@ class Store(Protocol):
     def pinned(self, fingerprints: Mapping[str, str]) -> "Store":
         """The same store, in which a file must have the fingerprint that stands here.
 
-        Opening or reading another version raises ShardChangedError; on object stores only opening does, because
-        reading a whole file would cost a request more.
+        Opening or reading another version raises ShardChangedError. Local disks and S3 tell the version of what they
+        read; on other stores only opening a file checks it.
         """
         ...
 
@@ -148,7 +148,7 @@ def honors_create_once(store: Store, uri: str) -> bool:
 
     `uri` must be a place that nobody else uses.
     """
-    if isinstance(store, FsspecStore) and storage.protocol(uri) == "file":
+    if type(store) is FsspecStore and storage.protocol(uri) == "file":  # where the second call is refused in any case
         return local_files.can_link(uri.rpartition("/")[0])
     try:
         for content in (b"first", b"second"):

@@ -32,7 +32,7 @@ def overlap(folder: Path, random: Random) -> Outcome:
     the rounds the first is killed some time after.
 
     In some rounds the second has a --limit. In some it has --retry-errors, and the model fails on a third of the
-    samples until the second command starts. Each command is run again until it is done.
+    samples until some chunks are finished. Each command is run again until it is done.
     """
     with cluster(folder, [("--num-cpus=4",)]) as there:
         return _overlap(folder, random, there.environment)
@@ -48,12 +48,14 @@ def _overlap(folder: Path, random: Random, environment: Mapping[str, str]) -> Ou
     second = with_options(first, *{SAME: (), LIMIT: ("--limit", limit), RETRY: ("--retry-errors",)}[kind])
     kill_after_s = random.uniform(0, 2 * JOINING_S) if random.random() < 0.5 else None
     with running(first) as one:
-        if kind == RETRY or random.random() < 0.5:
-            wait_for_marks(first, one, random.randrange(1, 5), random.uniform(0, first.chunk_size * DELAY_S))
+        if random.random() < 1 / 3:
+            wait_for_marks(first, one, random.randrange(1, 4), random.uniform(0, first.chunk_size * DELAY_S))
         else:
             wait(one, random.uniform(0, JOINING_S))
         with running(second) as two:
-            Path(first.fails_while).unlink(missing_ok=True)
+            if kind == RETRY:
+                wait_for_marks(first, one, random.randrange(1, first.chunks // 2), 0)
+                Path(first.fails_while).unlink()
             if kill_after_s is not None:
                 wait(one, kill_after_s)
                 one.kill()

@@ -34,6 +34,7 @@ from tests.object_store import (
     running_proxy,
 )
 from tests.tiny import write_tiny_model
+from tests.versions import finish
 
 __all__ = ["object_store"]
 OPEN, CLOSED = "s3://open-bucket", "s3://closed-bucket"
@@ -132,10 +133,19 @@ def test_a_pinned_store_opens_the_planned_version_only(s3: Proxy) -> None:
     assert info is not None
     store = FILES.pinned({uri: info.fingerprint})
     with store.open_read(uri) as file:
-        assert file.read() == b"first"
+        assert file.read() == store.read_bytes(uri) == store.read_bytes(uri, 100) == b"first"
+    with pytest.raises(storage.TooLargeError):
+        store.read_bytes(uri, 4)
     storage.publish(uri, b"second")
-    with pytest.raises(ShardChangedError, match="/a has changed while it was read"):
-        store.open_read(uri)
+    for read in (store.open_read, store.read_bytes, partial(store.read_bytes, limit_bytes=100)):
+        with pytest.raises(ShardChangedError, match="/a has changed while it was read"):
+            read(uri)
+    storage.remove(uri)
+    with pytest.raises(FileNotFoundError):
+        store.read_bytes(uri)
+    storage.publish(uri, b"")
+    info = storage.stat(uri)
+    assert info is not None and FILES.pinned({uri: info.fingerprint}).read_bytes(uri, 100) == b""
 
 
 @pytest.mark.parametrize("name", ["s3://Not A Bucket/a.jpg", "s3://open-bucket/" + "x" * 2000, "s3://"])
@@ -366,20 +376,20 @@ def test_times_are_listed_and_fingerprints_stay(s3: Proxy) -> None:
         assert found.fingerprint == storage.short_hash("3", '"f97c5d29941bfb1b2fdab0874906ab82"'), "size and ETag alone"
 
 
-def test_status_costs_a_page_of_marks_and_a_record(s3: Proxy, tmp_path: Path) -> None:
+def test_status_costs_a_page_of_each_folder_and_a_record(s3: Proxy, tmp_path: Path) -> None:
     output = f"{OPEN}/status/{tmp_path.name}"
     write_tar(tmp_path / "a.tar", samples(30))
     measured = measure(find_shards([str(tmp_path / "a.tar")]), Columns(), output)
-    plan = make_plan(measured, layout.list_output(output), "c" * 10, 1)
+    plan = make_plan(measured, layout.list_output(output), "c" * 16, 1)
     for chunk in plan.chunks[:20]:
-        storage.publish(layout.mark_uri(output, chunk.name, 1, 0), b"{}")
+        finish(output, chunk)
     options = {"limit": None, "since": None, "max_error_rate": 1.0}
-    record = RunRecord(output, {"job": "x", "configuration": "c" * 10, "options": options})
+    record = RunRecord(output, {"job": "x", "configuration": "c" * 16, "options": options})
     record.planned(measured, plan, is_whole=True)
     s3.requests.clear()
     status = read_status(output)
     assert (status.ok, status.pending, status.exit_code) == (20, 10, 1)
-    assert len(s3.requests) <= 6, s3.requests
+    assert len(s3.requests) <= 7, s3.requests  # marks, data, errors (and is that a file?), runs; record, plan
 
 
 def test_finding_many_shards_costs_few_requests(s3: Proxy) -> None:

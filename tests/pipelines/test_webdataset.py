@@ -1,5 +1,6 @@
 """Rows as WebDataset tars: the same bytes every time, rows and pictures back, retries merged."""
 
+import dataclasses
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -92,9 +93,14 @@ def test_our_reader_reads_it_as_an_input(tmp_path: Path) -> None:
         assert sample.media["depth.png"].content == before["depth"]["bytes"]
 
 
-def block(good: list[int], only: tuple[int, ...] = ()) -> pa.Table:
-    """Three samples, or some of them; those not in `good` have failed."""
-    chunk = Chunk(name="a-1", shard_uri="/a.tar", shard_format="tar", start=0, stop=3, only=only)
+NAME = layout.chunk_name("a", "/a.tar", "f" * 16, 0, 3, "c" * 16)
+
+
+def block(good: list[int], retries: layout.Version | None = None) -> pa.Table:
+    """Three samples, or the failed one of a version; those not in `good` have failed."""
+    chunk = Chunk(name=NAME, shard_uri="/a.tar", shard_format="tar", start=0, stop=3)
+    if retries is not None:
+        chunk = dataclasses.replace(chunk, only=(1,), base_data=retries.data_uri, base_errors=retries.errors_uri)
     rows = [
         {"position": at, "key": str(at), **({} if at in good else {"error_stage": "read", "error_reason": "lost"})}
         for at in chunk.positions
@@ -110,13 +116,15 @@ def test_retried_samples_are_merged_into_their_file(name: str, tmp_path: Path) -
         return publish_block(output, table, SCHEMA, lambda row_, chunk: row(row_["position"], row_["key"]), row_format)
 
     assert publish(block([0, 2]))["bad"] == 1
-    uri = layout.data_uri(output, "a-1", row_format.extension)
-    assert [found["key"] for found in row_format.read(uri)] == ["0", "2"]
+    (before,) = layout.list_output(output).finished
+    assert [found["key"] for found in row_format.read(before.data_uri)] == ["0", "2"]
     assert [error["key"] for error in all_rows(tmp_path, "errors")] == ["1"]
-    publish(block([1], only=(1,)))
-    once = (tmp_path / "data" / f"a-1.{row_format.extension}").read_bytes()
-    assert [found["key"] for found in row_format.read(uri)] == ["0", "1", "2"]
-    assert not list((tmp_path / "errors").iterdir())
-    assert [path.name for path in (tmp_path / "_chunks" / "done").iterdir()] == ["a-1.ok3.bad0"]
+    publish(block([1], retries=before))
+    (after,) = (version for version in layout.list_output(output).finished if version != before)
+    once = Path(after.data_uri).read_bytes()
+    assert [found["key"] for found in row_format.read(after.data_uri)] == ["0", "1", "2"]
+    assert (after.ok, after.bad, after.errors_uri) == (3, 0, "")
+    assert Path(after.mark_uri).name == layout.version_stem(NAME, 3, [])
     publish(block([0, 1, 2]))
-    assert name == PARQUET.name or (tmp_path / "data" / "a-1.tar").read_bytes() == once
+    assert len(layout.list_output(output).finished) == 2
+    assert name == PARQUET.name or Path(after.data_uri).read_bytes() == once

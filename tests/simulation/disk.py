@@ -165,12 +165,6 @@ class DiskStore(SimulatedStore):
         """As `pipelines.local_files` lists."""
         return (file for file in super().iter_files(root) if not is_temporary(file.uri))
 
-    def read_bytes(self, uri: str, limit_bytes: int | None = None) -> bytes:
-        """The version of an open local file is known without a further call."""
-        content = super().read_bytes(uri, limit_bytes)
-        self.check_version(uri)
-        return content
-
     def publish(self, uri: str, content: bytes) -> None:
         """The real sequence of operations."""
         local_files.publish_file(uri, content, self.disk)

@@ -74,12 +74,10 @@ class SimulatedStore:
 
     def open_read(self, uri: str, block_size_bytes: int = 4 << 20) -> IO[bytes]:
         """What is there now: a file that is replaced while it is open stays what it was."""
-        content = self.read_bytes(uri)
-        self.check_version(uri)
-        return io.BytesIO(content)
+        return io.BytesIO(self.read_bytes(uri))
 
     def pinned(self, fingerprints: Mapping[str, str]) -> "SimulatedStore":
-        """As on object stores, only opening checks the version."""
+        """As on S3: whatever is read tells its version."""
         return dataclasses.replace(self, fingerprints=fingerprints)
 
     def check_version(self, uri: str) -> None:
@@ -97,6 +95,7 @@ class SimulatedStore:
             raise FileNotFoundError(f"cannot read {uri}: there is nothing")
         if limit_bytes is not None and len(stored.content) > limit_bytes:
             raise storage.TooLargeError(f"{uri} has more than {limit_bytes} bytes")
+        self.check_version(uri)
         return stored.content
 
     def publish(self, uri: str, content: bytes) -> None:

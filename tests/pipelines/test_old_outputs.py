@@ -1,4 +1,4 @@
-"""Outputs of version 0.1 are read and continued: names with short hashes, marks beside files that do not carry counts."""
+"""Outputs of version 0.1 are read and continued: names with short hashes, marks whose files do not carry counts."""
 
 import hashlib
 import json

@@ -214,8 +214,9 @@ class _Loose(NamedTuple):
 
 def _loose(root: str, file: storage.FileInfo, places: Places, text: str) -> _Loose:
     own_root = places.folder(root)
-    below = file.uri[len(root) :]
-    return _Loose(own_root, former_spelling(root, text), replace(file, uri=f"{own_root}{below}"), places.file(file.uri))
+    if own_root != root:
+        file = replace(file, uri=f"{own_root}{file.uri[len(root) :]}")
+    return _Loose(own_root, former_spelling(root, text), file, places.file(file.uri))
 
 
 def _folders(loose: list[_Loose]) -> Iterator[Shard]:

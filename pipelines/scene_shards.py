@@ -116,14 +116,15 @@ class Series:
         return SceneShard(seed=self.seed, size_px=self.size_px, start=start, stop=stop)
 
     def shards(self) -> list[SceneShard]:
-        """List the output, without the folders below it.
+        """List the output, without the folders below it. What is listed is there to stay.
 
         Raises:
             SettingError: it has scenes of this seed in another size: keys would repeat.
         """
         depth = self.output.count("/") + 1
         names = (uri.rsplit("/", 1)[-1] for uri in self.store.list_uris(self.output) if uri.count("/") == depth)
-        parsed = (SceneShard.parse(name) for name in names)
+        parsed = [SceneShard.parse(name) for name in names]
+        self.store.settle([self.output])
         shards = [shard for shard in parsed if shard is not None and shard.seed == self.seed]
         for shard in shards:
             if shard.size_px != self.size_px:

@@ -80,8 +80,10 @@ class Places:
 
     def file(self, uri: str) -> str:
         """A file under its own name, which may be a link, in its folder's own place."""
+        if protocol(uri) != "file":
+            return uri
         folder, _, name = uri.rpartition("/")
-        return join(self.folder(folder or "/"), name) if protocol(uri) == "file" else uri
+        return f"{self.folder(folder or '/').rstrip('/')}/{name}"
 
     def shard(self, uri: str, is_shard: Callable[[str], bool]) -> str:
         """A file that may be a link: what the link leads to, if that has the name of a shard too.

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tarfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import datasets
@@ -137,8 +137,8 @@ def keys(output: Path) -> list[str]:
 class Interrupting(FsspecStore):
     """Another command publishes a shard after each listing, or just before it, as long as it has any."""
 
-    folder: str
-    ranges: list[tuple[int, int]]
+    folder: str = ""
+    ranges: list[tuple[int, int]] = field(default_factory=list)
     is_seen: bool = False
 
     def list_uris(self, root: str) -> list[str]:
@@ -182,7 +182,7 @@ def test_scenes_of_another_command_at_the_same_time_stay_once(
     ray_cluster: None, tmp_path: Path, late: list[tuple[int, int]]
 ) -> None:
     """The larger count of another command, its late shards, and shards of another size all overlap with ours."""
-    store = Interrupting(str(tmp_path), list(late))
+    store = Interrupting(folder=str(tmp_path), ranges=list(late))
     assert scenes.render_scenes(str(tmp_path), 5, (16, 16), 5, 4, store) == 0
     assert store.ranges == []
     last = max(stop for _, stop in [*late, (0, 5)])
@@ -202,7 +202,7 @@ def test_overlaps_that_older_commands_left_are_resolved(ray_cluster: None, tmp_p
 
 def test_without_an_end_to_the_overlaps_the_exit_code_is_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_tar_shard(shard_task(str(tmp_path), 5, (16, 16), 0, 2))
-    store = Interrupting(str(tmp_path), [(1, 2)] * 100, is_seen=True)
+    store = Interrupting(folder=str(tmp_path), ranges=[(1, 2)] * 100, is_seen=True)
     assert scenes.render_scenes(str(tmp_path), 5, (16, 16), 2, 2, store) == 1
     assert "1 shard to remove, because others hold the same scenes" in capsys.readouterr().err
     assert render_scenes.main(arguments(tmp_path, "--count", "2")) == 0

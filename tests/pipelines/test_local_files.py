@@ -164,8 +164,7 @@ def test_what_killed_writers_leave_is_hidden_and_goes_when_it_is_old(tmp_path: P
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        (temporary_name("a.parquet"), True),
-        (temporary_name("STEM.ok60.bad4"), True),
+        (".a.parquet.0a1b2c3d.tmp", True),
         ("chunk-size.json.0a1b2c3d.tmp", True),
         ("a.parquet.0123456789abcdef0123456789abcdef.tmp", True),
         ("foo.tmp", False),
@@ -177,6 +176,7 @@ def test_what_killed_writers_leave_is_hidden_and_goes_when_it_is_old(tmp_path: P
 )
 def test_temporary_names_are_told_from_those_of_users(name: str, expected: bool) -> None:
     assert is_temporary(f"/folder/{name}") is expected
+    assert is_temporary(f"/folder/{temporary_name(name)}")
 
 
 def test_globs_see_through_links(tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
 """Which shards of rendered scenes count, what is missing, and what commands at once leave behind."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
+from typing import ClassVar
 
 import pytest
 
 from pipelines.errors import SettingError
 from pipelines.scene_shards import Range, SceneShard, Series, disjoint, on_grid, scenes_in, survey
+from pipelines.store import FsspecStore
 
 SIZE_PX = (16, 8)
 
@@ -104,6 +106,24 @@ def test_commands_that_interleave_and_are_killed_leave_every_scene_once(seed: in
         assert not is_agreed or 0 not in output.counts()[:promised]
     assert output.counts() == [1] * len(output.counts())
     assert len(output.counts()) >= promised == max(count for count, _ in commands)
+
+
+class Recording(FsspecStore):
+    """Notes the listings and what is made to survive a loss of power."""
+
+    calls: ClassVar[list[tuple[str, str]]] = []
+
+    def list_uris(self, root: str) -> list[str]:
+        self.calls.append(("list", root))
+        return super().list_uris(root)
+
+    def settle(self, folders: Sequence[str]) -> None:
+        self.calls += [("settle", folder) for folder in folders]
+
+
+def test_what_is_listed_is_made_to_survive_a_loss_of_power(tmp_path: Path) -> None:
+    assert Series(output=str(tmp_path), seed=1, size_px=SIZE_PX, store=Recording()).shards() == []
+    assert Recording.calls == [("list", str(tmp_path)), ("settle", str(tmp_path))]
 
 
 def record(output: Path) -> Path:

@@ -91,7 +91,7 @@ def make_scenario(seed: str, features: frozenset[str], form: str) -> Scenario:
         renames = "rename" in features and bool(rounds)
         rounds.append(Round(commands=commands, actions=_actions(rng, features), rates=rates, renames=renames))
     afterwards: tuple[Round, ...] = ()
-    if rng.random() < 0.25 and not features & {"stale-listing", "torn-disk", "no-conditional-writes", "hand-deletion"}:
+    if rng.random() < 0.25 and not features & {"torn-disk", "no-conditional-writes", "hand-deletion"}:
         commands = _commands(rng, features - {"settings"}, "XYZ")
         afterwards = (Round(commands=commands, rates=replace(rates, kill=0.01, kills=3)),)
     healer = Spec(name="H", workers=1, retry_errors=retries and rng.random() < 0.7, chunk_size=rng.choice((4, 4, 3)))
@@ -121,7 +121,7 @@ def _rates(rng: random.Random, features: frozenset[str]) -> Rates:
         forget=0.1 if "worker-deaths" in features else 0.0,
         fail=0.02 if features & {"outage", "lost-answers"} else 0.0,
         lost=0.7 if "lost-answers" in features else 0.3,
-        stale=0.2 if "stale-listing" in features else 0.0,
+        stale=0.1 if "stale-listing" in features else 0.0,
         act=0.02 if any(feature in features for feature in CHANGES) else 0.0,
         flaky=0.15 if features & {"flaky", "retry"} else 0.0,
     )

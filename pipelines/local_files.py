@@ -217,6 +217,15 @@ def glob_files(pattern: str) -> list[tuple[str, FileInfo | None]]:
     return found
 
 
+def stat_file(path: str) -> FileInfo | None:
+    """The file at a path; None when there is none, or a folder."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return None if stat.S_ISDIR(status.st_mode) else file_info(path, status)
+
+
 def file_info(path: str, status: os.stat_result) -> FileInfo:
     """What a listing shows of a file."""
     fingerprint = short_hash(str(status.st_size), str(status.st_mtime))

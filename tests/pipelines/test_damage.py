@@ -257,20 +257,20 @@ def test_a_negative_size_does_not_go_round_in_circles(tmp_path: Path, how: str) 
 
 
 def test_a_member_whose_content_cannot_be_read_is_one_sample(tmp_path: Path) -> None:
-    """A sparse file's map is looked at when its content is."""
-    sparse = info_of("b.jpg", tarfile.GNUTYPE_SPARSE, 512)
-    header = bytearray(sparse.tobuf(tarfile.GNU_FORMAT))
-    header[386:410] = b"00000000000\0" + b"00000001000\0"  # one piece of 512 bytes
-    header[483:495] = b"00000004000\0"  # 2,048 bytes in all, says the header
-    header[386:398] = b"00000077000\0"  # which begins behind the end
-    header[148:156] = b" " * 8
-    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    """A sparse file says where its pieces belong; that is looked at when its content is."""
+    sparse = bytearray(info_of("b.jpg", tarfile.GNUTYPE_SPARSE, 512).tobuf(tarfile.GNU_FORMAT))
+    sparse[386:398], sparse[398:410] = b"00000000000\0", b"00000100000\0"  # a piece of 32,768 bytes at 0
+    sparse[483:495] = b"00000100000\0"  # the whole file has as many, but the tar holds 512 of them
+    sparse[148:156] = b" " * 8
+    sparse[148:156] = f"{sum(sparse):06o}\0 ".encode()
+    last = info_of("c.jpg", size=1)
     path = tmp_path / "a.tar"
-    content = headers(info_of("a.jpg", size=1)) + b"1".ljust(512, b"\0") + bytes(header) + b"x" * 512
-    path.write_bytes(content + headers(info_of("c.jpg", size=1)) + b"3".ljust(512, b"\0") + bytes(1024))
+    whole = headers(info_of("a.jpg", size=1)) + b"1".ljust(512, b"\0") + bytes(sparse) + b"x" * 512
+    path.write_bytes(whole + headers(last) + b"3".ljust(512, b"\0") + bytes(1024))
     found = read_all(PICTURES, path)
     assert [sample.key for sample in found] == ["a", "b", "c"]
-    assert [sample.image for sample in found if sample.problem is None][-1] == b"3"
+    assert [sample.image for sample in found] == [b"1", b"", b"3"]
+    assert reasons(found)[1] == "the image file cannot be read: unexpected end of data"
 
 
 def test_lines_nobody_can_understand_are_error_rows(tmp_path: Path) -> None:

@@ -1,20 +1,27 @@
 """Parquet: which column is the picture, ranges, keys, URIs, nested columns, conditions, memory."""
 
+import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines import parquet_files
 from pipelines.errors import SettingError
 from pipelines.inputs import find_shards
 from pipelines.layout import Listing
 from pipelines.measure import measure
 from pipelines.parquet_columns import choose_columns
+from pipelines.parquet_files import open_parquet
+from pipelines.parquet_footer import ColumnChunk
 from pipelines.parquet_shards import count_rows, earlier_keys, index_parquet, read_rows
 from pipelines.plan import make_plan
 from pipelines.readers import read_chunk
+from pipelines.row_filters import parse_conditions
 from pipelines.samples import Chunk, Columns, Sample
+from pipelines.store import FILES
 from tests.inputs import write_folder, write_parquet
 
 MEDIA = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -192,3 +199,74 @@ def test_keys_are_compared_within_a_shard_only(tmp_path: Path) -> None:
         write_parquet(tmp_path / "in" / f"{name}.parquet", {"image": [b"1", b"2", b"3"], "key": ["x", "y", "x"]})
     found = find_shards([str(tmp_path / "in")])
     assert [shard.duplicates for shard in (index_parquet(shard.uri, Columns()) for shard in found)] == [(2,), (2,)]
+
+
+STATISTICS = {
+    "byte": pa.array(range(-50, 50), pa.int8()),
+    "large": pa.array(range(2**31, 2**31 + 100), pa.uint32()),
+    "half": pa.array([number / 2 for number in range(100)], pa.float32()),
+    "name": [f"é{number:02d}" for number in range(100)],
+    "flag": [number >= 50 for number in range(100)],
+    "day": pa.array(range(100), pa.date32()),
+    "nan": [float("nan")] * 50 + [float(number) for number in range(50)],
+    "none": pa.nulls(100, pa.int64()),
+}
+
+
+@pytest.mark.parametrize(
+    ("condition", "groups", "rows"),
+    [
+        ("byte>=45", [9], range(95, 100)),
+        ("byte<-45", [0], range(5)),
+        (f"large>{2**31 + 88}", [8, 9], range(89, 100)),
+        ("half<=1.5", [0], range(4)),
+        ("name==é73", [7], [73]),
+        ("name!=x", [*range(10)], range(100)),
+        ("flag==true", [5, 6, 7, 8, 9], range(50, 100)),
+        ("nan>=40", [0, 1, 2, 3, 4, 9], range(90, 100)),
+        ("none>0", [*range(10)], []),
+        ("name>é98", [9], [99]),
+        ("byte==null", [*range(10)], []),
+    ],
+)
+def test_statistics_of_every_type(tmp_path: Path, condition: str, groups: list[int], rows: Sequence[int]) -> None:
+    path = write_parquet(tmp_path / "x.parquet", {"image": [bytes([n]) for n in range(100)], **STATISTICS})
+    parsed = parse_conditions((condition,), pq.read_schema(path), "x")
+    with open_parquet(str(path), FILES) as parquet:
+        assert [group for group, _ in parquet.row_groups(0, 100, parsed)] == groups
+    found = read_samples(path, tmp_path, Columns(where=(condition,)))
+    assert [sample.image[0] for sample in found] == [*rows]
+
+
+def test_statistics_that_pyarrow_reads_alike(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "x.parquet", STATISTICS)
+    metadata = pq.read_metadata(path)
+    with open_parquet(str(path), FILES) as parquet:
+        for index, chunks in enumerate(parquet.column_chunks):
+            group = metadata.row_group(index)
+            for at in range(group.num_columns):
+                column = group.column(at)
+                mine = chunks[column.path_in_schema]
+                bounds = mine.bounds(parquet.schema.field(at).type)
+                statistics = column.statistics
+                assert mine.physical_type == column.physical_type
+                if column.path_in_schema == "day" or not statistics.has_min_max:
+                    assert bounds is None
+                else:
+                    assert bounds == (statistics.min, statistics.max)
+
+
+def test_a_large_footer_is_read_without_its_statistics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_files, "MAX_STATISTICS_BYTES", 100)
+    path = write_parquet(tmp_path / "x.parquet", {"image": [b"x"] * 100, "width": list(range(100))})
+    assert len(read_samples(path, tmp_path, Columns(where=("width>=85",)))) == 15
+
+
+def test_bounds_that_say_nothing_are_none() -> None:
+    def bounds(least: bytes | None, most: bytes | None, kind: pa.DataType) -> object:
+        return ColumnChunk(path="a", physical_type="FLOAT", least=least, most=most).bounds(kind)
+
+    one, nan = struct.pack("<f", 1), struct.pack("<f", float("nan"))
+    assert bounds(one, one, pa.float32()) == (1, 1)
+    assert bounds(one, nan, pa.float32()) is bounds(nan, one, pa.float32()) is bounds(None, one, pa.float32()) is None
+    assert bounds(b"x", b"y", pa.binary()) is None

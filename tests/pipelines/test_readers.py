@@ -15,6 +15,7 @@ from pipelines.prompts import PromptFiles
 from pipelines.readers import read_chunk
 from pipelines.samples import Chunk, ChunkFile, Columns, Sample
 from pipelines.sources import PictureShards, Repeated, Source
+from pipelines.store import FsspecStore
 from tests.inputs import write_folder, write_parquet, write_tar
 
 
@@ -170,6 +171,29 @@ def test_a_loose_image_that_was_rewritten_fails_its_chunk(tmp_path: Path, name: 
     (folder / name).unlink()
     gone = list(source.read(chunk))
     assert [sample.problem is None for sample in gone] == [name == "a.txt", True]
+
+
+@dataclasses.dataclass(frozen=True)
+class OverwritingStore(FsspecStore):
+    """Another process overwrites a file in place as soon as it has been opened."""
+
+    path: Path = Path()
+
+    def read_bytes(self, uri: str, limit_bytes: int | None = None) -> bytes:
+        content = super().read_bytes(uri, limit_bytes)
+        if uri == str(self.path):
+            self.path.write_bytes(b"another")
+        return content
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.txt"])
+def test_a_loose_image_that_is_overwritten_while_it_is_read_fails_its_chunk(tmp_path: Path, name: str) -> None:
+    folder = write_folder(tmp_path / "in", {"a.jpg": b"1", "a.txt": b"one", "b.jpg": b"2"})
+    source, output = PictureShards(columns=Columns()), str(tmp_path / "out")
+    measured = source.measure(source.find([str(folder)], output), output, None)
+    (chunk,) = make_plan(measured, Listing(finished=(), remains=()), "c" * 10, 99).chunks
+    with pytest.raises(ShardChangedError, match="a.jpg has changed while it was read"):
+        list(read_chunk(chunk, Columns(), OverwritingStore(path=folder / name)))
 
 
 def test_chunks_travel_as_text() -> None:

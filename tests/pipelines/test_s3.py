@@ -126,26 +126,33 @@ def test_one_bucket_by_two_schemes(s3: Proxy) -> None:
     ]
 
 
-def test_a_pinned_store_opens_the_planned_version_only(s3: Proxy) -> None:
+def test_a_pinned_store_opens_and_reads_the_planned_version_only(s3: Proxy) -> None:
     uri = f"{OPEN}/pinned/a"
     storage.publish(uri, b"first")
     info = storage.stat(uri)
     assert info is not None
     store = FILES.pinned({uri: info.fingerprint})
-    with store.open_read(uri) as file:
-        assert file.read() == store.read_bytes(uri) == store.read_bytes(uri, 100) == b"first"
+    s3.faults = [Fault("cut", 2, "GET")]
+    assert store.read_bytes(uri) == store.read_bytes(uri, 5) == b"first"
+    s3.requests.clear()
     with pytest.raises(storage.TooLargeError):
         store.read_bytes(uri, 4)
+    assert len(s3.requests) == 1
+    with store.open_read(uri) as file:
+        assert file.read() == b"first"
     storage.publish(uri, b"second")
-    for read in (store.open_read, store.read_bytes, partial(store.read_bytes, limit_bytes=100)):
+    for read in (store.open_read, store.read_bytes, lambda place: fetch(place, store)):
         with pytest.raises(ShardChangedError, match="/a has changed while it was read"):
             read(uri)
-    storage.remove(uri)
-    with pytest.raises(FileNotFoundError):
-        store.read_bytes(uri)
-    storage.publish(uri, b"")
-    info = storage.stat(uri)
-    assert info is not None and FILES.pinned({uri: info.fingerprint}).read_bytes(uri, 100) == b""
+
+
+def test_an_object_is_looked_up_in_one_request(s3: Proxy) -> None:
+    storage.publish(f"{OPEN}/stat/folder/a", b"x")
+    for name, is_there in [("folder/a", True), ("folder", False), ("absent", False)]:
+        s3.requests.clear()
+        assert (storage.stat(f"{OPEN}/stat/{name}") is not None) == is_there
+        assert len(s3.requests) == 1
+    assert storage.stat(OPEN) is None
 
 
 @pytest.mark.parametrize("name", ["s3://Not A Bucket/a.jpg", "s3://open-bucket/" + "x" * 2000, "s3://"])

@@ -99,3 +99,14 @@ def test_a_sample_without_one_of_its_media_says_so(tmp_path: Path) -> None:
     assert [sample.problem.reason if sample.problem else "" for sample in found] == [
         "", "no member .mask.png: the sample has .jpg", "the .mask.png file is empty"
     ]  # fmt: skip
+
+
+def test_a_damaged_tar_does_not_tell_which_members_there_are(tmp_path: Path) -> None:
+    masked = [(f"{number}.{extension}", b"x" * 300) for number in range(9) for extension in ("jpg", "mask.png")]
+    whole = write_tar(tmp_path / "in" / "a.tar", masked)
+    whole.write_bytes(whole.read_bytes()[: 1024 + 100])
+    options = {"mask.png": "--mask-column mask.png"}
+    check_media(find_shards([str(tmp_path / "in")]), options)
+    write_tar(tmp_path / "in" / "b.tar", samples(3))
+    with pytest.raises(SettingError, match=r"no .mask.png in the first samples of .*/b.tar"):
+        check_media(find_shards([str(tmp_path / "in")]), options)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import storage
+from pipelines import remote_files, storage
 from pipelines.storage_errors import StorageError, explained, redacted
 
 
@@ -92,7 +92,7 @@ class ListsUnquoted:
 @pytest.mark.parametrize("scheme", ["abfs", "gs"])
 def test_an_etag_is_one_version_with_quotes_or_without(scheme: str) -> None:
     fingerprints = {
-        storage._info(ListsUnquoted(), f"{scheme}://b/a", {"size": 3, "etag": etag, "name": "b/a"}).fingerprint
+        remote_files.file_info(ListsUnquoted(), f"{scheme}://b/a", {"size": 3, "etag": etag, "name": "b/a"}).fingerprint
         for etag in ("0x8D", '"0x8D"')
     }
     assert fingerprints == {storage.short_hash("3", "0x8D")}

@@ -13,6 +13,10 @@ LANDING = 0.05
 """Likelihood that a write that is under way without its process lands now."""
 
 
+STALE_PAGES = 5
+"""So many pages of listings in a row do not show the latest changes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rates:
     """How likely each event is at a point. A calm world has none of them."""
@@ -74,7 +78,7 @@ def draw_event(rng: random.Random, rates: Rates, roll: float, situation: Situati
         (rates.die, lambda: f"die{_late(rng, rates)}" if it.is_worker else ""),
         (rates.act, lambda: "act" if it.may_act else ""),
         (LANDING if it.may_land else 0.0, lambda: "land"),
-        (rates.stale, lambda: f"stale {rng.randint(1, 4)}" if it.what == "list" else ""),
+        (rates.stale, lambda: f"stale {rng.randint(1, 6)}" if it.what == "list" else ""),
     ):
         if roll < rate:
             return event()

@@ -73,15 +73,20 @@ class Objects:
         found = sorted(uri for uri in self.files if uri.startswith(f"{root}/"))
         return [root] if not found and root in self.files else found
 
-    def page(self, root: str, after: str, size: int, step: int, unseen: int) -> list[storage.FileInfo]:
-        """The next files of a listing, as it was before the last `unseen` changes of the last STALE_STEPS steps."""
-        files = self._before(unseen, step) if unseen else self.files
+    @property
+    def changes(self) -> int:
+        """How many there were."""
+        return len(self._changes)
+
+    def page(self, root: str, after: str, size: int, step: int, changes: int | None = None) -> list[storage.FileInfo]:
+        """The next files of a listing. changes: it shows no later ones but those older than STALE_STEPS steps."""
+        files = self.files if changes is None else self._after(changes, step)
         names = sorted(uri for uri in files if uri.startswith(f"{root}/") and uri > after)[:size]
         return [_info(uri, files[uri]) for uri in names]
 
-    def _before(self, unseen: int, step: int) -> dict[str, Stored]:
+    def _after(self, changes: int, step: int) -> dict[str, Stored]:
         files = dict(self.files)
-        for change in reversed(self._changes[-unseen:]):
+        for change in reversed(self._changes[changes:]):
             if change.step < step - STALE_STEPS:
                 break
             if change.before is None:

@@ -14,10 +14,12 @@ from typing import Any
 from pytest import MonkeyPatch
 
 from pipelines import finished, layout, plan, publish, readers, rounds, schema
+from pipelines.measure import Measured
 from pipelines.row_formats import PARQUET
 from pipelines.samples import Chunk
 from tests.simulation.campaign import Kind, play_seed
 from tests.simulation.disk import SimulatedDisk
+from tests.simulation.store import SimulatedStore
 
 MOST_SCHEDULES = 10_000
 Rows = Sequence[Any]
@@ -76,15 +78,6 @@ def _folders_are_not_synced(patch: MonkeyPatch) -> None:
     patch.setattr(SimulatedDisk, "sync_folder", lambda disk, folder: None)
 
 
-def _marks_are_removed_last(patch: MonkeyPatch) -> None:
-    def remove(run: Any, superseded: Iterable[plan.Removal]) -> None:
-        for removal in superseded:
-            for uri in (*removal.files, *removal.marks):
-                run.environment.store.remove(uri)
-
-    patch.setattr(rounds.Rounds, "_remove", remove)
-
-
 def _no_second_look(patch: MonkeyPatch) -> None:
     """What has no mark in a listing is removed even if it has one by now."""
     real = rounds.Rounds._remove
@@ -95,22 +88,26 @@ def _no_second_look(patch: MonkeyPatch) -> None:
     patch.setattr(rounds.Rounds, "_remove", remove)
 
 
-def _removal_by_the_first_plan(patch: MonkeyPatch) -> None:
-    real_plan, real_remove = rounds.Rounds._first_plan, rounds.Rounds._remove
+def _no_look_after_a_removal(patch: MonkeyPatch) -> None:
+    """And, as that alone is hardly ever seen, by the plan of the beginning."""
+    real_plan, real_again = rounds.Rounds._first_plan, rounds.Rounds._plan_again
 
     def first_plan(run: Any, *arguments: Any) -> plan.Plan:
         run.first = real_plan(run, *arguments)
         return run.first
 
-    def remove(run: Any, superseded: Iterable[plan.Removal]) -> None:
-        real_remove(run, [*run.first.superseded, *superseded])
+    def plan_again(run: Any, before: plan.Plan) -> plan.Plan:
+        if not before.chunks:
+            return dataclasses.replace(before, superseded=())
+        again = real_again(run, before)
+        return dataclasses.replace(again, superseded=run.first.superseded)
 
     patch.setattr(rounds.Rounds, "_first_plan", first_plan)
-    patch.setattr(rounds.Rounds, "_remove", remove)
+    patch.setattr(rounds.Rounds, "_plan_again", plan_again)
 
 
-def _chunk_size_is_not_claimed(patch: MonkeyPatch) -> None:
-    patch.setattr(rounds, "agree_on_chunk_size", lambda store, output, wanted, say: wanted)
+def _limits_remove_what_is_beyond(patch: MonkeyPatch) -> None:
+    patch.setattr(Measured, "is_whole", True)
 
 
 def _configuration_is_not_claimed(patch: MonkeyPatch) -> None:
@@ -130,7 +127,8 @@ def _no_last_look(patch: MonkeyPatch) -> None:
 
 
 def _content_is_not_checked(patch: MonkeyPatch) -> None:
-    patch.setattr(readers, "check_unchanged", lambda chunk, store: None)
+    patch.setattr(SimulatedStore, "pinned", lambda store, fingerprints: store)
+    patch.setattr(readers, "checked", lambda samples, chunk, store: samples)
 
 
 def _retry_trusts_what_it_finds(patch: MonkeyPatch) -> None:
@@ -142,7 +140,10 @@ def _retry_trusts_what_it_finds(patch: MonkeyPatch) -> None:
                 return []
 
         before = published(chunk.base_data, files.row_format), published(chunk.base_errors, PARQUET)
-        both = ([*(row for row in old if row["position"] not in chunk.only), *new] for old, new in zip(before, (rows, errors)))
+        both = (
+            [*(row for row in old if row["position"] not in chunk.only), *new]
+            for old, new in zip(before, (rows, errors))
+        )
         all_rows, all_errors = both
         return all_rows, all_errors
 
@@ -171,14 +172,21 @@ FAULTS = (
     ),
     Fault(name="no fsync of files", kind=Kind(features="torn-disk", form="folder"), plant=_nothing_is_synced),
     Fault(name="no fsync of folders", kind=Kind(features="torn-disk", form="tar"), plant=_folders_are_not_synced),
-    Fault(name="marks are removed last", kind=Kind(features="flaky+kill", form="tar"), plant=_marks_are_removed_last),
-    Fault(name="removal without a second look", kind=Kind(features="flaky+same", form="tar"), plant=_no_second_look),
     Fault(
-        name="removal by the plan of the beginning",
-        kind=Kind(features="kill+limit", form="tar"),
-        plant=_removal_by_the_first_plan,
+        name="stale listings trusted for removal",
+        kind=Kind(features="retry+stale-listing", form="tar"),
+        plant=_no_second_look,
     ),
-    Fault(name="chunk size not claimed", kind=Kind(features="sizes", form="tar"), plant=_chunk_size_is_not_claimed),
+    Fault(
+        name="removal by an old plan, no look after it",
+        kind=Kind(features="flaky+same", form="tar"),
+        plant=_no_look_after_a_removal,
+    ),
+    Fault(
+        name="a limit removes what lies beyond it",
+        kind=Kind(features="limit", form="tar"),
+        plant=_limits_remove_what_is_beyond,
+    ),
     Fault(
         name="configuration not claimed",
         kind=Kind(features="settings", form="folder"),
@@ -204,7 +212,9 @@ def main() -> int:
         found = schedules_to_find(fault)
         missed += found is None
         told = "not found" if found is None else f"found after {found} schedules"
-        print(f"{fault.name:40} {fault.kind.features:22} {fault.kind.form:7} {told}, {time.monotonic() - started:.0f} s")
+        print(
+            f"{fault.name:40} {fault.kind.features:22} {fault.kind.form:7} {told}, {time.monotonic() - started:.0f} s"
+        )
     return 1 if missed else 0
 
 

@@ -33,10 +33,10 @@ class SimulatedStore:
         """Page by page."""
         last = ""
         while True:
-            odd = self.world.read("list", root)
-            unseen = int(odd.split()[1]) if odd.startswith("stale") else 0
-            page = self.world.objects.page(root, last, self.page_files, self.world.step, unseen)
-            self._note("list", root, f"{len(page)} files{', stale' if unseen else ''}")
+            self.world.read("list", root)
+            changes = self.world.stale_view()
+            page = self.world.objects.page(root, last, self.page_files, self.world.step, changes)
+            self._note("list", root, f"{len(page)} files{'' if changes is None else ', stale'}")
             yield from page
             if len(page) < self.page_files:
                 break
@@ -80,12 +80,6 @@ class SimulatedStore:
         """As on S3: whatever is read tells its version."""
         return dataclasses.replace(self, fingerprints=fingerprints)
 
-    def check_version(self, uri: str) -> None:
-        """See that what has just been read is what it must be."""
-        wanted, found = self.fingerprints.get(uri), self.world.objects.info(uri)
-        if wanted and (found is None or found.fingerprint != wanted):
-            raise ShardChangedError(f"{uri} has changed")
-
     def read_bytes(self, uri: str, limit_bytes: int | None = None) -> bytes:
         """The whole file."""
         self.world.read("get", uri)
@@ -95,7 +89,8 @@ class SimulatedStore:
             raise FileNotFoundError(f"cannot read {uri}: there is nothing")
         if limit_bytes is not None and len(stored.content) > limit_bytes:
             raise storage.TooLargeError(f"{uri} has more than {limit_bytes} bytes")
-        self.check_version(uri)
+        if stored.fingerprint != self.fingerprints.get(uri, stored.fingerprint):
+            raise ShardChangedError(f"{uri} has changed")
         return stored.content
 
     def publish(self, uri: str, content: bytes) -> None:

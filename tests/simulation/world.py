@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from pipelines.storage_errors import StorageError
 from tests.simulation.chance import Chance, Place
-from tests.simulation.events import CALM, Rates, Situation, draw_event, most_likely_none
+from tests.simulation.events import CALM, STALE_PAGES, Rates, Situation, draw_event, most_likely_none
 from tests.simulation.objects import Objects
 from tests.simulation.scheduler import Scheduler, Thread
 
@@ -62,6 +62,8 @@ class World:
         """The step of the last write by a dead command: of workers that outlived it, or one that landed late."""
         self.watch: Callable[[str, str], None] = lambda what, uri: None
         """Told of every write that takes effect, before it does."""
+        self._views: dict[Thread | None, tuple[int | None, int]] = {}
+        """Thread -> (changes that it sees, pages of listings for which it sees no more)."""
         self._none_from = 0.0
         self._under_way: dict[Thread, tuple[str, str, Apply]] = {}
         self._late: list[tuple[str, str, Apply]] = []
@@ -86,12 +88,17 @@ class World:
         thread.points += 1
         return self.chance.decide(Place(thread.name, thread.points, what), draw)
 
-    def read(self, what: str, uri: str) -> str:
-        """Before a reading call; returns what is odd about its answer. Raises StorageError."""
-        event = self._point(what, uri)
-        if event.startswith("fail"):
+    def read(self, what: str, uri: str) -> None:
+        """Before a reading call. Raises StorageError."""
+        if self._point(what, uri).startswith("fail"):
             self._fail(what, uri)
-        return event
+
+    def stale_view(self) -> int | None:
+        """How many changes of the storage the current thread's next page of a listing shows; None: all of them."""
+        changes, pages = self._views.get(self.scheduler.current, (None, 0))
+        if pages:
+            self._views[self.scheduler.current] = changes, pages - 1
+        return changes if pages else None
 
     def write(self, what: str, uri: str, apply: Apply) -> None:
         """A writing call: `apply` takes effect at one moment. Raises StorageError, its effect being there or not."""
@@ -171,7 +178,7 @@ class World:
         if kind == "switch":
             self.scheduler.give_way(self._named(rest))
             return ""
-        if kind in ("fail", "stale"):
+        if kind == "fail":
             return event
         self._happen(thread, kind, rest)
         self.scheduler.check()
@@ -185,6 +192,8 @@ class World:
         elif kind == "die":
             self.note(thread.name, "its process dies")
             self.end(thread, late="late" in rest)
+        elif kind == "stale":
+            self._views[thread] = max(self.objects.changes - int(rest), 0), STALE_PAGES
         elif kind == "power":
             self.kills_left -= 1
             self._power_off(int(rest))

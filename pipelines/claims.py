@@ -48,19 +48,20 @@ def claim_configuration(store: Store, output: str, settings: Mapping[str, object
     wanted = {"configuration": configuration, "settings": dict(settings)}
     uri, record = _claim(store, output, CONFIGURATION, wanted, _is_configuration)
     if record["configuration"] != configuration:
-        raise _other_settings(output, record.get("settings", {}), settings, f" They were claimed in {uri}.")
+        raise _other_settings(
+            output, record.get("settings", {}), settings, f" If nothing is in it and no run works on it, delete {uri}."
+        )
 
 
-def check_configurations(
-    store: Store, output: str, found: set[str], configuration: str, settings: Mapping[str, object]
-) -> None:
+def check_configurations(store: Store, output: str, found: set[str], settings: Mapping[str, object]) -> None:
     """Refuse to add to rows that were made with other settings.
 
     found: the configuration hashes in the names of the output's files.
 
     Raises:
-        SettingError: one of them is another than `configuration`.
+        SettingError: one of them is not that of `settings`.
     """
+    configuration = configuration_hash(settings)
     others = sorted(other for other in found if not configuration.startswith(other))
     if others:
         raise _other_settings(output, _spelled_out(store, output, others[0]), settings)

@@ -8,7 +8,12 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines import layout
-from pipelines.claims import agree_on_chunk_size, configuration_hash
+from pipelines.claims import (
+    agree_on_chunk_size,
+    claim_configuration,
+    configuration_hash,
+    warn_without_exclusive_creation,
+)
 from pipelines.environment import Environment, Process
 from pipelines.errors import FlowError, SettingError, ShardChangedError
 from pipelines.finished import MarkReader
@@ -97,6 +102,7 @@ class Rounds:
         if self.request.since is not None:
             found, recent = len(shards), modified_since(shards, self.request.since)
             tell(f"{len(recent)} of {found} shards were written since {self.request.since:%Y-%m-%d %H:%M} UTC")
+        warn_without_exclusive_creation(store, self.output, self.record.name, tell)
         measured = self._measured_input(shards)
         self._chunk_size = agree_on_chunk_size(store, self.output, self.request.chunk_size, tell)
         plan = self._plan(measured, listing)
@@ -107,6 +113,7 @@ class Rounds:
         ]
         for name in self._others:
             tell(f"run {name} seems to work on this output too: what one has published the other passes over")
+        claim_configuration(store, self.output, self.job.settings)
         left = _samples_in(plan.chunks)
         tell(f"{plan.samples} samples in {len(measured)} shards; {plan.samples - left} done before, {left} to do")
         self.record.planned(measured, plan, is_whole=self.request.limit is None and self.request.since is None)

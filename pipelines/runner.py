@@ -9,16 +9,13 @@ import dataclasses
 import errno
 import json
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipelines import layout, storage
-from pipelines.claims import (
-    check_configurations,
-    claim_configuration,
-    configuration_hash,
-    warn_without_exclusive_creation,
-)
+from pipelines.claims import check_configurations, configuration_hash
 from pipelines.environment import Environment
 from pipelines.errors import SettingError
 from pipelines.interrupts import Interrupted, interrupts_raise
@@ -52,8 +49,11 @@ def _run(job: Job, request: Request, environment: Environment, output: str) -> i
     environment.say("reading the input list ...")
     listing = layout.list_output(output, environment.store)
     shards = job.source.find(request.inputs, output)
-    _claim_output(job, environment, output, listing)
-    with recorded(output, _about(job, request), environment) as record:
+    found = {version.name.configuration for version in listing.finished}
+    check_configurations(environment.store, output, found, job.settings)
+    with ExitStack() as stack:
+        with _refusals_explained(output):  # the first write
+            record = stack.enter_context(recorded(output, _about(job, request), environment))
         run = Rounds(job=job, request=request, environment=environment, output=output, record=record)
         plan = run.work(shards, listing)
         outcome = Outcome.of(plan)
@@ -67,16 +67,11 @@ def _run(job: Job, request: Request, environment: Environment, output: str) -> i
     return record.exit_code
 
 
-def _claim_output(job: Job, environment: Environment, output: str, listing: layout.Listing) -> None:
-    """See that the output is of this configuration, or nobody's. The first write: it finds an unwritable output."""
-    store, settings = environment.store, dict(job.settings)
-    found = {version.name.configuration for version in listing.finished}
-    check_configurations(store, output, found, configuration_hash(settings), settings)
+@contextmanager
+def _refusals_explained(output: str) -> Iterator[None]:
+    """Inside, a storage that refuses to be written here is a wrong setting; one that fails for now is not."""
     try:
-        claim_configuration(store, output, settings)
-        warn_without_exclusive_creation(store, output, environment.new_id(), environment.say)
-    except SettingError:
-        raise
+        yield
     except Exception as error:  # every storage driver has its own exceptions for "you may not"
         if isinstance(error, OSError) and not _is_refusal(error):
             raise

@@ -24,6 +24,12 @@ NO_BUCKET = frozenset(("NoSuchBucket", "ContainerNotFound", "BucketNotFound"))
 NO_NAME = frozenset(("ParamValidationError", "InvalidBucketName", "InvalidURI", "KeyTooLongError", "InvalidObjectName"))
 NO_RANGE = frozenset(("InvalidRange", "416"))
 OTHER_REGION = frozenset(("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"))
+PLAIN_CAUSES = (
+    (NO_NAME, "no object can have this name. Check the spelling", "name"),
+    (NO_RANGE, "the object has none of the bytes that were asked for", "range"),
+    (OTHER_REGION, "the bucket lives in another region. Set AWS_DEFAULT_REGION to the bucket's own", "region"),
+)
+"""(names, what they mean, kind)"""
 UNREACHABLE = frozenset(
     ("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError", "HTTPClientError")
     + ("ClientConnectorError", "ServerDisconnectedError", "ClientPayloadError", "ResponseStreamingError")
@@ -150,12 +156,9 @@ def _cause(names: set[str], uri: str) -> tuple[str, str]:
             "the endpoint (AWS_ENDPOINT_URL)",
             "bucket",
         )
-    if names & NO_NAME:
-        return "no object can have this name. Check the spelling", "name"
-    if names & NO_RANGE:
-        return "the object has none of the bytes that were asked for", "range"
-    if names & OTHER_REGION:
-        return "the bucket lives in another region. Set AWS_DEFAULT_REGION to the bucket's own", "region"
+    for known, message, kind in PLAIN_CAUSES:
+        if names & known:
+            return message, kind
     if names & DENIED:
         return (
             f"access was refused{_endpoint()}. The credentials in use may not do this here, or are not valid: check "

@@ -1,12 +1,13 @@
 """JSON lines: pictures by URI, fields, keys, broken lines."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from pipelines import json_lines, references, storage
-from pipelines.errors import SettingError
+from pipelines.errors import SettingError, ShardChangedError
 from pipelines.inputs import find_shards
 from pipelines.layout import Listing
 from pipelines.measure import measure
@@ -113,6 +114,8 @@ def test_a_file_that_shrinks_is_an_error(tmp_path: Path) -> None:
     (chunk,) = make_plan(measured, Listing(finished=(), remains=()), "c" * 10, 10).chunks
     write_lines(path, [{"image": "1.jpg"}] * 3)
     with pytest.raises(OSError, match="changed while the job runs"):
+        list(read_chunk(dataclasses.replace(chunk, shard_fingerprint=""), Columns()))
+    with pytest.raises(ShardChangedError, match="changed while it was read"):
         list(read_chunk(chunk, Columns()))
 
 

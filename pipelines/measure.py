@@ -6,12 +6,13 @@ tar, kept in the output root for the next run.
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
 from pipelines import gzip_points, json_lines, layout, parquet_shards, tar_shards
 from pipelines.damage import is_damage, reason_of
-from pipelines.errors import SettingError
+from pipelines.errors import SettingError, ShardChangedError
 from pipelines.inputs import Shard, format_of
 from pipelines.samples import Columns
 from pipelines.store import FILES, Store, map_concurrently
@@ -80,14 +81,25 @@ def whole(shard: Shard, index: tar_shards.TarIndex | None, samples: int, damage:
     return Measured(shard=shard, samples=total, total=total, index=index, damage=damage)
 
 
-def _measure(shard: Shard, columns: Columns, output: str, store: Store) -> Measured:
-    """A shard that nothing is understood of is one error row: others must not wait for it."""
+def measure_shard(shard: Shard, understand: Callable[[], Measured]) -> Measured:
+    """What `understand` returns; a shard that it cannot understand is one error row: others must not wait for it.
+
+    Raises:
+        ShardChangedError: the shard is another file than was listed, or has gone.
+    """
     try:
-        return _understood(shard, columns, output, store.pinned({shard.uri: shard.fingerprint}))
+        return understand()
+    except FileNotFoundError as error:
+        raise ShardChangedError(f"{shard.uri} has gone since it was listed; the same command lists it again") from error
     except Exception as error:
         if not is_damage(error):
             raise
         return whole(shard, None, 0, f"the {shard.format} file cannot be read: {reason_of(error)}")
+
+
+def _measure(shard: Shard, columns: Columns, output: str, store: Store) -> Measured:
+    pinned = store.pinned({shard.uri: shard.fingerprint})
+    return measure_shard(shard, lambda: _understood(shard, columns, output, pinned))
 
 
 def _understood(shard: Shard, columns: Columns, output: str, store: Store) -> Measured:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import islice
 
 from pipelines import json_lines, parquet_shards, readers, storage
-from pipelines.damage import is_damage, reason_of
+from pipelines.damage import reason_of
 from pipelines.errors import SampleError, SettingError
 from pipelines.fields import printable
 from pipelines.inputs import Shard, expand_braces, shard_of
-from pipelines.measure import Measured, shortened, whole, without_emptied
+from pipelines.measure import Measured, measure_shard, shortened, whole, without_emptied
 from pipelines.parquet_columns import KEY_NAMES, ParquetColumns
 from pipelines.parquet_files import BadRow, open_parquet
 from pipelines.samples import Chunk, Sample, repeated_key
@@ -80,12 +80,7 @@ class PromptFiles:
                 yield sample if sample.caption or sample.problem else _with_problem(sample, empty)
 
     def _measure(self, shard: Shard) -> Measured:
-        try:
-            return whole(shard, None, self._count(shard))
-        except Exception as error:
-            if not is_damage(error):
-                raise
-            return whole(shard, None, 0, f"the {shard.format} file cannot be read: {reason_of(error)}")
+        return measure_shard(shard, lambda: whole(shard, None, self._count(shard)))
 
     def _count(self, shard: Shard) -> int:
         store = self.store.pinned({shard.uri: shard.fingerprint})

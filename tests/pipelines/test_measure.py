@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipelines import gzip_points, tar_shards
+from pipelines.errors import ShardChangedError
 from pipelines.inputs import find_shards
 from pipelines.layout import Listing
 from pipelines.measure import Measured, measure
@@ -226,3 +227,16 @@ def test_an_index_is_kept_wherever_the_output_is(tmp_path: Path) -> None:
     once = measure(find_shards([str(path)]), Columns(), output)
     assert len(FILES.list_uris(f"{output}/_chunks/index")) == 1
     assert measure(find_shards([str(path)]), Columns(), output) == once
+
+
+def test_a_shard_that_has_gone_since_it_was_listed_is_a_change_and_no_damage(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", samples(3))
+    write_parquet(tmp_path / "b.parquet", {"image": [b"1"], "prompt": ["x"]})
+    write_folder(tmp_path, {"c.jsonl": b"{}", "d.txt": b"x"})
+    sources: list[tuple[Source, str]] = [(PICTURES, "a.tar"), (PICTURES, "b.parquet"), (PICTURES, "c.jsonl")]
+    for source, name in [*sources, (PromptFiles(), "b.parquet"), (PromptFiles(), "d.txt")]:
+        shards = source.find([str(tmp_path / name)], "")
+        (tmp_path / name).rename(tmp_path / "away")
+        with pytest.raises(ShardChangedError, match=f"{name} has gone since it was listed"):
+            source.measure(shards, str(tmp_path / "out"), None)
+        (tmp_path / "away").rename(tmp_path / name)

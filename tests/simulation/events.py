@@ -13,6 +13,8 @@ LANDING = 0.05
 """Likelihood that a write that is under way without its process lands now."""
 
 
+KILLS_AT_WRITES = 4
+"""So many times as likely is a kill before a write, which may then land later."""
 STALE_PAGES = 5
 """So many pages of listings in a row do not show the latest changes."""
 
@@ -73,7 +75,7 @@ def draw_event(rng: random.Random, rates: Rates, roll: float, situation: Situati
     for rate, event in (
         (rates.switch, lambda: f"switch {rng.choice(it.others)}" if it.others else ""),
         (rates.fail, lambda: _failure(rng, rates, it.what)),
-        (rates.kill, lambda: _kill(rng, rates, it.commands)),
+        (rates.kill * (KILLS_AT_WRITES if it.what in WRITES else 1), lambda: _kill(rng, rates, it.commands)),
         (rates.power, lambda: f"power {rng.randrange(1000)}" if it.commands else ""),
         (rates.die, lambda: f"die{_late(rng, rates)}" if it.is_worker else ""),
         (rates.act, lambda: "act" if it.may_act else ""),
@@ -88,7 +90,8 @@ def draw_event(rng: random.Random, rates: Rates, roll: float, situation: Situati
 
 def most_likely_none(rates: Rates) -> float:
     """From this number on `draw_event` gives none, whatever the situation."""
-    return rates.switch + rates.fail + rates.kill + rates.power + rates.die + rates.act + LANDING + rates.stale
+    kill = rates.kill * KILLS_AT_WRITES
+    return rates.switch + rates.fail + kill + rates.power + rates.die + rates.act + LANDING + rates.stale
 
 
 def _failure(rng: random.Random, rates: Rates, what: str) -> str:

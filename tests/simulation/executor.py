@@ -7,7 +7,8 @@ whose result was lost; a chunk that fails is told of and left.
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from pipelines.attempts import Ledger, building, watched
@@ -46,6 +47,8 @@ class SimulatedExecutor:
     """Told of every worker."""
     is_dead: Callable[[], bool]
     """Whether the command was killed."""
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    """Of the processes of workers, each used once."""
 
     @contextmanager
     def open(
@@ -81,8 +84,8 @@ class _Crew:
         """The receipts of the chunks as they are published."""
         self.queue = [Task(chunk=chunk) for chunk in chunks]
         self.left = len(self.queue)
-        for number in range(1, min(self.executor.workers, self.left) + 1):
-            self._spawn(f"{self.executor.name}.{number}", f"{self.executor.name}.{number}")
+        for _ in range(min(self.executor.workers, self.left)):
+            self._spawn()
         while True:
             self.world.scheduler.wait(lambda: bool(self.receipts or self.trouble or self.left == 0))
             if self.receipts:
@@ -92,25 +95,28 @@ class _Crew:
             else:
                 return
 
-    def _spawn(self, name: str, actor: str) -> None:
+    def _spawn(self, actor: str = "") -> None:
+        """A new process, of a new actor or of one whose process has died."""
+        name = f"{self.executor.name}.{next(self.executor.numbers)}"
+        actor = actor or name
         taken: list[Task] = []
 
         def body() -> None:
             try:
                 self._work(actor, taken)
             except Killed:
-                self._replace(name, actor, taken)
+                self._replace(actor, taken)
                 raise
             except Exception as error:  # the model could not be built
                 self.trouble = f"{type(error).__name__}: {error}"
 
         self.executor.began(self.world.scheduler.spawn(name, body))
 
-    def _replace(self, name: str, actor: str, taken: list[Task]) -> None:
+    def _replace(self, actor: str, taken: list[Task]) -> None:
         """A new process for one that has died, and its task to whoever comes first."""
         if not self.executor.is_dead():
             self.queue[:0] = taken
-            self._spawn(f"{name}'", actor)
+            self._spawn(actor)
 
     def _work(self, actor: str, taken: list[Task]) -> None:
         ghost_tasks = GHOST_TASKS

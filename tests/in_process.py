@@ -3,6 +3,7 @@
 The data plane is the real one, on a real disk. Tests step in between two chunks, or between two writes.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -23,6 +24,7 @@ from pipelines.samples import Chunk, Columns
 from pipelines.sources import PictureShards
 from pipelines.stages import ComputeRows, PublishRows, ReadRows
 from pipelines.store import FILES, FsspecStore, Store
+from tests.inputs import write_folder, write_tar
 from tests.simulation.job import CopyText, Model
 
 Do = Callable[[Chunk], None]
@@ -165,3 +167,69 @@ class World:
 def once(keys: Collection[str]) -> Counter[str]:
     """What `World.rows` must be."""
     return Counter(dict.fromkeys(keys, 1))
+
+
+def keys(count: int, first: int = 0) -> list[str]:
+    return [f"{number:05d}" for number in range(first, first + count)]
+
+
+def tar(world: World, names: Sequence[str], version: int = 1, name: str = "a.tar") -> Path:
+    """A tar whose samples say their key and version; another version has another time."""
+    path = write_tar(world.inputs / name, [(f"{key}.jpg", f"{key} v{version}".encode()) for key in names])
+    os.utime(path, (version, version))
+    return path
+
+
+def images(world: World, names: Sequence[str], version: int = 1) -> None:
+    """Loose files, likewise."""
+    for name, content in {f"{key}.jpg": f"{key} v{version}".encode() for key in names}.items():
+        write_folder(world.inputs, {name: content})
+        os.utime(world.inputs / name, (version, version))
+
+
+def files(names: Sequence[str]) -> list[str]:
+    return [f"{key}.jpg" for key in names]
+
+
+def dies_at(number: int, error: type[BaseException] = KilledError) -> HookedStore:
+    """A store whose n-th change of rows, errors or marks raises before it happens."""
+    changes = iter(range(1, 1_000_000))
+
+    def before(operation: str, uri: str) -> None:
+        if any(f"/{folder}/" in uri for folder in ("data", "errors", "done")) and next(changes) == number:
+            raise error(28, f"{operation} {uri}")
+
+    return HookedStore(before=before)
+
+
+def interrupted_everywhere(
+    world_of: Callable[[], World], run: Callable[[World, HookedStore], int], check: Callable[[World], None]
+) -> None:
+    """Stop a run before each of its changes, by a kill and by a storage that refuses, and check what comes of it."""
+    for error in (KilledError, OSError):
+        for number in range(1, 60):
+            world = world_of()
+            try:
+                code = run(world, dies_at(number, error))
+            except KilledError:
+                code = -9
+            check(world)
+            if code == 0:
+                break
+        else:
+            raise AssertionError("a run of so few samples has fewer changes")
+    assert number > 3
+
+
+def worlds(tmp_path: Path, prepare: Callable[[World], None]) -> Callable[[], World]:
+    """Fresh worlds, each prepared alike."""
+    numbers = iter(range(1_000))
+
+    def new() -> World:
+        folder = tmp_path / f"world{next(numbers)}"
+        folder.mkdir()
+        world = World(folder)
+        prepare(world)
+        return world
+
+    return new

@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import layout
+from pipelines import layout, storage
 from pipelines.store import FILES
 
 
@@ -60,7 +61,7 @@ def tally(
         duplicated=sum(count - 1 for count in found.values()),
         foreign=foreign,
         torn=torn,
-        temporary=sum(uri.endswith(".tmp") for uri in FILES.list_uris(output)),
+        temporary=len([*Path(output).rglob(".*.tmp")]) if storage.protocol(output) == "file" else 0,
     )
 
 

@@ -30,22 +30,31 @@ class MarkReader:
     """Reads the file lists in marks, each once: marks of one name have one content."""
 
     store: Store = FILES
-    _known: dict[str, Mapping[str, str] | None] = field(default_factory=dict)
+    _known: dict[str, Mapping[str, str]] = field(default_factory=dict)
 
     def folder_versions(self, versions: Iterable[layout.Version]) -> list[FolderVersion]:
-        """The versions whose mark can be read and lists as many files as the chunk has positions."""
+        """The versions whose mark can be read; one that another run has just removed is none."""
         wanted = list(versions)
-        new = [version.mark_uri for version in wanted if version.mark_uri not in self._known]
-        self._known.update(zip(new, map_concurrently(self.store, self._files, new, READING_THREADS), strict=True))
-        found = [(version, self._known[version.mark_uri]) for version in wanted]
-        return [FolderVersion(version=version, files=files) for version, files in found if files]
+        lists = self.lists(version.mark_uri for version in wanted)
+        return [
+            FolderVersion(version=version, files=lists[version.mark_uri])
+            for version in wanted
+            if version.mark_uri in lists
+        ]
+
+    def lists(self, uris: Iterable[str]) -> dict[str, Mapping[str, str]]:
+        """URI of a mark -> the files that it lists; without marks that are gone or damaged, which may come again."""
+        wanted = list(uris)
+        new = [uri for uri in wanted if uri not in self._known]
+        found = zip(new, map_concurrently(self.store, self._files, new, READING_THREADS), strict=True)
+        self._known.update({uri: files for uri, files in found if files is not None})
+        return {uri: self._known[uri] for uri in wanted if uri in self._known}
 
     def _files(self, uri: str) -> Mapping[str, str] | None:
         try:
-            return {
-                str(name): str(version) for name, version in json.loads(self.store.read_bytes(uri))["files"].items()
-            }
-        except FileNotFoundError:  # removed by another run since it was listed
+            listed = json.loads(self.store.read_bytes(uri))["files"]
+            return {str(name): str(version) for name, version in listed.items()} or None
+        except FileNotFoundError:
             return None
         except (ValueError, KeyError, AttributeError, TypeError):  # damaged: its chunk is done again
             return None

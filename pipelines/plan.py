@@ -247,9 +247,19 @@ def _cut_folder(
     superseded = [
         each
         for each in _others(stored, finished)
-        if found.is_whole or (isinstance(each, layout.Version) and each.stem in useless)
+        if found.is_whole
+        or (each.stem in useless if isinstance(each, layout.Version) else _are_useless(each, finished, covered, marks))
     ]
     return _Cut(finished, [*again, *chunks], superseded, len(covered) + len(left))
+
+
+def _are_useless(
+    remains: layout.Remains, finished: Sequence[layout.Version], covered: set[str], marks: MarkReader
+) -> bool:
+    """Whether remains are of a chunk that is finished, or their mark lists files that are. Of others nobody knows."""
+    lists = marks.lists(remains.marks).values()
+    is_covered = bool(lists) and all(files.keys() <= covered for files in lists)
+    return is_covered or any(version.name.text == remains.name.text for version in finished)
 
 
 def _listed(found: FolderVersion, current: dict[str, ChunkFile]) -> list[ChunkFile]:

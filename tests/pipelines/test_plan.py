@@ -269,3 +269,37 @@ def test_cells_begin_and_end_at_multiples() -> None:
     assert list(cells(0, 25, 10)) == [(0, 10), (10, 20), (20, 25)]
     assert list(cells(12, 21, 10)) == [(12, 20), (20, 21)]
     assert list(cells(3, 3, 10)) == []
+
+
+def test_a_limited_plan_leaves_alone_what_may_be_work_of_another_run(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "in", {f"{number}.jpg": b"x" for number in range(8)})
+    output = tmp_path / "out"
+    first, second = plan(folder, output, chunk_size=4).chunks
+    finish(output, first)
+    storage.publish(layout.data_uri(str(output), layout.version_stem(second.name, 4, [])), b"without its mark yet")
+    assert plan(folder, output, chunk_size=4, limit=3).superseded == ()
+    assert plan(folder, output, chunk_size=4).superseded != ()
+
+
+def test_a_limited_plan_supersedes_what_is_certainly_of_no_use(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "in", {f"{number}.jpg": b"x" for number in range(8)})
+    output = tmp_path / "out"
+    (part,) = plan(folder, output, limit=2).chunks
+    first, _ = plan(folder, output, chunk_size=4).chunks
+    finish(output, first)
+    mark(output, layout.version_stem(part.name, 2, []), part)  # whose data another run has removed
+    storage.publish(layout.data_uri(str(output), layout.version_stem(first.name, 3, [0])), b"another outcome")
+    found = plan(folder, output, chunk_size=4, limit=3)
+    assert (found.chunks, len(found.finished), len(found.superseded)) == ((), 1, 2)
+
+
+def test_a_mark_that_was_gone_for_a_moment_is_read_again(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "in", {f"{number}.jpg": b"x" for number in range(4)})
+    (chunk,) = plan(folder, tmp_path / "out").chunks
+    path = Path(layout.mark_uri(str(tmp_path / "out"), finish(tmp_path / "out", chunk)))
+    (version,) = layout.list_output(str(tmp_path / "out")).finished
+    marks, content = MarkReader(), path.read_bytes()
+    path.unlink()
+    assert marks.folder_versions([version]) == []
+    path.write_bytes(content)
+    assert len(marks.folder_versions([version])) == 1

@@ -25,6 +25,8 @@ class Rates:
 
     switch: float = 0.0
     """Another thread goes on."""
+    switch_at_writes: float = 0.0
+    """The same, before and after a write."""
     kill: float = 0.0
     """A command is killed, by kill -9."""
     kills: int = 0
@@ -72,8 +74,9 @@ class Situation:
 def draw_event(rng: random.Random, rates: Rates, roll: float, situation: Situation) -> str:
     """The event for a number between 0 and 1, of which most stand for none."""
     it = situation
+    is_write = it.what.removeprefix("after ") in WRITES
     for rate, event in (
-        (rates.switch, lambda: f"switch {rng.choice(it.others)}" if it.others else ""),
+        (rates.switch_at_writes if is_write else rates.switch, lambda: f"switch {rng.choice(it.others)}" if it.others else ""),
         (rates.fail, lambda: _failure(rng, rates, it.what)),
         (rates.kill * (KILLS_AT_WRITES if it.what in WRITES else 1), lambda: _kill(rng, rates, it.commands)),
         (rates.power, lambda: f"power {rng.randrange(1000)}" if it.commands else ""),
@@ -91,7 +94,8 @@ def draw_event(rng: random.Random, rates: Rates, roll: float, situation: Situati
 def most_likely_none(rates: Rates) -> float:
     """From this number on `draw_event` gives none, whatever the situation."""
     kill = rates.kill * KILLS_AT_WRITES
-    return rates.switch + rates.fail + kill + rates.power + rates.die + rates.act + LANDING + rates.stale
+    switch = max(rates.switch, rates.switch_at_writes)
+    return switch + rates.fail + kill + rates.power + rates.die + rates.act + LANDING + rates.stale
 
 
 def _failure(rng: random.Random, rates: Rates, what: str) -> str:

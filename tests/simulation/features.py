@@ -56,6 +56,8 @@ COMBINATIONS = (
     "flaky+torn-disk",
     "retry+stale-listing",
 )
+SWITCHING = ((0.03, 0.03), (0.1, 0.1), (0.3, 0.3), (0.9, 0.9), (0.01, 0.2), (0.02, 0.5), (0.0, 0.9))
+"""How often another thread goes on, elsewhere and at writes: what breaks needs few switches, at the right places."""
 CHANGES = {
     "change": ("change",),
     "add": ("add",),
@@ -110,8 +112,10 @@ def make_scenario(seed: str, features: frozenset[str], form: str) -> Scenario:
 
 def _rates(rng: random.Random, features: frozenset[str]) -> Rates:
     kills = bool(features & {"kill", "zombies"})
+    switch, switch_at_writes = rng.choice(SWITCHING)
     return Rates(
-        switch=rng.choice((0.03, 0.1, 0.3, 0.9)),
+        switch=switch,
+        switch_at_writes=switch_at_writes,
         kill=0.012 if kills else 0.0,
         kills=rng.randint(1, 3) if features & {"kill", "zombies", "torn-disk"} else 0,
         power=0.012 if "torn-disk" in features else 0.0,

@@ -125,8 +125,9 @@ def _limits_remove_what_is_beyond(patch: MonkeyPatch) -> None:
     patch.setattr(Measured, "is_whole", True)
 
 
-def _configuration_is_not_claimed(patch: MonkeyPatch) -> None:
-    patch.setattr("pipelines.runner.claim_configuration", lambda store, output, settings: None)
+def _claims_are_not_exclusive(patch: MonkeyPatch) -> None:
+    """Of two commands that claim an output for their configurations at once, both succeed."""
+    patch.setattr(SimulatedStore, "create_once", SimulatedStore.publish)
 
 
 def _no_last_look(patch: MonkeyPatch) -> None:
@@ -203,9 +204,9 @@ FAULTS = (
         plant=_limits_remove_what_is_beyond,
     ),
     Fault(
-        name="configuration not claimed",
+        name="claims are not exclusive",
         kind=Kind(features="settings", form="folder"),
-        plant=_configuration_is_not_claimed,
+        plant=_claims_are_not_exclusive,
     ),
     Fault(name="no last look", kind=Kind(features="change", form="folder"), plant=_no_last_look),
     Fault(name="content not checked", kind=Kind(features="rollback", form="tar"), plant=_content_is_not_checked),

@@ -237,6 +237,6 @@ class World:
         place = Place(thread.name if thread else "", thread.points if thread else self.step, "next")
         if thread is not None:
             thread.points += 1
-        draw = (lambda rng: rng.choice(ready).name) if self.rates.switch else (lambda rng: "")
+        draw = (lambda rng: rng.choice(ready).name) if self.rates.switch_at_writes else (lambda rng: "")
         name = self.chance.decide(place, draw)
         return next((other for other in ready if other.name == name), ready[0])

@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -22,10 +22,10 @@ from pipelines.stages import ComputeRows, PublishRows, ReadRows
 from pipelines.store import Store
 from tests.simulation.executor import SimulatedExecutor
 from tests.simulation.job import CopyText, JsonLines, Model
+from tests.simulation.objects import BEGINNING
 from tests.simulation.scheduler import Thread
 from tests.simulation.world import World
 
-BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 KILLED = "killed"
 
 
@@ -35,6 +35,8 @@ class Spec:
 
     name: str
     limit: int | None = None
+    since: int | None = None
+    """A step: only shards that were written later."""
     retry_errors: bool = False
     chunk_size: int = 4
     settings: int = 1
@@ -49,6 +51,7 @@ class Spec:
     def words(self) -> str:
         """As in a terminal."""
         options = [f"--limit {self.limit}"] if self.limit is not None else []
+        options += [f"--since step {self.since}"] if self.since is not None else []
         options += ["--retry-errors"] if self.retry_errors else []
         options += [f"--chunk-size {self.chunk_size}"] if self.chunk_size != 4 else []
         options += [f"(fails: {', '.join(self.fails)})"] if self.fails else []
@@ -157,6 +160,7 @@ class Command:
             output=self.output,
             chunk_size=spec.chunk_size,
             limit=spec.limit,
+            since=None if spec.since is None else BEGINNING + timedelta(seconds=spec.since),
             retry_errors=spec.retry_errors,
         )
         return run_job(job, request, self._environment(run))
@@ -181,6 +185,10 @@ class Command:
 
     def _fails(self, key: str) -> bool:
         name = key.rsplit("/", 1)[-1].split(".", 1)[0]
+        if self.world.rates.die:
+            self.world.pause("sample")
+        if name.startswith("k"):
+            self.world.end_current(f"dies of {name}")
         if name.startswith("x") or name in self.spec.fails:
             return True
         rate = self.world.rates.flaky

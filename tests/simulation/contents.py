@@ -1,7 +1,7 @@
 """The simulated input: shards of real bytes, and a user who changes them while commands run.
 
 A sample is its key and a version number: its file says both, so a row shows which content it was made of.
-Keys that begin with `x` are of samples that always fail.
+Keys that begin with `x` are of samples that always fail, with `k` of those that kill the process that works on them.
 """
 
 import io

@@ -76,7 +76,10 @@ def draw_event(rng: random.Random, rates: Rates, roll: float, situation: Situati
     it = situation
     is_write = it.what.removeprefix("after ") in WRITES
     for rate, event in (
-        (rates.switch_at_writes if is_write else rates.switch, lambda: f"switch {rng.choice(it.others)}" if it.others else ""),
+        (
+            rates.switch_at_writes if is_write else rates.switch,
+            lambda: f"switch {rng.choice(it.others)}" if it.others else "",
+        ),
         (rates.fail, lambda: _failure(rng, rates, it.what)),
         (rates.kill * (KILLS_AT_WRITES if it.what in WRITES else 1), lambda: _kill(rng, rates, it.commands)),
         (rates.power, lambda: f"power {rng.randrange(1000)}" if it.commands else ""),

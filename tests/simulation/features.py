@@ -24,6 +24,7 @@ FEATURES = {
     "several-shards": "more than one shard, and new ones while commands run",
     "outage": "storage calls fail, writes before or after they have taken effect",
     "lost-answers": "writes take effect and their answer is lost, or they take effect long after they have failed",
+    "since": "commands with --since beside one without",
     "settings": "a command with other settings on the same output",
     "zombies": "workers outlive their killed command and finish their writes",
     "worker-deaths": "workers die in the middle of a stage; results are lost after they were published",
@@ -42,6 +43,7 @@ COMBINATIONS = (
     "flaky+kill+limit",
     "kill+sizes",
     "kill+settings",
+    "change+since",
     "add+kill+zombies",
     "retry+zombies",
     "rollback+zombies",
@@ -142,12 +144,13 @@ def _limit(rng: random.Random, features: frozenset[str], share: float) -> int | 
 def _commands(rng: random.Random, features: frozenset[str], names: str) -> tuple[Spec, ...]:
     """The first one is of the whole input."""
     count = 1 if features <= {"kill", "outage", "worker-deaths"} and rng.random() < 0.5 else rng.randint(1, 3)
-    if features & {"same", "limit", "sizes", "settings"}:
+    if features & {"same", "limit", "sizes", "settings", "since"}:
         count = max(count, 2)
     return tuple(
         Spec(
             name=name,
             limit=_limit(rng, features, 0.8) if number else None,
+            since=rng.randint(0, 120) if "since" in features and number and rng.random() < 0.8 else None,
             retry_errors="retry" in features and rng.random() < 0.6,
             chunk_size=rng.choice((2, 3, 4, 5)) if "sizes" in features else 4,
             settings=2 if "settings" in features and number and rng.random() < 0.7 else 1,
@@ -170,14 +173,18 @@ def _actions(rng: random.Random, features: frozenset[str]) -> tuple[Action, ...]
 
 
 def _shards(rng: random.Random, features: frozenset[str]) -> tuple[tuple[str, Samples], ...]:
-    many = bool(features & {"several-shards", "empty-shard"}) or rng.random() < 0.15
+    many = bool(features & {"several-shards", "empty-shard", "since"}) or rng.random() < 0.15
     names = "abc"[: rng.randint(2, 3)] if many else "a"
     always = bool(features & {"retry", "flaky"}) or rng.random() < 0.3
-    return tuple((name, _samples(rng, 7 if many else 11, always)) for name in names)
+    kills = "worker-deaths" in features
+    return tuple((name, _samples(rng, 7 if many else 11, always, kills)) for name in names)
 
 
-def _samples(rng: random.Random, most: int, some_always_fail: bool) -> Samples:
+def _samples(rng: random.Random, most: int, some_always_fail: bool, some_kill: bool) -> Samples:
     keys = [f"{number:02d}" for number in range(rng.randint(3, most))]
     if some_always_fail:
         keys = [f"x{key}" if rng.random() < 0.2 else key for key in keys]
+    if some_kill and rng.random() < 0.3:
+        at = rng.randrange(len(keys))
+        keys[at] = f"k{keys[at]}"
     return tuple((key, 0) for key in sorted(keys))

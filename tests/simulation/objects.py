@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from pipelines import storage
 
+BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+"""A step of the world is a second of its clock."""
 STALE_STEPS = 80
 """A change is in every listing after so many steps."""
 
@@ -49,7 +52,7 @@ class Objects:
         """Write a file."""
         self._note(uri, step)
         fingerprint = storage.short_hash(str(len(content)), content.decode("latin1"))
-        self.files[uri] = Stored(content, fingerprint, float(step))
+        self.files[uri] = Stored(content, fingerprint, BEGINNING.timestamp() + step)
 
     def remove(self, uri: str, step: int) -> None:
         """Delete a file, if there is one."""

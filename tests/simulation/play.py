@@ -104,12 +104,13 @@ class Stage:
             self._rename(f"{OUTPUT}{number}")
         self.world.set_rates(each.rates)
         self.world.actions = [lambda action=action: self._act(action) for action in each.actions]
-        commands = self._run(each.commands)
+        commands = self.run(each.commands)
         if self._is_promised(each, commands):
             self._census("I1" if len(commands) > 1 else "I3", self._least_limit(commands))
         self.world.settle()
 
-    def _run(self, specs: tuple[Spec, ...]) -> list[Command]:
+    def run(self, specs: tuple[Spec, ...]) -> list[Command]:
+        """Commands that begin together, to their end."""
         self.world.processes.clear()
         commands = [Command(self.world, self.store, spec, self.input.inputs, self.output) for spec in specs]
         for command in commands:
@@ -128,14 +129,15 @@ class Stage:
         if any(run.code != 0 for run in runs) or each.rates.stale or not self.scenario.knows_conditions:
             return False
         limit = self._least_limit(commands)
-        return any(self._saw_all(run) for run in runs if run.command.spec.limit == limit)
+        widest = [run for run in runs if run.command.spec.since is None and run.command.spec.limit == limit]
+        return any(self._saw_all(run) for run in widest)
 
     def _saw_all(self, run: Run) -> bool:
         looked = final_look(self.world.trace, run)
         return self.input.changed <= run.began and max(self.world.last_ghost_write, self.hand) < looked
 
     def _least_limit(self, commands: list[Command]) -> int | None:
-        limits = [command.spec.limit for command in commands]
+        limits = [command.spec.limit for command in commands if command.spec.since is None]
         return None if None in limits or not limits else max(limit for limit in limits if limit is not None)
 
     def _heal(self, spec: Spec) -> None:
@@ -143,7 +145,7 @@ class Stage:
         self.world.set_rates(self.scenario.healing)
         codes: list[object] = []
         for number in range(TRIES):
-            (command,) = self._run((replace(spec, name=f"{spec.name}{number or ''}"),))
+            (command,) = self.run((replace(spec, name=f"{spec.name}{number or ''}"),))
             run = command.runs[-1]
             if self.checks.is_refused(run) and spec.settings == self.scenario.healer.settings:
                 spec = replace(spec, settings=3 - spec.settings)  # then the output is of the other configuration
@@ -163,7 +165,7 @@ class Stage:
 
     def _try_other_settings(self, spec: Spec) -> None:
         if self._has_settings:
-            (command,) = self._run((replace(spec, name="O", settings=3 - spec.settings),))
+            (command,) = self.run((replace(spec, name="O", settings=3 - spec.settings),))
             if command.code != 2:
                 self.checks.fail("I4 not refused", f"exit code {command.code} with other settings")
 

@@ -28,7 +28,7 @@ def shrunk(features: str, form: str, number: int) -> tuple[Case, Case]:
     scenario = make_scenario(kind.seed(number), parse(features), form)
     before = Case(scenario=scenario, played=play_seed(kind, number))
     assert before.played.broken
-    return before, Shrinker(scenario, before.played).shrink()
+    return before, Shrinker(scenario, before.played, most_plays=400).shrink()
 
 
 def test_a_broken_schedule_becomes_small_and_stays_broken(monkeypatch: pytest.MonkeyPatch) -> None:

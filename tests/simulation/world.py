@@ -130,6 +130,14 @@ class World:
         for thread in process.die(spares_workers):
             self.end(thread, late)
 
+    def end_current(self, why: str) -> None:
+        """The process of the current thread dies, if it is a worker's."""
+        thread = self.scheduler.current
+        if thread is not None:
+            self.note(thread.name, why)
+            self.end(thread)
+            self.scheduler.check()
+
     def end(self, thread: Thread, late: bool = False) -> None:
         """The process of one thread is dead."""
         if late and thread in self._under_way:

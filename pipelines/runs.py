@@ -48,6 +48,7 @@ class RunRecord:
         """Why the run stopped early, if it did."""
         self._progress: Progress | None = None
         self._lock = threading.Lock()
+        self._secrets = secret_values()
         self._fields: dict[str, Any] = {
             "format": FORMAT,
             "run": self.name,
@@ -119,7 +120,7 @@ class RunRecord:
         self._fields["heard"] = time_text(self._environment.now())
         if self._progress is not None:
             self._fields["done"] = done_so_far(self._progress)
-        return json.dumps(without_secrets(dict(self._fields)), indent=1).encode()
+        return json.dumps(without_secrets(dict(self._fields), self._secrets), indent=1).encode()
 
 
 @contextmanager

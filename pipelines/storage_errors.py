@@ -107,8 +107,12 @@ def redacted(text: str, secrets: Sequence[str] | None = None) -> str:
 
     secrets: `secret_values()`, for callers that ask often.
     """
-    text = re.sub(r"//[^/@\s]+:[^/@\s]+@", "//***@", text)
-    text = re.sub(r"(?i)((?:signature|sig|credential|security-token|secret|token|password)=)[^&\s'\"]+", r"\1***", text)
+    if "//" in text:
+        text = re.sub(r"//[^/@\s]+:[^/@\s]+@", "//***@", text)
+    if "=" in text:
+        text = re.sub(
+            r"(?i)((?:signature|sig|credential|security-token|secret|token|password)=)[^&\s'\"]+", r"\1***", text
+        )
     for value in secret_values() if secrets is None else secrets:
         text = text.replace(value, "***")
     return text

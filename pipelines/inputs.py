@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from pipelines import storage
 from pipelines.errors import SettingError
+from pipelines.storage_errors import is_refusal
 from pipelines.store import FILES, Store, map_concurrently
 from pipelines.uris import Places, former_spelling
 
@@ -132,6 +133,8 @@ def _found(text: str, output: str | None, places: Places, store: Store) -> list[
     try:
         named = [located for place in _places(text, store) for located in _files(*place, store)]
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and not (is_refusal(error) or isinstance(error, FileNotFoundError)):
+            raise  # the storage fails for now: the same command goes on
         if isinstance(error, SettingError):
             raise
         raise SettingError(f"--input {text!r} cannot be read: {error}") from error

@@ -16,6 +16,7 @@ from pipelines.measure import Measured, measure_shard, shortened, whole, without
 from pipelines.parquet_columns import KEY_NAMES, ParquetColumns
 from pipelines.parquet_files import BadRow, open_parquet
 from pipelines.samples import Chunk, Sample, repeated_key
+from pipelines.storage_errors import is_refusal
 from pipelines.store import FILES, Store
 from pipelines.uris import Places
 
@@ -41,6 +42,8 @@ class PromptFiles:
             try:
                 found = list(_files(text, storage.normalise(output), self.store))
             except (OSError, ValueError) as error:
+                if isinstance(error, OSError) and not (is_refusal(error) or isinstance(error, FileNotFoundError)):
+                    raise  # the storage fails for now: the same command goes on
                 raise SettingError(f"--prompts {text!r} cannot be read: {error}") from error
             if not found:
                 raise SettingError(

@@ -6,7 +6,6 @@ nothing to remove. So whatever another run, a killed one or the user has done me
 """
 
 import dataclasses
-import errno
 import json
 import os
 from collections.abc import Iterator
@@ -23,11 +22,9 @@ from pipelines.request import Job, Request
 from pipelines.rounds import Rounds
 from pipelines.run_report import EXIT_INCOMPLETE, EXIT_OK, Outcome, exit_code, report
 from pipelines.runs import command_line, recorded
-from pipelines.storage_errors import StorageError, redacted
+from pipelines.storage_errors import is_refusal, redacted
 
 __all__ = ["EXIT_INCOMPLETE", "EXIT_OK", "Interrupted", "Job", "Request", "check_output", "interrupts_raise", "run_job"]
-WRONG_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
-"""What a disk says to a setting rather than to a moment."""
 
 
 def run_job(job: Job, request: Request, environment: Environment | None = None) -> int:
@@ -73,19 +70,12 @@ def _refusals_explained(output: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # every storage driver has its own exceptions for "you may not"
-        if isinstance(error, OSError) and not _is_refusal(error):
+        if isinstance(error, OSError) and not is_refusal(error):
             raise
         raise SettingError(
             f"--output {output} cannot be written: {type(error).__name__}: {error}. Check the path and "
             "the permissions; credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...)."
         ) from error
-
-
-def _is_refusal(error: OSError) -> bool:
-    """Whether the storage refuses this place or these credentials, and would refuse them again."""
-    if isinstance(error, StorageError):
-        return error.kind in ("credentials", "denied", "bucket", "region")
-    return error.errno in WRONG_PLACE
 
 
 def _about(job: Job, request: Request) -> dict[str, Any]:

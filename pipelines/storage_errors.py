@@ -4,6 +4,7 @@ Storage drivers raise a zoo of exceptions (botocore, aiohttp, google.auth, azure
 names and by the error codes of the S3 protocol, so no driver is imported here.
 """
 
+import errno
 import io
 import os
 import re
@@ -40,6 +41,11 @@ SECRET_VARIABLES = re.compile(r"SECRET|TOKEN|PASSWORD|ACCOUNT_KEY|CONNECTION_STR
 SHORTEST_SECRET = 6
 """Shorter values of secret variables are words that a message may need."""
 
+WRONG_PLACE = frozenset(
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+)
+"""What a disk says to a setting rather than to a moment."""
+
 
 class StorageError(OSError):
     """The storage refused, or stayed away after all retries: nobody's sample is at fault."""
@@ -51,6 +57,13 @@ class StorageError(OSError):
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         return type(self), (str(self), self.kind)
+
+
+def is_refusal(error: OSError) -> bool:
+    """Whether the storage refuses this place or these credentials, and would refuse them again."""
+    if isinstance(error, StorageError):
+        return error.kind in ("credentials", "denied", "bucket", "region")
+    return error.errno in WRONG_PLACE
 
 
 @contextmanager

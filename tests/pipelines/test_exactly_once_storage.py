@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -262,3 +262,20 @@ def test_one_key_in_two_shards_is_two_seeds_where_images_are_made() -> None:
     shards = [Chunk(name="x", shard_uri=uri, shard_format="tar", start=0, stop=1) for uri in ("/in/a.tar", "/in/b.tar")]
     assert len({seed_of(Generating(), 0, "0001", chunk) for chunk in shards}) == 2
     assert {seed_of(CopyText(), 0, "0001", chunk) for chunk in shards} == {row_seed(0, "0001")}
+
+
+@pytest.mark.parametrize(("number", "is_setting"), [(5, False), (13, True)])
+def test_a_storage_that_fails_while_the_input_is_listed(world: World, number: int, is_setting: bool) -> None:
+    class Failing(FsspecStore):
+        def iter_files(self, root: str) -> Iterator[storage.FileInfo]:
+            if root == str(world.inputs):
+                raise OSError(number, os.strerror(number))
+            return super().iter_files(root)
+
+    tar(world, keys(5))
+    if is_setting:
+        with pytest.raises(SettingError, match="cannot be read"):
+            world.run(store=Failing())
+    else:
+        assert world.run(store=Failing()) == 1
+    assert world.run() == 0

@@ -181,7 +181,7 @@ def iter_files(root: str) -> Iterator[FileInfo]:
             yield file_info(root, os.stat(root))
         return
     for entry in iter_entries(root):
-        with suppress(FileNotFoundError):  # deleted meanwhile
+        with suppress(FileNotFoundError):  # deleted since it was listed
             yield file_info(entry.path, entry.stat())
 
 
@@ -198,7 +198,7 @@ def iter_entries(root: str) -> Iterator["os.DirEntry[str]"]:
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
-        except (FileNotFoundError, NotADirectoryError):  # deleted meanwhile
+        except (FileNotFoundError, NotADirectoryError):  # deleted since it was listed
             continue
         yield from (entry for entry in entries if not is_temporary(entry.name) and entry.is_file())
         pending += [entry.path for entry in reversed(entries) if entry.is_dir()]

@@ -76,7 +76,7 @@ def without_emptied(measured: list[Measured]) -> list[Measured]:
 
 
 def whole(shard: Shard, index: tar_shards.TarIndex | None, samples: int, damage: str = "") -> Measured:
-    """A shard of so many readable samples; where it is damaged, one more position stands for its unreadable rest."""
+    """A shard with this number of readable samples; if it is damaged, one more position stands for the rest."""
     total = samples + bool(damage)
     return Measured(shard=shard, samples=total, total=total, index=index, damage=damage)
 

@@ -55,7 +55,7 @@ def publish_block(
 
 
 def failed_positions(version: layout.Version, store: Store = FILES) -> list[int]:
-    """Positions of the samples of a finished version that are in errors/; none where it has gone meanwhile.
+    """Positions of the samples of a finished version that are in errors/; none if another run has removed it.
 
     Raises:
         OSError: the file is damaged.

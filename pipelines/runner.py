@@ -2,7 +2,7 @@
 
 A run goes on in rounds: find, list and plan; process what is to do, or else remove what is superseded; find, list and
 plan again. It says that it is done (exit code 0) only when a plan made after all of its work leaves nothing to do and
-nothing to remove. So whatever another run, a killed one or the user has done meanwhile is seen.
+nothing to remove. So it notices whatever another run, a killed run or the user has changed.
 """
 
 import dataclasses

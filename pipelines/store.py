@@ -135,7 +135,7 @@ FILES = FsspecStore()
 def map_concurrently(
     store: Store, function: Callable[[Item], Result], items: Iterable[Item], threads: int
 ) -> Iterator[Result]:
-    """`map(function, items)`, in order; in so many threads where the store may be called from several at once."""
+    """`map(function, items)`, in order, in up to `threads` threads if the store allows concurrent calls."""
     if not store.is_concurrent:
         yield from map(function, items)
         return

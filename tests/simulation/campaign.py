@@ -82,7 +82,7 @@ def play_batch(batch: Batch) -> Batch:
 
 
 def run(kinds: Sequence[Kind], first: int, seeds: int | None, minutes: float | None, processes: int) -> list[Tally]:
-    """So many seeds of every kind, or as many as fit into the time, one batch of each kind after the other."""
+    """`seeds` schedules of every kind, or as many as fit into `minutes`, one batch of each kind after the other."""
     tallies = {kind: Tally(kind=kind) for kind in kinds}
     end = None if minutes is None else time.monotonic() + 60 * minutes
     for batch in _played(_until(end, _batches(kinds, first, seeds)), processes):

@@ -45,7 +45,7 @@ class Spec:
     fails: tuple[str, ...] = ()
     """Keys whose rows fail in this command, whatever chance says."""
     restarts: int = 2
-    """So many times the user starts it again after it was killed."""
+    """How often the user starts it again after it was killed."""
 
     @property
     def words(self) -> str:

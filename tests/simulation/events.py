@@ -14,9 +14,9 @@ LANDING = 0.05
 
 
 KILLS_AT_WRITES = 4
-"""So many times as likely is a kill before a write, which may then land later."""
+"""How much more likely a kill is before a write, which may then land later."""
 STALE_PAGES = 5
-"""So many pages of listings in a row do not show the latest changes."""
+"""How many pages of listings in a row do not show the latest changes."""
 
 
 @dataclass(frozen=True, kw_only=True)

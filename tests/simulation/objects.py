@@ -10,7 +10,7 @@ from pipelines import storage
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 """A step of the world is a second of its clock."""
 STALE_STEPS = 80
-"""A change is in every listing after so many steps."""
+"""The number of steps after which a change is in every listing."""
 
 
 @dataclass(frozen=True, slots=True)

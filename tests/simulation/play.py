@@ -118,7 +118,7 @@ class Stage:
         self.world.scheduler.run()
         for command in commands:
             for run in command.runs:
-                self.checks.code(run, self.world.rates.fail > 0)
+                self.checks.code(run)
                 if not self.scenario.knows_conditions:
                     self.checks.warned(run)
         return commands

@@ -16,7 +16,7 @@ class Round:
 
     commands: tuple[Spec, ...] = ()
     actions: tuple[Action, ...] = ()
-    """What the user does meanwhile, in order; what is left is done at the end."""
+    """What the user does while the commands run, in order; what is left is done at the end."""
     rates: Rates = CALM
     renames: bool = False
     """Before it begins, the user renames the output."""

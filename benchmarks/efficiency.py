@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from pipelines.request import Request
 from pipelines.samples import Columns
 from pipelines.sources import PictureShards
 from pipelines.tasks import TaskRun
+from unicon.options import SamplingOptions
 
 WARM_CHUNKS = 2
 """Steady state begins when this many chunks are published."""
@@ -45,7 +46,7 @@ def measure(options: Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = write_shards(Path(name) / "in", 1, options.samples, options.size_px)
         run, request, plan = planned(folder, Path(name) / "out", options, _stand_in(options))
-        job, alone = run.as_job(), partial(bare_loop, model=run.model.build(), arguments=run.task.arguments)
+        job, alone = run.as_job(), partial(bare_loop, model=run.model.build(), options=run.task.sampling)
         alone(replace(plan, chunks=plan.chunks[:WARM_CHUNKS]), batch_size=options.batch_size)
         bare_before_s = alone(plan, batch_size=options.batch_size)
         began = time.perf_counter()
@@ -77,7 +78,7 @@ def planned(folder: Path, output: Path, options: Namespace, model: StandIn | Non
     return run, Request(inputs=[str(folder)], output=str(output)), plan
 
 
-def bare_loop(plan: Plan, model: Any, arguments: Mapping[str, Any], batch_size: int) -> float:
+def bare_loop(plan: Plan, model: Any, options: SamplingOptions, batch_size: int) -> float:
     """Seconds for the model alone, in the same micro-batches, on decoded pictures in memory.
 
     The pictures of an input repeat, so those of a few chunks stand for all.
@@ -90,7 +91,7 @@ def bare_loop(plan: Plan, model: Any, arguments: Mapping[str, Any], batch_size: 
     for number in range(len(plan.chunks)):
         images = chunks[number % len(chunks)]
         for at in range(0, len(images), batch_size):
-            model.estimate(images[at : at + batch_size], "depth", **arguments)
+            model.estimate(images[at : at + batch_size], "depth", views=1, options=options)
     return time.perf_counter() - began
 
 

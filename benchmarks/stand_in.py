@@ -39,7 +39,7 @@ class StandIn:
     log: str | None = None
     """Folder that receives a file of every process, with the times of its calls: see `read_log`."""
 
-    def placed(self, device: str | None, cpu_threads: int) -> StandIn:
+    def placed(self, device: str | None, actors_per_node: int) -> StandIn:
         """Runs anywhere."""
         return self
 

@@ -1,36 +1,45 @@
 """Argument types of the commands: what they refuse, they refuse in words."""
 
 import argparse
+import os
 import re
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
+
+MIN_SIDE_PX, MAX_SIDE_PX = 8, 8192
+"""Of a picture that is asked for."""
 
 
-def whole(minimum: int) -> Callable[[str], int]:
-    """An argument type: a whole number of at least `minimum`."""
+def whole(minimum: int, maximum: int = 2**63 - 1) -> Callable[[str], int]:
+    """An argument type: a whole number in [minimum, maximum]."""
 
     def parse(text: str) -> int:
         try:
             value = int(text.replace("_", ""))
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number") from None
         if value < minimum:
             raise argparse.ArgumentTypeError(f"{value} is too small; the least is {minimum}")
+        if value > maximum:
+            raise argparse.ArgumentTypeError(f"{text[:40]} is too large; the most is {maximum}")
         return value
 
     return parse
 
 
-def number(minimum: float, maximum: float = float("inf")) -> Callable[[str], float]:
-    """An argument type: a number in [minimum, maximum]."""
+def number(minimum: float, maximum: float = sys.float_info.max) -> Callable[[str], float]:
+    """An argument type: a finite number in [minimum, maximum]."""
 
     def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-        if not minimum <= value <= maximum:
-            raise argparse.ArgumentTypeError(f"{text} is outside {minimum:g} to {maximum:g}")
+        if not minimum <= value <= maximum:  # so that NaN is refused
+            most = f"to {maximum:g}" if maximum < sys.float_info.max else "and more, finite"
+            raise argparse.ArgumentTypeError(f"{text} is outside {minimum:g} {most}")
         return value
 
     return parse
@@ -58,6 +67,38 @@ def moment(text: str) -> datetime:
 def size(text: str) -> tuple[int, int]:
     """An argument type: `WIDTHxHEIGHT` in pixels."""
     match = re.fullmatch(r"(\d+)x(\d+)", text.lower())
-    if match is None or min(int(match[1]), int(match[2])) < 8:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write WIDTHxHEIGHT in pixels, such as 512x768")
+    if match is None or not all(MIN_SIDE_PX <= int(side) <= MAX_SIDE_PX for side in match.groups()):
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no size; write WIDTHxHEIGHT, such as 512x768, each {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels"
+        )
     return int(match[1]), int(match[2])
+
+
+def place(text: str) -> str:
+    """An argument type: a path, a URI or a name, with `~` for the home folder and schemes in any case (`S3://`)."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; a shell variable that is not set gives such a value")
+    if local := re.match(r"(?i)file:(?://|(?=/))", text):
+        text = text[local.end() :]
+    scheme, separator, rest = text.partition("://")
+    return f"{scheme.lower()}://{rest}" if separator else os.path.expanduser(text)
+
+
+def named_place(text: str) -> str:
+    """An argument type: `place`, or `NAME=` and a place."""
+    name, equals, rest = text.partition("=")
+    if not equals or "/" in name:
+        return place(text)
+    if not (name.strip() and rest.strip()):
+        raise argparse.ArgumentTypeError(f"{text!r}: write NAME=PATH, such as depth=adapters/depth.safetensors")
+    return f"{name}={place(rest)}"
+
+
+def local_path(text: str) -> Path:
+    """An argument type: a path on this machine."""
+    found = place(text)
+    if "://" in found:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is in an object store; this command needs a folder of this machine. Copy it, or mount it"
+        )
+    return Path(found)

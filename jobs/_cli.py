@@ -1,15 +1,17 @@
 """What the commands share: errors that help, what their options mean, exit codes."""
 
-import argparse
-import difflib
-import os
-import re
+import dataclasses
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from jobs._parser import Parser as Parser
+from jobs._sampling import check_limits, sampling_of
 from pipelines.errors import SettingError
+from pipelines.progress import say
+from unicon.options import SamplingOptions
 
 if TYPE_CHECKING:
     from pipelines.predictors import ModelIdentity
@@ -23,7 +25,8 @@ AWS_ENDPOINT_URL, FSSPEC_S3_ANON=true for public buckets).
 """
 EXIT_CODES = f"""
 exit codes:
-  0 done   1 some chunks are not finished   2 a wrong setting   3 more failures than --max-error-rate
+  0 done   1 something is left: the same command goes on   2 a wrong setting
+  3 all is done, but more samples failed than --max-error-rate allows, or all of them
   130, 143 interrupted; the same command goes on
 
 how far an output is, and how its runs went: python jobs/status.py --output URI, or report.html in the output
@@ -31,72 +34,22 @@ how far an output is, and how its runs went: python jobs/status.py --output URI,
 """The end of the help of every chunked job."""
 
 
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors name the closest option and do not drown it in the usage."""
-
-    def __init__(self, description: str, epilog: str) -> None:
-        super().__init__(
-            description=description,
-            epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-
-    def error(self, message: str) -> NoReturn:
-        """Print what is wrong, and what may have been meant; exit code 2."""
-        unknown = re.match(r"unrecognized arguments: (\S+)", message)
-        name = unknown[1].split("=")[0] if unknown else self._unknown_option()
-        hint = ""
-        if name is not None:
-            close = difflib.get_close_matches(name, self._option_strings(), n=1, cutoff=0.5)
-            message = f"there is no option {name}" if name.startswith("-") else f"stray argument {name!r}"
-            hint = f" Did you mean {close[0]}?" if close else ""
-        print(f"error: {message}.{hint} --help shows all options.", file=sys.stderr)
-        raise SystemExit(2)
-
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
-        """As argparse does; remembers the words for the error message."""
-        self._words = list(sys.argv[1:] if args is None else args)
-        return super().parse_args(args, namespace)
-
-    def _option_strings(self) -> list[str]:
-        return [option for action in self._actions for option in action.option_strings]
-
-    def _unknown_option(self) -> str | None:
-        """The first word that looks like an option and is none: argparse complains about missing options first."""
-        options = (word.split("=")[0] for word in self._words if word.startswith("--"))
-        return next((option for option in options if option not in self._option_strings()), None)
+ALWAYS_IN_ESTIMATES = ("num_inference_steps", "guidance_scale")
+ALWAYS_IN_GENERATED = (*ALWAYS_IN_ESTIMATES, "condition_guidance_scale", "sampler")
+"""Settings of sampling that are columns of every row, also at their defaults."""
 
 
-def generation_options(options: Namespace, weights: dict[str, float] | None = None) -> dict[str, Any]:
-    """What `add_generation_options` gave, as values of `pipelines.generation.Generation`."""
-    arguments: dict[str, Any] = {
-        "num_inference_steps": options.steps,
-        "guidance_scale": options.guidance_scale,
-        "condition_guidance_scale": options.condition_guidance_scale,
-        "sampler": options.sampler,
-    }
-    if weights:
-        arguments["weights"] = weights
-    return {
-        "arguments": arguments,
-        "negative_prompt": options.negative_prompt,
-        "resolution_px": options.resolution,
-    }
-
-
-def generation_provenance(
-    options: Namespace, identity: "ModelIdentity", code_version: str, **special: str | float | int | None
-) -> dict[str, Any]:
-    """What made the rows; `special` settings where they were asked for."""
-    special = {**special, "negative_prompt": options.negative_prompt or None, "resolution_px": options.resolution}
+def provenance(
+    identity: "ModelIdentity", options: Namespace, sampling: SamplingOptions, always: Sequence[str], code_version: str,
+    **special: str | float | int | None,
+) -> dict[str, Any]:  # fmt: skip
+    """What made the rows: settings of sampling that are not the default or `always` there, and `special` ones."""
+    columns = sampling.columns(always)
+    special |= {"resolution_px": columns.pop("resolution_px", None), "dtype": options.dtype}
     return {
         **identity.provenance,
         "seed": options.seed,
-        "num_inference_steps": options.steps,
-        "guidance_scale": options.guidance_scale,
-        "condition_guidance_scale": options.condition_guidance_scale,
-        "sampler": options.sampler,
+        **columns,
         **{name: value for name, value in special.items() if value is not None},
         "code_version": code_version,
     }
@@ -147,15 +100,42 @@ def run_task(
     understand: "Callable[[Namespace, ModelIdentity, PlaceableModel], TaskRun]",
 ) -> int:
     """Find the model with the adapters of the conditions, run the job that `understand` makes of it."""
+    sampling_of(options)  # what contradicts itself is refused before any file is read
     from pipelines import runner
-    from pipelines.predictors import UniConModel, identify_model, parse_adapters
+    from pipelines.predictors import UniConModel, parse_adapters, parse_loras, parse_model, resolve_model
 
-    model = UniConModel(
-        model=os.path.abspath(options.model) if os.path.isdir(options.model) else options.model,
+    name, revision = parse_model(options.model)
+    description = UniConModel(
+        model=name,
+        revision=revision,
         conditions=tuple(conditions),
         adapters=parse_adapters(options.adapter, conditions),
+        loras=parse_loras(options.lora),
+        dtype=options.dtype,
     )
-    return runner.run_job(understand(options, identify_model(model), model).as_job(), request_of(options))
+    model, identity = resolve_model(description)
+    run = dataclasses.replace(understand(options, identity, model), identity=identity)
+    check_limits(identity.limits, run.task.sampling)
+    if identity.files is not None:
+        say_if_cut("--negative-prompt", getattr(options, "negative_prompt", ""), identity.files.folder)
+    return runner.run_job(run.as_job(), request_of(options))
+
+
+SHORT_PROMPT_TOKENS = 48
+"""A text encoder takes these; a token is a byte or more."""
+
+
+def say_if_cut(option: str, text: str, model: Path) -> None:
+    """Say so where a prompt for all rows is longer than the text encoder takes."""
+    if len(text.encode(errors="replace")) + 2 <= SHORT_PROMPT_TOKENS:
+        return  # otherwise it takes seconds to know
+    from transformers import CLIPTokenizer
+
+    from unicon.prompts import tokens_cut
+
+    tokenizer = CLIPTokenizer.from_pretrained(model / "tokenizer")
+    if cut := tokens_cut(tokenizer, [text])[0]:
+        say(f"{option}: the text encoder takes {tokenizer.model_max_length} tokens; the last {cut} are cut off")
 
 
 def request_of(options: Namespace) -> Any:
@@ -169,12 +149,28 @@ def request_of(options: Namespace) -> Any:
         limit=options.limit,
         since=options.since,
         retry_errors=options.retry_errors,
+        give_up=options.give_up,
         max_error_rate=options.max_error_rate,
         actors=options.actors and options.actors[1],
         fewest_actors=options.actors and options.actors[0],
         gpus_per_actor=options.num_gpus_per_actor,
         chunk_timeout_s=options.chunk_timeout,
     )
+
+
+def check_adapter_output(output: Path) -> None:
+    """Raises SettingError where `--output` names a file that is no adapter of ours: it is not replaced."""
+    from unicon.checkpoint import read_config
+
+    if not output.is_file():
+        return
+    try:
+        read_config(output)
+    except (ValueError, TypeError, LookupError, OSError) as error:
+        raise SettingError(
+            f"--output {output}: there is a file that is no adapter of this program, and it is not replaced. Give "
+            "another name, or move that file away."
+        ) from error
 
 
 def finish(run: Callable[[], int]) -> NoReturn:

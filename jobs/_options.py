@@ -1,17 +1,19 @@
 """The options that the chunked jobs share, in groups; what they mean is read in `jobs._cli`."""
 
 from argparse import _ArgumentGroup
+from collections.abc import Collection, Mapping
 
-from jobs._arguments import actor_range, moment, number, whole
+from jobs._arguments import actor_range, moment, named_place, number, place, whole
+from jobs._sampling import GENERATION_DEFAULTS, add_sampling_options
 
 OUTPUT_FORMATS = ("parquet", "webdataset")
-SAMPLERS = ("ddim", "euler", "euler_ancestral", "dpmsolver++")
 
 
 def add_input_option(data: _ArgumentGroup, what: str = "tars, Parquet files, folders of pictures") -> None:
     """`--input`."""
     data.add_argument(
         "--input",
+        type=place,
         nargs="+",
         required=True,
         metavar="URI",
@@ -30,7 +32,9 @@ def add_image_column_option(data: _ArgumentGroup) -> None:
 
 def add_output_option(data: _ArgumentGroup) -> None:
     """`--output`, `--output-format`."""
-    data.add_argument("--output", required=True, metavar="URI", help="folder or object store prefix for the result")
+    data.add_argument(
+        "--output", type=place, required=True, metavar="URI", help="folder or object store prefix for the result"
+    )
     data.add_argument(
         "--output-format",
         choices=OUTPUT_FORMATS,
@@ -44,7 +48,9 @@ def add_output_option(data: _ArgumentGroup) -> None:
 def add_key_column_option(data: _ArgumentGroup) -> None:
     """`--key-column`."""
     data.add_argument(
-        "--key-column", metavar="NAME", help="Parquet column of unique names (default: key, __key__, or the row number)"
+        "--key-column",
+        metavar="NAME",
+        help="Parquet column or JSON field of unique names (default: key, __key__, or the row number)",
     )
 
 
@@ -68,7 +74,8 @@ def add_data_options(data: _ArgumentGroup) -> None:
     data.add_argument(
         "--caption-column",
         metavar="NAME",
-        help="Parquet column, tar extension or JSON field (default: caption, text, prompt, or .txt)",
+        help="Parquet column, tar extension or JSON field (default: caption, text, prompt, or .txt). Of a list, the first "
+        "text that is not empty; a value that cannot be used is explained in the column caption_note",
     )
     data.add_argument(
         "--where",
@@ -92,37 +99,41 @@ def add_prompt_option(data: _ArgumentGroup) -> None:
     data.add_argument("--prompt", default="", metavar="TEXT", help="prompt of rows without a caption")
 
 
-def add_model_options(model: _ArgumentGroup, steps: int | None = None) -> None:
-    """The model and how it samples; `steps`: default of `--steps`, None for what the adapter recommends."""
+def add_model_options(model: _ArgumentGroup, defaults: Mapping[str, str], leave_out: Collection[str] = ()) -> None:
+    """The model and how it samples; see `add_sampling_options`."""
     model.add_argument(
         "--model",
+        type=place,
         default="mini",
         metavar="NAME",
-        help="mini (ships with this project), a Stable Diffusion folder or its URI, or a hub id (default: %(default)s)",
+        help="mini (ships with this project), a Stable Diffusion folder or its URI, or a hub id, OWNER/NAME or "
+        "OWNER/NAME@REVISION (default: %(default)s)",
     )
     model.add_argument(
         "--adapter",
+        type=named_place,
         action="append",
         default=[],
         metavar="[NAME=]PATH",
-        help="UniCon adapter of a condition, ours or published, path or URI (default: the one in the model folder); "
-        "repeatable",
+        help="UniCon adapter of a condition, ours or published: path, URI, or OWNER/NAME or OWNER/NAME/FOLDER of the "
+        "hub; of a repository of several the condition's folder (default: the one in the model folder); repeatable",
     )
     model.add_argument(
-        "--steps",
-        type=whole(1),
-        default=steps,
-        metavar="N",
-        help=f"sampling steps (default: {steps or 'what the adapter recommends'})",
+        "--lora",
+        type=place,
+        action="append",
+        default=[],
+        metavar="PATH[:SCALE]",
+        help="LoRA for the base (kohya, diffusers or peft, safetensors): path, URI or hub id, and how much it counts, "
+        "such as lcm.safetensors:0.8; fused into the model when it is loaded; repeatable",
     )
+    add_sampling_options(model, defaults, leave_out)
     model.add_argument(
-        "--sampler", choices=SAMPLERS, default="ddim", metavar="NAME", help=f"{', '.join(SAMPLERS)} (default: ddim)"
-    )
-    model.add_argument(
-        "--resolution",
-        type=whole(8),
-        metavar="PX",
-        help="side of the square whose area the model works at (default: what it was made for)",
+        "--dtype",
+        choices=("float16", "bfloat16", "float32"),
+        metavar="NAME",
+        help="of weights and arithmetic: float16, bfloat16 for models that overflow float16, or float32 (default: "
+        "float16 on a GPU, float32 on a CPU)",
     )
     model.add_argument(
         "--seed",
@@ -133,29 +144,12 @@ def add_model_options(model: _ArgumentGroup, steps: int | None = None) -> None:
     )
 
 
-def add_guidance_option(model: _ArgumentGroup, default: float) -> None:
-    """`--guidance-scale`."""
-    model.add_argument(
-        "--guidance-scale",
-        type=number(0),
-        default=default,
-        metavar="X",
-        help="text guidance; 1 is none and twice as fast (default: %(default)s)",
-    )
-
-
-def add_generation_options(model: _ArgumentGroup) -> None:
+def add_generation_options(model: _ArgumentGroup, leave_out: Collection[str] = ()) -> None:
     """What all jobs share that make pictures."""
-    add_model_options(model, steps=20)
-    add_guidance_option(model, 7.5)
+    add_model_options(model, GENERATION_DEFAULTS, leave_out)
     model.add_argument(
-        "--condition-guidance-scale",
-        type=number(0),
-        default=0.0,
-        metavar="X",
-        help="pull towards the conditions; 0 is none (default: %(default)s)",
+        "--negative-prompt", default="", metavar="TEXT", help="what no picture shall show; acts through text guidance"
     )
-    model.add_argument("--negative-prompt", default="", metavar="TEXT", help="what no picture shall show")
 
 
 def add_work_options(work: _ArgumentGroup, chunk_size: int = 64, batch_size: int = 8) -> None:
@@ -170,7 +164,7 @@ def add_work_options(work: _ArgumentGroup, chunk_size: int = 64, batch_size: int
     )
     work.add_argument(
         "--batch-size",
-        type=whole(1),
+        type=whole(1, 65_536),
         default=batch_size,
         metavar="N",
         help="pictures at once on a device; halved where memory is short (default: %(default)s)",
@@ -202,11 +196,18 @@ def _add_failure_options(work: _ArgumentGroup) -> None:
         help="do the failed samples of earlier runs again, and nothing that succeeded",
     )
     work.add_argument(
+        "--give-up",
+        action="store_true",
+        help="take samples whose files cannot be fetched for now (no answer, time-out, 429, 5xx) for failed ones; "
+        "without it every run tries them again, and the exit code is 1 while some are left",
+    )
+    work.add_argument(
         "--max-error-rate",
         type=number(0, 1),
-        default=1.0,
+        default=0.5,
         metavar="X",
-        help="share of failed samples above which the exit code is 3 (default: %(default)s)",
+        help="share of failed samples above which the exit code is 3; where all of them failed it is 3 in any case "
+        "(default: %(default)s: where most fail, a setting is wrong more often than the samples)",
     )
     work.add_argument(
         "--chunk-timeout",

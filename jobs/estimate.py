@@ -4,12 +4,13 @@
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs import _cli, _options
 from jobs._arguments import whole
+from jobs._sampling import ESTIMATION_DEFAULTS, sampling_of
 
 if TYPE_CHECKING:
     from pipelines.card import Card
@@ -64,11 +65,10 @@ def add_options(parser: _cli.Parser) -> None:
     _options.add_image_column_option(data)
     _options.add_data_options(data)
     model = parser.add_argument_group("model")
-    _options.add_model_options(model)
-    _options.add_guidance_option(model, 1.0)
+    _options.add_model_options(model, ESTIMATION_DEFAULTS)
     model.add_argument(
         "--ensemble",
-        type=whole(2),
+        type=whole(2, 100),
         metavar="K",
         help="median of K estimates, K times as slow; adds a column confidence, 1 where they agree (default: off)",
     )
@@ -85,53 +85,36 @@ def add_options(parser: _cli.Parser) -> None:
 
 def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableModel") -> "TaskRun":
     """The job of a command line; what it leaves open is as the adapter recommends."""
-    from pipelines.conditions import check_views
+    from pipelines.conditions import check_guidance, check_views
     from pipelines.estimation import Estimation
     from pipelines.sources import PictureShards
     from pipelines.tasks import TaskRun
 
     (condition,) = identity.conditions
-    steps = options.steps or identity.recommended.steps
+    sampling = sampling_of(options).for_estimation(identity.recommended.steps)
     views = options.views or identity.recommended.views
     check_views(condition, views)
+    check_guidance(condition, sampling)
     return TaskRun(
         job=f"estimate_{condition.name}",
         task=Estimation(
             condition=condition,
-            arguments={
-                "num_inference_steps": steps, "guidance_scale": options.guidance_scale, "sampler": options.sampler,
-                "views": views,
-            },
+            sampling=sampling,
             max_pixels=options.max_pixels,
+            views=views,
             ensemble=options.ensemble,
-            resolution_px=options.resolution,
         ),
         source=PictureShards(columns=_cli.columns_of(options, options.image_column)),
         model=model,
-        provenance=_provenance(options, identity, steps, views),
+        provenance=_cli.provenance(
+            identity, options, sampling, _cli.ALWAYS_IN_ESTIMATES, CODE_VERSION,
+            views=None if views == 1 else views, ensemble=options.ensemble,
+        ),
         other_settings=_cli.data_settings(options, "image_column"),
         batch_size=options.batch_size,
         row_format=_cli.row_format_of(options),
         card=_card(options, condition),
     )  # fmt: skip
-
-
-def _provenance(options: Namespace, identity: "ModelIdentity", steps: int, views: int) -> dict[str, Any]:
-    """What made the rows; special settings where they were asked for."""
-    special = {
-        "sampler": None if options.sampler == "ddim" else options.sampler,
-        "views": None if views == 1 else views,
-        "ensemble": options.ensemble,
-        "resolution_px": options.resolution,
-    }
-    return {
-        **identity.provenance,
-        "seed": options.seed,
-        "num_inference_steps": steps,
-        "guidance_scale": options.guidance_scale,
-        **{name: value for name, value in special.items() if value is not None},
-        "code_version": CODE_VERSION,
-    }
 
 
 def _card(options: Namespace, condition: "ConditionColumn") -> "Card":

@@ -9,9 +9,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs import _cli
-from jobs._arguments import number, whole
-from pipelines import pictures, storage
+from jobs._arguments import number, place, whole
+from pipelines import storage
 from pipelines.errors import SettingError
+from pipelines.fields import clipped
+from pipelines.ownership import check_replaceable, is_our_png, marked_png
 from pipelines.progress import say
 
 CONDITIONS = ("depth", "edge", "pose")
@@ -58,6 +60,10 @@ exit codes:
   0 done   2 a wrong setting, or no key in common
 """
 
+MAX_DEPTH_M, BASELINE_SCENES, BASELINE_SEED = 12.0, 300, 1
+OF_ACCURACY = ("max_depth_m", "baseline_scenes", "baseline_seed")
+"""Options without a meaning for correlation."""
+
 
 def parse(arguments: list[str] | None = None) -> Namespace:
     """The command line."""
@@ -75,33 +81,33 @@ def parse(arguments: list[str] | None = None) -> Namespace:
 
 def add_options(parser: _cli.Parser) -> None:
     """The options that all conditions share."""
-    parser.add_argument("--predictions", required=True, metavar="URI", help="output of an estimate job")
+    parser.add_argument("--predictions", type=place, required=True, metavar="URI", help="output of an estimate job")
     parser.add_argument(
-        "--truth", required=True, metavar="URI", help="output of render_scenes.py, or maps to compare with"
+        "--truth", type=place, required=True, metavar="URI", help="output of render_scenes.py, or maps to compare with"
     )
     parser.add_argument(
         "--max-depth-m",
         type=number(0.1, 1000),
-        default=12.0,
         metavar="X",
-        help="farther truth is not counted, and no estimate is farther (default: %(default)g, beyond every wall)",
+        help=f"of depth: farther truth is not counted, and no estimate is farther (default: {MAX_DEPTH_M:g}, beyond "
+        "every wall)",
     )
     parser.add_argument(
         "--baseline-scenes",
         type=whole(1),
-        default=300,
         metavar="N",
-        help="training scenes in the mean map (default: %(default)s)",
+        help=f"training scenes in the mean map (default: {BASELINE_SCENES})",
     )
     parser.add_argument(
         "--baseline-seed",
         type=whole(0),
-        default=1,
         metavar="N",
-        help="seed of the training scenes (default: %(default)s)",
+        help=f"seed of the training scenes (default: {BASELINE_SEED})",
     )
-    parser.add_argument("--json", metavar="URI", help="write the numbers and what made them here")
-    parser.add_argument("--picture", metavar="URI.png", help="draw image, truth and estimate of eight scenes here")
+    parser.add_argument("--json", type=place, metavar="URI", help="write the numbers and what made them here")
+    parser.add_argument(
+        "--picture", type=place, metavar="URI.png", help="draw image, truth and estimate of eight scenes here"
+    )
 
 
 def run(options: Namespace) -> int:
@@ -110,18 +116,22 @@ def run(options: Namespace) -> int:
     Raises:
         SettingError: the two data sets cannot be compared, or an output cannot be written.
     """
+    tell_without_effect(options)
     from pipelines import evaluation  # imports torch: --help needs not wait
 
+    if options.json:
+        check_replaceable("--json", options.json, _is_our_json)
+    if options.picture:
+        check_replaceable("--picture", options.picture, is_our_png)
     if options.measure == CORRELATION:
-        if options.picture:
-            raise SettingError("--picture needs the pictures of rendered scenes: it goes with --measure accuracy.")
         found = evaluation.compare_maps(options.predictions, options.truth, options.condition)
         text = evaluation.alike_table(found)
         if found.left_out:
             say(f"{found.left_out} pairs are left out: their truth is the same everywhere")
     else:
-        training = evaluation.TrainingScenes(options.baseline_seed, options.baseline_scenes)
-        measure = evaluation.measure_of(options.condition, training, options.max_depth_m)
+        seed = BASELINE_SEED if options.baseline_seed is None else options.baseline_seed
+        training = evaluation.TrainingScenes(seed, options.baseline_scenes or BASELINE_SCENES)
+        measure = evaluation.measure_of(options.condition, training, options.max_depth_m or MAX_DEPTH_M)
         found = evaluation.evaluate(options.predictions, options.truth, measure)
         text = evaluation.accuracy_table(found)
     _tell_unmatched(found.join.without_estimate, "scenes have no estimate")
@@ -131,13 +141,33 @@ def run(options: Namespace) -> int:
         _publish("--json", options.json, json.dumps(evaluation.summary(found), indent=2).encode() + b"\n")
     if options.picture and isinstance(found, evaluation.Evaluation):
         sheet = evaluation.picture(found.pictured, options.condition)
-        _publish("--picture", options.picture, pictures.png_bytes(sheet))
+        _publish("--picture", options.picture, marked_png(sheet))
     return 0
+
+
+def tell_without_effect(options: Namespace) -> None:
+    """Say which options change nothing. Raises SettingError for a picture that cannot be drawn."""
+    if options.measure == CORRELATION and options.picture:
+        raise SettingError("--picture needs the pictures of rendered scenes: it goes with --measure accuracy.")
+    for name in OF_ACCURACY:
+        if options.measure == CORRELATION and getattr(options, name) is not None:
+            say(f"--{name.replace('_', '-')} has no effect: it is of --measure accuracy")
+    if options.measure == ACCURACY and options.max_depth_m is not None and options.condition != "depth":
+        say(f"--max-depth-m has no effect: it is of depth, and --condition is {options.condition}")
 
 
 def _tell_unmatched(keys: list[str], words: str) -> None:
     if keys:
-        say(f"{len(keys)} {words} and are left out: {', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''}")
+        say(f"{len(keys)} {words} and are left out: {clipped(', '.join(keys[:5]))}{', ...' if len(keys) > 5 else ''}")
+
+
+def _is_our_json(content: bytes) -> bool:
+    """Whether a file holds numbers of this command, of this version or an earlier one."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and "protocol" in found and bool({"metrics", "correlation"} & found.keys())
 
 
 def _publish(option: str, uri: str, content: bytes) -> None:

@@ -3,13 +3,15 @@
 
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs import _cli, _options
-from jobs._arguments import size, whole
+from jobs._arguments import place, size, whole
+from jobs._sampling import generation_sampling
 
 if TYPE_CHECKING:
     from pipelines.card import Card
@@ -51,6 +53,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     data.add_argument(
         "--prompts",
         dest="input",
+        type=place,
         nargs="+",
         required=True,
         metavar="URI",
@@ -69,7 +72,11 @@ def parse(arguments: list[str] | None = None) -> Namespace:
         help="what is made beside the picture: the name of an adapter, and of the column; repeatable (default: depth)",
     )
     data.add_argument(
-        "--pairs-per-prompt", type=whole(1), default=1, metavar="N", help="each with its own seed (default: 1)"
+        "--pairs-per-prompt",
+        type=whole(1, 1_000_000),
+        default=1,
+        metavar="N",
+        help="each with its own seed (default: 1)",
     )
     data.add_argument(
         "--size",
@@ -77,7 +84,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
         metavar="WxH",
         help="of the pictures, in pixels (default: what the model was made for)",
     )
-    _options.add_generation_options(parser.add_argument_group("model"))
+    _options.add_generation_options(parser.add_argument_group("model"), leave_out=["given_at"])
     _options.add_work_options(parser.add_argument_group("work"), chunk_size=32)
     options = parser.parse_args(arguments)
     options.condition = list(dict.fromkeys(options.condition or ["depth"]))
@@ -92,16 +99,20 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
     from pipelines.tasks import TaskRun
 
     prompts = PromptFiles(column=options.prompt_column, key=options.key_column)
-    copies = options.pairs_per_prompt
+    copies, sampling = options.pairs_per_prompt, replace(generation_sampling(options), given_at="clean")
     size = None if options.size is None else f"{options.size[0]}x{options.size[1]}"
     return TaskRun(
         job="generate_pairs",
         task=PairGeneration(
-            conditions=identity.conditions, size_px=options.size, **_cli.generation_options(options)
+            conditions=identity.conditions, size_px=options.size, sampling=sampling,
+            negative_prompt=options.negative_prompt,
         ),
         source=prompts if copies == 1 else Repeated(source=prompts, copies=copies, option="--pairs-per-prompt"),
         model=model,
-        provenance=_cli.generation_provenance(options, identity, CODE_VERSION),
+        provenance=_cli.provenance(
+            identity, options, sampling, _cli.ALWAYS_IN_GENERATED, CODE_VERSION,
+            negative_prompt=options.negative_prompt or None,
+        ),
         other_settings={
             "conditions": options.condition,
             "size": size,
@@ -117,6 +128,8 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
 
 def _card(options: Namespace, identity: "ModelIdentity") -> "Card":
     from pipelines.card import Card
+    from pipelines.generation import TOKENS_CUT_TEXT
+    from pipelines.stages import TOKENS_CUT
 
     names = " and ".join(options.condition)
     many = options.pairs_per_prompt > 1
@@ -124,6 +137,7 @@ def _card(options: Namespace, identity: "ModelIdentity") -> "Card":
         "`key`": "key column of the prompts, or file name and number" + ("; pairs end in #0, #1, ..." if many else ""),
         "`image`": "the picture, PNG",
         **{f"`{condition.name}`": f"made with the picture: {condition.encoding}" for condition in identity.conditions},
+        f"`{TOKENS_CUT}`": TOKENS_CUT_TEXT,
         "`caption`": "the prompt",
         "`width`, `height`": "pixels",
         "`shard`, `position`": "file of the prompt, and "

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs import _cli
+from jobs._arguments import local_path, place
 from pipelines.errors import SettingError
 
 if TYPE_CHECKING:
@@ -24,10 +25,10 @@ EXAMPLES = """
 examples:
   # a published folder (xy_lora/, yx_lora/, y_lora/, model.pth), or a folder of a hub repository
   python jobs/import_adapter.py checkpoints/depth --output adapters/depth.safetensors
-  python jobs/import_adapter.py OWNER/NAME/depth --output adapters/depth.safetensors
+  python jobs/import_adapter.py lixirui142/unicon/depth --output adapters/depth.safetensors
 
   # then
-  python jobs/estimate_depth.py --input photos/ --output depth/ --model /models/sd15 \
+  python jobs/estimate_depth.py --input photos/ --output depth/ --model /models/sd15 \\
       --adapter adapters/depth.safetensors
 
   # one of ours as a published folder
@@ -44,9 +45,18 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     """The command line."""
     parser = _cli.Parser(__doc__ or "", EXAMPLES)
     parser.add_argument(
-        "source", metavar="SOURCE", help="published folder, adapter file, or hub id OWNER/NAME or OWNER/NAME/FOLDER"
+        "source",
+        type=place,
+        metavar="SOURCE",
+        help="published folder, adapter file, or hub id OWNER/NAME or OWNER/NAME/FOLDER; of several the one of --name",
     )
-    parser.add_argument("--output", required=True, metavar="PATH", help="file to write, or folder with --to published")
+    parser.add_argument(
+        "--output",
+        type=local_path,
+        required=True,
+        metavar="PATH",
+        help="file to write, or folder with --to published; a file that is no adapter of ours is not replaced",
+    )
     parser.add_argument(
         "--to", choices=("unicon", "published"), default="unicon", help="format to write (default: %(default)s)"
     )
@@ -55,6 +65,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     )
     parser.add_argument(
         "--base",
+        type=place,
         metavar="MODEL",
         help="model that a published adapter was trained on: sd15, mini, a folder or a hub id (default: sd15)",
     )
@@ -64,9 +75,10 @@ def parse(arguments: list[str] | None = None) -> Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parse(arguments)
-    output = Path(options.output)
+    output: Path = options.output
     if output.is_dir() and (options.to == "unicon" or any(output.iterdir())):
         raise SettingError(f"--output {options.output}: there is a folder already. Name a file, or an empty folder.")
+    _cli.check_adapter_output(output)
     try:
         print("\n".join(convert(options, output)))
     except (FileNotFoundError, ValueError, OSError) as error:
@@ -84,7 +96,7 @@ def convert(options: Namespace, output: Path) -> list[str]:
     from unicon.checkpoint import check_tensors, save_adapter
     from unicon.published import find_adapter, save_published, unet_without_weights
 
-    source = find_adapter(options.source)
+    source = find_adapter(options.source, options.name)
     config, shape, tensors = _read(source, options)
     unet = unet_without_weights(shape)
     base = f"{options.source} on {shape if isinstance(shape, str) else 'the base that it names'}"
@@ -108,9 +120,11 @@ def _read(source: Path, options: Namespace) -> "tuple[AdapterConfig, str | Mappi
 
     from unicon.checkpoint import read_config
     from unicon.conditions import CONDITIONS
+    from unicon.inspection import check_published_files
     from unicon.published import SD15, read_published
 
     if source.is_dir():
+        check_published_files(source)
         name = options.name or source.resolve().name
         if name not in CONDITIONS:
             raise SettingError(
@@ -140,6 +154,7 @@ def _facts(config: "AdapterConfig", tensors: Mapping[str, Any], blocks: int, out
     return [
         f"kind        {config.kind}" + ("" if config.name == config.kind else f", called {config.name}"),
         f"LoRA        rank {config.rank}, alpha {config.alpha:g}, {condition_adapter} condition adapter",
+        *([f"annotator   {config.annotator}"] if config.annotator else []),
         f"projection  {config.projection}",
         f"blocks      {blocks}",
         f"parameters  {sum(tensor.numel() for tensor in tensors.values()):,} in {len(tensors)} tensors",

@@ -3,12 +3,15 @@
 
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs import _cli, _options
+from jobs._sampling import generation_sampling
+from pipelines.errors import SettingError
 
 if TYPE_CHECKING:
     from pipelines.card import Card
@@ -52,7 +55,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     _options.add_data_options(data)
     _options.add_prompt_option(data)
     model = parser.add_argument_group("model")
-    _options.add_generation_options(model)
+    _options.add_generation_options(model, leave_out=["given_at"])
     model.add_argument(
         "--condition",
         action="append",
@@ -71,6 +74,14 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
     from pipelines.tasks import TaskRun
 
     columns = _cli.columns_of(options, options.image_column, [options.mask_column])
+    sampling = generation_sampling(options)
+    if not options.condition:
+        if sampling.condition_guidance_scale:
+            raise SettingError(
+                f"--condition-guidance-scale {sampling.condition_guidance_scale:g} pulls toward conditions, and there "
+                "is no --condition. Leave it out, or name one."
+            )
+        sampling = replace(sampling, given_at="clean")
     return TaskRun(
         job="inpaint",
         task=Inpainting(
@@ -78,13 +89,21 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
             prompt=options.prompt,
             mask=options.mask_column,
             max_pixels=options.max_pixels,
-            **_cli.generation_options(options),
+            sampling=sampling,
+            negative_prompt=options.negative_prompt,
         ),
         source=PictureShards(
             columns=columns, media_options={options.mask_column: f"--mask-column {options.mask_column}"}
         ),
         model=model,
-        provenance=_cli.generation_provenance(options, identity, CODE_VERSION),
+        provenance=_cli.provenance(
+            identity,
+            options,
+            sampling,
+            _cli.ALWAYS_IN_GENERATED,
+            CODE_VERSION,
+            negative_prompt=options.negative_prompt or None,
+        ),
         other_settings=_cli.data_settings(options, "condition", "prompt", "mask_column", "image_column"),
         batch_size=options.batch_size,
         row_format=_cli.row_format_of(options),
@@ -94,12 +113,15 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
 
 def _card(identity: "ModelIdentity") -> "Card":
     from pipelines.card import KEY_TEXT, Card
+    from pipelines.generation import TOKENS_CUT_TEXT
+    from pipelines.stages import TOKENS_CUT
 
     columns = {
         "`key`": KEY_TEXT,
         "`image`": "the new picture, PNG; outside the mask the original's pixels",
         "`original`, `mask`": "as they came; the mask is white where the picture is new",
         **{f"`{condition.name}`": f"of the new picture: {condition.encoding}" for condition in identity.conditions},
+        f"`{TOKENS_CUT}`": TOKENS_CUT_TEXT,
         "`caption`": "the prompt",
     }
     previews = {

@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs import _cli
-from jobs._arguments import whole
+from jobs._arguments import place, whole
 from pipelines.scenes import default_shard_size, render_scenes
 
 MIN_SIDE_PX, MAX_SIDE_PX = 8, 4096
@@ -36,7 +36,7 @@ output:
                                     inverse depth, 0 far, 65535 near), .depth_m.npy (float32 metres), .edges.png,
                                     .pose.png (drawn joints and limbs), .people.json (list of mannequins:
                                     joint -> [x, y, visible])
-  README.md                         the same in full; one that is there already stays
+  README.md                         the same in full; README-unicon.md where there is one that is not ours
   _scenes/seed-SEED.json            the shard size, decided by the first command: later ones take it over
 
 The embedded model `mini` was made with seeds below 20 (trained on some, compared on others): measure it on higher ones.
@@ -62,7 +62,9 @@ def size_argument(text: str) -> tuple[int, int]:
 def parse(arguments: list[str] | None = None) -> Namespace:
     """The command line."""
     parser = _cli.Parser(__doc__ or "", EXAMPLES)
-    parser.add_argument("--output", required=True, metavar="URI", help="folder or object store prefix for the tars")
+    parser.add_argument(
+        "--output", type=place, required=True, metavar="URI", help="folder or object store prefix for the tars"
+    )
     parser.add_argument("--count", type=whole(1), required=True, metavar="N", help="scenes 0 to N - 1 of the seed")
     parser.add_argument(
         "--seed",

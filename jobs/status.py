@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs import _cli
+from jobs._arguments import place
 
 EXAMPLES = """
 examples:
@@ -28,17 +29,19 @@ last run over the whole input planned, and later runs with --since; those with -
 never another. A run that was killed is shown as never ended.
 
 exit codes:
-  0 everything planned is done   1 something is pending, or new or changed in the input   2 a wrong setting, no run yet
-  3 all is done, with more failures than --max-error-rate of the last run
+  0 everything planned is done   1 something is pending, waits for a server, or is new or changed in the input
+  2 a wrong setting, no run yet
+  3 all is done, with more failures than --max-error-rate of the last run, or nothing but failures
 """
 
 
 def parse(arguments: list[str] | None = None) -> Namespace:
     """The command line."""
     parser = _cli.Parser(__doc__ or "", EXAMPLES + _cli.STORES)
-    parser.add_argument("--output", required=True, metavar="URI", help="output of a job")
+    parser.add_argument("--output", type=place, required=True, metavar="URI", help="output of a job")
     parser.add_argument(
         "--input",
+        type=place,
         nargs="+",
         default=[],
         metavar="URI",

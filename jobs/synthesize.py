@@ -2,7 +2,8 @@
 """Make pictures that follow the conditions of a dataset's rows: depth, edges, poses, several at once."""
 
 import sys
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs import _cli, _options
 from jobs._arguments import number, whole
+from jobs._sampling import generation_sampling
+from pipelines.errors import SettingError
+from unicon.options import MAX_WEIGHT
 
 if TYPE_CHECKING:
     from pipelines.card import Card
@@ -64,7 +68,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     _options.add_data_options(data)
     _options.add_prompt_option(data)
     data.add_argument(
-        "--images-per-row", type=whole(1), default=1, metavar="N", help="pictures of every row (default: 1)"
+        "--images-per-row", type=whole(1, 1_000_000), default=1, metavar="N", help="pictures of every row (default: 1)"
     )
     model = parser.add_argument_group("model")
     _options.add_generation_options(model)
@@ -88,16 +92,14 @@ def parse(arguments: list[str] | None = None) -> Namespace:
 
 def weights_of(options: Namespace, conditions: "dict[str, str]") -> dict[str, float]:
     """`--weight` by condition. Raises SettingError."""
-    from pipelines.errors import SettingError
-
     weights: dict[str, float] = {}
     for name, text in _cli.named_values("--weight", options.weight, "0.8").items():
         if name not in conditions:
             raise SettingError(f"--weight {name}={text}: there is no --condition {name}, only {', '.join(conditions)}.")
         try:
-            weights[name] = float(text)
-        except ValueError:
-            raise SettingError(f"--weight {name}={text}: {text!r} is no number.") from None
+            weights[name] = number(-MAX_WEIGHT, MAX_WEIGHT)(text)
+        except ArgumentTypeError as error:
+            raise SettingError(f"--weight {name}={text}: {error}; 1 is as trained.") from None
     return weights
 
 
@@ -108,13 +110,23 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
 
     media = _cli.named_values("--condition", options.condition, "COLUMN")
     weights = weights_of(options, media)
+    sampling = generation_sampling(options)
+    if options.coarse and options.given_at:
+        raise SettingError(
+            f"--given-at is for conditions that are exact; with --coarse {options.coarse:g} they start part-way. Leave "
+            "one of them out."
+        )
+    if options.coarse:
+        sampling = replace(sampling, given_at="clean")
     task = Synthesis(
         conditions=identity.conditions,
         prompt=options.prompt,
         media=media,
         max_pixels=options.max_pixels,
         strength=options.coarse,
-        **_cli.generation_options(options, weights),
+        sampling=sampling,
+        weights=weights,
+        negative_prompt=options.negative_prompt,
     )
     shown = ", ".join(f"{name}={weight:g}" for name, weight in weights.items())
     return TaskRun(
@@ -122,8 +134,15 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
         task=task,
         source=_source(options, media),
         model=model,
-        provenance=_cli.generation_provenance(
-            options, identity, CODE_VERSION, weights=shown or None, strength=options.coarse or None
+        provenance=_cli.provenance(
+            identity,
+            options,
+            sampling,
+            _cli.ALWAYS_IN_GENERATED,
+            CODE_VERSION,
+            weights=shown or None,
+            strength=options.coarse or None,
+            negative_prompt=options.negative_prompt or None,
         ),
         other_settings={
             "conditions": media,
@@ -150,6 +169,8 @@ def _source(options: Namespace, media: dict[str, str]) -> "Source":
 
 def _card(options: Namespace, task: "Synthesis") -> "Card":
     from pipelines.card import KEY_TEXT, Card
+    from pipelines.generation import TOKENS_CUT_TEXT
+    from pipelines.stages import TOKENS_CUT
     from pipelines.synthesis import REFINED
 
     copies = "" if options.images_per_row == 1 else "; pictures of one row end in #0, #1, ..."
@@ -161,6 +182,7 @@ def _card(options: Namespace, task: "Synthesis") -> "Card":
         if options.coarse:
             columns[f"`{condition.name}{REFINED}`"] = f"the condition as the model cleaned it: {condition.encoding}"
             previews[f"{condition.name}{REFINED}"] = condition.kind
+    columns[f"`{TOKENS_CUT}`"] = TOKENS_CUT_TEXT
     columns["`caption`"] = "the prompt"
     if options.images_per_row > 1:
         columns["`shard`, `position`"] = (

@@ -1,13 +1,5 @@
 #!/usr/bin/env python
-"""Train the embedded model ``mini`` from nothing: scenes, autoencoder, text encoder, UNet and adapters.
-
-    python jobs/train_mini.py --work runs/mini --output unicon/models/mini
-    python jobs/train_mini.py --work runs/on --output unicon/models/mini --start-from unicon/models/mini --steps 4000 \
-        --seed 4 --share depth=0.4 --share edge=0.2 --share pose=0.4
-
-Hours on a CPU, minutes on a GPU. Killed and started again, it goes on where it stopped. Progress, checkpoints and logs
-(log.jsonl of every stage) lie in the work folder.
-"""
+"""Train the embedded model `mini` from nothing: scenes, autoencoder, text encoder, UNet and adapters."""
 
 from __future__ import annotations
 
@@ -22,22 +14,59 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from jobs._arguments import whole
+from jobs import _cli
+from jobs._arguments import local_path, whole
+from pipelines.errors import SettingError
 from unicon.training.mini import SQUARE, TALL, WIDE, MiniRecipe, train_mini
 
+EXAMPLES = """
+examples:
+  # everything from nothing
+  python jobs/train_mini.py --work runs/mini --output unicon/models/mini
 
-def main() -> None:
-    """Train as the command line says."""
-    options = parse()
+  # train an existing model on, with other shares of the conditions
+  python jobs/train_mini.py --work runs/on --output unicon/models/mini --start-from unicon/models/mini --steps 4000 \\
+      --seed 4 --share depth=0.4 --share edge=0.2 --share pose=0.4
+
+Hours on a CPU, minutes on a GPU. Killed and started again, it goes on where it stopped. Progress, checkpoints and logs
+(log.jsonl of every stage) lie in the work folder.
+
+exit codes:
+  0 done   2 a wrong setting
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train as the command line says; returns the exit code."""
+    options = parse(arguments)
+    check_output(options.output, options.work)
     train_mini(options.work, options.output, recipe_of(options), options.device, options.start_from)
+    return 0
+
+
+def check_output(output: Path, work: Path) -> None:
+    """Raises SettingError where a folder holds anything but a model of this command: nothing else is replaced."""
+    if (work / "together").is_dir():  # a training that goes on: the model may be half written
+        return
+    if output.is_file() or (output.is_dir() and any(output.iterdir()) and not any((output / "adapters").glob("*"))):
+        raise SettingError(
+            f"--output {output} holds something that this command did not make, and it is not replaced. Give an empty "
+            "folder, or a new one."
+        )
+    for adapter in (output / "adapters").glob("*"):
+        _cli.check_adapter_output(adapter)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     recipe = MiniRecipe()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for scenes, checkpoints and logs")
-    parser.add_argument("--output", type=Path, required=True, help="folder that receives the model")
+    parser = _cli.Parser(__doc__ or "", EXAMPLES)
+    parser.add_argument(
+        "--work", type=local_path, required=True, metavar="DIR", help="folder for scenes, checkpoints and logs"
+    )
+    parser.add_argument(
+        "--output", type=local_path, required=True, metavar="DIR", help="folder that receives the model"
+    )
     parser.add_argument(
         "--steps",
         type=whole(1),
@@ -57,7 +86,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="square ones; a sixth of them more are not (%(default)s)",
     )
     parser.add_argument(
-        "--start-from", type=Path, help="model folder whose weights are trained on, instead of new ones"
+        "--start-from",
+        type=local_path,
+        metavar="DIR",
+        help="model folder whose weights are trained on, instead of new ones",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=recipe.seed, help="of the scenes and of every step (%(default)s)")
@@ -108,4 +140,4 @@ def _shares_text(shares: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    _cli.finish(main)

@@ -11,6 +11,9 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from pipelines.attempts import Attempt
+from pipelines.damage import reason_of
+from pipelines.errors import SampleError
+from pipelines.fields import printable
 from pipelines.samples import Chunk
 
 CONTRACT = pa.schema(
@@ -49,18 +52,43 @@ class Flow:
     """Publishes a block and returns its receipt, a flat dictionary."""
 
 
+NOT_STORABLE = (pa.ArrowException, UnicodeError, OverflowError, TypeError, ValueError)
+"""What Arrow raises at Python values that it has no place for."""
 ELSEWHERE = "published by another run"
 
 
 def new_block(chunk: Chunk, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """The table of a chunk: `rows` hold position, key, the two error columns and those of `schema`, in order."""
+    """The table of a chunk: `rows` hold position, key, the two error columns and those of `schema`, in order.
+
+    A row with a value that the schema's type cannot hold becomes an error row.
+    """
     text = chunk.to_json()
+    whole = pa.schema([*CONTRACT, *schema])
     full = [
         {"chunk": chunk.name, "chunk_json": text if number == 0 else None, **row} for number, row in enumerate(rows)
     ]
-    table = pa.Table.from_pylist(full, schema=pa.schema([*CONTRACT, *schema]))
+    try:
+        table = pa.Table.from_pylist(full, schema=whole)
+    except NOT_STORABLE:
+        for at, reason in unstorable(full, lambda one: pa.Table.from_pylist(one, schema=whole)).items():
+            full[at] = {
+                **{name: full[at][name] for name in ("chunk", "chunk_json", "position")},
+                **{"key": printable(str(full[at]["key"])), "error_stage": "read", "error_reason": reason},
+            }
+        table = pa.Table.from_pylist(full, schema=whole)
     chunk_of(table)
     return table
+
+
+def unstorable(rows: Sequence[Mapping[str, Any]], store: Callable[[list[Mapping[str, Any]]], Any]) -> dict[int, str]:
+    """Index -> reason of the rows that `store`, called with one row, cannot take."""
+    found: dict[int, str] = {}
+    for at, row in enumerate(rows):
+        try:
+            store([row])
+        except NOT_STORABLE as error:
+            found[at] = SampleError("", f"a value cannot be stored: {reason_of(error)}").reason
+    return found
 
 
 def published_elsewhere(chunk: Chunk, schema: pa.Schema) -> pa.Table:

@@ -8,15 +8,24 @@ from typing import Any
 from PIL import Image
 
 from pipelines import pictures, storage
+from pipelines.features import Features, front_matter, load_options
+from pipelines.ownership import Say, is_our_png, marked_png, publish_beside
+from pipelines.progress import say
 from pipelines.row_formats import PARQUET, RowFormat
 
+PREVIEW = "preview.png"
 PREVIEW_ROWS = 8
 PREVIEW_HEIGHT_PX = 192
 
 
 KEY_TEXT = "name of the sample: WebDataset key, Parquet key column, or path in the folder; unique within its `shard`"
 MEMBERS = """
-In each tar `image` is KEY.jpg, .png or .webp, another picture column is KEY.COLUMN.png, and the rest is in KEY.json.
+In each tar `image` is KEY.jpg, KEY.png or KEY.webp, another image column is KEY.COLUMN.png (or .jpg, .webp where it is
+kept as it came), and the rest is in KEY.json. Of the columns of one image all but one are None:
+
+```python
+image = next(row[kind] for kind in ("jpg", "png", "webp") if row.get(kind) is not None)
+```
 """
 CARD_TEXT = """---
 pretty_name: {title}
@@ -28,18 +37,18 @@ configs:
   data_files: {files}
 - config_name: errors
   data_files: errors/*.parquet
----
+{info}---
 
 # {title}
 
 {ok} rows in `data/`; {bad} samples that could not be processed are in `errors/` with their reasons.
 
-![pictures and conditions, side by side](preview.png)
+![pictures and conditions, side by side]({preview})
 
 ```python
 import datasets
 
-rows = datasets.load_dataset("{format}", data_files="{files}", split="train")
+rows = datasets.load_dataset("{format}", data_files="{files}", split="train"{options})
 ```
 {members}
 | column | content |
@@ -55,6 +64,7 @@ rows = datasets.load_dataset("{format}", data_files="{files}", split="train")
 COMMON_COLUMNS = {
     "`caption`": "text that came with the sample",
     "`width`, `height`": "pixels, after the EXIF rotation",
+    "`caption_note`": "why the caption is not what came with the sample, or why there is none; else null",
     "`shard`, `position`": "where the sample came from",
 }
 
@@ -79,13 +89,18 @@ def card_text(
     ok: int,
     bad: int,
     row_format: RowFormat = PARQUET,
+    features: Features | None = None,
+    preview: str = PREVIEW,
 ) -> str:
     """The README.md of a dataset: front matter that the hub understands, columns, settings, counts."""
     return CARD_TEXT.format(
         title=card.title,
         task=card.task,
+        preview=preview,
         files=f"data/*.{row_format.extension}",
         format=row_format.name,
+        options=load_options(features or {}),
+        info=front_matter(features or {}),
         members="" if row_format is PARQUET else MEMBERS,
         ok=ok,
         bad=bad,
@@ -101,14 +116,17 @@ def _column_lines(card: Card, provenance: Sequence[str]) -> str:
     return "\n".join(f"| {name} | {text} |" for name, text in texts.items())
 
 
-def write_preview(output: str, kinds: Mapping[str, str], row_format: RowFormat = PARQUET) -> None:
+def write_preview(output: str, kinds: Mapping[str, str], row_format: RowFormat = PARQUET, tell: Say = say) -> str:
     """preview.png: the first rows of the data, their pictures and coloured conditions side by side, two rows a line.
 
     kinds: column -> kind of condition, or "" for an ordinary picture.
+
+    Returns the file's name, which is another where a file of this name is that is not ours.
     """
     groups = [_group(row, kinds) for row in _first_rows(output, list(kinds), row_format)]
-    if groups:
-        storage.publish(storage.join(output, "preview.png"), pictures.png_bytes(_sheet(groups)))
+    if not groups:
+        return PREVIEW
+    return publish_beside(output, PREVIEW, marked_png(_sheet(groups)), is_our_png, tell) or PREVIEW
 
 
 def _first_rows(output: str, columns: list[str], row_format: RowFormat) -> list[dict[str, Any]]:

@@ -53,6 +53,25 @@ def claim_configuration(store: Store, output: str, settings: Mapping[str, object
         )
 
 
+def settings_as_begun(
+    store: Store,
+    output: str,
+    found: set[str],
+    settings: Mapping[str, object],
+    continues: Callable[[Mapping[str, Any]], bool],
+) -> Mapping[str, object]:
+    """The settings under which an output goes on: these, or as an earlier version recorded the same ones.
+
+    found: the configuration hashes in the names of the output's files. continues: whether recorded settings are these,
+    although they say less.
+    """
+    ours = configuration_hash(settings)
+    if len(found) > 1 or any(ours.startswith(other) for other in found):
+        return settings
+    recorded = _spelled_out(store, output, next(iter(found), None))
+    return recorded if recorded and continues(recorded) else settings
+
+
 def check_configurations(store: Store, output: str, found: set[str], settings: Mapping[str, object]) -> None:
     """Refuse to add to rows that were made with other settings.
 
@@ -79,16 +98,25 @@ def warn_without_exclusive_creation(store: Store, output: str, run: str, say: Sa
         )
 
 
-def _spelled_out(store: Store, output: str, configuration: str) -> Mapping[str, object]:
-    """The settings behind a hash, where this output says: in its claim, or as version 0.1 wrote them."""
-    for name in (f"{CONFIGURATION}.json", f"{CONFIGURATION}-{configuration}.json"):
+def _spelled_out(store: Store, output: str, configuration: str | None) -> Mapping[str, object]:
+    """The settings behind a hash, where this output says: in its claim, or as version 0.1 wrote them.
+
+    configuration: None for whatever is claimed.
+    """
+    names = [f"{CONFIGURATION}.json"] + ([f"{CONFIGURATION}-{configuration}.json"] if configuration else [])
+    while names:
+        name = names.pop(0)
         try:
             record = json.loads(store.read_bytes(storage.join(output, "_chunks", name)))
-        except (FileNotFoundError, ValueError):
+        except FileNotFoundError:
+            continue
+        except ValueError:  # damaged: the claim is in the next one
+            if name == f"{CONFIGURATION}.json":
+                names += [f"{CONFIGURATION}.{number}.json" for number in range(2, MAX_DAMAGED + 2)]
             continue
         if not _is_configuration(record):
             return record if isinstance(record, dict) else {}
-        if record["configuration"] == configuration:
+        if configuration in (None, record["configuration"]):
             return record.get("settings", {})
     return {}
 
@@ -96,6 +124,7 @@ def _spelled_out(store: Store, output: str, configuration: str) -> Mapping[str, 
 def _other_settings(
     output: str, before: Mapping[str, object], now: Mapping[str, object], where: str = ""
 ) -> SettingError:
+    before, now = _flat(before), _flat(now)
     names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
     changes = ", ".join(f"{name} was {_said(before, name)} and is now {_said(now, name)}" for name in names)
     return SettingError(
@@ -103,6 +132,14 @@ def _other_settings(
         f"{changes or 'unknown ones'}. One output holds one configuration. Give the old settings to continue it, or "
         f"another --output.{where}"
     )
+
+
+def _flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Settings inside settings under names like model_config.scheduler.beta_end, so that a message is about one."""
+    flat: dict[str, object] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
 
 
 def _said(settings: Mapping[str, object], name: str) -> str:

@@ -39,6 +39,11 @@ def ray_session() -> Iterator[Mapping[str, float]]:
         ray.shutdown()
 
 
+def working_nodes() -> int:
+    """How many machines of the cluster have CPUs for work."""
+    return sum(bool(node["Alive"] and node["Resources"].get("CPU")) for node in ray.nodes())
+
+
 def start_local(num_cpus: int | None = None, num_gpus: int | None = None) -> None:
     """Start a Ray of this machine, without dashboard and telemetry, its workers at this process's niceness.
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipelines.errors import SettingError
+from unicon.options import SamplingOptions
 
 ENCODINGS = {
     "depth": "16-bit PNG, relative inverse depth, 0 = far, 65535 = near; its scale differs from row to row",
@@ -14,6 +15,8 @@ ENCODINGS = {
 
 NOT_MIRRORED = frozenset({"pose"})
 """Kinds that tell left from right: `unicon.conditions` says so, which the driver does without, for it imports torch."""
+WITHOUT_TRIGGER = frozenset({"appearance", "identity", "id"})
+"""Kinds whose adapters have no trigger text, likewise."""
 MIRRORING_VIEWS = 4
 """From this number of views on some are mirrored, see `unicon.views`."""
 
@@ -37,6 +40,15 @@ def check_views(condition: ConditionColumn, views: int) -> None:
         raise SettingError(
             f"--views {views}: from {MIRRORING_VIEWS} on views are mirrored, and a {condition.kind} tells left from "
             "right. Give --views 2 or 1."
+        )
+
+
+def check_guidance(condition: ConditionColumn, sampling: SamplingOptions) -> None:
+    """Raises SettingError for text guidance of an estimate that has no text."""
+    if sampling.guidance_scale != 1 and condition.kind in WITHOUT_TRIGGER:
+        raise SettingError(
+            f"--guidance-scale {sampling.guidance_scale:g}: estimates have no prompts, and of kind {condition.kind} no "
+            "trigger text either, so text guidance would change nothing at twice the time. Leave it out."
         )
 
 

@@ -55,12 +55,12 @@ class RayExecutor:
     def open(
         self, job: Job, request: Request, output: str, working: Working, on_failure: Callable[[str], None]
     ) -> Iterator[Process]:
-        from pipelines.cluster import ray_session
+        from pipelines.cluster import ray_session, working_nodes
         from pipelines.flow import run_flow
 
         say("starting Ray ...")
         with ray_session() as available:
-            resources = choose_resources(request, available, can_grow="RAY_ADDRESS" in os.environ)
+            resources = choose_resources(request, available, "RAY_ADDRESS" in os.environ, working_nodes())
             working(available, resources)
             flow = job.make_flow(output, resources)
 

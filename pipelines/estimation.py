@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ import pyarrow as pa
 from pipelines import pictures, schema
 from pipelines.conditions import ConditionColumn, encoding_notes
 from pipelines.errors import SampleError
+from pipelines.outcomes import by_row
 from pipelines.samples import Sample
 from pipelines.stages import Row
+from unicon.options import SamplingOptions
 
 TRANSPORT_AREA_PX = 768 * 768
 """Pictures travel to the actor no larger than this; its model works on fewer pixels anyway."""
@@ -23,11 +26,11 @@ class Estimation:
     """Pictures in; their maps, and with an ensemble how far it agrees, out."""
 
     condition: ConditionColumn
-    arguments: Mapping[str, Any]
-    """Of `UniCon.estimate`: steps, guidance scale, ..."""
+    sampling: SamplingOptions = SamplingOptions()
     max_pixels: int
+    views: int | None = None
+    """None: as the adapter recommends."""
     ensemble: int | None = None
-    resolution_px: int | None = None
 
     @property
     def seeds_by_shard(self) -> bool:
@@ -58,26 +61,26 @@ class Estimation:
         return [] if self.ensemble is None else [(CONFIDENCE, pa.float32())]
 
     def read(self, sample: Sample) -> Row:
-        image, stored_format = pictures.open_picture(sample.image, self.max_pixels)
+        image, content, (width, height) = pictures.open_and_keep(sample.image, self.max_pixels, TRANSPORT_AREA_PX)
         return {
-            "image": pictures.kept_or_png(sample.image, image, stored_format),
+            "image": content,
             "image_name": sample.image_name,
             "caption": sample.caption,
-            "width": image.width,
-            "height": image.height,
-            "pixels": pictures.pack(pictures.shrink(image, TRANSPORT_AREA_PX)),
+            "width": width,
+            "height": height,
+            "pixels": pictures.pack(image),
         }
 
     def working_size(self, model: Any, row: Row) -> tuple[int, int]:
         size = row["pixels"]["width"], row["pixels"]["height"]
-        return model.working_size(size, resolution_px=self.resolution_px)
+        return model.working_size(size, resolution_px=self.sampling.resolution_px)
 
     def compute(self, model: Any, rows: Sequence[Row], seeds: Sequence[int]) -> Sequence[Row | SampleError]:
         images = [pictures.unpack(row["pixels"]) for row in rows]
-        options = {"ensemble": self.ensemble, "resolution_px": self.resolution_px, **self.arguments}
-        estimates = model.estimate(images, self.condition.name, seeds=seeds, **options)
+        options = {"views": self.views, "ensemble": self.ensemble, "options": self.sampling}
+        estimates = by_row(partial(model.estimate, images, self.condition.name, seeds=seeds, **options))
         encode = model.adapter_kind(self.condition.name).encode
-        return [self._result(estimate, encode) for estimate in estimates]
+        return [each if isinstance(each, SampleError) else self._result(each, encode) for each in estimates]
 
     def _result(self, estimate: Any, encode: Any) -> Row | SampleError:
         values = estimate if self.ensemble is None else estimate.map
@@ -91,7 +94,7 @@ class Estimation:
         full = pictures.resize_map(pictures.unpack(row["map"]), (row["width"], row["height"]))
         confidence = {} if self.ensemble is None else {CONFIDENCE: row[CONFIDENCE]}
         return {
-            "image": {"bytes": row["image"], "path": row["image_name"] or f"{stem}.png"},
+            "image": {"bytes": row["image"], "path": pictures.file_name(row["image_name"] or stem, row["image"])},
             self.condition.name: pictures.stored(full, f"{stem}.{self.condition.name}"),
             **confidence,
         }

@@ -1,12 +1,12 @@
-"""Values inside nested rows, the captions among them, and texts that came as bytes."""
+"""Values inside nested rows, and foreign text in messages."""
 
-import json
 from typing import Any
 
 FOREIGN_CHARS = 200
 """Of text that is not ours, in a message."""
 KEY_FIELDS = ("key", "__key__")
 CAPTION_FIELDS = ("caption", "text", "prompt")
+"""What is a caption is decided in `pipelines.captions`."""
 
 
 def lookup(row: Any, path: str) -> Any:
@@ -32,27 +32,6 @@ def place_of(uri: str) -> tuple[str, str]:
     return folder, name.rsplit(".", 1)[0]
 
 
-def json_caption(text: str, wanted: str | None) -> str:
-    """The wanted field of a JSON object, else the first of CAPTION_FIELDS; empty where the text is no such object."""
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError):
-        return ""
-    return caption_of(fields, wanted)
-
-
-def caption_of(fields: Any, wanted: str | None) -> str:
-    """The caption in a parsed object."""
-    names = CAPTION_FIELDS if wanted is None else (wanted,)
-    values = (lookup(fields, name) for name in names)
-    return printable(next((value for value in values if isinstance(value, str)), ""))
-
-
-def text_of(content: bytes | None) -> str:
-    """UTF-8 text, with or without a byte order mark; what is no UTF-8 becomes a replacement character."""
-    return (content or b"").decode("utf-8", errors="replace").strip("\ufeff \t\r\n\0")
-
-
 def printable(text: str) -> str:
     r"""Text that can be stored as UTF-8: bytes that were no text in a file's name are written as `\xff`."""
     try:
@@ -64,10 +43,16 @@ def printable(text: str) -> str:
     return text
 
 
-def clipped(text: str) -> str:
-    """Text for a message: on one line, printable, at most FOREIGN_CHARS letters."""
-    text = " ".join(printable(text[: 10 * FOREIGN_CHARS]).split())
-    return text if len(text) <= FOREIGN_CHARS else f"{text[: FOREIGN_CHARS - 3]}..."
+def clipped(text: str, limit_chars: int = FOREIGN_CHARS) -> str:
+    r"""Text that is not ours, for a message: on one line, controls as `\x1b`, at most `limit_chars` letters."""
+    text = " ".join(printable(text[: 10 * limit_chars]).split())
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else _escaped(letter) for letter in text)
+    return text if len(text) <= limit_chars else f"{text[: limit_chars - 3]}..."
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()
 
 
 def _is_file_name(text: str) -> bool:

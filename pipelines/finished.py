@@ -1,7 +1,8 @@
 """Which finished versions of a shard's chunks count: a disjoint set of them, and the same one for whoever looks.
 
 Runs that overlap, another `--limit` and retries leave versions that cover the same samples. Of these the one that
-covers the most counts, then the one with the fewest failures, then the first by name; the others are superseded.
+covers the most counts, then the one with the fewest failures, of these the one in which the fewest samples wait, then
+the first by name; the others are superseded.
 """
 
 import json
@@ -89,9 +90,9 @@ def disjoint(versions: Iterable[layout.Version]) -> list[layout.Version]:
     return chosen
 
 
-def _range_order(version: layout.Version) -> tuple[int, int, bool, int, str]:
+def _range_order(version: layout.Version) -> tuple[int, int, bool, int, int, str]:
     """A version of 0.1 counts less than one that was made from it."""
-    return version.name.start, -version.name.stop, version.name.is_old, version.bad, version.stem
+    return version.name.start, -version.name.stop, version.name.is_old, version.bad, version.wait, version.stem
 
 
 def unchanged(
@@ -123,10 +124,10 @@ def disjoint_files(versions: Iterable[FolderVersion], files: Sequence[ChunkFile]
     return chosen
 
 
-def _folder_order(found: FolderVersion, current: set[str]) -> tuple[int, int, bool, int, str]:
+def _folder_order(found: FolderVersion, current: set[str]) -> tuple[int, int, bool, int, int, str]:
     there = sum(uri in current for uri in found.files)
     version = found.version
-    return -there, -len(found.files), version.name.is_old, version.bad, version.stem
+    return -there, -len(found.files), version.name.is_old, version.bad, version.wait, version.stem
 
 
 def _old_fingerprints(shard: Shard, files: Sequence[ChunkFile]) -> dict[str, tuple[str, str, str]]:

@@ -1,10 +1,12 @@
-"""The loose images of a folder, each with the `.txt` or `.json` file of the same name."""
+"""The loose images of a folder, each with the `.txt`, `.caption` or `.json` file of the same name."""
 
 from collections.abc import Iterator
 
 from pipelines import storage
+from pipelines.captions import Caption, decode_text, fallback, first_usable, json_caption
 from pipelines.errors import SampleError, ShardChangedError
-from pipelines.fields import json_caption, printable, text_of
+from pipelines.fields import printable
+from pipelines.inputs import SIDECAR_EXTENSIONS
 from pipelines.references import fetch, read_ahead
 from pipelines.samples import Chunk, ChunkFile, Columns, Sample
 from pipelines.store import FILES, Store
@@ -38,20 +40,33 @@ def _sample(position: int, file: ChunkFile, folder: str, columns: Columns, store
         key=key,
         image=content,
         image_name=key.rsplit("/", 1)[-1],
-        caption=caption,
+        caption=caption.text,
+        caption_note=caption.note,
         problem=problem,
     )
 
 
-def _caption(file: ChunkFile, wanted: str | None, store: Store) -> str:
+def _caption(file: ChunkFile, wanted: str | None, store: Store) -> Caption:
+    """The text or JSON of the image's name; with `wanted` the file of that extension, or that field of the JSON."""
     beside = {uri.rsplit(".", 1)[-1].lower(): uri for uri in file.sidecars}
+    usual = (_caption_in(beside[kind], kind, None, store) for kind in SIDECAR_EXTENSIONS if kind in beside)
+    if wanted is None or not beside:
+        return first_usable(usual)
+    kind = wanted.lower().lstrip(".")
+    kind, field = (kind, None) if kind in beside else ("json", wanted)
+    named = _caption_in(beside[kind], kind, field, store) if kind in beside else Caption()
+    return named if named.text or named.note else fallback(first_usable(usual), wanted)
+
+
+def _caption_in(uri: str, kind: str, wanted: str | None, store: Store) -> Caption:
     try:
-        caption = text_of(store.read_bytes(beside["txt"], MAX_TEXT_BYTES)) if "txt" in beside else ""
-        if not caption and "json" in beside:
-            caption = json_caption(text_of(store.read_bytes(beside["json"], MAX_TEXT_BYTES)), wanted)
-    except (FileNotFoundError, storage.TooLargeError):  # deleted since planning; no caption
-        return ""
-    return caption
+        content = store.read_bytes(uri, MAX_TEXT_BYTES)
+    except FileNotFoundError:  # deleted since planning; no caption
+        return Caption()
+    except storage.TooLargeError:
+        return Caption("", f"the .{kind} file is larger than {MAX_TEXT_BYTES} bytes")
+    text, note = json_caption(content, wanted) if kind == "json" else decode_text(content)
+    return Caption(text, f"the .{kind} file: {note}" if note else "")
 
 
 def _check_unchanged(file: ChunkFile, store: Store) -> None:

@@ -1,7 +1,7 @@
 """What the tasks share that make pictures: prompts, the arguments of the model's calls, results that travel."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,16 @@ from PIL import Image
 from pipelines import pictures, schema
 from pipelines.conditions import ConditionColumn, encoding_notes
 from pipelines.errors import SampleError
+from pipelines.outcomes import by_row
 from pipelines.samples import Sample
-from pipelines.stages import Row
+from pipelines.stages import TOKENS_CUT, Row
+from unicon.options import SamplingOptions
 
 TRANSPORT_AREA_PX = 1024 * 1024
 """Pictures and maps travel to the actor no larger than this."""
 PICTURE = "generated"
 """Column in which the new picture travels."""
+TOKENS_CUT_TEXT = "tokens of the prompt that the text encoder did not get because it takes no more; 0 for most"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +29,17 @@ class Generation:
 
     conditions: tuple[ConditionColumn, ...]
     """Conditions that the model returns with the picture."""
-    arguments: Mapping[str, Any]
-    """Of the model's call, the same for every row: steps, guidance scales, sampler, weights, ..."""
+    sampling: SamplingOptions = SamplingOptions()
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Of the conditions, where not 1."""
     prompt: str = ""
     """Of rows without a caption."""
     negative_prompt: str = ""
-    resolution_px: int | None = None
+
+    @property
+    def resolution_px(self) -> int | None:
+        """Side of the square whose area the model works at."""
+        return self.sampling.resolution_px
 
     @property
     def seeds_by_shard(self) -> bool:
@@ -39,7 +47,8 @@ class Generation:
 
     @property
     def results(self) -> pa.Schema:
-        return pa.schema([(PICTURE, pictures.PACKED), *((_map(name), pictures.PACKED) for name in self.returned)])
+        maps = ((_map(name), pictures.PACKED) for name in self.returned)
+        return pa.schema([(PICTURE, pictures.PACKED), *maps, (TOKENS_CUT, pa.int32())])
 
     @property
     def notes(self) -> Mapping[str, str]:
@@ -51,7 +60,9 @@ class Generation:
         return tuple(condition.name for condition in self.conditions)
 
     def caption(self, sample: Sample) -> str:
-        """The prompt of a row."""
+        """The prompt of a row. Raises SampleError where the stored caption is none and no other prompt is given."""
+        if not sample.caption and sample.caption_note and not self.prompt:
+            raise SampleError("read", f"the caption cannot be used as a prompt: {sample.caption_note}")
         return sample.caption or self.prompt
 
     def options(self, rows: Sequence[Row], seeds: Sequence[int]) -> dict[str, Any]:
@@ -59,14 +70,14 @@ class Generation:
         return {
             "negative_prompts": [self.negative_prompt] * len(rows),
             "seeds": seeds,
-            "resolution_px": self.resolution_px,
-            **self.arguments,
+            "options": self.sampling,
+            **({"weights": self.weights} if self.weights else {}),
         }
 
-    def travelling(self, model: Any, generated: Sequence[Any]) -> list[Row | SampleError]:
-        """The results of a call as values of `results`."""
+    def travelling(self, model: Any, generate: Callable[[], Sequence[Any]]) -> list[Row | SampleError]:
+        """The results of a call of the model as values of `results`."""
         kinds = {name: model.adapter_kind(name) for name in self.returned}
-        return [_packed(one, kinds) for one in generated]
+        return [each if isinstance(each, SampleError) else _packed(each, kinds) for each in by_row(generate)]
 
     def written(self, row: Row, size_px: tuple[int, int]) -> dict[str, Any]:
         """Media columns of the new picture and the returned maps, at (width, height)."""
@@ -78,6 +89,7 @@ class Generation:
         return {
             "image": pictures.stored(picture, stem),
             **{name: pictures.stored(values, f"{stem}.{name}") for name, values in maps.items()},
+            TOKENS_CUT: row[TOKENS_CUT],
         }
 
 
@@ -85,7 +97,7 @@ def _packed(generated: Any, kinds: Mapping[str, Any]) -> Row | SampleError:
     if not all(np.isfinite(generated.conditions[name]).all() for name in kinds):
         return SampleError("model", "it returned values that are not finite")
     maps = {_map(name): pictures.pack(kind.encode(generated.conditions[name])) for name, kind in kinds.items()}
-    return {PICTURE: pictures.pack(generated.image), **maps}
+    return {PICTURE: pictures.pack(generated.image), **maps, TOKENS_CUT: generated.prompt_tokens_cut}
 
 
 def _map(name: str) -> str:

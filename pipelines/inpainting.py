@@ -12,7 +12,7 @@ from pipelines import pictures, schema
 from pipelines.errors import SampleError
 from pipelines.generation import PICTURE, TRANSPORT_AREA_PX, Generation
 from pipelines.samples import Sample
-from pipelines.stages import Row
+from pipelines.stages import TOKENS_CUT, Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,24 +33,23 @@ class Inpainting(Generation):
 
     @property
     def columns(self) -> pa.Schema:
-        return pa.schema([(name, schema.MEDIA) for name in ("image", "original", "mask", *self.returned)])
+        media = [(name, schema.MEDIA) for name in ("image", "original", "mask", *self.returned)]
+        return pa.schema([*media, (TOKENS_CUT, pa.int32())])
 
     def read(self, sample: Sample) -> Row:
-        image, stored_format = pictures.open_picture(sample.image, self.max_pixels)
-        content = sample.media[self.mask].content
-        mask, mask_format = pictures.open_map(content, self.max_pixels)
-        if mask.size != image.size:
-            sizes = f"{mask.width} x {mask.height} pixels, the picture {image.width} x {image.height}"
+        image, original, size_px = pictures.open_and_keep(sample.image, self.max_pixels, TRANSPORT_AREA_PX)
+        mask, kept_mask, _ = pictures.open_and_keep_map(sample.media[self.mask].content, self.max_pixels)
+        if mask.size != size_px:
+            sizes = f"{mask.width} x {mask.height} pixels, the picture {size_px[0]} x {size_px[1]}"
             raise SampleError("decode", f"a mask has the size of its picture; this one has {sizes}")
-        size = pictures.shrunk_size(image.size, TRANSPORT_AREA_PX)
         return {
             "caption": self.caption(sample),
-            "width": image.width,
-            "height": image.height,
-            "original": pictures.kept_or_png(sample.image, image, stored_format),
-            "mask": pictures.kept_or_png(content, mask, mask_format),
-            "pixels": pictures.pack(pictures.shrink(image, TRANSPORT_AREA_PX)),
-            "mask_pixels": pictures.pack(pictures.resize_map(pictures.to_grey(mask), size)),
+            "width": size_px[0],
+            "height": size_px[1],
+            "original": original,
+            "mask": kept_mask,
+            "pixels": pictures.pack(image),
+            "mask_pixels": pictures.pack(pictures.resize_map(pictures.to_grey(mask), image.size)),
         }
 
     def working_size(self, model: Any, row: Row) -> tuple[int, int]:
@@ -61,8 +60,8 @@ class Inpainting(Generation):
         images = [pictures.unpack(row["pixels"]) for row in rows]
         masks = [np.asarray(pictures.unpack(row["mask_pixels"]), np.float32) / 255 for row in rows]
         prompts = [row["caption"] for row in rows]
-        generated = model.inpaint(images, masks, prompts, condition=self.returned, **self.options(rows, seeds))
-        return self.travelling(model, generated)
+        options = {"condition": self.returned, **self.options(rows, seeds)}
+        return self.travelling(model, lambda: model.inpaint(images, masks, prompts, **options))
 
     def write(self, row: Row) -> Row:
         stem = schema.stem_of(row["key"])

@@ -5,14 +5,17 @@ A shard is one tar, one Parquet file, one file of JSON lines, or the loose image
 
 import re
 from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from pipelines import storage
 from pipelines.errors import SettingError
+from pipelines.listing import LeftOut, Place, check_apart, named_places, outputs_beside_files, unwanted
+from pipelines.listing import expand_braces as expand_braces
 from pipelines.storage_errors import is_refusal
-from pipelines.store import FILES, Store, map_concurrently
-from pipelines.uris import Places, former_spelling
+from pipelines.store import FILES, Store
+from pipelines.uris import Places, check_given, former_spelling
 
 # fmt: off
 IMAGE_EXTENSIONS = (
@@ -24,8 +27,14 @@ IMAGE_EXTENSIONS = (
 # fmt: on
 """What Pillow decodes, the usual ones first: of several pictures of a sample the first of these is meant."""
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-SIDECAR_EXTENSIONS = ("txt", "json")
-LISTING_THREADS = 16
+SIDECAR_EXTENSIONS = ("txt", "caption", "json")
+BESIDE_TAR, BESIDE_DATA, NO_IMAGE = (
+    "Parquet files beside a tar of the same name",
+    "JSON lines beside other data",
+    "texts without an image",
+)
+"""Why files of a known extension are left out."""
+Tell = Callable[[str], None]
 _Found = tuple[str, storage.FileInfo]
 """(folder that the file counts as part of if it is loose, file), as the input spells them"""
 
@@ -45,7 +54,7 @@ class Shard:
     former_uri: str = ""
     """How version 0.1 would have spelled `uri`; empty where it is the same."""
     files: tuple[storage.FileInfo, ...] = ()
-    """Folders only: images and their `.txt`, `.json` neighbours."""
+    """Folders only: images and their neighbors of SIDECAR_EXTENSIONS."""
 
     @property
     def stem(self) -> str:
@@ -53,29 +62,41 @@ class Shard:
         return self.uri.rstrip("/").rsplit("/", 1)[-1].split(".", 1)[0]
 
 
-def find_shards(inputs: Iterable[str], exclude: str | None = None, store: Store = FILES) -> list[Shard]:
+def find_shards(
+    inputs: Iterable[str], exclude: str | None = None, store: Store = FILES, tell: Tell | None = None
+) -> list[Shard]:
     """All shards of the inputs in the order given, each once; what lies below `exclude` (the output) is left out.
 
     In folders, names that begin with a dot or an underscore are left out; so are lists beside what they describe: a
     Parquet file called as the tar beside it, and JSON lines where one input has anything else. An output of ours means
-    the rows in its data/. Where one input lies within another, the loose images of both are those of the outer one.
+    the rows in its data/; outputs below an input are left out. Where one input lies within another, the loose images of
+    both are those of the outer one.
+
+    tell: gets one line that counts what is left out, if anything is.
 
     Raises:
-        SettingError: an input that does not exist or may not be read, matches nothing, or holds nothing we can read.
+        SettingError: an input that is empty, does not exist, may not be read or is the output, matches nothing, or
+            holds nothing we can read.
     """
     places = Places()
     output = None if exclude is None else storage.normalise(exclude)
+    left_out = LeftOut(
+        is_own=lambda uri: output is not None and places.folder(uri) == places.folder(output),
+        looks_for_links=tell is not None,
+    )
     shards: dict[str, Shard] = {}
     loose: list[_Loose] = []
-    for text in inputs:
-        for root, file in _found(text, output, places, store):
-            if shard_format(file.uri) is None:
-                loose.append(_loose(root, file, places, text))
-                continue
-            shard = shard_of(file, shard_format, places, text)
-            if not places.is_below(shard.uri, output):
-                shards.setdefault(shard.uri, shard)
-    return [*shards.values(), *_folders(loose)]
+    for text, root, file in _found(list(inputs), output, places, store, left_out):
+        if shard_format(file.uri) is None:
+            loose.append(_loose(root, file, places, text))
+            continue
+        shard = shard_of(file, shard_format, places, text)
+        if not places.is_below(shard.uri, output):
+            shards.setdefault(shard.uri, shard)
+    folders = list(_folders(loose, left_out))
+    if tell is not None and (line := left_out.text()):
+        tell(line)
+    return [*shards.values(), *folders]
 
 
 def shard_of(file: storage.FileInfo, format_by_name: Callable[[str], str | None], places: Places, text: str) -> Shard:
@@ -90,22 +111,6 @@ def shard_of(file: storage.FileInfo, format_by_name: Callable[[str], str | None]
         modified_s=file.modified_s,
         former_uri="" if former == uri else former,
     )
-
-
-def expand_braces(text: str) -> list[str]:
-    """`a{0..2}b` -> a0b, a1b, a2b and `{x,y}` -> x, y, as WebDataset spells shard ranges; leading zeros are kept."""
-    match = re.search(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", text)
-    if match is None:
-        return [text]
-    first, last, words = match.groups()
-    if words is not None:
-        choices = words.split(",")
-    else:
-        step = 1 if int(first) <= int(last) else -1
-        has_zeros = any(end.startswith("0") and len(end) > 1 for end in (first, last))
-        digits = max(len(first), len(last)) if has_zeros else 0
-        choices = [str(number).zfill(digits) for number in range(int(first), int(last) + step, step)]
-    return [text[: match.start()] + choice + rest for choice in choices for rest in expand_braces(text[match.end() :])]
 
 
 def format_of(uri: str) -> str | None:
@@ -128,75 +133,69 @@ def shard_format(uri: str) -> str | None:
     return None if kind == "image" else kind
 
 
-def _found(text: str, output: str | None, places: Places, store: Store) -> list[_Found]:
-    """What one `--input` names."""
+@contextmanager
+def reading(option: str, text: str) -> Iterator[None]:
+    """Inside, a place that cannot be read is a wrong setting; a storage that fails for now is not."""
     try:
-        named = [located for place in _places(text, store) for located in _files(*place, store)]
+        yield
+    except SettingError:
+        raise
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and not (is_refusal(error) or isinstance(error, FileNotFoundError)):
-            raise  # the storage fails for now: the same command goes on
-        if isinstance(error, SettingError):
-            raise
-        raise SettingError(f"--input {text!r} cannot be read: {error}") from error
-    found = _without_lists([(root, file) for root, file in named if not places.is_below(file.uri, output)])
-    if not any(format_of(file.uri) for _, file in found):
-        raise SettingError(
-            f"--input {text!r} holds nothing to read. Rule: tars (.tar, .tar.gz, .tgz), Parquet files (.parquet), "
-            f"JSON lines (.jsonl) or images ({', '.join(IMAGE_EXTENSIONS[:6])}, ...). Check the path, or the "
-            "extension of the files."
-        )
-    return found
+            raise  # the same command goes on
+        raise SettingError(f"{option} {text!r} cannot be read: {error}") from error
 
 
-def _places(text: str, store: Store) -> list[tuple[str, storage.FileInfo | None]]:
-    """(URI, file; None for a folder) of all that one `--input` names; many names are looked up at once."""
-    uri = storage.normalise(text)
-    if not re.search(r"[*?\[{]", uri) or store.exists(uri):
-        return [_place(uri, text, store)]
-    found = map_concurrently(
-        store,
-        lambda name: store.glob_files(name) if re.search(r"[*?\[]", name) else [_place(name, text, store)],
-        expand_braces(uri),
-        LISTING_THREADS,
-    )
-    return [place for places in found for place in places]
+def _found(
+    inputs: list[str], output: str | None, places: Places, store: Store, left_out: LeftOut
+) -> Iterator[tuple[str, str, storage.FileInfo]]:
+    """(input, folder that the file counts as part of if it is loose, file) of what all inputs name."""
+    named: list[tuple[str, list[Place]]] = []
+    for text in inputs:
+        check_given("--input", text)
+        check_apart(text, "--input", output, places)
+        with reading("--input", text):
+            named.append((text, named_places(text, "--input", _is_of_use, store, left_out)))
+    beside = outputs_beside_files([place for _, here in named for place in here], left_out)
+    for text, places_of in named:
+        here = [place for place in places_of if place.uri not in beside]
+        found = [(place.root, file) for place in here for file in place.files if not places.is_below(file.uri, output)]
+        found = _without_lists(found, left_out)
+        if (here or not places_of) and not any(format_of(file.uri) for _, file in found):
+            raise SettingError(
+                f"--input {text!r} holds nothing to read. Rule: tars (.tar, .tar.gz, .tgz), Parquet files (.parquet), "
+                f"JSON lines (.jsonl) or images ({', '.join(IMAGE_EXTENSIONS[:6])}, ...). Check the path, or the "
+                f"extension of the files.{_also(left_out)}"
+            )
+        yield from ((text, root, file) for root, file in found)
 
 
-def _place(name: str, text: str, store: Store) -> tuple[str, storage.FileInfo | None]:
-    file = store.stat(name)
-    if file is None and not store.exists(name):
-        raise SettingError(
-            f"--input {text!r}: there is nothing at {name}. Check the spelling; a relative path starts at the "
-            "folder the command runs in, and a cluster's workers must be able to open it too."
-        )
-    return name, file
+def _also(left_out: LeftOut) -> str:
+    text = left_out.text()
+    return f" {text[0].upper()}{text[1:]}." if text else ""
 
 
-def _files(uri: str, file: storage.FileInfo | None, store: Store) -> list[_Found]:
-    """What may be of use at a place."""
-    if file is not None:
-        return [(uri.rsplit("/", 1)[0], file)]
-    files: list[storage.FileInfo] = []
-    root = uri
-    for found in store.iter_files(uri):
-        below = found.uri[len(uri) :]
-        if below.startswith("/_chunks/"):  # an output root of ours: read its data/
-            root = storage.join(uri, "data")
-        if not re.search(r"/[._]", below) and (format_of(found.uri) or _is_sidecar(found.uri)):
-            files.append(found)
-    return [(root, found) for found in sorted(files, key=lambda found: found.uri) if found.uri.startswith(f"{root}/")]
+def _is_of_use(uri: str) -> bool:
+    return format_of(uri) is not None or _is_sidecar(uri)
 
 
-def _without_lists(found: list[_Found]) -> list[_Found]:
+def _without_lists(found: list[_Found], left_out: LeftOut) -> list[_Found]:
     formats = {file.uri: format_of(file.uri) for _, file in found}
     tars = {re.sub(r"(?i)\.(tar|tar\.gz|tgz)$", "", uri) for uri, kind in formats.items() if kind in ("tar", "tar.gz")}
     has_more = any(kind not in (None, "jsonl") for kind in formats.values())
-    return [
-        (folder, file)
-        for folder, file in found
-        if not (formats[file.uri] == "parquet" and file.uri.rsplit(".", 1)[0] in tars)
-        and not (formats[file.uri] == "jsonl" and has_more)
-    ]
+    kept = []
+    for folder, file in found:
+        kind = formats[file.uri]
+        name = file.uri.removeprefix(folder)
+        if kind == "parquet" and file.uri.rsplit(".", 1)[0] in tars:
+            left_out.add(BESIDE_TAR, name)
+        elif kind == "jsonl" and has_more:
+            left_out.add(BESIDE_DATA, name)
+        elif kind is None and not _is_sidecar(file.uri):  # a pattern matches anything
+            left_out.add(unwanted(name), name)
+        else:
+            kept.append((folder, file))
+    return kept
 
 
 def _is_sidecar(uri: str) -> bool:
@@ -222,7 +221,7 @@ def _loose(root: str, file: storage.FileInfo, places: Places, text: str) -> _Loo
     return _Loose(own_root, former_spelling(root, text), file, places.file(file.uri))
 
 
-def _folders(loose: list[_Loose]) -> Iterator[Shard]:
+def _folders(loose: list[_Loose], left_out: LeftOut) -> Iterator[Shard]:
     """The folders of loose images: of folders within each other the outermost ones, each file once."""
     former = {each.root: each.former_root for each in reversed(loose)}
     homes = {root: _outermost(root, former) for root in former}
@@ -233,8 +232,18 @@ def _folders(loose: list[_Loose]) -> Iterator[Shard]:
             seen.add(each.place)
             files[homes[each.root]].append(each.file)
     for root, found in files.items():
+        _tell_texts_alone(root, found, left_out)
         if any(format_of(file.uri) == "image" for file in found):
             yield _folder(root, former[root], found)
+
+
+def _tell_texts_alone(root: str, files: Iterable[storage.FileInfo], left_out: LeftOut) -> None:
+    texts = [file.uri for file in files if _is_sidecar(file.uri)]
+    if texts:
+        found = [file.uri for file in files if format_of(file.uri) == "image"]
+        images = {*found, *(uri.rsplit(".", 1)[0] for uri in found)}
+        alone = [uri for uri in texts if uri.rsplit(".", 1)[0] not in images]
+        left_out.add(NO_IMAGE, *(uri.removeprefix(root) for uri in alone[:1] or [""]), count=len(alone))
 
 
 def _outermost(root: str, roots: Container[str]) -> str:

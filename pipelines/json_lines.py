@@ -3,26 +3,33 @@
     {"image": "photos/0001.jpg", "caption": "a red boat", "key": "boat-1"}
 
 The picture is `--image-column` or the first of URI_FIELDS; a path inside nested objects is written `a.b`, `a.0`. A URI
-may be of any storage; a relative one starts at the folder of the file. Lines are read as a stream; empty ones do not
-count.
+may be of any storage; a relative one starts at the folder of the file. The picture itself may stand there too, in
+base64 or as a `data:` URI. Lines are read as a stream; empty ones do not count.
 """
 
+import codecs
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from pipelines import storage
-from pipelines.damage import is_damage, reason_of
-from pipelines.errors import SampleError, SettingError, ShardChangedError
-from pipelines.fields import KEY_FIELDS, caption_of, clipped, lookup, place_of, printable
-from pipelines.references import URI_FIELDS, fetch, gather, read_ahead
+from pipelines.captions import caption_of
+from pipelines.damage import reason_of
+from pipelines.errors import MisfitError, SampleError, ShardChangedError
+from pipelines.fields import KEY_FIELDS, clipped, lookup, place_of
+from pipelines.parquet_columns import listed
+from pipelines.references import URI_FIELDS, read_ahead
+from pipelines.row_samples import assembled, named, read_named
 from pipelines.samples import Chunk, Columns, Sample, Stored, repeated_key
 from pipelines.store import FILES, Store
 from pipelines.tar_shards import INDEX_STRIDE, TarIndex
 
-MAX_LINE_BYTES = 16 << 20
+MAX_LINE_BYTES = 64 << 20
 CHECKED_LINES = 16
 """Objects at the beginning of a file of which one must have a named field: a single one may be damaged."""
+FIELDS_OF_OBJECTS = ("bytes", "path", "url", "uri")
+"""Where an object that stands for a picture holds it, in base64, or names it."""
+KINDS = {dict: "an object", list: "a list", bool: "a boolean", int: "a number", float: "a number"}
 Line = tuple[int, bytes]
 """(byte offset, content)"""
 
@@ -31,27 +38,67 @@ def index_json_lines(uri: str, columns: Columns, store: Store = FILES) -> TarInd
     """Count the lines, where to enter, and which keys come again. Memory: the keys of one file.
 
     Raises:
-        SettingError: a named field is in none of the first objects.
+        MisfitError: the file is no JSON lines, or a named field is in none of the first objects.
     """
     keys: set[str] = set()
     seek_bytes: list[int] = []
     duplicates: list[int] = []
     first_objects: list[Any] = []
     samples = 0
+    form = LinesForm()
     for offset_bytes, line in _lines(uri, 0, store):
         fields, _ = _parsed(line)
+        form.add(line, fields is not None)
         if fields is not None and len(first_objects) < CHECKED_LINES:
             first_objects.append(fields)
         if samples % INDEX_STRIDE == 0:
             seek_bytes.append(offset_bytes)
-        key = _key(fields, columns.key)
+        key, _ = _key(fields, columns.key)
         if key is not None:
             if key in keys:
                 duplicates.append(samples)
             keys.add(key)
         samples += 1
-    _check_fields(first_objects, columns, uri)
+    form.check(uri)
+    roles = ("image", columns.image), ("key", columns.key), ("caption", columns.caption)
+    check_fields(first_objects, [(f"--{role}-column", path) for role, path in roles], uri)
     return TarIndex(samples=samples, seek_bytes=tuple(seek_bytes), duplicates=tuple(duplicates))
+
+
+@dataclass(kw_only=True)
+class LinesForm:
+    """Whether a file is JSON lines at all: single lines may be damaged, but not all of several."""
+
+    first: bytes = b""
+    last: bytes = b""
+    lines: int = 0
+    understood: int = 0
+
+    def add(self, line: bytes, is_understood: bool) -> None:
+        """The next line."""
+        self.first = self.first or line[:1000]
+        self.last = line[:1000]
+        self.lines += 1
+        self.understood += is_understood
+
+    def check(self, uri: str) -> None:
+        """Raises MisfitError for an array, as most programs write JSON, and for what is something else altogether."""
+        if self.first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise MisfitError(
+                f"{uri} is UTF-16. Rule: JSON lines are UTF-8. Convert it: iconv -f UTF-16 -t UTF-8 LINES > LINES.jsonl"
+            )
+        in_brackets = self.understood == 0 or (self.understood == 1 and self.last == b"]")
+        if self.first.startswith(b"[") and in_brackets:
+            raise MisfitError(
+                f"{uri} is one JSON array. Rule: JSON lines, an object on each line and nothing around them. "
+                "Convert it: jq -c '.[]' ARRAY.json > LINES.jsonl"
+            )
+        if self.lines > 1 and self.understood == 0:
+            begin = clipped(self.first.decode("utf-8", "surrogateescape"))
+            raise MisfitError(
+                f"{uri} is no file of JSON lines: none of its {self.lines} lines is a JSON object. Rule: an object on "
+                f"each line, in UTF-8. It begins with: {begin}"
+            )
 
 
 def read_json_lines(chunk: Chunk, columns: Columns, store: Store = FILES) -> Iterator[Sample]:
@@ -81,66 +128,55 @@ def _chunk_lines(chunk: Chunk, store: Store) -> Iterator[tuple[int, bytes]]:
 
 
 def _sample(position: int, line: bytes, chunk: Chunk, columns: Columns, store: Store) -> Sample:
-    try:
-        return _understood(position, line, chunk, columns, store)
-    except Exception as error:
-        if not is_damage(error):
-            raise
-        key = f"{place_of(chunk.shard_uri)[1]}/{position:08d}"
-        problem = SampleError("read", f"the line cannot be understood: {reason_of(error)}")
-        return Sample(position=position, key=key, problem=problem)
-
-
-def _understood(position: int, line: bytes, chunk: Chunk, columns: Columns, store: Store) -> Sample:
     fields, reason = _parsed(line)
     folder, stem = place_of(chunk.shard_uri)
-    key = _key(fields, columns.key)
-    problem = SampleError("read", reason) if reason else None
-    if key is None and columns.key is not None:
-        problem = problem or SampleError("read", f"the field {columns.key} is missing or null")
-    if key is not None and position in chunk.duplicates:
+    name, problem = _key(fields, columns.key)
+    key = f"{stem}/{position:08d}" if name is None else name
+    if reason:
+        problem = SampleError("read", reason)
+    elif problem is None and name is not None and position in chunk.duplicates:
         problem = repeated_key(key)
-    paths = (columns.image or "", *columns.media)
-    pictures, problem = gather(paths, lambda path: _picture(fields, path, folder, store), problem)
-    image = pictures.get(paths[0], Stored(b"", ""))
-    return Sample(
-        position=position,
-        key=key or f"{stem}/{position:08d}",
-        image=image.content,
-        image_name=printable(image.name),
-        caption=caption_of(fields, columns.caption),
-        media={path: pictures[path] for path in columns.media if path in pictures},
-        problem=problem,
+    return assembled(
+        position,
+        key,
+        (columns.image or "", *columns.media),
+        lambda path: _picture(fields, path, folder, store),
+        lambda: caption_of(fields, columns.caption),
+        problem,
     )
 
 
 def _picture(fields: Any, path: str, folder: str, store: Store) -> Stored:
-    stored = fetch(storage.resolve(_reference(fields, path), folder), store)
+    stored = read_named(_reference(fields, path), folder, store)
     if not stored.content:
-        raise SampleError("read", f"the image file {stored.name} is empty")
+        raise SampleError("read", f"the image file {clipped(stored.name)} is empty")
     return stored
 
 
 def _reference(fields: Any, path: str) -> str:
-    """The URI in a parsed line, by default in one of URI_FIELDS. Raises SampleError where there is none."""
-    names = (path,) if path else URI_FIELDS
-    value = next((found for name in names if (found := lookup(fields, name)) is not None), None)
-    if isinstance(value, dict):
-        value = value.get("path") or value.get("url") or value.get("uri")
-    if isinstance(value, str) and value.strip():
-        return value.strip()
-    there = clipped(", ".join(map(str, fields))) if isinstance(fields, dict) else "no object"
+    """The URI or content in a parsed line, by default in one of URI_FIELDS. Raises SampleError where there is none."""
+    odd = ""
+    for name in (path,) if path else URI_FIELDS:
+        value = lookup(fields, name)
+        if isinstance(value, dict):
+            value = next((value[inner] for inner in FIELDS_OF_OBJECTS if value.get(inner)), value)
+        if isinstance(value, str):
+            if value.strip():
+                return value
+        elif value is not None:
+            odd = odd or f"the field {name} holds {KINDS[type(value)]}, no URI and no base64"
+    there = clipped(", ".join(map(str, fields)), 110) if isinstance(fields, dict) else "no object"
     wanted = f"field {path}" if path else f"field of a picture ({', '.join(URI_FIELDS[:4])}, ...)"
-    raise SampleError("read", f"no {wanted} with a URI: the line has {there}")
+    raise SampleError("read", odd or f"no {wanted} with a URI: the line has {there}")
 
 
-def _key(fields: Any, wanted: str | None) -> str | None:
+def _key(fields: Any, wanted: str | None) -> tuple[str | None, SampleError | None]:
+    """(key, None), (None, None) where nobody asked for one and there is none, or (None, why it cannot be had)."""
     names = KEY_FIELDS if wanted is None else (wanted,)
-    value = next((found for name in names if (found := lookup(fields, name)) is not None), None)
-    try:
-        return None if value is None else printable(str(value))
-    except (ValueError, RecursionError):  # a number of too many digits, objects too deep within each other
-        return None
+    name, value = next(((name, found) for name in names if (found := lookup(fields, name)) is not None), ("", None))
+    if value is None and wanted is None:
+        return None, None
+    return named(value, f"the field {wanted or name}", "is missing or null")
 
 
 def _parsed(line: bytes) -> tuple[Any, str]:
@@ -148,21 +184,34 @@ def _parsed(line: bytes) -> tuple[Any, str]:
     if len(line) > MAX_LINE_BYTES:
         return None, f"the line is longer than {MAX_LINE_BYTES} bytes"
     try:
-        fields = json.loads(line)
+        fields = loaded(line)
     except (ValueError, RecursionError) as error:
         return None, f"the line is no JSON: {reason_of(error)}"
     return (fields, "") if isinstance(fields, dict) else (None, "the line is no JSON object")
 
 
-def _check_fields(objects: list[Any], columns: Columns, uri: str) -> None:
-    for option, path in (("image", columns.image), ("key", columns.key), ("caption", columns.caption)):
+def loaded(line: bytes) -> Any:
+    """The value of a line; bytes that are not UTF-8 become lone surrogates in its texts, for whoever reads those.
+
+    Raises:
+        ValueError: it is no JSON.
+        RecursionError: its objects lie too deep within each other.
+    """
+    try:
+        return json.loads(line)
+    except UnicodeDecodeError:
+        return json.loads(line.decode("utf-8", "surrogateescape"))
+
+
+def check_fields(objects: list[Any], named: Sequence[tuple[str, str | None]], uri: str) -> None:
+    """Raises MisfitError for the first (option, path) that leads nowhere in each of the first objects of a file."""
+    for option, path in named:
         if path is None or not objects:
             continue
         if not any(lookup(fields, path) is not None or path.split(".", 1)[0] in fields for fields in objects):
             others = f" and the {len(objects) - 1} after it" if len(objects) > 1 else ""
-            raise SettingError(
-                f"--{option}-column {path!r} is not in the first line of {uri}{others}. Its fields: "
-                f"{', '.join(objects[0])}."
+            raise MisfitError(
+                f"{option} {path!r} is not in the first line of {uri}{others}. Its fields: {listed(objects[0])}."
             )
 
 

@@ -9,7 +9,9 @@
     README.md, preview.png, report.html
 
 STEM = NAME-OUTCOME.ok60.bad4. NAME is a function of the chunk: shard name, hash of the shard's URI, its fingerprint,
-first and last position, configuration hash. OUTCOME is a hash of the positions that failed. So files never change:
+first and last position, configuration hash. OUTCOME is a hash of the positions that failed. Where some of these only
+wait, because a file that they name could not be fetched for now, OUTCOME says which, and `.wait2` follows: two of the
+four. So files never change:
 doing a chunk again with the same outcome writes the same files, with another outcome it writes other files beside them,
 and which version counts is decided by planning from the listing alone (`pipelines.finished`).
 
@@ -18,7 +20,7 @@ continued.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,7 +29,7 @@ from pipelines.samples import Chunk
 from pipelines.store import FILES, Store
 
 _RANGE = r"(?P<start>\d{7,})-(?P<stop>\d{7,})"
-_COUNTS = r"\.ok(?P<ok>\d+)\.bad(?P<bad>\d+)"
+_COUNTS = r"\.ok(?P<ok>\d+)\.bad(?P<bad>\d+)(?:\.wait(?P<wait>\d+))?"
 
 
 def _name_pattern(digits: int) -> str:
@@ -83,6 +85,8 @@ class Version(NamedTuple):
     mark_uri: str
     files: tuple[str, ...]
     """URIs in data/ and errors/."""
+    wait: int = 0
+    """How many of the `bad` samples every run tries again, see `pipelines.errors.PassingError`."""
 
     @property
     def data_uri(self) -> str:
@@ -125,11 +129,17 @@ def chunk_name(stem: str, shard_uri: str, fingerprint: str, start: int, stop: in
     return f"{safe}-{storage.short_hash(shard_uri)}-{fingerprint}-{start:07d}-{stop:07d}-{configuration}"
 
 
-def version_stem(name: str, ok: int, failed: Iterable[int]) -> str:
-    """The name of the files of a finished chunk: which positions failed, and how many did not."""
+def version_stem(name: str, ok: int, failed: Iterable[int], waiting: Collection[int] = ()) -> str:
+    """The name of the files of a finished chunk: which positions failed, which of these wait, how many did not fail."""
     positions = sorted(failed)
-    outcome = storage.short_hash(*map(str, positions))
-    return f"{name}-{outcome}.ok{ok}.bad{len(positions)}"
+    outcome = storage.short_hash(*(f"{at} waits" if at in waiting else str(at) for at in positions))
+    return f"{name}-{outcome}.ok{ok}.bad{len(positions)}{f'.wait{len(waiting)}' if waiting else ''}"
+
+
+def waiting_in(uri: str) -> int:
+    """How many samples wait, by the name of a file of a version."""
+    match = re.search(r"\.ok\d+\.bad\d+\.wait(\d+)(?:\.|$)", uri.rsplit("/", 1)[-1])
+    return int(match[1]) if match else 0
 
 
 def data_uri(output: str, stem: str, extension: str = "parquet") -> str:
@@ -212,11 +222,11 @@ class _Found:
         folders = [file.rsplit("/", 2)[1] for file in self.files]  # as they were listed: data/ first
         if (ok and folders[0] != "data") or (bad and folders[-1] != "errors"):
             return None
-        return Version(self.name, stem, ok, bad, uri, tuple(self.files))
+        return Version(self.name, stem, ok, bad, uri, tuple(self.files), waiting_in(uri))
 
     def remains(self, output: str, stem: str) -> Remains:
         mark = "" if self.name.is_old else mark_uri(output, stem)
-        return Remains(name=self.name, mark_uri=mark, marks=[uri for uri, _, _ in self.marks], files=self.files)
+        return Remains(name=self.name, mark_uri=mark, marks=[uri for uri, *_ in self.marks], files=self.files)
 
 
 def _entry(found: dict[str, _Found], stem: str, match: re.Match[str]) -> _Found:

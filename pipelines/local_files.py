@@ -9,7 +9,7 @@ import glob
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Protocol, cast
 
@@ -187,6 +187,12 @@ def iter_files(root: str) -> Iterator[FileInfo]:
 
 def iter_entries(root: str) -> Iterator["os.DirEntry[str]"]:
     """The files below a folder: depth first, sorted within a folder; links are followed, each folder once."""
+    for entries in _folders(root):
+        yield from (entry for entry in entries if not is_temporary(entry.name) and _leads_to(entry, entry.is_file))
+
+
+def _folders(root: str) -> Iterator[list["os.DirEntry[str]"]]:
+    """The entries of each folder, those of a folder before those of the folders within it."""
     seen: set[tuple[int, int]] = set()
     pending = [root] if os.path.isdir(root) else []
     while pending:
@@ -200,8 +206,18 @@ def iter_entries(root: str) -> Iterator["os.DirEntry[str]"]:
                 entries = sorted(found, key=lambda entry: entry.name)
         except (FileNotFoundError, NotADirectoryError):  # deleted since it was listed
             continue
-        yield from (entry for entry in entries if not is_temporary(entry.name) and entry.is_file())
-        pending += [entry.path for entry in reversed(entries) if entry.is_dir()]
+        yield entries
+        pending += [entry.path for entry in reversed(entries) if _leads_to(entry, entry.is_dir)]
+
+
+def _leads_to(entry: "os.DirEntry[str]", is_kind: Callable[[], bool]) -> bool:
+    """`is_kind()` of an entry; False for a link that leads to itself."""
+    try:
+        return is_kind()
+    except OSError as error:
+        if error.errno != errno.ELOOP or not entry.is_symlink():
+            raise
+        return False
 
 
 def glob_files(pattern: str) -> list[tuple[str, FileInfo | None]]:
@@ -212,9 +228,21 @@ def glob_files(pattern: str) -> list[tuple[str, FileInfo | None]]:
         names = glob.glob(pattern, include_hidden=True)
     found: list[tuple[str, FileInfo | None]] = []
     for path in sorted(name for name in names if not is_temporary(name)):
-        with suppress(FileNotFoundError):  # a link that leads nowhere
-            found.append((path, None if os.path.isdir(path) else file_info(path, os.stat(path))))
+        if os.path.isdir(path):
+            found.append((path, None))
+        elif os.path.exists(path):
+            with suppress(FileNotFoundError):  # deleted since
+                found.append((path, file_info(path, os.stat(path))))
     return found
+
+
+def dead_links(place: str, is_pattern: bool = False) -> list[str]:
+    """The links below a folder, or among what matches a pattern, that lead nowhere."""
+    if is_pattern:
+        paths = glob.glob(place, include_hidden=True, recursive="**" in place)
+    else:
+        paths = [entry.path for entries in _folders(place) for entry in entries if entry.is_symlink()]
+    return sorted(path for path in paths if not os.path.exists(path))
 
 
 def stat_file(path: str) -> FileInfo | None:

@@ -6,18 +6,24 @@ tar, kept in the output root for the next run.
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
 from pipelines import gzip_points, json_lines, layout, parquet_shards, tar_shards
 from pipelines.damage import is_damage, reason_of
-from pipelines.errors import SettingError, ShardChangedError
+from pipelines.errors import MisfitError, SettingError, ShardChangedError
+from pipelines.fields import clipped
 from pipelines.inputs import Shard, format_of
 from pipelines.samples import Columns
 from pipelines.store import FILES, Store, map_concurrently
 
 PLANNING_THREADS = 16
+MISFITS_BELIEVED = 64
+"""So many first files of a format that do not have what the settings need, and the settings are wrong."""
+INDEX_VERSION = 2
+"""Of kept indexes. Earlier ones ended at the first end mark of a tar; they are made again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +37,8 @@ class Measured:
     """Positions of the whole shard; a damaged one has one more, the last, for its unreadable rest."""
     index: tar_shards.TarIndex | None = None
     damage: str = ""
+    misfit: MisfitError | None = None
+    """Why a shard that is sound does not go with the settings; then it is damage too."""
 
     @property
     def is_whole(self) -> bool:
@@ -47,22 +55,52 @@ def measure(
     they were before may have to go.
 
     Raises:
-        SettingError: a named column does not exist or has a wrong type.
+        SettingError: a named column does not exist or has a wrong type in every file that was looked at.
     """
     measured: list[Measured] = []
+    misfits = Misfits()
     total = 0
     pending = iter(shards)
     while batch := list(islice(pending, PLANNING_THREADS)):
         for found in map_concurrently(
             store, lambda shard: _measure(shard, columns, output, store), batch, PLANNING_THREADS
         ):
+            misfits.add(found)
             if limit is not None:
                 found = shortened(found, limit - total)
             total += found.samples
             measured.append(found)
         if limit is not None and total >= limit:
             break
+    misfits.check()
     return without_emptied(measured)
+
+
+class Misfits:
+    """Tells files that do not go with the settings from settings that go with no file, for each format apart."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, MisfitError] = {}
+        self._count: Counter[str] = Counter()
+        self._fitting: set[str] = set()
+
+    def add(self, found: Measured) -> None:
+        """The next shard. Raises SettingError when there were enough of which none fits."""
+        kind = found.shard.format
+        if found.misfit is None:
+            if not found.damage or found.samples > 1:
+                self._fitting.add(kind)
+            return
+        self._first.setdefault(kind, found.misfit)
+        self._count[kind] += 1
+        if self._count[kind] >= MISFITS_BELIEVED:
+            self.check()
+
+    def check(self) -> None:
+        """Raises SettingError, of the first file, where a format has files that do not fit and none that does."""
+        for kind, error in self._first.items():
+            if kind not in self._fitting:
+                raise error
 
 
 def shortened(found: Measured, samples: int) -> Measured:
@@ -81,6 +119,19 @@ def whole(shard: Shard, index: tar_shards.TarIndex | None, samples: int, damage:
     return Measured(shard=shard, samples=total, total=total, index=index, damage=damage)
 
 
+def ignored_members(measured: list[Measured]) -> str:
+    """A line about the files within tars that are part of no sample; empty where there are none."""
+    found = [(each.shard, each.index) for each in measured if each.index is not None and each.index.ignored]
+    if not found:
+        return ""
+    shard, index = found[0]
+    count = sum(index.ignored for _, index in found)
+    return (
+        f"left out of {len(found)} tars: {count} files that are not called KEY.EXTENSION, such as "
+        f"{clipped(index.ignored_name)!r} in {shard.uri}"
+    )
+
+
 def measure_shard(shard: Shard, understand: Callable[[], Measured]) -> Measured:
     """What `understand` returns; a shard that it cannot understand is one error row: others must not wait for it.
 
@@ -91,6 +142,10 @@ def measure_shard(shard: Shard, understand: Callable[[], Measured]) -> Measured:
         return understand()
     except FileNotFoundError as error:
         raise ShardChangedError(f"{shard.uri} has gone since it was listed; the same command lists it again") from error
+    except MisfitError as error:
+        message = clipped(str(error).replace(shard.uri, shard.uri.rsplit("/", 1)[-1]))
+        damage = f"the {shard.format} file does not go with the settings: {message}"
+        return dataclasses.replace(whole(shard, None, 0, damage), misfit=error)
     except Exception as error:
         if not is_damage(error):
             raise
@@ -139,7 +194,7 @@ def _new_index(shard: Shard, compressed: bool, uri: str, store: Store) -> tar_sh
         index = _with_points(index, shard, uri, store)
     now = store.stat(shard.uri)
     if now is not None and now.fingerprint == shard.fingerprint:  # else this is the index of another content
-        fields = {"shard": shard.uri, "compressed": compressed, **dataclasses.asdict(index)}
+        fields = {"version": INDEX_VERSION, "shard": shard.uri, "compressed": compressed, **dataclasses.asdict(index)}
         store.publish(uri, json.dumps(fields).encode())
     return index
 
@@ -154,14 +209,18 @@ def _kept_index(uri: str, store: Store) -> tuple[bool, tar_shards.TarIndex] | No
             duplicates=tuple(fields["duplicates"]),
             damage=fields["damage"],
             gzip_points=fields["gzip_points"].rsplit("/", 1)[-1],
+            ignored=fields["ignored"],
+            ignored_name=fields["ignored_name"],
         )
-        numbers = (index.samples, *index.seek_bytes, *index.duplicates)
+        numbers = (index.samples, index.ignored, *index.seek_bytes, *index.duplicates)
         strides = -(-index.samples // tar_shards.INDEX_STRIDE)
         is_sound = (
             all(type(number) is int and number >= 0 for number in numbers)
             and len(index.seek_bytes) in (0, strides)
             and isinstance(index.damage, str)
+            and isinstance(index.ignored_name, str)
             and isinstance(fields["compressed"], bool)
+            and fields["version"] == INDEX_VERSION
         )
     except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
         return None

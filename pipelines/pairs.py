@@ -10,7 +10,7 @@ from pipelines import schema
 from pipelines.errors import SampleError
 from pipelines.generation import PICTURE, Generation
 from pipelines.samples import Sample
-from pipelines.stages import Row
+from pipelines.stages import TOKENS_CUT, Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,8 @@ class PairGeneration(Generation):
 
     @property
     def columns(self) -> pa.Schema:
-        return pa.schema([(name, schema.MEDIA) for name in ("image", *self.returned)])
+        media = [(name, schema.MEDIA) for name in ("image", *self.returned)]
+        return pa.schema([*media, (TOKENS_CUT, pa.int32())])
 
     def read(self, sample: Sample) -> Row:
         return {"caption": self.caption(sample), "width": None, "height": None}
@@ -40,8 +41,8 @@ class PairGeneration(Generation):
 
     def compute(self, model: Any, rows: Sequence[Row], seeds: Sequence[int]) -> Sequence[Row | SampleError]:
         prompts = [row["caption"] for row in rows]
-        generated = model.generate_pairs(prompts, self.returned, size=self.size_px, **self.options(rows, seeds))
-        return self.travelling(model, generated)
+        options = {"size": self.size_px, **self.options(rows, seeds)}
+        return self.travelling(model, lambda: model.generate_pairs(prompts, self.returned, **options))
 
     def write(self, row: Row) -> Row:
         size = row[PICTURE]["width"], row[PICTURE]["height"]

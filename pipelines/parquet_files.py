@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from pipelines.damage import ContradictionError, is_damage, reason_of
 from pipelines.errors import SampleError, SettingError, ShardChangedError
-from pipelines.fields import lookup
 from pipelines.parquet_columns import stored_path, type_at
-from pipelines.parquet_footer import ColumnChunk, column_chunks
+from pipelines.parquet_footer import ColumnChunk, column_chunks, data_end
+from pipelines.parquet_values import is_binary, is_text, values_at
 from pipelines.row_filters import Condition
 from pipelines.store import Store
 
@@ -32,6 +32,9 @@ MAX_ROWS = 100_000_000
 """Of one file; a footer that speaks of more is damaged."""
 MAX_STATISTICS_BYTES = 4 << 20
 """Of a footer whose statistics are looked at."""
+MAGIC = b"PAR1"
+JOINED_RATIO = 1.1
+"""Of a file to its rows: above, there is something else in it too."""
 TAIL_BYTES = 64 << 10
 """What pyarrow reads of a file first."""
 
@@ -46,7 +49,7 @@ class BadRow:
 
 
 Row = tuple[int, dict[str, Any] | BadRow]
-"""(row number in the file, value by column path)"""
+"""(row number in the file, value by column path; a SampleError stands for a value that cannot be read)"""
 
 
 @dataclass(frozen=True)
@@ -147,10 +150,7 @@ def matching_rows(parquet: OpenParquet, conditions: list[Condition]) -> np.ndarr
 
 def _kind(kind: pa.DataType) -> str:
     """Text, bytes, or something else: what decides which column can be what."""
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return "text"
-    is_binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
-    return "bytes" if is_binary else ""
+    return "text" if is_text(kind) else "bytes" if is_binary(kind) else ""
 
 
 def _read_footer(file: IO[bytes]) -> tuple[pq.FileMetaData, bytes]:
@@ -168,7 +168,24 @@ def _read_footer(file: IO[bytes]) -> tuple[pq.FileMetaData, bytes]:
     counts = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
     if min(counts, default=0) < 0 or sum(counts) != metadata.num_rows or metadata.num_rows > MAX_ROWS:
         raise ContradictionError(f"its footer speaks of {metadata.num_rows} rows, {sum(counts)} of them in row groups")
-    return metadata, tail[-8 - footer_bytes : -8]
+    footer = tail[-8 - footer_bytes : -8]
+    _check_one_file(file, metadata, footer)
+    return metadata, footer
+
+
+def _check_one_file(file: IO[bytes], metadata: pq.FileMetaData, footer: bytes) -> None:
+    """Raises ContradictionError for files joined to one, of which the last footer would read the pages of the first.
+
+    Looked at where the file is larger than its rows; where all parts compress well, their pages make no sense instead.
+    """
+    start = file.seek(0, 2) - len(footer) - 8
+    rows_bytes = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+    if start <= rows_bytes * JOINED_RATIO or len(footer) > MAX_STATISTICS_BYTES:
+        return
+    before = start - data_end(footer)
+    file.seek(max(before - len(MAGIC), 0))
+    if before >= 3 * len(MAGIC) and file.read(2 * len(MAGIC)) == 2 * MAGIC:
+        raise ContradictionError(f"it is several Parquet files joined to one; the last begins at byte {before}")
 
 
 def _read_end(file: IO[bytes], size_bytes: int) -> bytes:
@@ -234,26 +251,11 @@ class _GroupReader:
 
     def _batch_rows(self, batch: pa.RecordBatch, first: int, start: int, stop: int) -> Iterator[Row]:
         numbers = _met(batch, self.conditions) + first
-        numbers = numbers[(numbers >= start) & (numbers < stop)]
-        wanted = batch.take(numbers - first)
-        try:
-            rows = [self._values(row) for row in wanted.to_pylist()]
-        except Exception as error:  # a value that is none, as text that is no UTF-8
-            if not is_damage(error):
-                raise
-            rows = [self._row(wanted.slice(at, 1)) for at in range(wanted.num_rows)]
-        yield from zip(numbers.tolist(), rows, strict=True)
-
-    def _row(self, batch: pa.RecordBatch) -> dict[str, Any] | BadRow:
-        try:
-            return self._values(batch.to_pylist()[0])
-        except Exception as error:
-            if not is_damage(error):
-                raise
-            return BadRow(problem=_problem(error))
-
-    def _values(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {path: lookup(row, path) for path in self.paths}
+        numbers = numbers[(numbers >= start) & (numbers < stop)].tolist()
+        at = [number - first for number in numbers]
+        columns = [values_at(batch, path, at) for path in self.paths]
+        for number, *values in zip(numbers, *columns, strict=True):
+            yield number, dict(zip(self.paths, values, strict=True))
 
     def _bad_rows(self, start: int, stop: int, trouble: Exception) -> Iterator[Row]:
         numbers = np.arange(start, stop)
@@ -273,7 +275,7 @@ class _GroupReader:
             try:
                 names = [stored_path(self.parquet.schema, self.key)]
                 for batch in self.parquet.file.iter_batches(ROWS_AT_ONCE, row_groups=[self.group], columns=names):
-                    keys += [lookup(row, self.key) for row in batch.to_pylist()]
+                    keys += values_at(batch, self.key, range(batch.num_rows))
             except Exception as error:
                 if not is_damage(error):
                     raise

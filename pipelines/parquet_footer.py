@@ -18,6 +18,10 @@ PHYSICAL_TYPES = ("BOOLEAN", "INT32", "INT64", "INT96", "FLOAT", "DOUBLE", "BYTE
 ROW_GROUPS, COLUMNS, META_DATA, TYPE, PATH, STATISTICS = 4, 1, 3, 1, 3, 12
 MOST, LEAST, IS_MOST_EXACT, IS_LEAST_EXACT = 5, 6, 7, 8
 """Field numbers."""
+PLACES = ((4, 5), (6, 7))
+"""Field numbers (offset, length) of the indexes of a column chunk."""
+DATA_PAGES, DICTIONARY, COMPRESSED_BYTES, BLOOM_FILTER, BLOOM_FILTER_BYTES = 9, 11, 7, 14, 15
+"""Field numbers in the metadata of a column chunk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,20 @@ def column_chunks(footer: bytes) -> list[list[ColumnChunk]]:
     """The columns of each row group. Raises nearly anything where the footer is damaged."""
     groups = _Thrift(footer).struct()[ROW_GROUPS]
     return [[_column_chunk(column[META_DATA]) for column in group[COLUMNS]] for group in groups]
+
+
+def data_end(footer: bytes) -> int:
+    """Where the last thing ends that a footer points at. Raises nearly anything where it is damaged."""
+    groups = _Thrift(footer).struct()[ROW_GROUPS]
+    return max((_chunk_end(column) for group in groups for column in group[COLUMNS]), default=0)
+
+
+def _chunk_end(column: Mapping[int, Any]) -> int:
+    fields = column[META_DATA]
+    start = min(fields[DATA_PAGES], fields.get(DICTIONARY) or fields[DATA_PAGES])
+    places = [(column.get(offset, 0), column.get(length, 0)) for offset, length in PLACES]
+    places += [(start, fields[COMPRESSED_BYTES]), (fields.get(BLOOM_FILTER, 0), fields.get(BLOOM_FILTER_BYTES, 0))]
+    return max(offset + length for offset, length in places)
 
 
 def _column_chunk(fields: Mapping[int, Any]) -> ColumnChunk:

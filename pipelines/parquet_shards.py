@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pipelines import storage
+from pipelines.captions import Caption, chosen_caption
 from pipelines.errors import SampleError
-from pipelines.fields import clipped, lookup, place_of, printable
+from pipelines.fields import clipped, place_of
 from pipelines.parquet_columns import KEY_NAMES, ParquetColumns, choose_columns, stored_path
 from pipelines.parquet_files import (
     BadRow,
@@ -26,8 +25,10 @@ from pipelines.parquet_files import (
     open_parquet,
     read_row_range,
 )
-from pipelines.references import MAX_FILE_BYTES, fetch, gather, read_ahead
+from pipelines.parquet_values import key_texts, values_at
+from pipelines.references import MAX_FILE_BYTES, read_ahead
 from pipelines.row_filters import Condition, parse_conditions
+from pipelines.row_samples import assembled, named, read_named
 from pipelines.samples import Chunk, Columns, Sample, Stored, repeated_key
 from pipelines.store import FILES, Store
 from pipelines.tar_shards import INDEX_STRIDE, TarIndex
@@ -45,7 +46,7 @@ def check_image_columns(uri: str, names: Sequence[str], store: Store = FILES) ->
     """Look for columns that hold pictures, in the footer alone.
 
     Raises:
-        SettingError: a column is missing, or of a wrong type.
+        MisfitError: a column is missing, or of a wrong type.
         Exception: the file is damaged, in a way that `pipelines.damage` knows.
     """
     with open_parquet(uri, store) as parquet:
@@ -59,7 +60,8 @@ def index_parquet(uri: str, columns: Columns, store: Store = FILES) -> TarIndex:
     Reads the footer, the key column if there is one, and the columns of the conditions.
 
     Raises:
-        SettingError: a column is missing, of a wrong type, or not clear.
+        SettingError: a condition that is none.
+        MisfitError: a column is missing, of a wrong type, or not clear.
         Exception: the file is damaged, in a way that `pipelines.damage` knows.
     """
     with open_parquet(uri, store) as parquet:
@@ -112,12 +114,13 @@ def earlier_keys(uri: str, key_column: str, stop: int, store: Store = FILES) -> 
         return keys
     with open_parquet(uri, store) as parquet:
         for _, row in read_row_range(parquet, [key_column], None, [], 0, stop):
-            if not isinstance(row, BadRow) and row[key_column] is not None:
-                keys.add(str(row[key_column]))
+            key = None if isinstance(row, BadRow) else named(row[key_column], key_column)[0]
+            if key is not None:
+                keys.add(key)
     return keys
 
 
-def _understood(parquet: pq.ParquetFile, columns: Columns, uri: str) -> tuple[ParquetColumns, list[Condition]]:
+def _understood(parquet: OpenParquet, columns: Columns, uri: str) -> tuple[ParquetColumns, list[Condition]]:
     """The columns and the conditions."""
     with parquet.believed():
         schema = parquet.schema
@@ -146,11 +149,13 @@ def _wanted(chunk: Chunk, rows: Iterator[Row], position: int) -> Iterator[tuple[
 
 def _repeated(parquet: OpenParquet, key: str, numbers: np.ndarray | None) -> tuple[int, ...]:
     """The positions of samples whose key an earlier sample has. Memory: the keys of one shard, as Arrow."""
-    column = parquet.file.read(columns=[stored_path(parquet.schema, key)])
-    if key in column.column_names and not pa.types.is_nested(column.column(key).type):
-        keys = column.column(key)
+    table = parquet.file.read(columns=[stored_path(parquet.schema, key)])
+    if key in table.column_names and not pa.types.is_nested(table.column(key).type):
+        keys = key_texts(table.column(key))
     else:
-        keys = pa.chunked_array([[lookup(row, key) for row in column.to_pylist()]])
+        batches = table.to_batches()
+        found = [value for batch in batches for value in values_at(batch, key, range(batch.num_rows))]
+        keys = pa.chunked_array([[named(value, key)[0] for value in found]], pa.string())
     if numbers is not None:
         keys = keys.take(pa.array(numbers))
     codes = pc.fill_null(keys.combine_chunks().dictionary_encode().indices, -1).to_numpy(zero_copy_only=False)
@@ -164,43 +169,51 @@ def _sample(
 ) -> Sample:
     folder, stem = place_of(chunk.shard_uri)
     values = row.values if isinstance(row, BadRow) else row
-    value = None if chosen.key is None else values.get(chosen.key)
-    key = f"{stem}/{number:08d}" if value is None else printable(str(value))
+    name, problem = (None, None) if chosen.key is None else named(values.get(chosen.key), f"column {chosen.key}")
+    key = f"{stem}/{number:08d}" if name is None else name
     if isinstance(row, BadRow):
         return Sample(position=position, key=key, problem=row.problem)
-    problem = None
-    if chosen.key is not None and value is None:
-        problem = SampleError("read", f"column {chosen.key} is null")
-    elif position in chunk.duplicates:
+    if problem is None and position in chunk.duplicates:
         problem = repeated_key(key)
-    paths = (chosen.image, *chosen.media)
-    pictures, problem = gather(paths, lambda path: _picture(row[path], folder, path, store), problem)
-    image = pictures.get(chosen.image, Stored(b"", ""))
-    caption = row[chosen.caption] if chosen.caption is not None else None
-    return Sample(
-        position=position,
-        key=key,
-        image=image.content,
-        image_name=image.name,
-        caption="" if caption is None else str(caption),
-        media={path: pictures[path] for path in chosen.media if path in pictures},
-        problem=problem,
+    return assembled(
+        position,
+        key,
+        (chosen.image, *chosen.media),
+        lambda path: picture_in(row[path], folder, path, store),
+        lambda: Caption() if chosen.caption is None else _caption(row[chosen.caption]),
+        problem,
     )
 
 
-def _picture(value: Any, folder: str, path: str, store: Store) -> Stored:
-    """Bytes, a struct of bytes and path, or the URI of a file, relative ones to the shard's folder."""
+def _caption(value: Any) -> Caption:
+    if isinstance(value, SampleError):
+        raise value
+    return chosen_caption(value)
+
+
+def picture_in(value: Any, folder: str, path: str, store: Store = FILES) -> Stored:
+    """The image that a value of a column is: bytes, a struct of bytes and path, or a text.
+
+    A text is the URI of a file, relative ones to the shard's folder, or the image in base64.
+
+    Raises:
+        SampleError: there is none, or it cannot be fetched.
+    """
+    if isinstance(value, SampleError):
+        raise value
     content, reference = value, ""
     if isinstance(value, dict):
-        content, reference = value.get("bytes"), str(value.get("path") or "")
-    elif isinstance(value, str):
-        content, reference = None, value
+        content, reference = value.get("bytes"), value.get("path")
+        reference = reference if isinstance(reference, str) else ""
+    if content is None and reference:
+        content = reference
+    if isinstance(content, str) and content.strip():
+        stored = read_named(content, folder, store)
+        content, reference = stored.content, reference or stored.name
     if content and len(content) > MAX_FILE_BYTES:
         raise SampleError("read", f"column {path} is larger than {MAX_FILE_BYTES} bytes")
-    if content:
+    if content and isinstance(content, bytes):
         return Stored(content, reference.rsplit("/", 1)[-1])
-    if content is None and reference:
-        stored = fetch(storage.resolve(reference, folder), store)
-        if stored.content:
-            return stored
-    raise SampleError("read", f"column {path} is null or empty" + (f" ({clipped(reference)})" if reference else ""))
+    raise SampleError(
+        "read", f"column {path} is null or empty" + (f" ({clipped(reference, 120)})" if reference else "")
+    )

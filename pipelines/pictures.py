@@ -6,16 +6,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image, ImageOps
+from PIL import Image
 
+from pipelines.containers import extension_of, first_image, fitting_name
 from pipelines.errors import SampleError
+from pipelines.fields import clipped
+from pipelines.inputs import IMAGE_EXTENSIONS
+from unicon.colors import to_srgb as to_rgb
+from unicon.colors import upright
+from unicon.metadata import without_metadata
 
-KEPT_FORMATS = frozenset({"JPEG", "PNG", "WEBP"})
-"""Stored as they came; every viewer shows them. Others are stored again as PNG."""
+KEPT_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP"})
+"""Stored as they came, of MPO its first JPEG; every viewer shows them. Others are stored again as PNG."""
 NOT_DECODED = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
 PNG_COMPRESSION = 1
 """Of 0 to 9: on depth maps level 6 takes several times as long for a few per cent."""
@@ -26,51 +32,114 @@ PACKED = pa.struct(
 """A decoded picture that travels between stages."""
 
 
+class Opened(NamedTuple):
+    """An image file, decoded."""
+
+    image: Image.Image
+    content: bytes
+    """To be stored: the file as it came where every viewer shows its format, else the image as PNG."""
+    size_px: tuple[int, int]
+    """(width, height) of the image as stored; `image` may be smaller."""
+
+
+class TooManyPixelsError(SampleError):
+    """The image is larger than a limit allows."""
+
+
+class _Decoded(NamedTuple):
+    image: Image.Image
+    """Upright, in its own mode."""
+    format: str
+    kept: bytes | None
+    """The file, or what of it is the image; None where it is to be stored again."""
+
+
 def open_picture(content: bytes, max_pixels: int, background: str = "white") -> tuple[Image.Image, str]:
-    """Decode to 8-bit RGB, upright, transparency over `background`; returns the picture and its stored format.
+    """Decode to 8-bit RGB in sRGB, upright, transparency over `background`; returns the image and its stored format.
 
     Of several frames the first counts.
 
     Raises:
-        SampleError: not a picture, broken, or more than `max_pixels` pixels (checked before decoding).
+        SampleError: not an image, broken, or more than `max_pixels` pixels (checked before decoding).
     """
-    upright, stored_format = _decode(content, max_pixels)
-    return to_rgb(upright, background), stored_format
+    decoded = _decode(content, max_pixels)
+    return to_rgb(decoded.image, background), decoded.format
 
 
 def open_map(content: bytes, max_pixels: int) -> tuple[Image.Image, str]:
-    """Decode a condition or a mask: 16-bit grey stays that, 8-bit grey too, all else becomes 8-bit RGB.
+    """Decode a condition or a mask: 16-bit gray stays that, 8-bit gray too, all else becomes 8-bit RGB.
 
     Raises:
-        SampleError: as `open_picture`, or numbers that no 16-bit grey holds.
+        SampleError: as `open_picture`, or numbers that no 16-bit gray holds.
     """
-    upright, stored_format = _decode(content, max_pixels)
-    return _to_map(upright), stored_format
+    decoded = _decode(content, max_pixels)
+    return _to_map(decoded.image), decoded.format
 
 
-def _decode(content: bytes, max_pixels: int) -> tuple[Image.Image, str]:
-    """The upright picture in its own mode, and its format."""
+def open_and_keep(content: bytes, max_pixels: int, max_area_px: int) -> Opened:
+    """As `open_picture`, with the image scaled down to at most `max_area_px` pixels, and what is stored of the file."""
+    decoded = _decode(content, max_pixels)
+    size_px = decoded.image.size
+    if decoded.kept is None:
+        image = to_rgb(decoded.image)
+        return Opened(shrink(image, max_area_px), png_bytes(image), size_px)
+    if decoded.image.mode == "RGB" and "transparency" not in decoded.image.info:  # converting fewer colors costs less
+        return Opened(to_rgb(shrink(decoded.image, max_area_px)), decoded.kept, size_px)
+    return Opened(shrink(to_rgb(decoded.image), max_area_px), decoded.kept, size_px)
+
+
+def open_and_keep_map(content: bytes, max_pixels: int) -> Opened:
+    """As `open_map`, with what is stored of the file."""
+    decoded = _decode(content, max_pixels)
+    image = _to_map(decoded.image)
+    return Opened(image, png_bytes(image) if decoded.kept is None else decoded.kept, image.size)
+
+
+def _decode(content: bytes, max_pixels: int) -> _Decoded:
+    """The image, without metadata where that is all that cannot be read."""
     with _pixel_limit(max_pixels):
         try:
-            with Image.open(BytesIO(content), formats=_formats()) as image:
-                stored_format = image.format or ""
-                if image.width * image.height > max_pixels:
-                    raise SampleError(
-                        "decode", f"{image.width} x {image.height} pixels exceed --max-pixels {max_pixels}"
-                    )
-                image.load()
-                upright = _upright(image)
-        except SampleError:
+            return _decode_as_is(content, max_pixels)
+        except TooManyPixelsError:
             raise
-        except Image.DecompressionBombError as error:
-            raise SampleError("decode", f"more pixels than --max-pixels {max_pixels}: {error}") from error
-        except Image.UnidentifiedImageError as error:
-            raise SampleError("decode", f"not a picture that Pillow can read ({_first_bytes(content)})") from error
-        except (Exception, struct.error) as error:  # Pillow's decoders raise nearly any type on broken bytes
-            raise SampleError("decode", f"broken picture: {type(error).__name__}: {error}") from error
-    if min(upright.size) < 2:
-        raise SampleError("decode", f"{upright.width} x {upright.height} pixels are too few")
-    return upright, stored_format
+        except SampleError as error:
+            problem = error
+        for less, profile in without_metadata(content):
+            try:
+                decoded = _decode_as_is(less, max_pixels)
+            except TooManyPixelsError:
+                raise
+            except SampleError:
+                continue
+            if profile is None:
+                return decoded
+            decoded.image.info["icc_profile"] = profile
+            return decoded._replace(kept=None)
+        raise problem
+
+
+def _decode_as_is(content: bytes, max_pixels: int) -> _Decoded:
+    try:
+        with Image.open(BytesIO(content), formats=_formats()) as image:
+            stored_format = image.format or ""
+            if image.width * image.height > max_pixels:
+                raise TooManyPixelsError(
+                    "decode", f"{image.width} x {image.height} pixels exceed --max-pixels {max_pixels}"
+                )
+            image.load()
+            decoded = upright(image)
+            kept = first_image(content, image) if stored_format == "MPO" else content
+    except SampleError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise TooManyPixelsError("decode", f"more pixels than --max-pixels {max_pixels}: {error}") from error
+    except Image.UnidentifiedImageError as error:
+        raise SampleError("decode", f"not a picture that Pillow can read ({_first_bytes(content)})") from error
+    except (Exception, struct.error) as error:  # Pillow's decoders raise nearly any type on broken bytes
+        raise SampleError("decode", f"broken picture: {type(error).__name__}: {clipped(str(error))}") from error
+    if min(decoded.size) < 2:
+        raise SampleError("decode", f"{decoded.width} x {decoded.height} pixels are too few")
+    return _Decoded(decoded, stored_format, kept if stored_format in KEPT_FORMATS else None)
 
 
 def _to_map(image: Image.Image) -> Image.Image:
@@ -90,26 +159,6 @@ def _formats() -> tuple[str, ...]:
     """What Pillow opens, without the formats for which it would run another program or has no decoder of its own."""
     Image.init()
     return tuple(sorted(Image.OPEN.keys() - NOT_DECODED))
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF says; EXIF that cannot be read says nothing."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except (Exception, struct.error):  # Pillow raises nearly any type on broken EXIF
-        return image.copy()
-
-
-def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
-    """Any Pillow mode -> 8-bit RGB; the rules of `unicon.images.to_rgb`, without its torch."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_grey_levels(np.asarray(image))).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, background), rgba).convert("RGB")
-    return image.convert("RGB")
 
 
 def shrunk_size(size_px: tuple[int, int], max_area_px: int) -> tuple[int, int]:
@@ -154,9 +203,9 @@ def stored_bytes(content: bytes, name: str) -> dict[str, Any]:
     return {"bytes": content, "path": f"{name}.{extension_of(content)}"}
 
 
-def extension_of(content: bytes) -> str:
-    """The usual extension of a picture in one of KEPT_FORMATS, by its first bytes."""
-    return "jpg" if content.startswith(b"\xff\xd8") else "webp" if content[8:12] == b"WEBP" else "png"
+def file_name(name: str, content: bytes) -> str:
+    """The name of a stored image: that of its file, with an extension that the content agrees with."""
+    return fitting_name(name, content, IMAGE_EXTENSIONS)
 
 
 def to_grey(image: Image.Image) -> Image.Image:
@@ -164,11 +213,6 @@ def to_grey(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image.convert("L")
-
-
-def kept_or_png(content: bytes, image: Image.Image, stored_format: str) -> bytes:
-    """The file as it came where every viewer shows its format, else the picture as PNG."""
-    return content if stored_format in KEPT_FORMATS else png_bytes(image)
 
 
 def png_bytes(image: Image.Image) -> bytes:
@@ -189,16 +233,6 @@ def resize_levels(levels: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
         return levels
     resized = Image.fromarray(levels.astype(np.float32)).resize(size_px, Image.Resampling.BILINEAR)
     return np.clip(np.round(np.asarray(resized)), 0, 65535).astype(np.uint16)
-
-
-def _grey_levels(values: np.ndarray) -> np.ndarray:
-    """16-bit grey, integers above 255 included, keeps its upper bits; floats count as [0, 1] unless they exceed 1."""
-    levels = np.nan_to_num(values.astype(np.float32))
-    if values.dtype.kind == "f":
-        scale = 255.0 if levels.max(initial=0.0) <= 1.0 else 1.0
-    else:
-        scale = 1.0 / 257.0 if values.dtype.itemsize == 2 or levels.max(initial=0.0) > 255 else 1.0
-    return np.clip(np.round(levels * scale), 0, 255).astype(np.uint8)
 
 
 def _first_bytes(content: bytes) -> str:

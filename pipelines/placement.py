@@ -1,5 +1,6 @@
 """How many model actors a run gets, on what, and whether the cluster has it."""
 
+import math
 from collections.abc import Mapping
 
 from pipelines.errors import SettingError
@@ -10,11 +11,12 @@ FAILED_CHUNKS_ALLOWED = 10
 """One bad disk or machine does not stop a run of a million chunks; a systematic failure soon does."""
 
 
-def choose_resources(request: Request, available: Mapping[str, float], can_grow: bool) -> Resources:
+def choose_resources(request: Request, available: Mapping[str, float], can_grow: bool, nodes: int = 1) -> Resources:
     """One actor a GPU where there are GPUs, else one on the CPU.
 
     Where the cluster can grow, actors and GPUs an actor that are both asked for are taken at their word: it may start
     without GPUs and bring them when they are asked for. Of a range of actors the cluster must have room for the fewest.
+    nodes: with CPUs; Ray Data spreads actors over them.
 
     Raises:
         SettingError: the cluster has not the GPUs that were asked for.
@@ -34,6 +36,7 @@ def choose_resources(request: Request, available: Mapping[str, float], can_grow:
     return Resources(
         actors=actors,
         fewest_actors=fewest,
+        actors_per_node=math.ceil(actors / max(1, nodes)),
         gpus_per_actor=per_actor,
         cpus_per_actor=min(1.0, cpus / (2 * actors)),
         cpus_per_task=min(0.5, cpus / 4),

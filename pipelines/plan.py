@@ -42,6 +42,8 @@ class Plan:
     it may be work in progress, or all there is."""
     samples: int
     """All samples of the input, done and to do: with a limit, also those beyond it that earlier runs did."""
+    waiting: int = 0
+    """Samples in errors/ that every run tries again; those of images that have left their folder do not count."""
 
     @property
     def is_complete(self) -> bool:
@@ -56,10 +58,12 @@ def make_plan(
     chunk_size: int,
     marks: MarkReader | None = None,
     retry: FailedPositions | None = None,
+    waiting: FailedPositions = lambda version: (),
 ) -> Plan:
     """Cut what is not finished into chunks of at most `chunk_size` samples.
 
     retry: gives the positions of a finished version that are to be done again; they are merged into a new version.
+    waiting: gives those of a version of loose images that wait; only asked where some of its images have gone.
     """
     marks = marks or MarkReader()
     stored: dict[str, _Stored] = {}
@@ -71,7 +75,7 @@ def make_plan(
         ours = [stored[id_] for id_ in ids if id_ in stored]
         here = _Stored([v for each in ours for v in each.versions], [r for each in ours for r in each.remains])
         if found.shard.format == "folder":
-            cuts.append(_cut_folder(found, here, marks, configuration, chunk_size, retry))
+            cuts.append(_cut_folder(found, here, marks, configuration, chunk_size, retry, waiting))
         else:
             cuts.append(_cut_range(found, here, configuration, chunk_size, retry))
     return Plan(
@@ -79,6 +83,7 @@ def make_plan(
         finished=tuple(version for cut in cuts for version in cut.finished),
         superseded=tuple(_removal(each) for cut in cuts for each in cut.superseded),
         samples=sum(cut.samples for cut in cuts),
+        waiting=sum(cut.waiting for cut in cuts),
     )
 
 
@@ -103,7 +108,7 @@ def cells(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def folder_files(shard: Shard) -> list[ChunkFile]:
-    """The images of a folder with the `.txt` and `.json` files of the same name."""
+    """The images of a folder, each with the texts beside it: of `a.jpg` those called `a.txt` or `a.jpg.txt`."""
     sidecars: dict[str, list[storage.FileInfo]] = {}
     for file in shard.files:
         if file.uri.rsplit(".", 1)[-1].lower() in SIDECAR_EXTENSIONS:
@@ -111,7 +116,7 @@ def folder_files(shard: Shard) -> list[ChunkFile]:
     images = []
     for file in shard.files:
         if format_of(file.uri) == "image":
-            beside = sidecars.get(file.uri.rsplit(".", 1)[0], [])
+            beside = [*sidecars.get(file.uri, []), *sidecars.get(file.uri.rsplit(".", 1)[0], [])]
             versions = {each.uri: each.fingerprint for each in (file, *beside)}
             fingerprint = storage.short_hash(*versions.values())
             uris = tuple(other.uri for other in beside)
@@ -140,6 +145,8 @@ class _Cut(NamedTuple):
     superseded: list[layout.Version | layout.Remains]
     samples: int
     """Finished or in a chunk."""
+    waiting: int
+    """Finished, and to be tried again."""
 
 
 def _cut_range(
@@ -168,7 +175,7 @@ def _cut_range(
         or not shard.fingerprint.startswith(each.name.fingerprint)
         or not list(gaps(each.name.start, each.name.stop, done))
     ]
-    return _Cut(valid, [*again, *chunks], superseded, end - holes)
+    return _Cut(valid, [*again, *chunks], superseded, end - holes, sum(version.wait for version in valid))
 
 
 def _others(stored: _Stored, valid: Sequence[layout.Version]) -> list[layout.Version | layout.Remains]:
@@ -222,6 +229,7 @@ def _cut_folder(
     configuration: str,
     chunk_size: int,
     retry: FailedPositions | None,
+    waiting: FailedPositions,
 ) -> _Cut:
     """Folders: files come and go one by one, so chunks are made of the files that no finished one lists.
 
@@ -250,7 +258,8 @@ def _cut_folder(
         if found.is_whole
         or (each.stem in useless if isinstance(each, layout.Version) else _are_useless(each, finished, covered, marks))
     ]
-    return _Cut(finished, [*again, *chunks], superseded, len(covered) + len(left))
+    waits = sum(_waiting(each, there, waiting) for each in valid)
+    return _Cut(finished, [*again, *chunks], superseded, len(covered) + len(left), waits)
 
 
 def _are_useless(
@@ -269,6 +278,13 @@ def _listed(found: FolderVersion, current: dict[str, ChunkFile]) -> list[ChunkFi
 def _still_there(found: FolderVersion, current: dict[str, ChunkFile], positions: Sequence[int]) -> list[int]:
     uris = list(found.files)
     return [at for at in positions if uris[at] in current]
+
+
+def _waiting(found: FolderVersion, current: dict[str, ChunkFile], waiting: FailedPositions) -> int:
+    """How many samples of a version wait whose images are still there."""
+    if not found.version.wait or found.files.keys() <= current.keys():
+        return found.version.wait
+    return len(_still_there(found, current, waiting(found.version)))
 
 
 def _folder_chunk(shard: Shard, files: list[ChunkFile], configuration: str) -> Chunk:

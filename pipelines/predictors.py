@@ -3,17 +3,36 @@
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from safetensors import safe_open
+from typing import Any, NamedTuple
 
 from pipelines.conditions import ConditionColumn
 from pipelines.errors import SettingError
-from pipelines.model_files import local_copy
-from unicon.folder import Recommended, find_adapters, find_folder, fingerprint, recommended, weight_files
+from pipelines.model_files import check_is_folder, is_remote, local_copy
+from pipelines.storage import short_hash
+from unicon.folder import (
+    EMBEDDED_NAMES,
+    Lora,
+    Recommended,
+    adapter_metadata,
+    find_adapters,
+    find_folder,
+    fingerprint,
+    recommended,
+    weight_files,
+)
+from unicon.hashes import quick_fingerprint
+from unicon.hub import commit_of, is_local, parse_hub_id
+from unicon.inspection import check_adapter, check_model
+from unicon.limits import ModelLimits
+from unicon.loras import check_scale, find_lora, lora_layers
+from unicon.model_config import model_config
+
+REVISIONS = ("model_revision", "adapter_revision")
+"""Columns that name commits of the hub. The content decides about rows, so they are no part of the configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +47,47 @@ class ModelIdentity:
     """What the first adapter recommends for estimates."""
     weights_sha256: str
     """Over all files of weights in use."""
+    loras: str = ""
+    """Names and scales of LoRAs in the base, joined by +."""
+    revisions: Mapping[str, str] = field(default_factory=dict)
+    """Commits of what comes from the hub, by column; of the model where a revision was asked for."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """What else of the model changes a row: `unicon.model_config`."""
+    files: "ModelFiles | None" = None
 
     @property
     def provenance(self) -> dict[str, Any]:
         """The columns of a row that name its model."""
-        return {"model": self.model, "weights_sha256": self.weights_sha256, "adapter": self.adapter}
+        columns = {"model": self.model, "weights_sha256": self.weights_sha256, "adapter": self.adapter}
+        return {**columns, **({"loras": self.loras} if self.loras else {}), **self.revisions}
+
+    @property
+    def limits(self) -> ModelLimits | None:
+        """The sizes and numbers of steps that the model can have."""
+        return None if self.files is None else ModelLimits.of_folder(self.files.folder)
+
+    def hashed_by_earlier_versions(self) -> str:
+        """`weights_sha256` as versions until 0.2 made it: over copies of the weights that nobody loads, too."""
+        if self.files is None:
+            return self.weights_sha256
+        return fingerprint(weight_files(self.files.folder, self.files.adapters.values(), unused=True))
+
+
+class ModelFiles(NamedTuple):
+    """Where a model lies on this machine."""
+
+    folder: Path
+    adapters: Mapping[str, Path]
+    loras: tuple[Lora, ...] = ()
+
+    def fingerprint(self) -> str:
+        """Tells other weights or configurations apart without reading them whole."""
+        config = json.dumps(model_config(self.folder), sort_keys=True)
+        return short_hash(quick_fingerprint(self.weights()), config)
+
+    def weights(self) -> list[tuple[str, Path]]:
+        """(name, file) of the weights in use."""
+        return weight_files(self.folder, self.adapters.values(), self.loras)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,56 +98,177 @@ class UniConModel:
     """`mini`, a Stable Diffusion folder (its path or URI), or a hub id."""
     conditions: tuple[str, ...]
     adapters: Mapping[str, str] = field(default_factory=dict)
-    """Condition -> adapter file or folder; those of other conditions come from the model folder."""
+    """Condition -> adapter file or folder or hub id; those of other conditions come from the model folder."""
+    loras: tuple[tuple[str, float], ...] = ()
+    """(path, URI or hub id, scale) of LoRAs that are fused into the base."""
+    revision: str | None = None
+    """Of a model in the hub."""
+    weights_sha256: str | None = None
+    """As the driver found it, so that actors do not read every file for it."""
+    fingerprint: str | None = None
+    """`ModelFiles.fingerprint` of the driver's files."""
     device: str | None = None
     """None: the GPU of the actor if it has one, else the CPU."""
-    cpu_threads: int | None = None
+    dtype: str | None = None
+    """None: float16 on a GPU, float32 on a CPU."""
+    actors_per_node: int | None = None
+    """What the CPUs of an actor's machine are divided by; None: an actor takes the threads that torch gives it."""
 
-    def placed(self, device: str | None, cpu_threads: int) -> "UniConModel":
+    def placed(self, device: str | None, actors_per_node: int) -> "UniConModel":
         """The description for actors of a kind."""
-        return dataclasses.replace(self, device=device, cpu_threads=cpu_threads)
+        return dataclasses.replace(self, device=device, actors_per_node=actors_per_node)
 
     def build(self) -> Any:
-        """Load the model on this process's device."""
+        """Load the model on this process's device.
+
+        Raises:
+            RuntimeError: this machine has other files than the driver.
+        """
         import torch
 
         from unicon import UniCon
 
-        if self.cpu_threads is not None and not torch.cuda.is_available():
-            torch.set_num_threads(self.cpu_threads)
-        model = local_copy(self.model)
-        adapters = _find_adapters(self, find_folder(model))
-        return UniCon.from_pretrained(model, adapters=adapters or None, device=self.device)
+        if self.actors_per_node is not None and not torch.cuda.is_available():
+            torch.set_num_threads(max(1, usable_cpus() // self.actors_per_node))
+        files = find_files(self)
+        if self.fingerprint is not None and files.fingerprint() != self.fingerprint:
+            raise RuntimeError(
+                f"the model {self.model!r} or an adapter on {os.uname().nodename} has other weights or configurations "
+                "than where the command was started. Give a URI, or copy the same files to every node."
+            )
+        return UniCon.from_pretrained(
+            files.folder,
+            adapters=files.adapters or None,
+            loras=[(lora.path, lora.scale) for lora in files.loras],
+            device=self.device,
+            dtype=None if self.dtype is None else getattr(torch, self.dtype),
+            revision=self.revision,
+            weights_sha256=self.weights_sha256,
+        )
 
 
-def identify_model(description: UniConModel) -> ModelIdentity:
-    """Find and hash model and adapters without loading them.
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Of a container: microseconds of CPU time in a period, or `max`, and the period."""
+
+
+def usable_cpus() -> int:
+    """CPUs of this machine that this process may use, by its affinity and by the quota of its container."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = CPU_QUOTA.read_text().split()
+        return cpus if quota == "max" else max(1, min(cpus, int(quota) // int(period)))
+    except (OSError, ValueError):
+        return cpus
+
+
+def find_files(description: UniConModel) -> ModelFiles:
+    """The files of a description on this machine, fetched where they are elsewhere.
 
     Raises:
         SettingError: one of them is not there.
     """
-    try:
-        folder = find_folder(local_copy(description.model))
+    with _said_of("--model"):
+        check_is_folder(description.model)
+        folder = find_folder(local_copy(description.model), description.revision)
+    with _said_of("--adapter" if description.adapters else "--model"):
         adapters = _find_adapters(description, folder)
+    with _said_of("--lora"):
+        loras = tuple(Lora(find_lora(local_copy(place)), check_scale(scale)) for place, scale in description.loras)
+    return ModelFiles(folder, adapters, loras)
+
+
+def check_files(files: ModelFiles, has_adapters: bool = True) -> None:
+    """Refuse what cannot be loaded or does not fit together, by headers alone. Raises SettingError."""
+    with _said_of("--model"):
+        shape = check_model(files.folder)
+    with _said_of("--adapter" if has_adapters else "--model"):
+        for path in files.adapters.values():
+            check_adapter(path, shape)
+    with _said_of("--lora"):
+        for lora in files.loras:
+            lora_layers(lora.path, shape)
+
+
+@contextmanager
+def _said_of(option: str) -> Iterator[None]:
+    """Inside, what is wrong is wrong with an option. Raises SettingError."""
+    try:
+        yield
     except SettingError:
         raise
     except (OSError, ValueError) as error:
-        option = "--model or --adapter" if description.adapters else "--model"
         raise SettingError(f"{option}: {error}") from error
-    paths = list(adapters.values())
-    model = description.model
-    return ModelIdentity(
-        model=Path(model).resolve().name if Path(model).is_dir() else model,
-        adapter="+".join(path.stem for path in paths),
-        conditions=tuple(ConditionColumn(name=name, kind=_kind(name, path)) for name, path in adapters.items()),
+
+
+def resolve_model(description: UniConModel) -> tuple[UniConModel, ModelIdentity]:
+    """Find, judge and hash a model without loading it: (the description for actors, which model it is).
+
+    Commits of the hub are resolved here, once, so that every node loads the same.
+
+    Raises:
+        SettingError: something is not there, is something else, or does not fit.
+    """
+    files = find_files(description)
+    check_files(files, bool(description.adapters))
+    paths, asked = list(files.adapters.values()), _hub_model(description)
+    revisions = {
+        "model_revision": (commit_of(files.folder) or "") if asked and description.revision else "",
+        "adapter_revision": "+".join(filter(None, map(commit_of, paths))) if description.adapters else "",
+    }
+    identity = ModelIdentity(
+        model=Path(description.model).resolve().name if Path(description.model).is_dir() else description.model,
+        adapter="+".join(_adapter_name(description.adapters.get(name), path) for name, path in files.adapters.items()),
+        conditions=tuple(ConditionColumn(name=name, kind=_kind(name, path)) for name, path in files.adapters.items()),
         recommended=recommended(paths[0]) if paths else Recommended(),
-        weights_sha256=fingerprint(weight_files(folder, paths)),
+        weights_sha256=fingerprint(files.weights()),
+        loras="+".join(f"{_lora_name(place)}:{scale:g}" for place, scale in description.loras),
+        revisions={name: text for name, text in revisions.items() if text},
+        config=model_config(files.folder),
+        files=files,
     )
+    resolved = dataclasses.replace(
+        description,
+        revision=(commit_of(files.folder) if asked else None) or description.revision,
+        adapters={name: _at_commit(place, files.adapters[name]) for name, place in description.adapters.items()},
+        loras=tuple((_at_commit(place, lora.path), lora.scale)
+                    for (place, _), lora in zip(description.loras, files.loras, strict=True)),
+        weights_sha256=identity.weights_sha256,
+        fingerprint=files.fingerprint(),
+    )  # fmt: skip
+    return resolved, identity
+
+
+def identify_model(description: UniConModel) -> ModelIdentity:
+    """The second half of `resolve_model`."""
+    return resolve_model(description)[1]
+
+
+def _hub_model(description: UniConModel) -> bool:
+    return not is_remote(description.model) and not is_local(description.model)
+
+
+def _at_commit(place: str, path: Path) -> str:
+    """A place of the hub, at the commit and with the folder that were found; others as they are."""
+    name, commit = None if "://" in place or is_local(place) else parse_hub_id(place), commit_of(path)
+    if name is None or commit is None:
+        return place
+    inside = path.as_posix().split(f"/snapshots/{commit}", 1)[1].strip("/")
+    return name._replace(inside=inside, revision=commit).text
+
+
+def _adapter_name(place: str | None, path: Path) -> str:
+    name = None if place is None or "://" in place or is_local(place) else parse_hub_id(_at_commit(place, path))
+    return path.stem if name is None else name._replace(revision=None).text
+
+
+def _lora_name(place: str) -> str:
+    name = None if "://" in place or is_local(place) else parse_hub_id(place)
+    return name._replace(revision=None).text if name else Path(place).name
 
 
 def _find_adapters(description: UniConModel, folder: Path) -> dict[str, Path]:
     """The adapter of every condition, in their order. Raises FileNotFoundError, ValueError or SettingError."""
-    given = {name: Path(local_copy(path)) for name, path in description.adapters.items()}
+    given = {name: local_copy(path, name) for name, path in description.adapters.items()}
     missing = [name for name in description.conditions if name not in given]
     there = find_adapters(folder, None) if missing or not given else {}
     found = {**there, **(find_adapters(folder, given) if given else {})}
@@ -107,28 +283,65 @@ def _find_adapters(description: UniConModel, folder: Path) -> dict[str, Path]:
 
 def _kind(name: str, adapter: Path) -> str:
     """The kind of condition of an adapter, from its metadata alone; published ones are called by their kind."""
-    if adapter.suffix != ".safetensors":
-        return name
-    with safe_open(str(adapter), framework="numpy") as file:
-        config = json.loads((file.metadata() or {}).get("config", "{}"))
+    config = adapter_metadata(adapter)
     return config.get("kind") or config.get("name") or name
 
 
+def parse_model(text: str) -> tuple[str, str | None]:
+    """`--model` as (absolute path, URI, embedded name or hub id; revision of the hub)."""
+    if text in EMBEDDED_NAMES or "://" in text:
+        return text, None
+    if is_local(text):
+        return os.path.abspath(os.path.expanduser(text)), None
+    name = parse_hub_id(text)
+    return (text, None) if name is None or name.revision is None else (name._replace(revision=None).text, name.revision)
+
+
 def parse_adapters(texts: Sequence[str], conditions: Sequence[str]) -> dict[str, str]:
-    """`--adapter` values, NAME=PATH or just PATH where there is one condition, as condition -> absolute path or URI.
+    """`--adapter` values as condition -> absolute path, URI or hub id.
+
+    NAME=PATH, or just PATH where there is one condition. A path that exists wins over a hub id.
 
     Raises:
-        SettingError: a condition that the command does not use, or a path that could be several conditions'.
+        SettingError: a condition that the command does not use or that comes twice, or a path that could be several
+            conditions'.
     """
     found: dict[str, str] = {}
     for text in texts:
         name, equals, path = text.partition("=")
-        if not equals:
+        if not equals or (name not in conditions and "/" in name):  # a path with "=" in it
             name, path = (conditions[0], text) if len(conditions) == 1 else ("", text)
-        if name not in conditions:
+        if name not in conditions or not path:
             raise SettingError(
                 f"--adapter {text!r}: write NAME=PATH with a condition of this command ({', '.join(conditions)}), "
                 "or PATH alone where there is one condition."
             )
-        found[name] = path if "://" in path else os.path.abspath(path)
+        if name in found:
+            raise SettingError(f"--adapter {text!r}: {name} has an adapter already, {found[name]}. Give one for each.")
+        found[name] = _place(path)
     return found
+
+
+def parse_loras(texts: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """`--lora` values, PATH or PATH:SCALE, as (absolute path, URI or hub id, scale).
+
+    Raises:
+        SettingError: a scale that is no finite number.
+    """
+    found = []
+    for text in texts:
+        place, colon, scale = text.rpartition(":")
+        if not place or scale.startswith("//") or os.path.exists(os.path.expanduser(text)):
+            place, scale = text, "1"
+        try:
+            value = check_scale(float(scale))
+        except ValueError as error:
+            raise SettingError(f"--lora {text!r}: {error} Write PATH or PATH:SCALE, like a.safetensors:0.8.") from None
+        if not place:
+            raise SettingError("--lora '': write PATH or PATH:SCALE, like a.safetensors:0.8.")
+        found.append((_place(place), value))
+    return tuple(found)
+
+
+def _place(text: str) -> str:
+    return text if "://" in text or not is_local(text) else os.path.abspath(os.path.expanduser(text))

@@ -19,6 +19,8 @@ class Progress:
         self.bad = 0
         self.elsewhere = 0
         """Of chunks that another run published at the same time."""
+        self.prompts_cut = 0
+        """Rows whose prompt was longer than the text encoder takes."""
         self.reasons: Counter[str] = Counter()
         self.seconds: Counter[str] = Counter()
         """Spent inside each stage, all workers together."""
@@ -42,6 +44,7 @@ class Progress:
         self.reasons.update(receipt.get("reasons", {}))
         self.seconds.update(receipt.get("seconds", {}))
         self.batch_size = max(self.batch_size, receipt.get("batch_size", 0))
+        self.prompts_cut += receipt.get("cut", 0)
 
     def note_failure(self, reason: str) -> None:
         """Remember why a chunk failed, for the report."""

@@ -1,24 +1,28 @@
 """Prompts as samples: text files (a line each), JSON lines, Parquet columns."""
 
+import codecs
 import dataclasses
-import json
-import re
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from typing import Any
+
+import pyarrow as pa
 
 from pipelines import json_lines, parquet_shards, readers, storage
+from pipelines.captions import caption_from
 from pipelines.damage import reason_of
-from pipelines.errors import SampleError, SettingError
-from pipelines.fields import printable
-from pipelines.inputs import Shard, expand_braces, shard_of
-from pipelines.measure import Measured, measure_shard, shortened, whole, without_emptied
-from pipelines.parquet_columns import KEY_NAMES, ParquetColumns
+from pipelines.errors import MisfitError, SampleError, SettingError
+from pipelines.fields import lookup
+from pipelines.inputs import Shard, Tell, reading, shard_of
+from pipelines.listing import LeftOut, check_apart, named_places
+from pipelines.measure import Measured, Misfits, measure_shard, shortened, whole, without_emptied
+from pipelines.parquet_columns import KEY_NAMES, ParquetColumns, check_named, check_single, listed, type_at
 from pipelines.parquet_files import BadRow, open_parquet
+from pipelines.row_samples import named
 from pipelines.samples import Chunk, Sample, repeated_key
-from pipelines.storage_errors import is_refusal
 from pipelines.store import FILES, Store
-from pipelines.uris import Places
+from pipelines.uris import Places, check_given
 
 PROMPT_FIELDS = ("prompt", "caption", "text")
 FORMATS = {".txt": "lines", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet",
@@ -32,38 +36,56 @@ class PromptFiles:
     column: str | None = None
     """Parquet column or JSON field of the prompt. None: the first of PROMPT_FIELDS."""
     key: str | None = None
-    """Parquet column of unique names. None: `key` or `__key__` if there, else file name and number."""
+    """Parquet column or JSON field of unique names. None: file name and number, in Parquet `key` or `__key__` first."""
     store: Store = FILES
 
-    def find(self, inputs: Sequence[str], output: str) -> list[Shard]:
+    def find(self, inputs: Sequence[str], output: str, tell: Tell | None = None) -> list[Shard]:
         """The files of prompts, each once."""
+        places, left_out = Places(), LeftOut(looks_for_links=tell is not None)
+        own = storage.normalise(output)
         shards: dict[str, Shard] = {}
         for text in inputs:
-            try:
-                found = list(_files(text, storage.normalise(output), self.store))
-            except (OSError, ValueError) as error:
-                if isinstance(error, OSError) and not (is_refusal(error) or isinstance(error, FileNotFoundError)):
-                    raise  # the storage fails for now: the same command goes on
-                raise SettingError(f"--prompts {text!r} cannot be read: {error}") from error
+            check_given("--prompts", text)
+            check_apart(text, "--prompts", own, places)
+            with reading("--prompts", text):
+                named = named_places(text, "--prompts", _is_prompt_file, self.store, left_out)
+            files = [file for place in named for file in place.files if _is_prompt_file(file.uri)]
+            found = [shard_of(file, _format_of, places, text) for file in files if not places.is_below(file.uri, own)]
             if not found:
                 raise SettingError(
                     f"--prompts {text!r} holds no prompts. Rule: text files with a prompt a line (.txt), JSON lines "
                     "(.jsonl) or Parquet files (.parquet), by name, glob or folder. Check the path."
                 )
             for shard in found:
-                shards.setdefault(shard.uri, shard)
+                if not places.is_below(shard.uri, own):
+                    shards.setdefault(shard.uri, shard)
+        if tell is not None and (line := left_out.text("--prompts")):
+            tell(line)
+        self._check_used(list(shards.values()))
         return list(shards.values())
+
+    def _check_used(self, shards: Sequence[Shard]) -> None:
+        """Raises SettingError for columns where there are none."""
+        for option, name in (("--prompt-column", self.column), ("--key-column", self.key)):
+            if name is not None and all(shard.format == "lines" for shard in shards):
+                raise SettingError(
+                    f"{option} {name!r} names a column of Parquet files or a field of JSON lines; the prompts are text "
+                    "files, a prompt a line. Leave it out."
+                )
 
     def measure(self, shards: list[Shard], output: str, limit: int | None) -> list[Measured]:
         """Count the prompts of each file; checks the columns."""
         measured: list[Measured] = []
+        misfits = Misfits()
         left = limit
         for shard in shards:
             found = self._measure(shard)
+            misfits.add(found)
             if left is not None:
                 found = shortened(found, left)
                 left -= found.samples
             measured.append(found)
+        misfits.check()
         return without_emptied(measured)
 
     def read(self, chunk: Chunk) -> Iterator[Sample]:
@@ -87,90 +109,151 @@ class PromptFiles:
 
     def _count(self, shard: Shard) -> int:
         store = self.store.pinned({shard.uri: shard.fingerprint})
+        if shard.format == "jsonl":
+            return self._count_json(shard.uri, store)
         if shard.format != "parquet":
             return sum(1 for _ in _lines(shard.uri, store))
         with open_parquet(shard.uri, store) as parquet:
             with parquet.believed():
-                self._parquet_columns(parquet.schema.names, shard.uri)
+                self._parquet_columns(parquet.schema, shard.uri)
             return parquet.rows
 
-    def _parquet_columns(self, names: Sequence[str], uri: str) -> ParquetColumns:
+    def _count_json(self, uri: str, store: Store) -> int:
+        """The lines of a file of JSON lines. Raises MisfitError where it is none, or has no such fields."""
+        form = json_lines.LinesForm()
+        objects: list[Any] = []
+        for line in _lines(uri, store):
+            is_looked_at = form.understood < 2 or len(objects) < json_lines.CHECKED_LINES
+            fields = _loaded(line or b"") if is_looked_at else None
+            if isinstance(fields, dict) and len(objects) < json_lines.CHECKED_LINES:
+                objects.append(fields)
+            form.add(line or b"", not is_looked_at or isinstance(fields, (dict, str)))
+        form.check(uri)
+        json_lines.check_fields(objects, [("--prompt-column", self.column), ("--key-column", self.key)], uri)
+        return form.lines
+
+    def _parquet_columns(self, schema: pa.Schema, uri: str) -> ParquetColumns:
+        names = schema.names
         prompt = self.column or next((name for name in PROMPT_FIELDS if name in names), None)
-        if prompt not in names:
+        if prompt is None or type_at(schema, prompt) is None:
             what = f"--prompt-column {self.column!r} is not in {uri}" if self.column else f"{uri} has no column prompt"
-            raise SettingError(f"{what}. Its columns: {', '.join(names)}. Name one with --prompt-column.")
-        if self.key is not None and self.key not in names:
-            raise SettingError(f"--key-column {self.key!r} is not in {uri}. Its columns: {', '.join(names)}.")
+            raise MisfitError(f"{what}. Its columns: {listed(names)}. Name one with --prompt-column.")
+        check_named(schema, "--key-column", self.key, uri)
         key = self.key or next((name for name in KEY_NAMES if name in names), None)
+        for option, path in (("--prompt-column", prompt), ("--key-column", key)):
+            if path is not None:
+                check_single(schema, option, path, uri)
         return ParquetColumns(image=prompt, key=key, caption=None)
 
     def _parquet_samples(self, chunk: Chunk) -> Iterator[Sample]:
         _, schema = parquet_shards.count_rows(chunk.shard_uri, self.store)
-        chosen = self._parquet_columns(schema.names, chunk.shard_uri)
+        chosen = self._parquet_columns(schema, chunk.shard_uri)
         key = chosen.key
         seen = set() if key is None else parquet_shards.earlier_keys(chunk.shard_uri, key, chunk.start, self.store)
         rows = parquet_shards.read_rows(chunk.shard_uri, chosen, chunk.start, chunk.stop, self.store)
         for position, row in rows:
             values = row.values if isinstance(row, BadRow) else row
-            name = None if key is None or values.get(key) is None else str(values[key])
-            sample = _sample(chunk, position, values.get(chosen.image), name)
+            stored = None if key is None else values.get(key)
+            name, problem = (None, None) if stored is None else named(stored, f"column {key}")
+            if name is not None:
+                problem = repeated_key(name) if name in seen else None
+                seen.add(name)
             if isinstance(row, BadRow):
-                yield _with_problem(sample, row.problem)
+                yield _with_problem(_sample(chunk, position, None, name), row.problem)
                 continue
-            yield _with_problem(sample, repeated_key(name)) if name in seen and name is not None else sample
-            seen.add(sample.key)
+            sample = _sample(chunk, position, values[chosen.image], name)
+            yield sample if problem is None else _with_problem(sample, problem)
 
     def _line_samples(self, chunk: Chunk) -> Iterator[Sample]:
-        lines = enumerate(_lines(chunk.shard_uri, self.store))
-        for position, line in islice(lines, chunk.start, chunk.stop):
-            if line is None:
-                problem = SampleError("read", f"the line is longer than {json_lines.MAX_LINE_BYTES} bytes")
-                yield _with_problem(_sample(chunk, position, "", None), problem)
-                continue
-            if chunk.shard_format == "lines":
-                yield _sample(chunk, position, line, None)
-                continue
-            try:
-                fields = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                problem = SampleError("read", f"no JSON: {reason_of(error)}")
-                yield _with_problem(_sample(chunk, position, "", None), problem)
-                continue
-            names = PROMPT_FIELDS if self.column is None else (self.column,)
-            fields = fields if isinstance(fields, dict) else {"prompt": fields}
-            yield _sample(chunk, position, next((fields[name] for name in names if name in fields), None), None)
+        seen: set[str] = set()
+        for position, line in enumerate(_lines(chunk.shard_uri, self.store)):
+            if position >= chunk.stop:
+                return
+            if position >= chunk.start:
+                yield self._line_sample(chunk, position, line, seen)
+            elif self.key is not None and (name := _field_key(_loaded(line or b""), self.key)[0]) is not None:
+                seen.add(name)
+
+    def _line_sample(self, chunk: Chunk, position: int, line: bytes | None, seen: set[str]) -> Sample:
+        """The prompt of a line; `seen` are the keys before it, where a field of keys is named."""
+        if line is None:
+            problem = SampleError("read", f"the line is longer than {json_lines.MAX_LINE_BYTES} bytes")
+            return _with_problem(_sample(chunk, position, None, None), problem)
+        if chunk.shard_format == "lines":
+            return _sample(chunk, position, line, None)
+        try:
+            fields = json_lines.loaded(line)
+        except (ValueError, RecursionError) as error:
+            return _with_problem(_sample(chunk, position, None, None), _no_json(error))
+        name, problem = (None, None) if self.key is None else _field_key(fields, self.key)
+        sample = _sample(chunk, position, self._prompt_of(fields), name)
+        if name is not None:
+            problem = repeated_key(name) if name in seen else None
+            seen.add(name)
+        return sample if problem is None else _with_problem(sample, problem)
+
+    def _prompt_of(self, fields: Any) -> Any:
+        """The prompt in a parsed line: one of its fields, or the line itself."""
+        if not isinstance(fields, dict):
+            return fields if self.column is None else None
+        names = PROMPT_FIELDS if self.column is None else (self.column,)
+        return next((found for name in names if (found := lookup(fields, name)) is not None), None)
+
+
+def _loaded(line: bytes) -> Any:
+    """The value of a line; None where it is no JSON."""
+    try:
+        return json_lines.loaded(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _field_key(fields: Any, path: str) -> tuple[str | None, SampleError | None]:
+    return named(lookup(fields, path), f"the field {path}", "is missing or null")
+
+
+def _no_json(error: Exception) -> SampleError:
+    return SampleError("read", f"no JSON: {reason_of(error)}")
 
 
 def _sample(chunk: Chunk, position: int, prompt: object, key: str | None) -> Sample:
     stem = chunk.shard_uri.rsplit("/", 1)[-1].rsplit(".", 1)[0]
-    caption = printable(prompt.strip()) if isinstance(prompt, str) else ""
-    return Sample(position=position, key=key or f"{stem}/{position:08d}", caption=caption)
+    number = f"{stem}/{position:08d}" if key is None else key
+    if isinstance(prompt, SampleError):
+        return Sample(position=position, key=number, problem=prompt)
+    text, note = caption_from(prompt)
+    text = text.strip()
+    problem = SampleError("read", f"the prompt is empty or no text{f': {note}' if note else ''}")
+    return Sample(position=position, key=number, caption=text, caption_note=note, problem=None if text else problem)
 
 
 def _with_problem(sample: Sample, problem: SampleError) -> Sample:
     return Sample(position=sample.position, key=sample.key, caption=sample.caption, problem=problem)
 
 
-def _lines(uri: str, store: Store) -> Iterator[str | None]:
-    """The lines of a text file that are not empty; None for those that are too long."""
-    for _, line in json_lines.raw_lines(uri, 0, store):
-        text = line.decode("utf-8", errors="replace").strip("\ufeff \t\r\n")
+def _lines(uri: str, store: Store) -> Iterator[bytes | None]:
+    """The lines of a text file that are not empty, UTF-16 with its mark as UTF-8; None for those that are too long."""
+    for at_bytes, line in json_lines.raw_lines(uri, 0, store):
+        if at_bytes == 0 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            yield from _utf_16_lines(uri, store)
+            return
+        text = line.strip(b" \t\r\n")
+        while text.startswith(codecs.BOM_UTF8):
+            text = text.removeprefix(codecs.BOM_UTF8).lstrip(b" \t")
         if text:
             yield text if len(line) <= json_lines.MAX_LINE_BYTES else None
+
+
+def _utf_16_lines(uri: str, store: Store) -> Iterator[bytes]:
+    with store.open_read(uri) as file, io.TextIOWrapper(file, "utf-16", "replace") as text:
+        for line in text:
+            if content := line.strip("\ufeff \t\r\n"):
+                yield content.encode()
 
 
 def _format_of(uri: str) -> str | None:
     return FORMATS.get("." + uri.rsplit("/", 1)[-1].rsplit(".", 1)[-1].lower())
 
 
-def _files(text: str, output: str, store: Store) -> Iterator[Shard]:
-    paths = Places()
-    for uri in expand_braces(storage.normalise(text)):
-        names = [place for place, _ in store.glob_files(uri)] if re.search(r"[*?\[]", uri) else [uri]
-        for name in names:
-            for info in sorted(store.iter_files(name), key=lambda info: info.uri):
-                if _format_of(info.uri) is None or re.search(r"/[._]", info.uri[len(name) :]):
-                    continue
-                shard = shard_of(info, _format_of, paths, text)
-                if not any(paths.is_below(place, output) for place in (info.uri, shard.uri)):
-                    yield shard
+def _is_prompt_file(uri: str) -> bool:
+    return _format_of(uri) is not None

@@ -9,13 +9,14 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from pipelines import layout, schema
-from pipelines.blocks import chunk_of, is_published_elsewhere
-from pipelines.errors import SampleError
+from pipelines.blocks import NOT_STORABLE, chunk_of, is_published_elsewhere, unstorable
+from pipelines.errors import FETCH, SampleError
+from pipelines.fields import printable
 from pipelines.row_formats import PARQUET, RowFormat
 from pipelines.samples import Chunk
 from pipelines.store import FILES, Store
@@ -43,31 +44,44 @@ def publish_block(
     if is_published_elsewhere(block):
         return {"chunk": chunk.name, "ok": 0, "bad": 0, "reasons": {}, "elsewhere": block.num_rows}
     errors: list[dict[str, Any]] = []
-    rows = list(_good_rows(block, chunk, make_row, errors))
-    reasons = Counter(f"{error['stage']}: {error['reason']}" for error in errors)
-    receipt = {"chunk": chunk.name, "ok": len(rows), "bad": len(errors), "reasons": dict(reasons)}
+    rows: Rows = list(_good_rows(block, chunk, make_row, errors))
     files = _ChunkFiles(output=output, rows_schema=rows_schema, row_format=row_format, store=store)
-    if chunk.only:
-        files.write(chunk, *files.merged(chunk, rows, errors))
-    else:
-        files.write(chunk, rows, _by_position(errors))
-    return receipt
+    if not _waits_on(chunk, errors):
+        version = files.version(chunk, rows, errors)
+        if version.content is None:  # a row has a value that the format cannot hold
+            rows = files.without_unstorable(rows, chunk, errors)
+            version = files.version(chunk, rows, errors)
+        files.write(chunk, version)
+    reasons = Counter(f"{error['stage']}: {error['reason']}" for error in errors)
+    return {"chunk": chunk.name, "ok": len(rows), "bad": len(errors), "reasons": dict(reasons)}
 
 
-def failed_positions(version: layout.Version, store: Store = FILES) -> list[int]:
+def failed_positions(version: layout.Version, store: Store = FILES, waiting_only: bool = False) -> list[int]:
     """Positions of the samples of a finished version that are in errors/; none if another run has removed it.
+
+    waiting_only: those that wait, see `pipelines.errors.PassingError`.
 
     Raises:
         OSError: the file is damaged.
     """
     try:
-        return [row["position"] for row in PARQUET.read(version.errors_uri, ["position"], store)]
+        rows = PARQUET.read(version.errors_uri, ["position", "stage"], store)
+        return [row["position"] for row in rows if not waiting_only or row["stage"] == FETCH]
     except FileNotFoundError:
         return []
     except pa.ArrowException as error:
         raise OSError(
             f"{version.errors_uri} is damaged ({error}). Delete it: the same command then does its chunk again."
         ) from error
+
+
+class _NewVersion(NamedTuple):
+    """A version of a chunk that is not published yet."""
+
+    ok: int
+    content: bytes | None
+    """The file of its `ok` rows; None where a value of one of them has no place in it."""
+    errors: Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +93,34 @@ class _ChunkFiles:
     row_format: RowFormat
     store: Store
 
-    def write(self, chunk: Chunk, rows: Rows, errors: Rows) -> None:
+    def version(self, chunk: Chunk, rows: Rows, errors: Rows) -> "_NewVersion":
+        """The version of a whole chunk, of rows and errors of its samples or of those that were done again."""
+        if chunk.only:
+            rows, errors = self.merged(chunk, rows, errors)
+        try:
+            content = self.row_format.encode(rows, self.rows_schema) if rows else b""
+        except NOT_STORABLE:
+            content = None
+        return _NewVersion(len(rows), content, _by_position(errors))
+
+    def without_unstorable(self, rows: Rows, chunk: Chunk, errors: list[dict[str, Any]]) -> Rows:
+        """The rows that can be stored; each of the others is added to `errors`."""
+        refused = unstorable(rows, lambda one: self.row_format.encode(one, self.rows_schema))
+        for at, reason in refused.items():
+            errors.append(_error(str(rows[at]["key"]), rows[at]["position"], chunk, "publish", reason))
+        return [row for at, row in enumerate(rows) if at not in refused]
+
+    def write(self, chunk: Chunk, version: "_NewVersion") -> None:
         """Publish a version of the whole chunk."""
-        stem = layout.version_stem(chunk.name, len(rows), (error["position"] for error in errors))
+        if version.content is None:
+            raise ValueError(f"chunk {chunk.name}: its rows can be stored one by one, but not together")
+        errors = version.errors
+        waiting = {error["position"] for error in errors if error["stage"] == FETCH}
+        stem = layout.version_stem(chunk.name, version.ok, (error["position"] for error in errors), waiting)
         if errors:
-            content = PARQUET.encode(errors, schema.ERRORS)
-            self.store.publish(layout.errors_uri(self.output, stem), content)
-        if rows:
-            content = self.row_format.encode(rows, self.rows_schema)
-            self.store.publish(layout.data_uri(self.output, stem, self.row_format.extension), content)
+            self.store.publish(layout.errors_uri(self.output, stem), PARQUET.encode(errors, schema.ERRORS))
+        if version.ok:
+            self.store.publish(layout.data_uri(self.output, stem, self.row_format.extension), version.content)
         mark = {"shard": chunk.shard_uri, "files": {file.uri: file.fingerprint for file in chunk.files}}
         self.store.publish(layout.mark_uri(self.output, stem), json.dumps(mark).encode())
 
@@ -112,6 +145,12 @@ class _ChunkFiles:
         return list(row_format.read(uri, store=self.store)) if uri else []
 
 
+def _waits_on(chunk: Chunk, errors: Rows) -> bool:
+    """Whether a version's waiting samples were tried again and all of them wait on: it stays as it is."""
+    waiting = sum(error["stage"] == FETCH for error in errors)
+    return bool(chunk.only) and waiting == len(chunk.only) == layout.waiting_in(chunk.base_errors)
+
+
 def _by_position(rows: Rows) -> Rows:
     return sorted(rows, key=lambda row: row["position"])
 
@@ -129,12 +168,14 @@ def _good_rows(
                 continue
             except SampleError as error:
                 stage, reason = error.stage, error.reason
-        errors.append(
-            {
-                "key": row["key"],
-                "shard": chunk.shard_uri,
-                "position": row["position"],
-                "stage": stage,
-                "reason": reason,
-            }
-        )
+        errors.append(_error(row["key"], row["position"], chunk, stage, reason))
+
+
+def _error(key: str, position: int, chunk: Chunk, stage: str, reason: str) -> dict[str, Any]:
+    return {
+        "key": printable(key),
+        "shard": printable(chunk.shard_uri),
+        "position": position,
+        "stage": stage,
+        "reason": reason,
+    }

@@ -6,24 +6,35 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import fsspec
-from fsspec.core import url_to_fs
 
 from pipelines.file_info import FileInfo, is_temporary, short_hash
 from pipelines.storage_errors import StorageError, explained
-from pipelines.uris import OBJECT_STORES, S3, protocol
+from pipelines.uris import OBJECT_STORES, S3, WEB, protocol
 
 VERSION_FIELDS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
 TIME_FIELDS = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
 ATTEMPTS = 6
 """Of one S3 request; the waits before the 2nd to 6th are random, at most 1, 2, 4, 8 and 16 s."""
+WEB_TIMEOUT_S, WEB_SILENCE_S = 300.0, 30.0
+"""Of one request to a web server: in all, and without a byte."""
 BODY_ATTEMPTS = 3
 """Of reading an answer that has begun: botocore tries requests again, not their bodies."""
 
 
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a URI and the path inside it. Raises ValueError for an unknown or uninstalled protocol."""
+    """The file system of a URI and the path inside it.
+
+    A URI is one address, never an expression: `fsspec.core.url_to_fs` would take `::` in the name of a stored file for
+    a chain of file systems.
+
+    Raises:
+        ValueError: an unknown or uninstalled protocol.
+    """
+    kind = protocol(uri)
     try:
-        return url_to_fs(uri, **_options(protocol(uri)))
+        driver = fsspec.get_filesystem_class(kind)
+        options = {**driver._get_kwargs_from_urls(uri), **_options(kind)}
+        return fsspec.filesystem(kind, **options), cast(str, driver._strip_protocol(uri))
     except ImportError as error:
         raise ValueError(f"{uri!r} needs a storage driver that is not installed: {error}") from error
 
@@ -63,6 +74,8 @@ def stat(uri: str) -> FileInfo | None:
 def read_bytes(uri: str, limit_bytes: int | None) -> bytes:
     """One request: a range where there is a limit, else without asking for the size first, as s3fs likes to."""
     fs, path = filesystem(uri)
+    if protocol(uri) in S3 and "?versionId=" in path:
+        return read_version(uri, limit_bytes)[0]
     if limit_bytes is not None:
         span: dict[str, int] = {"start": 0, "end": limit_bytes + 1}
     else:
@@ -79,7 +92,7 @@ def read_bytes(uri: str, limit_bytes: int | None) -> bytes:
 def read_version(uri: str, limit_bytes: int | None) -> tuple[bytes, str]:
     """The content of an object on S3 and its fingerprint, in one request."""
     fs, path = filesystem(uri)
-    bucket, key, _ = fs.split_path(path)
+    bucket, key = _s3_place(fs, path)
     span = {} if limit_bytes is None else {"Range": f"bytes=0-{limit_bytes}"}
     try:
         content, answer = _get(fs, uri, Bucket=bucket, Key=key, **span)
@@ -129,6 +142,8 @@ def _get(fs: Any, uri: str, **request: str) -> tuple[bytes, Mapping[str, Any]]:
 
 def _options(kind: str) -> dict[str, Any]:
     """Retries for S3, unless the user's environment or fsspec configuration says otherwise; no listings in memory."""
+    if kind in WEB:
+        return {"client_kwargs": {"timeout": _web_timeout()}, **fsspec.config.conf.get(kind, {})}
     if kind not in S3:
         return {}
     retries: dict[str, Any] = {"mode": "standard", "total_max_attempts": ATTEMPTS}
@@ -136,6 +151,13 @@ def _options(kind: str) -> dict[str, Any]:
     for name in sorted(S3):
         chosen |= fsspec.config.conf.get(name, {}).get("config_kwargs", {})
     return {"config_kwargs": chosen, "use_listings_cache": False}
+
+
+def _web_timeout() -> Any:
+    """A host that does not answer must not hold up a chunk for minutes; aiohttp's own limit is 5 minutes a file."""
+    from aiohttp import ClientTimeout
+
+    return ClientTimeout(total=WEB_TIMEOUT_S, sock_connect=WEB_SILENCE_S, sock_read=WEB_SILENCE_S)
 
 
 def _found_files(root: str) -> Iterator[FileInfo]:
@@ -148,7 +170,7 @@ def _found_files(root: str) -> Iterator[FileInfo]:
 
 def _s3_files(root: str) -> Iterator[FileInfo]:
     fs, path = filesystem(root)
-    bucket, key, _ = fs.split_path(path)
+    bucket, key = _s3_place(fs, path)
     place: dict[str, str] = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else ""}
     is_empty = True
     while True:
@@ -166,9 +188,15 @@ def _s3_files(root: str) -> Iterator[FileInfo]:
         yield file
 
 
+def _s3_place(fs: Any, path: str) -> tuple[str, str]:
+    """(bucket, key); `split_path` cuts off what follows `?versionId=`, which may be a part of a key."""
+    bucket, key, _ = fs.split_path(path)
+    return bucket, path.removeprefix(bucket)[1:] if "?versionId=" in path else key
+
+
 def _s3_object(fs: Any, path: str) -> dict[str, Any]:
     """What `fs.info` says of an object; that also looks for a folder, with a second request."""
-    bucket, key, _ = fs.split_path(path)
+    bucket, key = _s3_place(fs, path)
     if not key:
         return fs.info(path)
     found = fs.call_s3("head_object", fs.kwargs, Bucket=bucket, Key=key)

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
-from pipelines import storage
+from pipelines.ownership import Say, is_our_png, is_our_text, marked, our_file, publish_beside
+from pipelines.progress import say
 from pipelines.reasons import Reasons
 from pipelines.status import Status, read_status
 from pipelines.status_text import run_rows, untold_text
@@ -24,12 +25,11 @@ img { max-width: 100% } code { overflow-wrap: anywhere }
 """
 
 
-def write_report(output: str) -> None:
+def write_report(output: str, tell: Say = say) -> None:
     """Publish the page of an output that has had a run. Raises OSError when the storage fails."""
-    preview_uri = storage.join(output, "preview.png")
-    preview = storage.read_bytes(preview_uri) if storage.exists(preview_uri) else b""
+    preview = our_file(output, "preview.png", is_our_png)
     page = report_page(read_status(output), preview, datetime.now(UTC))
-    storage.publish(storage.join(output, "report.html"), page.encode(errors="replace"))
+    publish_beside(output, "report.html", marked(page), is_our_text, tell)
 
 
 def report_page(status: Status, preview: bytes, now: datetime) -> str:
@@ -39,8 +39,9 @@ def report_page(status: Status, preview: bytes, now: datetime) -> str:
         (shard for shard in status.shards if shard.pending or shard.bad), key=lambda shard: (-shard.pending, -shard.bad)
     )
     head, *runs = run_rows(status.runs, now)
+    waiting = [["of the failed, to be fetched again", status.waiting]] if status.waiting else []
     sections = [
-        _table(["", "samples"], [["done", status.ok], ["failed", status.bad], ["pending", status.pending]]),
+        _table(["", "samples"], [["done", status.ok], ["failed", status.bad], ["pending", status.pending], *waiting]),
         _picture(preview),
         _section("Why samples failed", ["samples", "reason"], _reasons(status.reasons)),
         _section("Shards with pending or failed samples", ["done", "failed", "pending", "shard"],

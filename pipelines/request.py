@@ -10,6 +10,9 @@ from pipelines.resources import Resources
 from pipelines.row_formats import PARQUET, RowFormat
 from pipelines.sources import Source
 
+MAX_ERROR_RATE = 0.5
+"""Where most samples fail, a setting is wrong more often than the samples are; of links of the web a third are dead."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -23,7 +26,10 @@ class Request:
     """Leave out the shards that were written before."""
     retry_errors: bool = False
     """Do the failed samples of finished chunks again."""
-    max_error_rate: float = 1.0
+    give_up: bool = False
+    """Take samples that could not be fetched for now for failed ones, and try them no more."""
+    max_error_rate: float = MAX_ERROR_RATE
+    """Share of failed samples above which the exit code is 3; it is 3 in any case where all have failed."""
     actors: int | None = None
     """The most actors; None: as many as there are GPUs, else one."""
     fewest_actors: int | None = None
@@ -46,3 +52,7 @@ class Job:
     finish: Callable[[str, int, int], None]
     """(output URI, rows in data/, samples in errors/) -> writes what lies beside the data, such as the dataset card."""
     row_format: RowFormat = PARQUET
+    continues: Callable[[Mapping[str, Any]], bool] = lambda recorded: False
+    """Whether settings that an earlier version recorded are these, although they say less."""
+    load_options: str = ""
+    """Code of further arguments for the line that loads the rows; see `pipelines.features`."""

@@ -10,6 +10,8 @@ class Resources:
     actors: int = 1
     fewest_actors: int | None = None
     """Actors to start with; up to `actors` follow while chunks wait for one. None: `actors`."""
+    actors_per_node: int = 1
+    """Of `actors`, where they are spread evenly: what a node's CPUs are divided by."""
     gpus_per_actor: float = 0.0
     cpus_per_actor: float = 1.0
     cpus_per_task: float = 0.5

@@ -15,11 +15,11 @@ from pipelines.claims import (
     warn_without_exclusive_creation,
 )
 from pipelines.environment import Environment, Process
-from pipelines.errors import FlowError, SettingError, ShardChangedError
+from pipelines.errors import FlowError, MisfitError, SettingError, ShardChangedError
 from pipelines.finished import MarkReader
 from pipelines.inputs import Shard
 from pipelines.interrupts import Interrupted, interrupts_raise
-from pipelines.measure import Measured
+from pipelines.measure import Measured, ignored_members
 from pipelines.overlap import rotated, runs_at_work
 from pipelines.plan import Plan, Removal, make_plan
 from pipelines.progress import Progress
@@ -116,6 +116,8 @@ class Rounds:
         claim_configuration(store, self.output, self.job.settings)
         left = _samples_in(plan.chunks)
         tell(f"{plan.samples} samples in {len(measured)} shards; {plan.samples - left} done before, {left} to do")
+        if line := ignored_members(measured):
+            tell(line)
         self.record.planned(measured, plan, is_whole=self.request.limit is None and self.request.since is None)
         return plan
 
@@ -155,19 +157,41 @@ class Rounds:
         if self.request.limit is not None:
             return self.job.source.measure(shards, self.output, self.request.limit)
         new = [shard for shard in shards if (shard.uri, shard.fingerprint) not in self._measured]
-        for found in self.job.source.measure(new, self.output, None) if new else ():
+        for found in self._measured_new(new, shards) if new else ():
             self._measured[found.shard.uri, found.shard.fingerprint] = found
         known = (self._measured.get((shard.uri, shard.fingerprint)) for shard in shards)
         return [found for found in known if found is not None]
 
+    def _measured_new(self, new: list[Shard], shards: list[Shard]) -> list[Measured]:
+        """What planning must know of new shards, which are judged by the company of all."""
+        try:
+            return self.job.source.measure(new, self.output, None)
+        except MisfitError:
+            if len(new) == len(shards):
+                raise
+            return self.job.source.measure(shards, self.output, None)
+
     def _plan(self, measured: Sequence[Measured], listing: layout.Listing) -> Plan:
         configuration = configuration_hash(self.job.settings)
-        retry = self._positions_to_retry if self.request.retry_errors else None
-        return make_plan(measured, listing, configuration, self._chunk_size, self._marks, retry)
+        return make_plan(
+            measured, listing, configuration, self._chunk_size, self._marks, self._positions_to_retry, self._waiting
+        )
+
+    def _waiting(self, version: layout.Version) -> list[int]:
+        return failed_positions(version, self.environment.store, waiting_only=True)
 
     def _positions_to_retry(self, version: layout.Version) -> list[int]:
-        """The failed samples of a version, unless this run has made it."""
-        return [] if version.name.text in self._done else failed_positions(version, self.environment.store)
+        """The failed samples of a version that are to be done again: those that wait, with --retry-errors all of them.
+
+        None where this run has made the version, so that a run tries each sample once.
+        """
+        if version.name.text in self._done:
+            return []
+        if self.request.retry_errors:
+            return failed_positions(version, self.environment.store)
+        if version.wait and not self.request.give_up:
+            return self._waiting(version)
+        return []
 
     def _process(self, chunks: list[Chunk], process: Process) -> None:
         self.progress.total += _samples_in(chunks)

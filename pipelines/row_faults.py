@@ -6,6 +6,7 @@ from typing import Any
 
 from pipelines.attempts import BrokenProcessError
 from pipelines.errors import SampleError
+from pipelines.fields import clipped
 from pipelines.microbatches import is_out_of_memory
 
 DEVICE = re.compile(r"(CUDA|HIP|cuDNN) error|device-side assert|CUBLAS_STATUS")
@@ -78,4 +79,4 @@ class RowFaults:
 
 def told(error: Exception) -> str:
     """The exception's name and first line."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    return f"{type(error).__name__}: {clipped((str(error).strip().splitlines() or [''])[0])}"

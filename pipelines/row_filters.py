@@ -10,8 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.errors import SettingError
-from pipelines.parquet_columns import stored_path, type_at
+from pipelines.errors import MisfitError, SettingError
+from pipelines.fields import clipped
+from pipelines.parquet_columns import check_single, listed, stored_path, type_at
+from pipelines.parquet_values import is_text, plain_column
 
 FORM = re.compile(r"\s*(?P<column>[^<>=!]+?)\s*(?P<sign>>=|<=|==|!=|=|>|<)\s*(?P<value>.*?)\s*")
 COMPARE: dict[str, Callable[[Any, Any], Any]] = {
@@ -48,7 +50,7 @@ class Condition:
         column = table.column(first)
         for name in rest:
             column = pc.struct_field(column, name)
-        return pc.fill_null(COMPARE[self.sign](column, self.value), False).to_numpy(zero_copy_only=False)
+        return pc.fill_null(COMPARE[self.sign](plain_column(column), self.value), False).to_numpy(zero_copy_only=False)
 
     def may_hold(self, least: Any, most: Any) -> bool:
         """False where the least and the most value of some rows rule the condition out for all of them."""
@@ -62,7 +64,8 @@ def parse_conditions(texts: Sequence[str], schema: pa.Schema, uri: str) -> list[
     """The conditions, fit for a shard's columns.
 
     Raises:
-        SettingError: no condition, no such column, or a value of another type than the column's.
+        SettingError: a text that is no condition.
+        MisfitError: no such column, or a value of another type than the column's.
     """
     return [_condition(text, schema, uri) for text in texts]
 
@@ -71,18 +74,21 @@ def _condition(text: str, schema: pa.Schema, uri: str) -> Condition:
     match = FORM.fullmatch(text)
     if match is None:
         raise SettingError(f"--where {text!r} is no condition. Rule: COLUMN SIGN VALUE, as in width>=512 or lang=en.")
+    check_single(schema, f"--where {text!r}", match["column"], uri)
     kind = type_at(schema, match["column"])
     if kind is None or stored_path(schema, match["column"]) != match["column"]:
-        raise SettingError(f"--where {text!r}: {uri} has no such column. Its columns: {', '.join(schema.names)}.")
+        raise MisfitError(f"--where {text!r}: {uri} has no such column. Its columns: {listed(schema.names)}.")
     try:
         value = json.loads(match["value"])
-    except ValueError:
+    except (ValueError, RecursionError):
         value = match["value"]
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and pa.types.is_string(kind):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and is_text(kind):
         value = match["value"]
     condition = Condition(column=match["column"], sign={"=": "=="}.get(match["sign"], match["sign"]), value=value)
     try:
-        COMPARE[condition.sign](pa.array([], kind), value)
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        raise SettingError(f"--where {text!r}: column {condition.column} of {uri} has type {kind}: {error}") from error
+        COMPARE[condition.sign](plain_column(pa.array([], kind)), value)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise MisfitError(
+            f"--where {text!r}: column {condition.column} of {uri} has type {kind}: {clipped(str(error))}"
+        ) from error
     return condition

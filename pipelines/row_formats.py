@@ -1,12 +1,13 @@
 """The file formats of published rows: what a chunk's file in data/ is, both ways."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import schema
+from pipelines.features import Features
 from pipelines.store import FILES, Store
 from pipelines.webdataset import WebDataset
 
@@ -28,6 +29,17 @@ class RowFormat(Protocol):
         """The rows of a file one by one, whole or some columns of them."""
         ...
 
+    def column_names(self, uri: str, store: Store = FILES) -> frozenset[str]:
+        """The columns of a file."""
+        ...
+
+    def features(self, rows_schema: pa.Schema, kept: Collection[str]) -> Features:
+        """What reading every row needs to be told of the columns; nothing where the files say it.
+
+        kept: media columns whose images are of the kind that they came as.
+        """
+        ...
+
 
 class Parquet:
     """Parquet with the features of the `datasets` library."""
@@ -44,6 +56,15 @@ class Parquet:
         with store.open_read(uri) as file, pq.ParquetFile(file) as parquet:
             for batch in parquet.iter_batches(16, columns=None if columns is None else list(columns)):
                 yield from batch.to_pylist()
+
+    def column_names(self, uri: str, store: Store = FILES) -> frozenset[str]:
+        """From the footer."""
+        with store.open_read(uri) as file, pq.ParquetFile(file) as parquet:
+            return frozenset(parquet.schema_arrow.names)
+
+    def features(self, rows_schema: pa.Schema, kept: Collection[str]) -> Features:
+        """Nothing: the files say what their columns are."""
+        return {}
 
 
 PARQUET = Parquet()

@@ -1,9 +1,12 @@
 """What a run says at its end: counts, reasons, what is left, and the exit code."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipelines import storage
+from pipelines.errors import FETCH
+from pipelines.listing import escaped
 from pipelines.plan import Plan
 from pipelines.progress import Progress, clock, reason_kinds, reasons_text
 from pipelines.request import Job, Request
@@ -23,6 +26,8 @@ class Outcome:
     """Names of chunks that are not finished."""
     superseded: int = 0
     """Versions that do not count and are still there."""
+    waiting: int = 0
+    """Of the `bad` samples those that the same command tries again."""
 
     @classmethod
     def of(cls, plan: Plan) -> "Outcome":
@@ -33,6 +38,7 @@ class Outcome:
             bad=sum(version.bad for version in plan.finished),
             missing=tuple(chunk.name for chunk in plan.chunks),
             superseded=len(plan.superseded),
+            waiting=plan.waiting,
         )
 
     @property
@@ -41,11 +47,18 @@ class Outcome:
         return self.ok + self.bad
 
 
-def exit_code(outcome: Outcome, max_error_rate: float) -> int:
+def exit_code(outcome: Outcome, max_error_rate: float, give_up: bool = False) -> int:
     """0 only where nothing is left to do and nothing to remove."""
     if outcome.missing or outcome.superseded or outcome.done != outcome.planned:
         return EXIT_INCOMPLETE
-    return EXIT_ERROR_RATE if outcome.done and outcome.bad / outcome.done > max_error_rate else EXIT_OK
+    if outcome.waiting and not give_up:
+        return EXIT_INCOMPLETE
+    return EXIT_ERROR_RATE if has_failed(outcome.ok, outcome.bad, max_error_rate) else EXIT_OK
+
+
+def has_failed(ok: int, bad: int, max_error_rate: float) -> bool:
+    """Whether too many samples failed: nothing succeeded, whatever the rate, or more than the rate allows."""
+    return bad > 0 and (ok == 0 or bad / (ok + bad) > max_error_rate)
 
 
 def report(
@@ -62,6 +75,8 @@ def report(
     if progress.done:
         rate = progress.done / progress.elapsed_s
         say(f"this run: {progress.done} samples in {clock(progress.elapsed_s)}, {rate:.2f}/s")
+    if progress.prompts_cut:
+        say(f"{progress.prompts_cut} prompts were longer than the text encoder takes, and cut (prompt_tokens_cut)")
     if progress.elsewhere:
         say(f"{progress.elsewhere} samples were published by another run at the same time")
     if progress.reasons:
@@ -70,14 +85,29 @@ def report(
         say(f"a chunk failed: {reason}")
     if trouble:
         say(f"stopped: {trouble}")
-    _say_what_is_left(outcome, request.max_error_rate, say)
+    _say_what_is_left(outcome, request, say)
     if outcome.ok:
         say(f"output: {output}")
-        files = storage.join(output, "data", f"*.{job.row_format.extension}")
-        say(f'load:   datasets.load_dataset("{job.row_format.name}", data_files="{files}")')
+        say(f"load:   {_load_line(job, output)}")
 
 
-def _say_what_is_left(outcome: Outcome, max_error_rate: float, say: Callable[[str], None]) -> None:
+def _load_line(job: Job, output: str) -> str:
+    """What loads the rows, in Python; `datasets` takes a path for a pattern, and `::` for a chain of file systems."""
+    if "::" in output:
+        return f"datasets cannot read a path with '::' in it; rename the folder {output}"
+    files = storage.join(escaped(output), "data", f"*.{job.row_format.extension}")
+    quoted = json.dumps(files, ensure_ascii=False)
+    return f'datasets.load_dataset("{job.row_format.name}", data_files={quoted}{job.load_options})'
+
+
+def _say_what_is_left(outcome: Outcome, request: Request, say: Callable[[str], None]) -> None:
+    if outcome.waiting:
+        what = (
+            "given up (--give-up): they stay in errors/"
+            if request.give_up
+            else "the same command tries them again; with --give-up they count as failed"
+        )
+        say(f"{outcome.waiting} samples in errors/ could not be fetched for now (stage {FETCH}); {what}")
     if outcome.missing:
         names = "\n".join(f"    {name}" for name in outcome.missing[:CHUNKS_NAMED])
         say(f"{len(outcome.missing)} chunks are not finished; the same command does them:\n{names}")
@@ -86,5 +116,11 @@ def _say_what_is_left(outcome: Outcome, max_error_rate: float, say: Callable[[st
             f"{outcome.superseded} versions of chunks that do not count are still in the output: another run is at "
             "work on it. The same command tidies up when that one has ended."
         )
-    elif outcome.done and outcome.bad / outcome.done > max_error_rate:
-        say(f"{outcome.bad / outcome.done:.1%} of the samples failed, more than --max-error-rate {max_error_rate:g}")
+    elif exit_code(outcome, request.max_error_rate, request.give_up) == EXIT_ERROR_RATE:
+        say(
+            f"{outcome.bad / outcome.done:.1%} of the samples failed, more than --max-error-rate "
+            f"{request.max_error_rate:g}: exit code 3. All work is done; the same command does not repeat it."
+            if outcome.ok
+            else f"not one of {outcome.done} samples succeeded: exit code 3, whatever --max-error-rate says. The "
+            "reasons are in errors/. All work is done; the same command does not repeat it."
+        )

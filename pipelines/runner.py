@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import layout, storage
-from pipelines.claims import check_configurations, configuration_hash
+from pipelines.claims import check_configurations, configuration_hash, settings_as_begun
 from pipelines.environment import Environment
 from pipelines.errors import SettingError
 from pipelines.interrupts import Interrupted, interrupts_raise
@@ -23,6 +23,7 @@ from pipelines.rounds import Rounds
 from pipelines.run_report import EXIT_INCOMPLETE, EXIT_OK, Outcome, exit_code, report
 from pipelines.runs import command_line, recorded
 from pipelines.storage_errors import is_refusal, redacted
+from pipelines.uris import S3, check_given
 
 __all__ = ["EXIT_INCOMPLETE", "EXIT_OK", "Interrupted", "Job", "Request", "check_output", "interrupts_raise", "run_job"]
 
@@ -45,8 +46,10 @@ def run_job(job: Job, request: Request, environment: Environment | None = None) 
 def _run(job: Job, request: Request, environment: Environment, output: str) -> int:
     environment.say("reading the input list ...")
     listing = layout.list_output(output, environment.store)
-    shards = job.source.find(request.inputs, output)
+    shards = job.source.find(request.inputs, output, environment.say)
     found = {version.name.configuration for version in listing.finished}
+    with _refusals_explained(output):
+        job = _as_begun(job, output, found, environment)
     check_configurations(environment.store, output, found, job.settings)
     with ExitStack() as stack:
         with _refusals_explained(output):  # the first write
@@ -56,12 +59,24 @@ def _run(job: Job, request: Request, environment: Environment, output: str) -> i
         outcome = Outcome.of(plan)
         record.counted(outcome.planned, outcome.ok, outcome.bad, len(outcome.missing))
         record.trouble = run.trouble
-        record.exit_code = exit_code(outcome, request.max_error_rate)
+        record.exit_code = exit_code(outcome, request.max_error_rate, request.give_up)
         if plan.is_complete and not run.finish():
             record.exit_code = EXIT_INCOMPLETE
         report(job, request, output, outcome, run.progress, run.trouble, environment.say)
     environment.afterwards(output)
     return record.exit_code
+
+
+def _as_begun(job: Job, output: str, found: set[str], environment: Environment) -> Job:
+    """The job with the settings of an output that an earlier version began, where they are the same but say less."""
+    settings = settings_as_begun(environment.store, output, found, job.settings, job.continues)
+    if settings is job.settings:
+        return job
+    environment.say(
+        "this output was begun by an earlier version, which did not record the model's scheduler, tokenizer and "
+        "configurations: they are taken to be the same"
+    )
+    return dataclasses.replace(job, settings=settings)
 
 
 @contextmanager
@@ -95,9 +110,12 @@ def _about(job: Job, request: Request) -> dict[str, Any]:
 
 def check_output(uri: str) -> str:
     """The output root, normalised. Raises SettingError where workers could not write."""
+    check_given("--output", uri)
     output = storage.normalise(uri)
     if storage.protocol(output) == "memory":
         raise SettingError(f"--output {uri!r}: memory:// lives in one process and workers are others. Use a folder.")
+    if storage.protocol(output) in S3 and "?versionId=" in output:
+        raise SettingError(f"--output {uri!r}: on S3 ?versionId= asks for a version of a file. Rename it.")
     if _goes_with_the_job(output):
         raise SettingError(
             f"--output {uri!r} lies in the working directory that `ray job submit` uploaded; the cluster deletes it "

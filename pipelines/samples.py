@@ -20,7 +20,8 @@ class Columns:
     key: str | None = None
     """Parquet column of unique names. None: `key` or `__key__` if there, else shard name and row number."""
     caption: str | None = None
-    """Parquet column, tar member extension or JSON field. None: `caption`, `text` or `prompt`, or the `.txt` member."""
+    """Parquet column, tar member extension or JSON field. None: `caption`, `text` or `prompt`, or the `.txt` member.
+    What counts as a caption, see `pipelines.captions`."""
     media: tuple[str, ...] = ()
     """Parquet columns or tar member extensions of further pictures, such as conditions and masks."""
     where: tuple[str, ...] = ()
@@ -29,7 +30,7 @@ class Columns:
 
 def repeated_key(key: str) -> SampleError:
     """The problem of the second sample of a key within a shard."""
-    return SampleError("read", f"duplicate key: an earlier sample of this shard is called {clipped(key)!r} too")
+    return SampleError("read", f"duplicate key: an earlier sample of this shard is called {clipped(key, 120)!r} too")
 
 
 class Stored(NamedTuple):
@@ -49,6 +50,8 @@ class Sample:
     image: bytes = b""
     image_name: str = ""
     caption: str = ""
+    caption_note: str = ""
+    """Why the caption is not what is stored, or why there is none although something is; see `pipelines.captions`."""
     media: Mapping[str, Stored] = field(default_factory=dict)
     """The pictures of `Columns.media`, by name."""
     problem: SampleError | None = None
@@ -95,9 +98,6 @@ class Chunk:
     """Folders: the images themselves."""
     only: tuple[int, ...] = ()
     """Positions to process; empty means all of them."""
-    base_data: str = ""
-    base_errors: str = ""
-    """With `only`: the published files that hold the rows of the chunk's other positions; empty where there is none."""
     base_data: str = ""
     base_errors: str = ""
     """With `only`: URIs of the published files that hold the other positions; empty where there is no such file."""

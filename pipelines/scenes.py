@@ -15,6 +15,7 @@ from PIL import Image
 from pipelines import pictures, storage
 from pipelines.errors import FlowError, SettingError
 from pipelines.interrupts import Interrupted, interrupts_raise
+from pipelines.ownership import is_our_text, marked, publish_beside
 from pipelines.progress import Progress, clock, say
 from pipelines.run_report import EXIT_INCOMPLETE, EXIT_OK
 from pipelines.runner import check_output
@@ -191,9 +192,9 @@ def _facts(scene: Scene) -> dict[str, object]:
 
 
 def _create_card(series: Series) -> None:
-    """Describe the members beside them, unless there is such a file. The first write: it finds an unwritable output."""
+    """Describe the members beside them, unless that is done. The first write: it finds an unwritable output."""
     try:
-        series.store.create_once(storage.join(series.output, "README.md"), CARD.encode())
+        publish_beside(series.output, "README.md", marked(CARD), is_our_text, say, series.store)
     except Exception as error:  # every storage driver has its own exceptions for "you may not"
         raise SettingError(
             f"--output {series.output} cannot be written: {type(error).__name__}: {error}. Check the path and "

@@ -56,6 +56,11 @@ def parquet_bytes(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> bytes
     return buffer.getvalue()
 
 
+def value_name(kind: pa.DataType) -> str:
+    """What the `datasets` library calls a type."""
+    return _VALUE_NAMES.get(str(kind), str(kind))
+
+
 def _row_groups(rows: Iterable[Mapping[str, Any]], media: set[str]) -> Iterator[list[Mapping[str, Any]]]:
     group: list[Mapping[str, Any]] = []
     size_bytes = 0
@@ -71,4 +76,4 @@ def _row_groups(rows: Iterable[Mapping[str, Any]], media: set[str]) -> Iterator[
 
 
 def _feature(kind: pa.DataType) -> dict[str, str]:
-    return {"_type": "Image"} if kind == MEDIA else {"dtype": _VALUE_NAMES.get(str(kind), str(kind)), "_type": "Value"}
+    return {"_type": "Image"} if kind == MEDIA else {"dtype": value_name(kind), "_type": "Value"}

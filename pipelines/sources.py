@@ -5,23 +5,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pipelines import measure, parquet_shards, readers, tar_shards
+from pipelines import measure, parquet_shards, readers, tar_samples, tar_shards
 from pipelines.damage import is_damage
-from pipelines.errors import SettingError, ShardChangedError
-from pipelines.inputs import Shard, find_shards
+from pipelines.errors import MisfitError, SettingError, ShardChangedError
+from pipelines.fields import clipped
+from pipelines.inputs import Shard, Tell, find_shards
 from pipelines.measure import PLANNING_THREADS, Measured
 from pipelines.samples import Chunk, Columns, Sample
 from pipelines.store import FILES, Store, map_concurrently
 
 SAMPLES_LOOKED_AT = 16
 """Of a tar, for a member that a setting names."""
+TARS_LOOKED_AT = 4
+"""For a caption that a setting names, which single tars may lack."""
 
 
 class Source(Protocol):
     """Light and picklable: finding and counting happen where the command runs, reading in the workers."""
 
-    def find(self, inputs: Sequence[str], output: str) -> list[Shard]:
-        """The shards of the inputs, without what lies in the output. Raises SettingError."""
+    def find(self, inputs: Sequence[str], output: str, tell: Tell | None = None) -> list[Shard]:
+        """The shards of the inputs, without what lies in the output; `tell` gets a line about what else is left out.
+
+        Raises:
+            SettingError: an input cannot be read.
+        """
         ...
 
     def measure(self, shards: list[Shard], output: str, limit: int | None) -> list[Measured]:
@@ -42,14 +49,16 @@ class PictureShards:
     """`columns.media` -> the option that named it, for messages."""
     store: Store = FILES
 
-    def find(self, inputs: Sequence[str], output: str) -> list[Shard]:
+    def find(self, inputs: Sequence[str], output: str, tell: Tell | None = None) -> list[Shard]:
         """Every shard of the inputs."""
-        return find_shards(inputs, exclude=output, store=self.store)
+        return find_shards(inputs, exclude=output, store=self.store, tell=tell)
 
     def measure(self, shards: list[Shard], output: str, limit: int | None) -> list[Measured]:
         """Check that the columns are there, then count."""
         if self.columns.media:
             check_media(shards, self.media_options, self.store)
+        if self.columns.caption is not None:
+            check_caption(shards, self.columns.caption, self.store)
         return measure.measure(shards, self.columns, output, limit, self.store)
 
     def read(self, chunk: Chunk) -> Iterator[Sample]:
@@ -70,9 +79,9 @@ class Repeated:
     option: str
     """What asked for the copies, for messages."""
 
-    def find(self, inputs: Sequence[str], output: str) -> list[Shard]:
+    def find(self, inputs: Sequence[str], output: str, tell: Tell | None = None) -> list[Shard]:
         """The shards of the source."""
-        shards = self.source.find(inputs, output)
+        shards = self.source.find(inputs, output, tell)
         _refuse_folders(shards, f"{self.option} {self.copies}")
         return shards
 
@@ -125,7 +134,9 @@ class Repeated:
 
 
 def check_media(shards: Sequence[Shard], options: Mapping[str, str], store: Store = FILES) -> None:
-    """Refuse columns that are not there: by the schema of every Parquet file, by the first samples of the first tar.
+    """Refuse columns that no Parquet file has by its schema, or not one of the first samples of the first tar.
+
+    A Parquet file without them beside others that have them is no fault of the setting: it becomes an error row.
 
     options: column or extension -> the option that named it.
 
@@ -133,9 +144,7 @@ def check_media(shards: Sequence[Shard], options: Mapping[str, str], store: Stor
         SettingError: with what is there instead.
     """
     _refuse_folders(shards, next(iter(options.values())))
-    parquets = [shard.uri for shard in shards if shard.format == "parquet"]
-    for _ in map_concurrently(store, lambda uri: _check_parquet(uri, options, store), parquets, PLANNING_THREADS):
-        pass
+    _check_parquets([shard.uri for shard in shards if shard.format == "parquet"], options, store)
     for shard in shards:
         if shard.format.startswith("tar") and (there := _extensions(shard, store)):
             return _check_extensions(there, shard, options)
@@ -147,36 +156,79 @@ def _refuse_folders(shards: Sequence[Shard], option: str) -> None:
         raise SettingError(f"{option} needs tars or Parquet files; {folder} is a folder of loose pictures.")
 
 
-def _check_parquet(uri: str, options: Mapping[str, str], store: Store) -> None:
+def _check_parquets(uris: Sequence[str], options: Mapping[str, str], store: Store) -> None:
+    """Raises the misfit of the first file, where one of the first files has none of them."""
+    first: MisfitError | None = None
+    for start in range(0, min(len(uris), measure.MISFITS_BELIEVED), PLANNING_THREADS):
+        some = uris[start : start + PLANNING_THREADS]
+        found = map_concurrently(store, lambda uri: _misfit(uri, options, store), some, PLANNING_THREADS)
+        for error in found:
+            if error is None:
+                return
+            first = first or error
+    if first is not None:
+        raise first
+
+
+def _misfit(uri: str, options: Mapping[str, str], store: Store) -> MisfitError | None:
+    """Why a file does not have the columns; None where it has, or is damaged, which becomes an error row."""
     try:
         parquet_shards.check_image_columns(uri, list(options), store)
-    except SettingError as error:
+    except MisfitError as error:
         message = str(error)
         for name, option in options.items():
             message = message.replace(f"--image-column {name!r}", option)
-        raise SettingError(message) from error
+        return MisfitError(message)
     except Exception as error:
         if not is_damage(error):
-            raise  # damage becomes an error row
+            raise
+    return None
+
+
+def check_caption(shards: Sequence[Shard], wanted: str, store: Store = FILES) -> None:
+    """Refuse a caption that none of the first samples of the first tars has, neither as a file nor as a JSON field.
+
+    Raises:
+        SettingError: with what is there instead.
+    """
+    seen: list[list[tar_shards.Member]] = []
+    tars = [shard for shard in shards if shard.format.startswith("tar")]
+    for shard in tars[:TARS_LOOKED_AT]:
+        seen += _first_samples(shard, store)
+        if any(tar_samples.has_caption(members, wanted) for members in seen):
+            return
+    if seen:
+        there = sorted({f".{member.extension}" for members in seen for member in members})
+        raise SettingError(
+            f"--caption-column {wanted!r}: the first samples of {tars[0].uri} have no file .{wanted.lstrip('.')}, nor "
+            f"such a field in a .json file. Their members: {clipped(', '.join(there))}. Correct the name."
+        )
+
+
+def _first_samples(shard: Shard, store: Store) -> list[list[tar_shards.Member]]:
+    """Members of a tar's first samples, JSON with its content; none where they are damaged, which is an error row."""
+    found: list[list[tar_shards.Member]] = []
+    try:
+        compressed = tar_shards.is_compressed(shard.uri, store)
+        samples = tar_shards.read_tar(
+            shard.uri, compressed, 0, SAMPLES_LOOKED_AT, is_wanted=lambda name: name.endswith("json"), store=store
+        )
+        found.extend(members for _, _, members in samples)
+    except ShardChangedError as error:  # it has fewer samples
+        return [] if error.__cause__ is not None else found
+    return found
 
 
 def _extensions(shard: Shard, store: Store) -> set[str]:
-    """Of the members of a tar's first samples; none where they are damaged, which becomes an error row."""
-    there: set[str] = set()
-    try:
-        compressed = tar_shards.is_compressed(shard.uri, store)
-        samples = tar_shards.read_tar(shard.uri, compressed, 0, SAMPLES_LOOKED_AT, store=store)
-        for _, _, members in samples:
-            there |= {member.extension for member in members}
-    except ShardChangedError as error:  # it has fewer samples
-        return set() if error.__cause__ is not None else there
-    return there
+    """Of the members of a tar's first samples."""
+    return {member.extension for members in _first_samples(shard, store) for member in members}
 
 
 def _check_extensions(there: set[str], shard: Shard, options: Mapping[str, str]) -> None:
     for name, option in options.items():
-        if name.lower().lstrip(".") not in there:
+        ending = f".{name.lower().lstrip('.')}"
+        if not any(f".{extension}".endswith(ending) for extension in there):
             raise SettingError(
                 f"{option}: no .{name.lstrip('.')} in the first samples of {shard.uri}. Their members: "
-                f"{', '.join(sorted('.' + extension for extension in there))}."
+                f"{clipped(', '.join(sorted('.' + extension for extension in there)))}."
             )

@@ -6,6 +6,7 @@ a row is written (in a CPU worker). Chunks, errors, seeds, micro-batches and pub
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -14,19 +15,26 @@ import pyarrow as pa
 
 from pipelines import blocks, schema
 from pipelines.attempts import Attempt
-from pipelines.errors import SampleError
+from pipelines.damage import is_damage, reason_of
+from pipelines.errors import PassingError, SampleError
+from pipelines.fields import printable
 from pipelines.microbatches import MicroBatches
 from pipelines.publish import publish_block
 from pipelines.row_faults import RowFaults
 from pipelines.row_formats import PARQUET, RowFormat
 from pipelines.samples import Chunk, Sample
 from pipelines.sources import Source
+from pipelines.storage_errors import StorageError
 from pipelines.store import FILES, Store
 
 Row = Mapping[str, Any]
 UNWATCHED = Attempt()
 """Of a stage that is called without Ray."""
-COMMON = pa.schema([("caption", pa.string()), ("width", pa.int32()), ("height", pa.int32())])
+TOKENS_CUT = "prompt_tokens_cut"
+"""Column of tasks with prompts: tokens of the prompt that the text encoder did not get because it takes no more."""
+COMMON = pa.schema(
+    [("caption", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("caption_note", pa.string())]
+)
 """Read with every row, seen by the model, written with every row."""
 
 
@@ -116,16 +124,25 @@ class ReadRows:
     def __call__(self, chunk: Chunk, attempt: Attempt = UNWATCHED) -> pa.Table:
         if self.published is not None and not chunk.only and self.published(chunk):
             return blocks.published_elsewhere(chunk, pa.schema([*COMMON, *self.task.kept, *self.task.inputs]))
-        rows = [self._row(sample, attempt) for sample in self.source.read(chunk)]
+        rows: list[dict[str, Any]] = []
+        waiting: list[PassingError] = []
+        for sample in self.source.read(chunk):
+            rows.append(self._row(sample, attempt))
+            if isinstance(sample.problem, PassingError):
+                waiting.append(sample.problem)
+        if len(waiting) == len(rows) and not chunk.only and any(problem.is_shared for problem in waiting):
+            raise StorageError(f"nothing of this chunk: {waiting[0].reason}", "unreachable")
         return blocks.new_block(chunk, rows, pa.schema([*COMMON, *self.task.kept, *self.task.inputs]))
 
     def _row(self, sample: Sample, attempt: Attempt) -> dict[str, Any]:
-        row: dict[str, Any] = {"position": sample.position, "key": sample.key}
+        row: dict[str, Any] = {"position": sample.position, "key": printable(sample.key)}
         try:
             if sample.problem is not None:
                 raise sample.problem
             with attempt.on(sample.position):
-                return {**row, **self.task.read(sample)}
+                with _blaming("read"):
+                    read = self.task.read(sample)
+                return {**row, "caption_note": sample.caption_note or None, **read}
         except SampleError as error:
             return {**row, "error_stage": error.stage, "error_reason": error.reason}
 
@@ -178,13 +195,24 @@ class BlockModel:
                 results[at] = result
         faults.settle(failed_before=bool(chunk.only))
         self.proof = faults.proof
-        columns = {
-            "error_stage": pa.array(stages, pa.string()),
-            "error_reason": pa.array(reasons, pa.string()),
-            **{field.name: pa.array([row.get(field.name) for row in results], field.type)
-               for field in self.task.results},
-        }  # fmt: skip
+        columns = self._columns(results, stages, reasons)
         return blocks.set_columns(block, columns, drop=self.task.inputs.names)
+
+    def _columns(
+        self, results: list[Row], stages: list[str | None], reasons: list[str | None]
+    ) -> dict[str, pa.ChunkedArray]:
+        """The columns that the model adds, and those of errors; a result that has no place in them is an error."""
+        try:
+            added = pa.Table.from_pylist(results, schema=self.task.results)
+        except blocks.NOT_STORABLE:
+            kept = list(results)
+            for at, reason in blocks.unstorable(
+                results, lambda one: pa.Table.from_pylist(one, schema=self.task.results)
+            ).items():
+                kept[at], stages[at], reasons[at] = {}, "model", reason
+            added = pa.Table.from_pylist(kept, schema=self.task.results)
+        errors = {"error_stage": pa.array(stages, pa.string()), "error_reason": pa.array(reasons, pa.string())}
+        return {**errors, **{name: added.column(name) for name in added.column_names}}
 
     def _by_size(self, rows: Mapping[int, Row]) -> dict[tuple[int, int], list[int]]:
         by_size: dict[tuple[int, int], list[int]] = {}
@@ -230,13 +258,16 @@ class PublishRows:
     """What made the rows; `seed` is the run's, and the row's own in the row."""
     row_format: RowFormat = PARQUET
     store: Store = FILES
+    omit: frozenset[str] = frozenset()
+    """Columns that the output's files do not have since an earlier version began it: one output has one schema."""
 
     def __call__(self, block: pa.Table, attempt: Attempt = UNWATCHED) -> dict[str, Any]:
         def make_row(row: Row, chunk: Chunk) -> Row:
-            with attempt.on(row["position"]):
+            with attempt.on(row["position"]), _blaming("publish"):
                 return self._row(row, chunk)
 
-        return publish_block(self.output, block, self.rows_schema(), make_row, self.row_format, self.store)
+        receipt = publish_block(self.output, block, self.rows_schema(), make_row, self.row_format, self.store)
+        return {**receipt, "cut": _rows_cut(block)} if TOKENS_CUT in block.column_names else receipt
 
     def rows_schema(self) -> pa.Schema:
         """The schema of the published rows."""
@@ -248,21 +279,41 @@ class PublishRows:
             pa.field("position", pa.int64()),
             *(pa.field(name, _arrow_type(name, value)) for name, value in self.provenance.items()),
         ]
-        return schema.with_features(pa.schema(fields), self.task.notes)
+        return schema.with_features(
+            pa.schema([field for field in fields if pa.field(field).name not in self.omit]), self.task.notes
+        )
 
     def _row(self, row: Row, chunk: Chunk) -> Row:
         return {
             "key": row["key"],
             **{name: row[name] for name in COMMON.names},
             **self.task.write(row),
-            "shard": chunk.shard_uri,
+            "shard": printable(chunk.shard_uri),
             "position": row["position"],
             **self.provenance,
             "seed": seed_of(self.task, int(self.provenance["seed"]), row["key"], chunk),
         }
 
 
+@contextmanager
+def _blaming(stage: str) -> Iterator[None]:
+    """Inside, whatever a sample's values raise is a SampleError; a storage that fails is nobody's fault."""
+    try:
+        yield
+    except SampleError:
+        raise
+    except Exception as error:
+        if not is_damage(error):
+            raise
+        raise SampleError(stage, f"the sample cannot be used: {type(error).__name__}: {reason_of(error)}") from error
+
+
 def _arrow_type(name: str, value: object) -> pa.DataType:
     if name == "seed":
         return pa.int64()
-    return {str: pa.string(), int: pa.int32(), float: pa.float32()}[type(value)]
+    return {str: pa.string(), bool: pa.bool_(), int: pa.int32(), float: pa.float32()}[type(value)]
+
+
+def _rows_cut(block: pa.Table) -> int:
+    """Rows whose prompt was longer than the text encoder takes."""
+    return sum(count > 0 for count in block.column(TOKENS_CUT).to_pylist() if count is not None)

@@ -16,8 +16,12 @@ from pipelines.inputs import Shard, find_shards
 from pipelines.overlap import state_of
 from pipelines.prompts import PromptFiles
 from pipelines.reasons import READING_THREADS, Reasons, read_reasons
+from pipelines.request import MAX_ERROR_RATE
+from pipelines.run_report import has_failed
+from pipelines.uris import check_given
 
 RUNS_SHOWN = 10
+SHARD_COUNTS = ("planned", "ok", "bad", "waiting", "pending")
 Record = Mapping[str, Any]
 
 
@@ -30,6 +34,8 @@ class ShardStatus:
     """Samples."""
     ok: int
     bad: int
+    waiting: int = 0
+    """Of the `bad` samples those that the same command tries again."""
 
     @property
     def pending(self) -> int:
@@ -79,6 +85,11 @@ class Status:
         return sum(shard.bad for shard in self.shards)
 
     @property
+    def waiting(self) -> int:
+        """Samples in errors/ that the same command tries again."""
+        return sum(shard.waiting for shard in self.shards)
+
+    @property
     def pending(self) -> int:
         """Samples that are planned and not done."""
         return sum(shard.pending for shard in self.shards)
@@ -87,10 +98,11 @@ class Status:
     def exit_code(self) -> int:
         """0 all done, 1 something is left or new or not planned yet, 3 more failures than the last run allowed."""
         is_new = self.changes is not None and bool(self.changes.new or self.changes.changed)
-        if is_new or self.pending or not self.is_planned:
+        options = self.runs[0].get("options", {}) if self.runs else {}
+        waits = self.waiting and not options.get("give_up", False)
+        if is_new or self.pending or waits or not self.is_planned:
             return 1
-        allowed = self.runs[0].get("options", {}).get("max_error_rate", 1.0) if self.runs else 1.0
-        return 3 if self.ok + self.bad and self.bad / (self.ok + self.bad) > allowed else 0
+        return 3 if has_failed(self.ok, self.bad, options.get("max_error_rate", MAX_ERROR_RATE)) else 0
 
 
 def read_status(output: str, inputs: Sequence[str] = ()) -> Status:
@@ -99,6 +111,7 @@ def read_status(output: str, inputs: Sequence[str] = ()) -> Status:
     Raises:
         SettingError: nothing was ever run into this output, or an input does not exist.
     """
+    check_given("--output", output)
     output = storage.normalise(output)
     names = _run_names(output)
     if not names:
@@ -129,10 +142,9 @@ def as_json(status: Status) -> dict[str, Any]:
     changes = status.changes
     return {
         "output": status.output,
-        **{name: getattr(status, name) for name in ("planned", "ok", "bad", "pending", "others", "exit_code")},
+        **{name: getattr(status, name) for name in (*SHARD_COUNTS, "others", "exit_code")},
         "shards": [
-            {"uri": shard.uri, "planned": shard.planned, "ok": shard.ok, "bad": shard.bad, "pending": shard.pending}
-            for shard in status.shards
+            {"uri": shard.uri, **{name: getattr(shard, name) for name in SHARD_COUNTS}} for shard in status.shards
         ],
         "reasons": dict(status.reasons.counts.most_common()),
         "bad_without_reason": status.reasons.untold,
@@ -225,11 +237,14 @@ def _count(versions: Sequence[layout.Version], planned: Mapping[str, _Planned]) 
     """Every planned shard with what its versions count."""
     ok: Counter[str] = Counter()
     bad: Counter[str] = Counter()
+    waiting: Counter[str] = Counter()
     for version in versions:
         ok[_short(version.name.shard)] += version.ok
         bad[_short(version.name.shard)] += version.bad
+        waiting[_short(version.name.shard)] += version.wait
     return [
-        ShardStatus(uri=shard.uri, planned=shard.samples, ok=ok[id_], bad=bad[id_]) for id_, shard in planned.items()
+        ShardStatus(uri=shard.uri, planned=shard.samples, ok=ok[id_], bad=bad[id_], waiting=waiting[id_])
+        for id_, shard in planned.items()
     ]
 
 

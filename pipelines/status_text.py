@@ -33,6 +33,8 @@ def _lines(status: Status, now: datetime) -> Iterator[str]:
     total = max(1, status.planned)
     for name, count in (("done", status.ok), ("failed", status.bad), ("pending", status.pending)):
         yield f"    {name:<8}{count:>12,}  {count / total:6.1%}"
+    if status.waiting:
+        yield f"    {status.waiting:,} of the failed could not be fetched for now; the same command tries them again"
     yield f"    {'planned':<8}{status.planned:>12,}  samples in {len(status.shards):,} shards"
     if not status.is_planned:
         yield "    no run has come as far as its plan yet"

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from pipelines.uris import WEB, protocol
+
 NO_CREDENTIALS = frozenset(
     ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound")
     + ("TokenRetrievalError", "SSOTokenLoadError", "UnauthorizedSSOTokenError", "DefaultCredentialsError")
@@ -35,8 +37,12 @@ UNREACHABLE = frozenset(
     ("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError", "HTTPClientError")
     + ("ClientConnectorError", "ServerDisconnectedError", "ClientPayloadError", "ResponseStreamingError")
     + ("ConnectionError", "TimeoutError", "FSTimeoutError", "ServiceRequestError", "ServiceResponseError")
-    + ("InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout", "500", "502", "503", "504")
+    + ("ClientConnectionError", "ClientOSError", "TooManyRequests", "TooManyRequestsException", "RequestLimitExceeded")
+    + ("Throttling", "ThrottlingException", "ThrottledException", "BandwidthLimitExceeded", "ServerBusy")
+    + ("InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout", "408", "425", "429")
+    + tuple(map(str, range(500, 600)))
 )
+UNTRUSTED = frozenset(("ClientConnectorCertificateError", "SSLCertVerificationError"))
 SECRET_VARIABLES = re.compile(r"SECRET|TOKEN|PASSWORD|ACCOUNT_KEY|CONNECTION_STRING|CREDENTIAL|ACCESS_KEY|SAS", re.I)
 SHORTEST_SECRET = 6
 """Shorter values of secret variables are words that a message may need."""
@@ -53,7 +59,7 @@ class StorageError(OSError):
     def __init__(self, message: str, kind: str = "other") -> None:
         super().__init__(message)
         self.kind = kind
-        """`credentials`, `denied`, `bucket`, `name`, `region`, `range`, `unreachable` or `other`."""
+        """`credentials`, `denied`, `bucket`, `name`, `region`, `range`, `refused`, `unreachable` or `other`."""
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         return type(self), (str(self), self.kind)
@@ -62,7 +68,7 @@ class StorageError(OSError):
 def is_refusal(error: OSError) -> bool:
     """Whether the storage refuses this place or these credentials, and would refuse them again."""
     if isinstance(error, StorageError):
-        return error.kind in ("credentials", "denied", "bucket", "region")
+        return error.kind in ("credentials", "denied", "bucket", "region", "refused")
     return error.errno in WRONG_PLACE
 
 
@@ -182,12 +188,16 @@ def _cause(names: set[str], uri: str) -> tuple[str, str]:
             "the bucket's policy, AWS_PROFILE and AWS_ACCESS_KEY_ID",
             "denied",
         )
+    if protocol(uri) in WEB and names & UNTRUSTED:
+        return "the server's certificate cannot be trusted", "refused"
     if names & UNREACHABLE:
         return (
             f"the storage did not answer as it should, after several attempts{_endpoint()}. Check the endpoint and the "
             "network; the same command goes on where this one stopped",
             "unreachable",
         )
+    if protocol(uri) in WEB and any(re.fullmatch(r"4\d\d", name) for name in names):
+        return "the server refused the request", "refused"
     return "the storage reports a failure", "other"
 
 

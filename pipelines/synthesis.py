@@ -10,7 +10,7 @@ from pipelines import pictures, schema
 from pipelines.errors import SampleError
 from pipelines.generation import TRANSPORT_AREA_PX, Generation
 from pipelines.samples import Sample
-from pipelines.stages import Row
+from pipelines.stages import TOKENS_CUT, Row
 
 REFINED = "_refined"
 """Ending of the columns of conditions that the model has cleaned."""
@@ -41,23 +41,23 @@ class Synthesis(Generation):
     @property
     def columns(self) -> pa.Schema:
         refined = [f"{name}{REFINED}" for name in self.returned]
-        return pa.schema([(name, schema.MEDIA) for name in ("image", *self.media, *refined)])
+        media = [(name, schema.MEDIA) for name in ("image", *self.media, *refined)]
+        return pa.schema([*media, (TOKENS_CUT, pa.int32())])
 
     def read(self, sample: Sample) -> Row:
         opened = {
-            name: pictures.open_map(sample.media[column].content, self.max_pixels)
+            name: pictures.open_and_keep_map(sample.media[column].content, self.max_pixels)
             for name, column in self.media.items()
         }
-        width, height = next(iter(opened.values()))[0].size
+        width, height = next(iter(opened.values())).size_px
         size = pictures.shrunk_size((width, height), TRANSPORT_AREA_PX)
         return {
             "caption": self.caption(sample),
             "width": width,
             "height": height,
-            **{f"{name}_map": pictures.pack(pictures.resize_map(map_, size)) for name, (map_, _) in opened.items()},
-            **{name: pictures.kept_or_png(sample.media[self.media[name]].content, *decoded)
-               for name, decoded in opened.items()},
-        }  # fmt: skip
+            **{f"{name}_map": pictures.pack(pictures.resize_map(map_.image, size)) for name, map_ in opened.items()},
+            **{name: map_.content for name, map_ in opened.items()},
+        }
 
     def working_size(self, model: Any, row: Row) -> tuple[int, int]:
         first = row[self.inputs.names[0]]
@@ -69,14 +69,15 @@ class Synthesis(Generation):
             for name in self.media
         }
         prompts = [row["caption"] for row in rows]
-        generated = model.synthesize(maps, prompts, strength=self.strength, **self.options(rows, seeds))
-        return self.travelling(model, generated)
+        options = self.options(rows, seeds)
+        return self.travelling(model, lambda: model.synthesize(maps, prompts, strength=self.strength, **options))
 
     def write(self, row: Row) -> Row:
         stem = schema.stem_of(row["key"])
         new = self.written(row, (row["width"], row["height"]))
         return {
             "image": new.pop("image"),
+            TOKENS_CUT: new.pop(TOKENS_CUT),
             **{name: pictures.stored_bytes(row[name], f"{stem}.{name}") for name in self.media},
             **{f"{name}{REFINED}": refined for name, refined in new.items()},
         }

@@ -2,6 +2,7 @@
 
 The rule of https://github.com/webdataset/webdataset#the-webdataset-format: consecutive members whose path is equal up
 to the first dot of the base name are one sample; that path (folders included) is its key, the rest the extension.
+Tars joined to one file (`cat a.tar b.tar`) are read one after the other; a sample lies in one of them.
 
 A plain tar is entered by seeking, so a chunk costs its own bytes. So is a compressed one whose points of entry are
 known (`pipelines.gzip_points`). Otherwise, and where it is damaged, it is unpacked from its start for every chunk:
@@ -52,6 +53,10 @@ class TarIndex:
     """Why the rest cannot be read; empty when the shard ends as it should."""
     gzip_points: str = ""
     """URI of the points where a compressed tar can be entered."""
+    ignored: int = 0
+    """Files that belong to no sample, since they are not called KEY.EXTENSION."""
+    ignored_name: str = ""
+    """One of them."""
 
 
 def split_name(path: str) -> tuple[str, str] | None:
@@ -75,9 +80,10 @@ def index_tar(uri: str, compressed: bool, store: Store = FILES) -> TarIndex:
     duplicates: list[int] = []
     samples = 0
     damage = ""
+    ignored: list[str] = []
     try:
         with _open_tar(uri, compressed, store, _Entry()) as (tar, unpacked):
-            for group in _groups(tar, lambda count, extension: False):
+            for group in _groups(tar, lambda count, extension: False, ignored.append):
                 if samples % INDEX_STRIDE == 0:
                     seek_bytes.append(group.offset_bytes)
                 if group.key in keys:
@@ -90,7 +96,14 @@ def index_tar(uri: str, compressed: bool, store: Store = FILES) -> TarIndex:
         if not is_damage(error):
             raise
         damage = f"the tar cannot be read beyond sample {samples}: {reason_of(error)}"
-    return TarIndex(samples=samples, seek_bytes=tuple(seek_bytes), duplicates=tuple(duplicates), damage=damage)
+    return TarIndex(
+        samples=samples,
+        seek_bytes=tuple(seek_bytes),
+        duplicates=tuple(duplicates),
+        damage=damage,
+        ignored=len(ignored),
+        ignored_name=clipped(ignored[0]) if ignored else "",
+    )
 
 
 def read_tar(
@@ -177,18 +190,28 @@ def _open_tar(
             raise unpacked.damage or error from error
 
 
-def _groups(tar: tarfile.TarFile, is_needed: Callable[[int, str], bool]) -> Iterator[_Group]:
-    """Consecutive members of one key; only the needed contents (number of the group, extension) are loaded."""
+def _groups(
+    tar: tarfile.TarFile, is_needed: Callable[[int, str], bool], on_ignored: Callable[[str], None] = lambda path: None
+) -> Iterator[_Group]:
+    """Consecutive members of one key; only the needed contents (number of the group, extension) are loaded.
+
+    on_ignored: gets the paths of files that have no key or no extension and are not hidden.
+    """
     count = 0
     group: _Group | None = None
     last_ignored = ""
     try:
         while (info := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]
+            if group is not None and info.begins_tar:  # type: ignore[attr-defined]
+                yield group
+                count, group = count + 1, None
             path = printable(info.name)
             name = split_name(path) if info.isfile() or info.issym() or info.islnk() else None
             if name is None:
                 last_ignored = last_ignored if info.isdir() else path
+                if info.isfile() and not re.search(r"(^|/)(\.(?!\.?/)|__)", path):
+                    on_ignored(path)
                 continue
             key, extension = name
             repeated = group is not None and any(member.extension == extension for member in group.members)

@@ -1,6 +1,6 @@
 """From a task to a job that the runner runs: the same wiring for every command with a model."""
 
-import os
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -9,18 +9,29 @@ from typing import Any, Protocol
 from pipelines import layout, storage
 from pipelines.blocks import Flow
 from pipelines.card import Card, card_text, write_preview
+from pipelines.features import Features, load_options
+from pipelines.ownership import is_our_text, marked, publish_beside
+from pipelines.predictors import REVISIONS, ModelIdentity
+from pipelines.progress import say
 from pipelines.request import Job
 from pipelines.resources import Resources
 from pipelines.row_formats import PARQUET, RowFormat
 from pipelines.sources import Source
-from pipelines.stages import ComputeRows, ModelDescription, PublishRows, ReadRows, Task
+from pipelines.stages import TOKENS_CUT, ComputeRows, ModelDescription, PublishRows, ReadRows, Task
 from pipelines.watched import WatchedModel, WatchedPublish, WatchedRead
+
+ADDED_COLUMNS = frozenset({TOKENS_CUT, "caption_note"})
+"""Columns that version 0.2.0 did not write."""
+
+
+MODEL_CONFIG = "model_config"
+"""The setting that holds `ModelIdentity.config`."""
 
 
 class PlaceableModel(Protocol):
     """A model whose description is completed when the cluster is known."""
 
-    def placed(self, device: str | None, cpu_threads: int) -> ModelDescription:
+    def placed(self, device: str | None, actors_per_node: int) -> ModelDescription:
         """The description for actors of a kind: `device` None is the actor's GPU."""
         ...
 
@@ -41,12 +52,38 @@ class TaskRun:
     batch_size: int
     card: Card
     row_format: RowFormat = PARQUET
+    identity: ModelIdentity | None = None
+    """What is known of the model, where there is one."""
 
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that changes a row's content, and the format where it is not Parquet: one output has one."""
-        settings = {"job": self.job, **self.provenance, **self.other_settings}
+        made_by = {name: value for name, value in self.provenance.items() if name not in REVISIONS}
+        settings = {"job": self.job, **made_by, **self.other_settings, **self._model_config}
         return settings if self.row_format is PARQUET else {**settings, "output_format": self.row_format.name}
+
+    @property
+    def _model_config(self) -> dict[str, Any]:
+        """What of the model beside its weights changes a row; the offset of steps does in one spacing alone."""
+        if self.identity is None or not self.identity.config:
+            return {}
+        config = dict(self.identity.config)
+        if self.provenance.get("timestep_spacing") != "leading":
+            config["scheduler"] = {name: v for name, v in config["scheduler"].items() if name != "steps_offset"}
+        return {MODEL_CONFIG: config}
+
+    def continues(self, recorded: Mapping[str, Any]) -> bool:
+        """Whether these are settings of an earlier version, which recorded no configuration of the model.
+
+        It hashed copies of the weights that nobody loads, too.
+        """
+        if MODEL_CONFIG in recorded or self.identity is None:
+            return False
+        ours = json.loads(json.dumps({name: value for name, value in self.settings.items() if name != MODEL_CONFIG}))
+        different = {name for name in {*ours, *recorded} if ours.get(name) != recorded.get(name)}
+        if different == {"weights_sha256"}:
+            return recorded["weights_sha256"] == self.identity.hashed_by_earlier_versions()
+        return not different
 
     def as_job(self) -> Job:
         """The job for `runner.run_job`."""
@@ -57,26 +94,45 @@ class TaskRun:
             make_flow=self._flow,
             finish=self._finish,
             row_format=self.row_format,
+            continues=self.continues,
+            load_options=load_options(self._features),
         )
 
+    @property
+    def _features(self) -> Features:
+        rows = PublishRows(output="", task=self.task, provenance=self.provenance).rows_schema()
+        return self.row_format.features(rows, self.task.kept.names)
+
     def _flow(self, output: str, resources: Resources) -> Flow:
-        threads = max(1, (os.cpu_count() or 1) // resources.actors)
         compute = ComputeRows(
             task=self.task,
-            model=self.model.placed(None if resources.gpus_per_actor else "cpu", threads),
+            model=self.model.placed(None if resources.gpus_per_actor else "cpu", resources.actors_per_node),
             run_seed=int(self.provenance["seed"]),
             batch_size=self.batch_size,
         )
         published = partial(layout.is_published, output, extension=self.row_format.extension)
         read = ReadRows(task=self.task, source=self.source, published=published)
-        publish = PublishRows(output=output, task=self.task, provenance=self.provenance, row_format=self.row_format)
+        publish = PublishRows(
+            output=output,
+            task=self.task,
+            provenance=self.provenance,
+            row_format=self.row_format,
+            omit=self._columns_without(output),
+        )
         return Flow(
             read=WatchedRead(stage=read, job=self.job),
             model=WatchedModel(stage=compute, job=self.job),
             publish=WatchedPublish(stage=publish, job=self.job),
         )
 
+    def _columns_without(self, output: str) -> frozenset[str]:
+        """Columns of a later version than the one that began this output."""
+        for info in storage.list_files(storage.join(output, "data")):
+            return ADDED_COLUMNS - self.row_format.column_names(info.uri)
+        return frozenset()
+
     def _finish(self, output: str, ok: int, bad: int) -> None:
-        write_preview(output, self.card.previews, self.row_format)
-        card = card_text(self.card, self.settings, list(self.provenance), ok, bad, self.row_format)
-        storage.publish(storage.join(output, "README.md"), card.encode())
+        preview = write_preview(output, self.card.previews, self.row_format)
+        names = list(self.provenance)
+        card = card_text(self.card, self.settings, names, ok, bad, self.row_format, self._features, preview)
+        publish_beside(output, "README.md", marked(card), is_our_text, say)

@@ -9,9 +9,12 @@ import posixpath
 import re
 from collections.abc import Callable
 
+from pipelines.errors import SettingError
+
 # One PUT on these is atomic: readers see the old object or the new one, never a part.
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "r2", "memory"})
 S3 = frozenset({"s3", "s3a"})
+WEB = frozenset({"http", "https"})
 ALIASES = {"s3a": "s3", "gcs": "gs", "abfss": "abfs", "az": "abfs"}
 """Scheme -> the scheme that names the same store."""
 LOCAL = re.compile(r"(?i)(?:file|local):(?://|(?=/))")
@@ -32,6 +35,15 @@ def normalise(uri: str) -> str:
         return f"{ALIASES.get(scheme, scheme)}://{rest.rstrip('/')}"
     path = os.path.abspath(os.path.expanduser(uri))
     return f"/{path.lstrip('/')}" if path.startswith("//") else path  # POSIX lets two leading slashes stand
+
+
+def check_given(option: str, text: str) -> None:
+    """Raises SettingError for an empty path: it would mean the folder that the command runs in."""
+    if not text.strip():
+        raise SettingError(
+            f"{option} is empty. It takes a path or a URI; a shell variable that is not set gives an empty one. For "
+            "the folder that the command runs in write a dot."
+        )
 
 
 def former_spelling(uri: str, text: str) -> str:

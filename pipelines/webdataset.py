@@ -1,19 +1,26 @@
 """Published rows as WebDataset tars: KEY.jpg the picture as it came, KEY.CONDITION.png the maps, KEY.json the rest."""
 
 import json
+import re
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from pipelines import pictures, schema
+from pipelines import schema
+from pipelines.containers import SPELLINGS, extension_of
+from pipelines.features import Features
 from pipelines.store import FILES, Store
 from pipelines.tar_shards import split_name
 from pipelines.tar_writer import tar_bytes
 
+KEYS = ("__key__", "__url__")
+"""What the `datasets` library adds to every sample."""
 IMAGE = "image"
 """The media column whose file is called by its extension alone."""
+CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+"""A tar's names end at a NUL, and no program expects line breaks in them."""
 
 
 class WebDataset:
@@ -42,10 +49,27 @@ class WebDataset:
         if row:
             yield _chosen(row, columns)
 
+    def column_names(self, uri: str, store: Store = FILES) -> frozenset[str]:
+        """From the first sample."""
+        return frozenset(next(self.read(uri, store=store), {}))
+
+    def features(self, rows_schema: pa.Schema, kept: Collection[str]) -> Features:
+        """A column for every kind of image: the `datasets` library would take those of the first samples for all."""
+        media = [field.name for field in rows_schema if field.type == schema.MEDIA]
+        images = [member for name in media for member in member_extensions(name, name in kept)]
+        fields = {field.name: schema.value_name(field.type) for field in rows_schema if field.name not in media}
+        return {**dict.fromkeys(images, "image"), **dict.fromkeys(KEYS, "string"), "json": fields}
+
+
+def member_extensions(column: str, is_kept: bool) -> tuple[str, ...]:
+    """The extensions that images of a media column may have in the tars: made by this program they are PNGs."""
+    kinds = tuple(SPELLINGS) if is_kept else ("png",)
+    return kinds if column == IMAGE else tuple(f"{column}.{kind}" for kind in kinds)
+
 
 def tar_name(key: str) -> str:
     """A key as the name of a WebDataset sample, which ends at its first dot and may not begin with two underscores."""
-    folders = [part for part in key.split("/") if part not in ("", ".", "..")]
+    folders = [part for part in CONTROLS.sub("_", key).split("/") if part not in ("", ".", "..")]
     last = (folders.pop() if folders else "sample").replace(".", "_")
     return "/".join([*folders, f"-{last}" if last.startswith("__") else last])
 
@@ -64,7 +88,7 @@ def _parts(row: Mapping[str, Any], media: Sequence[str], columns: Sequence[str])
     for column in media:
         if row[column] is not None:
             content = row[column]["bytes"]
-            extension = pictures.extension_of(content)
+            extension = extension_of(content)
             parts[extension if column == IMAGE else f"{column}.{extension}"] = content
     others = {name: row[name] for name in columns if name not in media}
     return {**parts, "json": json.dumps(others, ensure_ascii=False, separators=(",", ":")).encode()}

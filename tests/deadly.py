@@ -46,7 +46,7 @@ class DeadlyEstimation(Estimation):
 def deadly_task(**keys: tuple[str, ...]) -> DeadlyEstimation:
     """Depth, with keys that kill."""
     depth = ConditionColumn(name="depth", kind="depth")
-    return DeadlyEstimation(condition=depth, arguments={}, max_pixels=10**6, **keys)
+    return DeadlyEstimation(condition=depth, max_pixels=10**6, **keys)
 
 
 def receipts(

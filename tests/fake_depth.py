@@ -40,7 +40,7 @@ class FakeDepth:
     fails_while: str = ""
     """A file; while it is there, the maps of every third picture (by seed) are not finite, which fails the sample."""
 
-    def placed(self, device: str | None, cpu_threads: int) -> "FakeDepth":
+    def placed(self, device: str | None, actors_per_node: int) -> "FakeDepth":
         return self
 
     def build(self) -> "FakeDepth":
@@ -156,6 +156,7 @@ class FakeGenerated:
 
     image: Image.Image
     conditions: Mapping[str, np.ndarray]
+    prompt_tokens_cut: int = 0
 
 
 def painted(size: tuple[int, int], seed: int) -> Image.Image:

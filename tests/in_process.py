@@ -22,7 +22,7 @@ from pipelines.resources import Resources
 from pipelines.runner import run_job
 from pipelines.samples import Chunk, Columns
 from pipelines.sources import PictureShards
-from pipelines.stages import ComputeRows, PublishRows, ReadRows
+from pipelines.stages import UNWATCHED, ComputeRows, PublishRows, ReadRows
 from pipelines.store import FILES, FsspecStore, Store
 from tests.inputs import write_folder, write_tar
 from tests.simulation.job import CopyText, Model
@@ -77,7 +77,7 @@ class InProcess:
 
             def do(chunk: Chunk) -> None:
                 try:
-                    receipts.append(dict(flow.publish(model(flow.read(chunk)))))  # type: ignore[call-arg]
+                    receipts.append(dict(flow.publish(model(flow.read(chunk, UNWATCHED), UNWATCHED), UNWATCHED)))
                 except OSError as error:
                     on_failure(str(error))
 

@@ -55,6 +55,8 @@ class AdapterConfig:
     """Sampling steps that were found to estimate this condition best; what `estimate` takes when it is told nothing."""
     estimation_views: int = 1
     """Views of a picture whose estimates are averaged, see `unicon.views`; likewise."""
+    annotator: str = ""
+    """What made the conditions it was trained on, such as canny or hed (soft edges); empty where nobody said."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_]+", self.name) or hasattr(nn.ModuleDict, self.name):

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from unicon import images as pictures
 from unicon.adapter import AdapterConfig, adapter_configs
-from unicon.checkpoint import load_adapter
 from unicon.conditions import CONDITIONS, Condition
 from unicon.folder import find_adapters, find_folder, fingerprint, weight_files
-from unicon.merged import merge_adapters
-from unicon.published import is_published, load_published
+from unicon.hub import commit_of
+from unicon.limits import ModelLimits
+from unicon.loading import load_parts
+from unicon.loras import Loras, find_loras
+from unicon.options import SamplingOptions, TimestepSpacing
+from unicon.prompts import tokens_cut
+from unicon.sampling import SCHEDULE_KEYS
 
-TimestepSpacing = Literal["trailing", "leading"]
-SCHEDULE_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
-                 "rescale_betas_zero_snr")  # fmt: skip
-"""What of a folder's scheduler describes the model; the rest describes a way of sampling."""
+LOGGER = logging.getLogger(__name__)
 
 
 class Backbone:
@@ -35,16 +40,22 @@ class Backbone:
         vae: AutoencoderKL,
         text_encoder: CLIPTextModel,
         tokenizer: CLIPTokenizer,
-        scheduler: DDIMScheduler,
+        scheduler: SchedulerMixin,
         description: Mapping[str, Any],
+        timestep_spacing: TimestepSpacing | None = None,
     ) -> None:
-        """`unet` in inference form (`unicon.merged.merge_adapters`); every part on one device, in one dtype."""
+        """`unet` in inference form (`unicon.merged.merge_adapters`), or in training form; every part on one device.
+
+        scheduler: whose configuration says how the model was trained. timestep_spacing: of calls that name none.
+        """
         self.unet = unet
         self.vae = vae
         self.text_encoder = text_encoder
         self.tokenizer = tokenizer
-        self.scheduler = scheduler
+        self.scheduler: Any = scheduler
+        self.timestep_spacing = SamplingOptions(timestep_spacing=timestep_spacing).timestep_spacing
         self._description = dict(description)
+        self._said_cut = False
         triggers = [config.trigger or "" for config in self.adapters.values()]
         constant_prompts = list(dict.fromkeys(["", *triggers]))
         self._constant_embeds = dict(zip(constant_prompts, self._encode(constant_prompts), strict=True))
@@ -53,36 +64,40 @@ class Backbone:
     def from_pretrained(
         cls, model: str | Path, *, adapters: Mapping[str, str | Path] | None = None,
         device: str | torch.device | None = None, dtype: torch.dtype | None = None, revision: str | None = None,
-        timestep_spacing: TimestepSpacing = "trailing",
+        timestep_spacing: TimestepSpacing = "trailing", loras: Loras = (), weights_sha256: str | None = None,
     ) -> Self:  # fmt: skip
-        """Load a model and its adapters.
+        """Load a model and its adapters, strictly.
 
         model: "mini" (embedded), a Stable Diffusion 1.x/2.x folder in the diffusers layout, or a hub id, at
-        `revision`; safetensors only. adapters: name -> our file or a published folder; None means every
-        adapters/NAME.safetensors of the model. device: a GPU when there is one (CUDA, then MPS). dtype: float16 on a
-        GPU, float32 on a CPU. timestep_spacing: "trailing" suits few steps, "leading" is how Stable Diffusion 1.x was
-        published (arXiv 2305.08891, table 2).
-        Errors: FileNotFoundError for absent models and adapters, ValueError for adapters that do not fit.
+        `revision` or as "owner/name@revision"; safetensors only. adapters: name -> our file, a published folder, or
+        such an adapter in the hub, "owner/name" or "owner/name/folder"; None means every adapters/NAME.safetensors of
+        the model. loras: LoRAs of other tools for the base, fused into it: paths, or path -> scale. device: a GPU when
+        there is one (CUDA, then MPS). dtype: float16 on a GPU, float32 on a CPU. timestep_spacing: of calls that name
+        none; "trailing" suits few steps, "leading" is how Stable Diffusion 1.x was published (arXiv 2305.08891, table
+        2). weights_sha256: where the caller knows it, to save reading every file for it.
+        Errors: FileNotFoundError for absent models, adapters and LoRAs, ValueError for what is something else, damaged
+        or does not fit; most of it before weights are read (`unicon.inspection`).
         """
         folder = find_folder(model, revision)
         paths = find_adapters(folder, adapters)
-        scheduler = ddim_scheduler(folder, timestep_spacing)
+        fused = find_loras(loras)
+        SamplingOptions(timestep_spacing=timestep_spacing)  # refuses other names before anything is loaded
         device = torch.device(device or default_device())
         dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
-        unet, vae, text_encoder = _load_parts(folder, device, dtype)
-        for name, path in paths.items():
-            (load_published if is_published(path) else load_adapter)(unet, path, name=name)
+        parts = load_parts(folder, paths, fused, device, dtype)
         return cls(
-            unet=merge_adapters(unet),
-            vae=vae,
-            text_encoder=text_encoder,
-            tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
-            scheduler=scheduler,
+            unet=parts.unet,
+            vae=parts.vae,
+            text_encoder=parts.text_encoder,
+            tokenizer=parts.tokenizer,
+            scheduler=ddim_scheduler(folder),
+            timestep_spacing=timestep_spacing,
             description={
                 "model": str(model),
-                "revision": revision,
-                "weights_sha256": fingerprint(weight_files(folder, paths.values())),
-                "adapters": {name: config.to_dict() for name, config in adapter_configs(unet).items()},
+                "revision": revision or commit_of(folder),
+                "weights_sha256": weights_sha256 or fingerprint(weight_files(folder, paths.values(), fused)),
+                "adapters": {name: config.to_dict() for name, config in adapter_configs(parts.unet).items()},
+                **({"loras": [{"file": lora.path.name, "scale": lora.scale} for lora in fused]} if fused else {}),
                 "dtype": str(dtype).removeprefix("torch."),
             },
         )
@@ -134,6 +149,11 @@ class Backbone:
         """Side of the square that the model was made for, in pixels."""
         return self.unet.config.sample_size * self.vae_scale
 
+    @property
+    def limits(self) -> ModelLimits:
+        """The sizes and numbers of steps that the model can have."""
+        return ModelLimits.of(self.unet.config, self.vae.config, self.scheduler.config)
+
     def working_size(self, image_size: tuple[int, int], *, resolution_px: int | None = None) -> tuple[int, int]:
         """(width, height) at which the model sees a picture of `image_size` = (width, height).
 
@@ -146,15 +166,51 @@ class Backbone:
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """(B, 3, height, width) in [-1, 1] -> scaled latents (B, channels, h, w), the mode of the VAE's posterior."""
-        posterior = self.vae.encode(pixels.to(self.device, self.dtype)).latent_dist
-        return (posterior.mode() - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+        """(B, 3, height, width) in [-1, 1] -> scaled latents (B, channels, h, w), the mode of the VAE's posterior.
+
+        A row that is not finite in float16 is encoded again in float32.
+        """
+
+        def encode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
+            return vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode()
+
+        latents = self._finite(encode, pixels)
+        return (latents - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
-        """Scaled latents (B, channels, h, w) -> (B, 3, height, width) around [-1, 1]"""
-        latents = latents / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
-        return self.vae.decode(latents.to(self.dtype)).sample
+        """Scaled latents (B, channels, h, w) -> (B, 3, height, width) around [-1, 1]
+
+        A row that is not finite in float16 is decoded again in float32.
+        """
+
+        def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+            return vae.decode(latents.to(vae.dtype)).sample
+
+        return self._finite(decode, latents / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0))
+
+    def _finite(self, run: Callable[[AutoencoderKL, Tensor], Tensor], inputs: Tensor) -> Tensor:
+        """`run(vae, inputs)`, (B, ...); rows that overflow float16 are done again in float32, one by one.
+
+        Which of them does not depend on a row's neighbours, so neither does its result. `force_upcast` of the VAE is
+        not asked: it is true by default, also where float16 is fine, as in Stable Diffusion 1.x and 2.x.
+        """
+        with torch.autocast(self.device.type, enabled=False):
+            outputs = run(self.vae, inputs)
+            if self.vae.dtype != torch.float16:
+                return outputs
+            good = outputs.isfinite().flatten(1).all(1) | ~inputs.to(outputs.device).isfinite().flatten(1).all(1)
+            failed = [row for row, is_good in enumerate(good.tolist()) if not is_good]
+            if failed:
+                outputs = outputs.float()
+                for row in failed:
+                    outputs[row] = run(self._wide_vae, inputs[row : row + 1])[0]
+            return outputs
+
+    @cached_property
+    def _wide_vae(self) -> AutoencoderKL:
+        """The autoencoder in float32; made when float16 first fails, and kept: that is a property of its weights."""
+        return copy.deepcopy(self.vae).float()
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
@@ -163,8 +219,19 @@ class Backbone:
         embeds = self._constant_embeds | (dict(zip(others, self._encode(others), strict=True)) if others else {})
         return torch.stack([embeds[prompt] for prompt in prompts])
 
+    def tokens_cut(self, prompts: Sequence[str]) -> list[int]:
+        """How many tokens of each prompt the text encoder does not get, since it takes no more."""
+        return tokens_cut(self.tokenizer, prompts)
+
     @torch.no_grad()
     def _encode(self, prompts: list[str]) -> Tensor:
+        if not self._said_cut and any(self.tokens_cut(prompts)):
+            self._said_cut = True
+            LOGGER.warning(
+                "The text encoder takes %d tokens; the rest of longer prompts is cut off. This is said once: "
+                "Generated.prompt_tokens_cut counts them in every result, tokens_cut(prompts) before.",
+                self.tokenizer.model_max_length,
+            )
         tokens = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
         return self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0]
 
@@ -176,24 +243,8 @@ def default_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def ddim_scheduler(folder: Path, timestep_spacing: TimestepSpacing) -> DDIMScheduler:
-    """The folder's noise schedule as DDIM that ends without noise.
-
-    Errors: ValueError for another spacing than "trailing" or "leading".
-    """
-    if timestep_spacing not in ("trailing", "leading"):
-        raise ValueError(f'timestep_spacing is "trailing" or "leading"; got {timestep_spacing!r}. Correct it.')
+def ddim_scheduler(folder: Path) -> DDIMScheduler:
+    """The folder's noise schedule; how it is sampled, each call says."""
     config = DDIMScheduler.load_config(folder, subfolder="scheduler")
-    keys = (*SCHEDULE_KEYS, "steps_offset") if timestep_spacing == "leading" else SCHEDULE_KEYS
-    schedule = {key: config[key] for key in keys if key in config}
-    return DDIMScheduler(**schedule, timestep_spacing=timestep_spacing, clip_sample=False, set_alpha_to_one=True)
-
-
-def _load_parts(
-    folder: Path, device: torch.device, dtype: torch.dtype
-) -> tuple[UNet2DConditionModel, AutoencoderKL, CLIPTextModel]:
-    options: dict[str, Any] = {"use_safetensors": True, "torch_dtype": dtype}
-    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **options).to(device)
-    vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **options).to(device)
-    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True, dtype=dtype).to(device)
-    return unet, vae.eval().requires_grad_(False), text_encoder.eval().requires_grad_(False)
+    schedule = {key: config[key] for key in SCHEDULE_KEYS if key in config}
+    return DDIMScheduler(**schedule, timestep_spacing="trailing", clip_sample=False)

@@ -18,13 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unicon.adapter import AdapterConfig, adapter_config, adapter_shapes, add_adapter, named_adapter_parameters
-
-FORMAT = "unicon-adapter-1"
-UNET_SHAPE_KEYS = (
-    "in_channels", "out_channels", "block_out_channels", "layers_per_block", "down_block_types", "mid_block_type",
-    "up_block_types", "transformer_layers_per_block", "cross_attention_dim", "attention_head_dim",
-    "num_attention_heads", "use_linear_projection",
-)  # fmt: skip
+from unicon.inspection import FORMAT, read_adapter_header
+from unicon.shapes import UNET_SHAPE_KEYS
 
 
 def unet_shape(unet: UNet2DConditionModel) -> dict:
@@ -54,6 +49,9 @@ def install_adapter(
 ) -> AdapterConfig:
     """Add an adapter with given weights to the UNet, in place; nothing changes when the tensors do not fit."""
     check_tensors(adapter_shapes(unet, config), tensors, source)
+    endless = [key for key, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    if endless:
+        raise ValueError(f"Weights are finite numbers; {endless[0]} of {source} is not. Get the adapter again.")
     add_adapter(unet, config)
     with torch.no_grad():
         for key, parameter in named_adapter_parameters(unet, config.name).items():
@@ -82,15 +80,18 @@ def save_adapter(
 
 
 def read_config(path: str | Path) -> tuple[AdapterConfig, dict]:
-    """(configuration, shape of the base UNet) of an adapter file, without its tensors."""
-    with safe_open(str(path), framework="pt") as file:
-        metadata = file.metadata() or {}
-    if metadata.get("format") != FORMAT:
+    """(configuration, shape of the base UNet) of an adapter file, without its tensors.
+
+    Errors: ValueError when it is something else or damaged; the message says what and what to do.
+    """
+    metadata, _ = read_adapter_header(Path(path))
+    try:
+        return AdapterConfig(**json.loads(metadata["config"])), json.loads(metadata["unet"])
+    except (TypeError, KeyError) as error:
         raise ValueError(
-            f"A UniCon adapter file says format {FORMAT!r} in its metadata; {path} says {metadata.get('format')!r}. "
-            "Convert published adapters with unicon.published.load_published."
-        )
-    return AdapterConfig(**json.loads(metadata["config"])), json.loads(metadata["unet"])
+            f"An adapter file says its configuration in its metadata; that of {path} is of another version ({error}). "
+            "Update this package, or get the adapter again."
+        ) from error
 
 
 def load_adapter(unet: UNet2DConditionModel, path: str | Path, *, name: str | None = None) -> AdapterConfig:

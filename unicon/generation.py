@@ -9,8 +9,9 @@ given; every other role is generated, inside the request's mask if it has one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -20,13 +21,16 @@ from torch import Tensor
 from unicon import images as pictures
 from unicon.backbone import Backbone
 from unicon.guidance import Denoiser
+from unicon.options import MAX_WEIGHT, SamplingOptions, check_whole
+from unicon.outcomes import Failure
 from unicon.pairs import Pair, Pairs
 from unicon.samplers import Sampler, row_noise
-from unicon.sampling import sample, starting_latents, with_timesteps
+from unicon.sampling import noise_levels, sample, starting_latents
 from unicon.schedule import StepTable
 
 Weight = float | tuple[float, float]
 """Of the joint attention of an adapter: one for both sides, or (to the image, to the condition)."""
+MAX_BATCH_SIZE = 65_536
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Generated:
     """8-bit RGB."""
     conditions: dict[str, np.ndarray]
     """Maps by adapter name, as they ended: given ones as they were given, others of the image's size."""
+    prompt_tokens_cut: int = 0
+    """Tokens of the prompt, with the longest trigger text before it, that the text encoder did not get."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,17 +73,25 @@ class Plan:
     """Adapters of the conditions: the roles after the image."""
     table: StepTable
     """The paths of the image and the conditions."""
+    given: tuple[int, ...] = ()
+    """Roles that come back as they were given, whatever their path."""
     weights: Mapping[str, Weight] = field(default_factory=dict)
     """By adapter name; 1 where nothing is said."""
-    guidance_scale: float = 1.0
-    condition_guidance_scale: float = 0.0
-    sampler: Sampler = Sampler()
+    sampling: SamplingOptions = SamplingOptions(guidance_scale=1.0)
+    """With its defaults decided."""
     batch_size: int | None = None
     """The most rows the model sees at once; all of one working size when None."""
 
     def __post_init__(self) -> None:
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size is at least 1; got {self.batch_size}. Leave it out for no limit.")
+        if self.batch_size is not None:
+            check_whole("batch_size", self.batch_size, 1, MAX_BATCH_SIZE)
+        for name, weight in self.weights.items():
+            sides = weight if isinstance(weight, tuple) else (weight, weight)
+            if len(sides) != 2 or not all(math.isfinite(side) and abs(side) <= MAX_WEIGHT for side in sides):
+                raise ValueError(
+                    f"A weight is a number from {-MAX_WEIGHT:g} to {MAX_WEIGHT:g}, or one to the image and one to the "
+                    f"condition; {name!r} has {weight!r}. 1 is as trained."
+                )
         unknown = sorted(set(self.weights) - set(self.adapters))
         if unknown:
             raise ValueError(
@@ -97,9 +111,9 @@ class Plan:
         return Pairs(tuple(pairs), num_rows * (1 + len(self.adapters)))
 
 
-def generate(model: Backbone, requests: Sequence[Request], plan: Plan) -> list[Generated]:
-    """Results in the order of the requests; which of them share a micro-batch changes nothing but rounding."""
-    results: dict[int, Generated] = {}
+def generate(model: Backbone, requests: Sequence[Request], plan: Plan) -> list[Generated | Failure]:
+    """Outcomes in the order of the requests; which of them share a micro-batch changes nothing but rounding."""
+    results: dict[int, Generated | Failure] = {}
     for rows in micro_batches(requests, plan.batch_size):
         batch = [requests[row] for row in rows]
         results |= zip(rows, _finish(model, batch, plan, sample_batch(model, batch, plan)), strict=True)
@@ -132,7 +146,9 @@ def sample_batch(model: Backbone, batch: Sequence[Request], plan: Plan) -> Tenso
         if moving[role]:
             noise[role] = row_noise(clean.shape[2:], generators, clean.device)
     roles = [slice(role * size, (role + 1) * size) for role in range(num_roles)]
-    levels = with_timesteps(model.scheduler, plan.table.num_inference_steps)
+    levels = noise_levels(
+        model.scheduler.config, replace(plan.sampling, num_inference_steps=plan.table.num_inference_steps)
+    )
     clean, noise = clean.flatten(0, 1), noise.flatten(0, 1)
     latents = sample(
         _denoiser(model, batch, plan),
@@ -140,7 +156,7 @@ def sample_batch(model: Backbone, batch: Sequence[Request], plan: Plan) -> Tenso
         levels,
         plan.table,
         roles,
-        sampler=plan.sampler,
+        sampler=Sampler(plan.sampling.sampler, plan.sampling.eta),
         clean=clean,
         noise=noise,
         mask=_masks(model, batch, num_roles),
@@ -177,13 +193,15 @@ def _denoiser(model: Backbone, batch: Sequence[Request], plan: Plan) -> Denoiser
     triggers = ["", *(model.adapters[adapter].trigger or "" for adapter in plan.adapters)]
     prompts = [trigger + request.prompt for trigger in triggers for request in batch]
     negative_prompts = [request.negative_prompt for request in batch] * len(triggers)
+    guidance_scale = plan.sampling.guidance_scale
+    assert guidance_scale is not None, "with_defaults has decided"
     return Denoiser(
         unet=model.unet,
         pairs=plan.pairs(len(batch)),
         prompt_embeds=model.encode_prompts(prompts),
-        negative_prompt_embeds=model.encode_prompts(negative_prompts) if plan.guidance_scale != 1.0 else None,
-        guidance_scale=plan.guidance_scale,
-        condition_guidance_scale=plan.condition_guidance_scale,
+        negative_prompt_embeds=model.encode_prompts(negative_prompts) if guidance_scale != 1.0 else None,
+        guidance_scale=guidance_scale,
+        condition_guidance_scale=plan.sampling.condition_guidance_scale,
     )
 
 
@@ -197,25 +215,50 @@ def _masks(model: Backbone, batch: Sequence[Request], num_roles: int) -> Tensor 
     return torch.stack(masks).to(model.device).repeat(num_roles, 1, 1, 1) if masks else None
 
 
-def _finish(model: Backbone, batch: Sequence[Request], plan: Plan, latents: Tensor) -> list[Generated]:
+def _finish(model: Backbone, batch: Sequence[Request], plan: Plan, latents: Tensor) -> list[Generated | Failure]:
     """Latents (R, B, channels, h, w) -> pictures and maps of the results' sizes, kept places exactly as they were."""
-    decoded = [
-        None if plan.table.is_clean(role) else model.decode_latents(latents[role]) for role in range(len(latents))
+    roles = [role for role in range(len(latents)) if role not in plan.given and not plan.table.is_clean(role)]
+    decoded = {role: model.decode_latents(latents[role]) for role in roles}
+    sampled = _finite_rows([latents[role] for role in roles], len(batch))
+    drawn = _finite_rows(list(decoded.values()), len(batch))
+    return [
+        _finish_row(model, request, plan, {role: tensors[row] for role, tensors in decoded.items()})
+        if drawn[row]
+        else Failure(_not_finite(model, by_vae=sampled[row]))
+        for row, request in enumerate(batch)
     ]
-    results = []
-    for row, request in enumerate(batch):
-        image = request.image if decoded[0] is None else _finish_image(decoded[0][row], request)
-        assert image is not None, "a given image is in the request"
-        conditions = {}
-        for adapter, tensors in zip(plan.adapters, decoded[1:], strict=True):
-            kind = model.adapter_kind(adapter)
-            conditions[adapter] = (
-                request.maps[adapter]
-                if tensors is None
-                else _finish_map(kind.from_model(tensors[row]), request, request.maps.get(adapter))
-            )
-        results.append(Generated(image, conditions))
-    return results
+
+
+def _finite_rows(tensors: Sequence[Tensor], num_rows: int) -> list[bool]:
+    """Whether every value of a row is finite in all tensors (B, ...); one transfer from the device."""
+    if not tensors:
+        return [True] * num_rows
+    return torch.stack([each.isfinite().flatten(1).all(1) for each in tensors]).all(0).tolist()
+
+
+def _not_finite(model: Backbone, *, by_vae: bool) -> str:
+    dtype = str(model.dtype).removeprefix("torch.")
+    if by_vae:
+        return "the autoencoder's result is not finite, in float32 neither: its weights, or the latents, are unusual."
+    cure = "try bfloat16 or float32 (--dtype), or lower guidance" if dtype == "float16" else "try lower guidance"
+    return f"the denoiser's result is not finite in {dtype}: {cure}, or check the weights of model and adapters."
+
+
+def _finish_row(model: Backbone, request: Request, plan: Plan, decoded: Mapping[int, Tensor]) -> Generated:
+    """decoded: by role, (3, height, width), finite."""
+    image = _finish_image(decoded[0], request) if 0 in decoded else request.image
+    assert image is not None, "a given image is in the request"
+    conditions = {}
+    for role, adapter in enumerate(plan.adapters, start=1):
+        kind = model.adapter_kind(adapter)
+        conditions[adapter] = (
+            _finish_map(kind.from_model(decoded[role]), request, request.maps.get(adapter))
+            if role in decoded
+            else request.maps[adapter]
+        )
+    triggers = [model.adapters[adapter].trigger or "" for adapter in plan.adapters]
+    cut = model.tokens_cut([trigger + request.prompt for trigger in ("", *triggers)])
+    return Generated(image, conditions, max(cut))
 
 
 def _finish_image(decoded: Tensor, request: Request) -> Image.Image:

@@ -7,36 +7,19 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import max_pool2d
+
+from unicon.colors import to_srgb, upright
 
 MAX_ASPECT = 4.0
 """Pictures that are longer than this are squeezed to it while the model sees them."""
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any picture -> 8-bit RGB, upright by its EXIF orientation.
-
-    16-bit grey keeps its upper 8 bits; 32-bit integer grey counts as 16-bit when it exceeds 255; float grey counts as
-    [0, 1] unless it exceeds 1; transparency is put on white.
-    """
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_grey_to_8_bit(image)).convert("RGB")
-    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _grey_to_8_bit(image: Image.Image) -> np.ndarray:
-    values = np.nan_to_num(np.asarray(image).astype(np.float32))
-    if image.mode == "F":
-        scale = 255.0 if values.max(initial=0.0) <= 1.0 else 1.0
-    else:
-        scale = 1.0 / 257.0 if image.mode.startswith("I;16") or values.max(initial=0.0) > 255 else 1.0
-    return np.clip(np.round(values * scale), 0, 255).astype(np.uint8)
+    """Any image -> 8-bit RGB in sRGB, upright by its EXIF orientation, transparency on white; see `to_srgb`."""
+    return to_srgb(upright(image))
 
 
 def oriented_size(image: Image.Image) -> tuple[int, int]:

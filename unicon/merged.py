@@ -16,7 +16,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from unicon.adapter import AdapterConfig, adapter_configs, transformer_blocks
+from unicon.adapter import PROJECTIONS, AdapterConfig, adapter_configs, transformer_blocks
 from unicon.attention import JointAttention, LoraKind, attend, base_linear, check_call, lora_name
 from unicon.pairs import JointGroup, Pairs
 
@@ -165,19 +165,35 @@ def merge_adapters(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     Merging is computed in fp32 and stored in the dtype of the UNet. The new UNet has no trainable weights.
     Errors: ValueError when the UNet has no adapters.
     """
+    _check_adapters(unet)
+    return merge_in_place(copy.deepcopy(unet))
+
+
+def merge_in_place(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """The UNet itself, turned into inference form block by block, so that there are never two of it in memory.
+
+    The LoRAs go, and the base weights that nothing uses any more: self-attention has merged ones for every role.
+    Errors: as `merge_adapters`; the UNet is then unchanged.
+    """
+    configs = _check_adapters(unet)
+    unet.requires_grad_(False)
+    for _, block in transformer_blocks(unet):
+        joint = _merge_joint(block.attn1, block.attn1.processor, configs)
+        text = _merge_text(block.attn2, configs)
+        block.attn1.set_processor(joint)  # type: ignore[arg-type]
+        block.attn2.set_processor(text)  # type: ignore[arg-type]
+        for layer in PROJECTIONS:
+            block.attn1.set_submodule(layer, nn.Identity())
+            block.attn2.set_submodule(layer, base_linear(block.attn2.get_submodule(layer)))
+    unet.unload_lora()
+    return unet.eval()
+
+
+def _check_adapters(unet: UNet2DConditionModel) -> dict[str, AdapterConfig]:
     configs = adapter_configs(unet)
     if not configs:
         raise ValueError("Merging needs adapters; this UNet has none. Use it as it is, or load an adapter first.")
-    merged = copy.deepcopy(unet).requires_grad_(False)
-    processors = [
-        (_merge_joint(block.attn1, block.attn1.processor, configs), _merge_text(block.attn2, configs))
-        for _, block in transformer_blocks(merged)
-    ]
-    merged.unload_lora()
-    for (_, block), (joint, text) in zip(transformer_blocks(merged), processors, strict=True):
-        block.attn1.set_processor(joint)  # type: ignore[arg-type]
-        block.attn2.set_processor(text)  # type: ignore[arg-type]
-    return merged.eval()
+    return configs
 
 
 def _merged_weight(layer: nn.Module, name: str | None) -> Tensor:

@@ -13,43 +13,38 @@ A conversion needs no weights of the base model, only its shape: `unet_without_w
 
 from __future__ import annotations
 
-import json
+import pickle
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from huggingface_hub import hf_hub_download, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from unicon import folder as folder_module
 from unicon.adapter import AdapterConfig, adapter_config, named_adapter_parameters
-from unicon.attention import LoraKind
 from unicon.checkpoint import install_adapter
-from unicon.folder import EMBEDDED_NAMES, find_folder
+from unicon.folder import EMBEDDED_NAMES, LORA_FILE, LORA_FOLDERS, PICKLE_FILE, find_folder
+from unicon.folder import is_published as is_published
+from unicon.hub import fetch_files, parse_hub_id
+from unicon.inspection import check_published_files
+from unicon.tensor_files import read_json
 
-LORA_FOLDERS: dict[LoraKind, str] = {"image": "xy_lora", "condition": "yx_lora", "condition_adapter": "y_lora"}
-LORA_FILE = "pytorch_lora_weights.safetensors"
-PICKLE_FILE = "model.pth"
 SD15 = "sd15"
 SD15_SHAPE: Mapping[str, Any] = {"cross_attention_dim": 768, "attention_head_dim": 8}
 """Where the UNet of Stable Diffusion 1.x, the base of the published adapters, differs from diffusers' default UNet."""
 _KEY = re.compile(r"(?P<block>.+)\.(?P<attention>attn[12])\.(?P<layer>.+)\.lora_(?P<half>[AB])\.(?P<kind>\w+)\.weight")
 
 
-def is_published(path: str | Path) -> bool:
-    """Whether a path is a folder in the published layout."""
-    return (Path(path) / PICKLE_FILE).is_file()
-
-
 def published_folder_key(key: str) -> tuple[str, str]:
     """Our LoRA key -> (folder, key in its safetensors file)."""
     parts = _match(key)
     direction = "down" if parts["half"] == "A" else "up"
-    folder = LORA_FOLDERS[parts["kind"]]  # type: ignore[index]
+    folder = LORA_FOLDERS[parts["kind"]]
     return folder, f"unet.{parts['block']}.{_module(parts)}.{parts['layer']}.lora.{direction}.weight"
 
 
@@ -58,7 +53,7 @@ def published_parameter_key(key: str) -> str:
     if key.endswith(".attn1.joint_out.weight"):
         return key.replace(".attn1.joint_out.weight", ".conv1n.weight")
     parts = _match(key)
-    folder = LORA_FOLDERS[parts["kind"]]  # type: ignore[index]
+    folder = LORA_FOLDERS[parts["kind"]]
     return f"{parts['block']}.{_module(parts)}.{parts['layer']}.lora_{parts['half']}.{folder}.weight"
 
 
@@ -86,6 +81,10 @@ def _module(parts: Mapping[str, str]) -> str:
     return parts["attention"] if parts["kind"] == "condition_adapter" else "attn1n"
 
 
+ANNOTATORS = {"depth": "depth-anything-v2", "edge": "hed", "pose": "openpose"}
+"""What the released code makes the conditions of the published adapters with; edges are soft."""
+
+
 def read_published(folder: str | Path, name: str) -> tuple[AdapterConfig, dict[str, Tensor]]:
     """(configuration found from the tensors, tensors under our names) of a published adapter.
 
@@ -107,30 +106,27 @@ def read_published(folder: str | Path, name: str) -> tuple[AdapterConfig, dict[s
         rank=ranks.pop(),
         projection="fused" if fused else "separate",
         condition_adapter=(folder / LORA_FOLDERS["condition_adapter"]).is_dir(),
+        annotator=ANNOTATORS.get(name, ""),
     )
     return config, tensors | pickled
 
 
 def _read_loras(folder: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
-    for kind, lora_folder in LORA_FOLDERS.items():
-        path = folder / lora_folder / LORA_FILE
-        if kind == "condition_adapter" and not path.parent.is_dir():
-            continue
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"A published adapter has xy_lora/{LORA_FILE} and yx_lora/{LORA_FILE} (and y_lora for depth, edge and "
-                f"pose); {path} is absent. Give the folder that contains model.pth, complete."
-            )
-        tensors |= {our_key(lora_folder, key): tensor for key, tensor in load_file(path).items()}
+    for path in check_published_files(folder):
+        tensors |= {our_key(path.parent.name, key): tensor for key, tensor in load_file(path).items()}
     return tensors
 
 
 def _read_pickle(path: Path, loras: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The output projections of `model.pth`, after its LoRA entries were compared with the folders'."""
-    if not path.is_file():
-        raise FileNotFoundError(f"A published adapter has its output projections in {PICKLE_FILE}; {path} is absent.")
-    entries: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        entries: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"{PICKLE_FILE} is a pickled dict of tensors and nothing else; {path} cannot be read "
+            f"({str(error).splitlines()[0]}). Get it again."
+        ) from error
     expected = {published_parameter_key(key): tensor for key, tensor in loras.items()}
     projections: dict[str, Tensor] = {}
     for key, tensor in entries.items():
@@ -205,43 +201,16 @@ def _unet_config(base: str | Path) -> Mapping[str, Any]:
     if str(base) == SD15:
         return SD15_SHAPE
     if str(base) in EMBEDDED_NAMES or Path(base).is_dir():
-        path = find_folder(base) / "unet" / "config.json"
-    else:
-        path = Path(_from_hub(str(base), lambda: hf_hub_download(str(base), "unet/config.json")))
-    return json.loads(path.read_text())
-
-
-def find_adapter(source: str | Path) -> Path:
-    """An adapter file, a published folder, or one in the hub, as OWNER/NAME or OWNER/NAME/FOLDER (fetched, cached).
-
-    Errors: FileNotFoundError when there is none.
-    """
-    path = Path(source)
-    if not path.exists():
-        parts = str(source).split("/")
-        if len(parts) < 2 or not all(parts) or parts[0] in (".", "~"):
-            raise FileNotFoundError(
-                f"An adapter is a .safetensors file, a published folder, or a hub id OWNER/NAME or OWNER/NAME/FOLDER; "
-                f"there is nothing at {str(source)!r}. Correct the path."
-            )
-        repository, folder = "/".join(parts[:2]), "/".join(parts[2:])
-        names = [f"{lora}/{LORA_FILE}" for lora in LORA_FOLDERS.values()]
-        patterns = [f"{folder}/{name}".lstrip("/") for name in (*names, PICKLE_FILE)]
-        path = Path(_from_hub(repository, lambda: snapshot_download(repository, allow_patterns=patterns))) / folder
-    if path.is_dir() and not is_published(path):
-        inside = sorted(found.parent.relative_to(path).as_posix() for found in path.rglob(PICKLE_FILE))
+        return read_json(find_folder(base) / "unet" / "config.json")
+    name = parse_hub_id(str(base))
+    if name is None or name.inside:
         raise FileNotFoundError(
-            f"A published adapter is a folder with {PICKLE_FILE}; {path} has none"
-            f"{f', but {inside} in it have' if inside else ''}. Name the very folder."
+            f"A base is {SD15}, {', '.join(EMBEDDED_NAMES)}, a model folder, or a hub id like owner/name; got "
+            f"{str(base)!r}. Correct the path."
         )
-    return path
+    return read_json(fetch_files(name, ["unet/config.json"], "model") / "unet" / "config.json")
 
 
-def _from_hub(repository: str, fetch: Callable[[], str]) -> str:
-    try:
-        return fetch()
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, ConnectionError) as error:
-        raise FileNotFoundError(
-            f"{repository!r} is neither here nor in the hub cache, and the hub does not give it "
-            f"({type(error).__name__}). Correct the path or the id, or fetch it where there is network."
-        ) from error
+def find_adapter(source: str | Path, kind: str | None = None) -> Path:
+    """As `unicon.folder.find_adapter`."""
+    return folder_module.find_adapter(source, kind, fetch=snapshot_download)

@@ -4,9 +4,11 @@ Latents at a level are alpha * clean + sigma * noise, alpha^2 + sigma^2 = 1 (var
 this scale a level without any signal (zero terminal SNR, alpha 0) is an ordinary number, where Euler's own scale
 (latents / alpha) has an infinite sigma; and Euler is DDIM with eta 0, Euler ancestral is DDIM with eta 1, exactly. So
 four names are two formulas; tests/unicon/test_sampling.py holds each against the diffusers scheduler of that name.
+"lcm" predicts clean latents at every level and noises them anew to the next one.
 
 Sources: DDIM arXiv 2010.02502 (equation 12); Euler and Euler ancestral as in k-diffusion; DPM-Solver++(2M)
-arXiv 2211.01095 (algorithm 2); zero terminal SNR and trailing timesteps arXiv 2305.08891.
+arXiv 2211.01095 (algorithm 2); latent consistency models arXiv 2310.04378 (algorithm 3); zero terminal SNR and trailing
+timesteps arXiv 2305.08891.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-SamplerName = Literal["ddim", "euler", "euler_ancestral", "dpmsolver++"]
+from unicon.options import SamplerName
+
+LCM_SIGMA_DATA, LCM_TIMESTEP_SCALING = 0.5, 10.0
+"""Of the boundary condition that latent consistency models are distilled with."""
 PredictionType = Literal["epsilon", "v_prediction"]
 
 
@@ -79,7 +84,7 @@ class Sampler:
 
     name: SamplerName = "ddim"
     """ "ddim"; "euler" (the same as ddim with eta 0); "euler_ancestral" (as ddim with eta 1, stochastic);
-    "dpmsolver++" (second order, multistep, deterministic)."""
+    "dpmsolver++" (second order, multistep, deterministic); "lcm" (latent consistency, stochastic, a few steps)."""
     eta: float = 0.0
     """Stochasticity of ddim: 0 none, 1 as much as in training (DDPM)."""
 
@@ -104,6 +109,8 @@ class Sampler:
         clean, noise = levels.split(prediction, latents, index)
         if self.name == "dpmsolver++":
             return dpmsolver_step(clean, latents, levels, index, previous), clean
+        if self.name == "lcm":
+            return lcm_step(clean, latents, levels, index, generators), clean
         eta = 1.0 if self.name == "euler_ancestral" else self.eta
         return ddim_step(clean, noise, levels, index, eta, generators), clean
 
@@ -120,11 +127,30 @@ def ddim_step(
     sigma = levels.sigma(index + 1)
     fresh = eta * sigma / levels.sigma(index) * math.sqrt(max(1.0 - (alpha / following) ** 2, 0.0))
     stepped = following * clean + math.sqrt(max(sigma**2 - fresh**2, 0.0)) * noise
-    if fresh == 0.0:
-        return stepped
+    return stepped + fresh * _fresh_noise(clean, generators) if fresh else stepped
+
+
+def lcm_step(
+    clean: Tensor, latents: Tensor, levels: NoiseLevels, index: int,
+    generators: Sequence[torch.Generator] | None = None,
+) -> Tensor:  # fmt: skip
+    """The consistency function's clean latents, noised anew to the next level; as they are where that has no noise.
+
+    The function is c_skip * latents + c_out * clean, which at timestep 0 gives the latents themselves.
+    Errors: ValueError when fresh noise is needed and there are no generators.
+    """
+    scaled = levels.timesteps[index] * LCM_TIMESTEP_SCALING
+    skip = LCM_SIGMA_DATA**2 / (scaled**2 + LCM_SIGMA_DATA**2)
+    denoised = scaled / math.hypot(scaled, LCM_SIGMA_DATA) * clean + skip * latents
+    sigma = levels.sigma(index + 1)
+    stepped = levels.alphas[index + 1] * denoised
+    return stepped + sigma * _fresh_noise(clean, generators) if sigma else stepped
+
+
+def _fresh_noise(like: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
     if generators is None:
         raise ValueError("A stochastic sampler needs one generator a row; got none. Give generators, or eta=0.")
-    return stepped + fresh * row_noise(clean.shape[1:], generators, clean.device)
+    return row_noise(like.shape[1:], generators, like.device)
 
 
 def dpmsolver_step(clean: Tensor, latents: Tensor, levels: NoiseLevels, index: int, previous: Tensor | None) -> Tensor:

@@ -9,32 +9,80 @@ Source: arXiv 2410.11439, section 3.3; the published start, step and mask rules.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, LCMScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
+from unicon.options import SamplingOptions
 from unicon.samplers import NoiseLevels, Sampler
 from unicon.schedule import StepTable
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(latents, timesteps (B,)) -> prediction"""
 
+SCHEDULE_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
+                 "rescale_betas_zero_snr", "steps_offset")  # fmt: skip
+"""What of a folder's scheduler describes the model; the rest describes a way of sampling."""
+SPACED_ON_THEIR_OWN: dict[str, type[SchedulerMixin]] = {
+    "euler": EulerDiscreteScheduler,
+    "euler_ancestral": EulerDiscreteScheduler,
+    "dpmsolver++": DPMSolverMultistepScheduler,
+}
+"""Samplers whose diffusers scheduler has a linspace spacing of its own, timesteps between whole numbers among them."""
+
+
+def noise_levels(schedule: Mapping[str, Any], options: SamplingOptions) -> NoiseLevels:
+    """The noise levels at which `options` sample a model, whose steps they name.
+
+    schedule: the configuration of the model's scheduler, of which `SCHEDULE_KEYS` count.
+    Errors: ValueError for more steps than the schedule has timesteps, and as `NoiseLevels`.
+    """
+    steps = options.num_inference_steps
+    assert steps is not None, "with_defaults has decided"
+    model = {key: schedule[key] for key in SCHEDULE_KEYS if key in schedule}
+    if options.sampler == "lcm":
+        return with_timesteps(LCMScheduler(**model), steps)
+    spacing = options.timestep_spacing or "trailing"
+    if spacing == "linspace" and options.sampler in SPACED_ON_THEIR_OWN:
+        scheduler: Any = SPACED_ON_THEIR_OWN[options.sampler]
+        return with_timesteps(scheduler(**model, timestep_spacing=spacing), steps)
+    return with_timesteps(
+        DDIMScheduler(
+            **model, timestep_spacing=spacing, clip_sample=False, set_alpha_to_one=options.set_alpha_to_one
+        ),
+        steps,
+    )  # fmt: skip
+
 
 def with_timesteps(scheduler: SchedulerMixin, num_inference_steps: int) -> NoiseLevels:
-    """The noise levels of a diffusers scheduler (DDIM's or Euler's) for a number of steps; it stays as it is.
+    """The noise levels of a diffusers scheduler for a number of steps; it stays as it is.
 
     Errors: ValueError for more steps than the schedule has timesteps, and as `NoiseLevels`.
     """
     stepped: Any = copy.deepcopy(scheduler)
-    stepped.set_timesteps(num_inference_steps, device="cpu")
+    most = stepped.config.num_train_timesteps
+    if num_inference_steps > most:
+        raise ValueError(f"The number of steps cannot be larger than {most}, the model's timesteps; got "
+                         f"{num_inference_steps}. 10 to 50 are usual.")  # fmt: skip
+    with warnings.catch_warnings():  # diffusers' Euler makes an array of a tensor in a way that NumPy 2 deprecates
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+        stepped.set_timesteps(num_inference_steps, device="cpu")
     timesteps = stepped.timesteps[:num_inference_steps]  # trailing spacing rounds to one too many at times
     start_scale = 1.0
+    if float(timesteps.max()) >= most:
+        raise ValueError(
+            f"Leading timesteps with an offset of {stepped.config.steps_offset} end before {most}; "
+            f"{num_inference_steps} steps lead beyond. Use fewer steps, or another timestep_spacing."
+        )
     if hasattr(stepped, "sigmas"):
         alphas = (1 + stepped.sigmas[: num_inference_steps + 1].double() ** 2).rsqrt()
-        start_scale = float(stepped.init_noise_sigma * alphas[0])
+        if not isinstance(stepped, DPMSolverMultistepScheduler):  # Euler's latents are divided by alpha
+            start_scale = float(stepped.init_noise_sigma * alphas[0])
     else:
         squared = torch.cat([stepped.alphas_cumprod[timesteps], stepped.final_alpha_cumprod.reshape(1)])
         alphas = squared.double().sqrt()

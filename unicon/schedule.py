@@ -96,9 +96,7 @@ def synthesis(num_inference_steps: int, num_conditions: int = 1, *, clean_condit
 
     With few steps and trailing spacing the last index is far from clean: use `clean_conditions`.
     """
-    if clean_conditions:
-        return completion(num_inference_steps, num_given=num_conditions)
-    return coarse(num_inference_steps, 0.0, num_conditions)
+    return completion(num_inference_steps, num_given=num_conditions, clean_given=clean_conditions)
 
 
 def joint(num_inference_steps: int, num_conditions: int = 1) -> StepTable:
@@ -106,10 +104,15 @@ def joint(num_inference_steps: int, num_conditions: int = 1) -> StepTable:
     return completion(num_inference_steps, num_generated=num_conditions)
 
 
-def completion(num_inference_steps: int, *, num_given: int = 0, num_generated: int = 0) -> StepTable:
-    """An image from noise, first beside conditions that stay clean, then with conditions that come from noise too."""
+def completion(
+    num_inference_steps: int, *, num_given: int = 0, num_generated: int = 0, clean_given: bool = True
+) -> StepTable:
+    """An image from noise, first beside conditions that are given, then with conditions that come from noise too.
+
+    clean_given: given conditions stay at the clean end, else at the last index.
+    """
     generated = path(num_inference_steps, 0.0)
-    given = clean_path(num_inference_steps)
+    given = clean_path(num_inference_steps) if clean_given else (num_inference_steps - 1,) * num_inference_steps
     return from_paths([generated, *[given] * num_given, *[generated] * num_generated], num_inference_steps)
 
 

@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipelines.damage import is_damage
 from pipelines.errors import SettingError
 from pipelines.evaluation.join import Join, Pair
 from pipelines.evaluation.measures import ESTIMATE, Measure
+from pipelines.fields import clipped
 
 PICTURE_SCENES = 8
 QUARTERS = ("lowest quarter", "second quarter", "third quarter", "highest quarter")
@@ -67,8 +69,10 @@ def evaluate(predictions: str, truth: str, measure: Measure) -> Evaluation:
     for pair in join.pairs():
         try:
             scores = measure.compare(pair.estimate, pair.truth)
-        except ValueError as error:
-            raise SettingError(f"scene {pair.key!r} cannot be evaluated: {error}") from error
+        except Exception as error:  # decoders raise nearly any type on broken truth
+            if not is_damage(error):
+                raise
+            raise SettingError(f"scene {clipped(pair.key)!r} cannot be evaluated: {clipped(str(error))}") from error
         for name, score in scores.items():
             evaluation.scores.setdefault(name, []).append(score)
         evaluation.confidence.append(pair.confidence)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pipelines.errors import SettingError
-from pipelines.evaluation.join import MAP_MEMBERS, TARS, Join, decode_map
+from pipelines.evaluation.join import MAP_MEMBERS, TARS, Join
 from unicon.images import resize_map
 from unicon.metrics import correlation
 
@@ -53,7 +53,7 @@ def compare_maps(predictions: str, truth: str, condition: str) -> Likeness:
     found = Likeness(join=join)
     first_truth = previous = None
     for pair in join.pairs():
-        asked = decode_map(condition, pair.truth[member])
+        asked = join.decoded("--truth", pair.key, pair.truth[member])
         if asked.min() == asked.max():
             found.left_out += 1
             continue

@@ -1,17 +1,25 @@
 """Predictions and truth joined by key: every Parquet file's keys are known first, one truth shard is in memory."""
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 from PIL import Image
 
-from pipelines import storage, tar_shards
-from pipelines.errors import SettingError
+from pipelines import tar_shards
+from pipelines.damage import is_damage, reason_of
+from pipelines.errors import SampleError, SettingError
+from pipelines.fields import clipped, place_of
 from pipelines.inputs import Shard, find_shards
+from pipelines.parquet_columns import check_image_type, check_single, listed
+from pipelines.parquet_files import BadRow, OpenParquet, open_parquet, read_row_range
+from pipelines.parquet_shards import picture_in
+from pipelines.row_samples import named
+from pipelines.store import FILES
 from unicon.conditions import CONDITIONS
 
 PROVENANCE = ("model", "adapter", "weights_sha256", "seed", "num_inference_steps", "guidance_scale", "code_version")
@@ -64,7 +72,7 @@ class Join:
             scenes = dict(self._read_truth(shard))
             if repeated := scenes.keys() & seen:
                 raise SettingError(
-                    f"--truth: keys must be unique; {min(repeated)!r} is in {shard.uri} and a shard before."
+                    f"--truth: keys must be unique; {_quoted(min(repeated))} is in {shard.uri} and a shard before."
                 )
             seen |= scenes.keys()
             self.without_estimate += sorted(scenes.keys() - file_of.keys())
@@ -85,55 +93,99 @@ class Join:
         """
         file_of: dict[str, str] = {}
         for shard in _files(self.predictions, "--predictions", ("parquet",), "Parquet files that estimate jobs write"):
-            with storage.open_read(shard.uri) as file, pq.ParquetFile(file) as parquet:
-                self._check_columns(parquet, "--predictions", shard.uri)
-                for key in parquet.read(columns=["key"]).column("key").to_pylist():
+            with self._open(shard.uri, "--predictions") as parquet:
+                for _, row in read_row_range(parquet, ["key"], None, [], 0, parquet.rows):
+                    key = _key_of(row)
                     if key in file_of:
                         raise SettingError(
-                            f"--predictions: keys must be unique; {key!r} is in {file_of[key]} and {shard.uri}. "
+                            f"--predictions: keys must be unique; {_quoted(key)} is in {file_of[key]} and {shard.uri}. "
                             "Estimate one set of scenes with one setting into one output."
                         )
                     file_of[key] = shard.uri
-                columns = [name for name in PROVENANCE if name in parquet.schema_arrow.names]
-                if not self.provenance and parquet.metadata.num_rows and columns:
-                    self.provenance = next(parquet.iter_batches(1, columns=columns)).to_pylist()[0]
+                columns = [name for name in PROVENANCE if name in parquet.schema.names]
+                if not self.provenance and columns:
+                    first = next(read_row_range(parquet, columns, None, [], 0, min(1, parquet.rows)), None)
+                    self.provenance = {} if first is None else {**_values(first[1])}
         return file_of
 
-    def _check_columns(self, parquet: pq.ParquetFile, option: str, uri: str) -> None:
-        names = parquet.schema_arrow.names
-        if not {"key", self.condition} <= {*names}:
+    @contextmanager
+    def _open(self, uri: str, option: str) -> Iterator[OpenParquet]:
+        """A file of maps; inside, what is wrong with it is a SettingError."""
+        try:
+            with open_parquet(uri, FILES) as parquet:
+                with parquet.believed():
+                    self._check_columns(parquet.schema, option, uri)
+                yield parquet
+        except SampleError as error:
             raise SettingError(
-                f"{option}: files must have the columns key and {self.condition}; {uri} has {', '.join(names)}. "
+                f"{option}: {uri}: {error.reason}. Make its rows again, or leave the file out."
+            ) from error
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            raise SettingError(
+                f"{option}: {uri} cannot be read: {reason_of(error)}. Make it again, or leave it out."
+            ) from error
+
+    def _check_columns(self, schema: pa.Schema, option: str, uri: str) -> None:
+        for name in ("key", self.condition):
+            check_single(schema, option, name, uri)
+        if not {"key", self.condition} <= {*schema.names}:
+            raise SettingError(
+                f"{option}: files must have the columns key and {self.condition}; {uri} has {listed(schema.names)}. "
                 f"Name the output of an estimation of {self.condition}."
             )
+        check_image_type(schema, f"{option}: column", self.condition, uri)
 
     def _pairs_of_file(self, uri: str, scenes: Mapping[str, Mapping[str, bytes]]) -> Iterator[Pair]:
-        with storage.open_read(uri) as file, pq.ParquetFile(file) as parquet:
-            for row in _rows(parquet, ("key", self.condition, "confidence")):
-                if row["key"] in scenes:
-                    stored = row[self.condition]
-                    if stored is None or stored["bytes"] is None:
-                        raise SettingError(f"--predictions: row {row['key']!r} of {uri} has no {self.condition}.")
-                    yield Pair(
-                        key=row["key"],
-                        estimate=decode_map(self.condition, stored["bytes"]),
-                        confidence=row.get("confidence"),
-                        truth=scenes[row["key"]],
-                    )
+        with self._open(uri, "--predictions") as parquet:
+            for key, content, row in self._maps(parquet, uri, scenes):
+                yield Pair(
+                    key=key,
+                    estimate=self.decoded("--predictions", key, content),
+                    confidence=_number(row.get("confidence")),
+                    truth=scenes[key],
+                )
+
+    def _maps(
+        self, parquet: OpenParquet, uri: str, wanted: Container[str] | None = None
+    ) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
+        """(key, map, row) of the wanted keys of a file. Raises SampleError."""
+        names = [name for name in ("key", self.condition, "confidence") if name in parquet.schema.names]
+        folder = place_of(uri)[0]
+        for _, row in read_row_range(parquet, names, None, [], 0, parquet.rows):
+            key = _key_of(row)
+            if wanted is not None and key not in wanted:
+                continue
+            values = _values(row)
+            try:
+                content = picture_in(values[self.condition], folder, self.condition).content
+            except SampleError as error:
+                raise SampleError("read", f"row {_quoted(key)} has no {self.condition}: {error.reason}") from error
+            yield key, content, values
+
+    def decoded(self, option: str, key: str, content: bytes) -> np.ndarray:
+        """The map of a row. Raises SettingError where it cannot be decoded."""
+        try:
+            return decode_map(self.condition, content)
+        except Exception as error:  # Pillow raises nearly any type on broken bytes
+            raise SettingError(
+                f"{option}: the {self.condition} of {_quoted(key)} cannot be decoded: {reason_of(error)}. "
+                "Make it again."
+            ) from error
 
     def _read_truth(self, shard: Shard) -> Iterator[tuple[str, Mapping[str, bytes]]]:
         """Key and files of every sample of one shard.
 
         Raises:
-            SettingError: a sample lacks a member, a file lacks a column, or a tar is damaged.
+            SettingError: a sample lacks a member, a file lacks a column, or a shard is damaged.
         """
         if shard.format in TARS:
             yield from read_scenes(shard.uri, self.members, shard.format == "tar.gz")
             return
-        with storage.open_read(shard.uri) as file, pq.ParquetFile(file) as parquet:
-            self._check_columns(parquet, "--truth", shard.uri)
-            for row in _rows(parquet, ("key", self.condition)):
-                yield row["key"], {MAP_MEMBERS[self.condition]: row[self.condition]["bytes"]}
+        with self._open(shard.uri, "--truth") as parquet:
+            for key, content, _ in self._maps(parquet, shard.uri):
+                yield key, {MAP_MEMBERS[self.condition]: content}
 
 
 def decode_map(condition: str, content: bytes) -> np.ndarray:
@@ -155,18 +207,38 @@ def read_scenes(uri: str, members: tuple[str, ...], compressed: bool) -> Iterato
         content = {file.extension: file.content or b"" for file in files if file.extension in members}
         absent = [name for name in members if not content.get(name)]
         if absent:
+            wanted = ", ".join(f".{name}" for name in members)
             raise SettingError(
-                f"--truth: samples must have the members {', '.join(f'.{name}' for name in members)}; {key!r} of {uri} "
-                f"lacks .{absent[0]}. Name the output of render_scenes.py, or render it again in another folder."
+                f"--truth: samples must have the members {wanted}; {_quoted(key)} of {uri} lacks .{absent[0]}. Name "
+                "the output of render_scenes.py, or render it again in another folder."
             )
         yield key, content
 
 
-def _rows(parquet: pq.ParquetFile, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """Rows with those of the columns that are there."""
-    names = [name for name in columns if name in parquet.schema_arrow.names]
-    for batch in parquet.iter_batches(64, columns=names):
-        yield from batch.to_pylist()
+def _values(row: dict[str, Any] | BadRow) -> dict[str, Any]:
+    """Raises SampleError where a value cannot be read."""
+    if isinstance(row, BadRow):
+        raise row.problem
+    for value in row.values():
+        if isinstance(value, SampleError):
+            raise value
+    return row
+
+
+def _key_of(row: dict[str, Any] | BadRow) -> str:
+    """Raises SampleError where there is none."""
+    key, problem = named(row.problem if isinstance(row, BadRow) else row["key"], "column key")
+    if key is None:
+        raise problem or SampleError("read", "column key is null")
+    return key
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _quoted(key: str) -> str:
+    return repr(clipped(key))
 
 
 def _files(uri: str, option: str, formats: tuple[str, ...], wanted: str) -> list[Shard]:
@@ -183,4 +255,4 @@ def _files(uri: str, option: str, formats: tuple[str, ...], wanted: str) -> list
 def _some(keys: Iterable[str]) -> str:
     """The first keys, for a message."""
     first = sorted(keys)
-    return f"{', '.join(map(repr, first[:3]))}{', ...' if len(first) > 3 else ''}" if first else "none"
+    return f"{', '.join(map(_quoted, first[:3]))}{', ...' if len(first) > 3 else ''}" if first else "none"

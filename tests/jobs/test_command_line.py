@@ -2,11 +2,10 @@
 
 from pathlib import Path
 from types import ModuleType
-from typing import get_args
 
 import pytest
 
-from jobs import _cli, _options, estimate, estimate_depth, generate_pairs, import_adapter, inpaint, synthesize
+from jobs import _cli, estimate, estimate_depth, generate_pairs, import_adapter, inpaint, synthesize
 from tests.fake_depth import FakeDepth
 from tests.inputs import samples, write_folder, write_parquet, write_tar
 from tests.run_fake_job import run
@@ -63,12 +62,6 @@ def test_help_teaches_by_examples(job: ModuleType, capsys: pytest.CaptureFixture
     text = capsys.readouterr().out
     assert f"python jobs/{job.__name__.removeprefix('jobs.')}.py" in text.split("examples:")[1]
     assert "exit codes:" in text
-
-
-def test_samplers_are_those_of_the_model_library() -> None:
-    from unicon.samplers import SamplerName
-
-    assert get_args(SamplerName) == _options.SAMPLERS
 
 
 def test_rows_are_chosen_by_their_columns(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The import_adapter command: there and back, and what it refuses."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from jobs import _cli, import_adapter
 from unicon.checkpoint import read_config
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+CASES = Path(__file__).parents[1] / "cases" / "adapters"
 MINI = Path(__file__).parents[2] / "unicon" / "models" / "mini" / "adapters" / "depth.safetensors"
 
 
@@ -59,12 +61,30 @@ def test_an_adapter_of_ours_can_be_renamed(tmp_path: Path, capsys: pytest.Captur
         ([str(MINI), "--base", "mini"], "--base is for published adapters"),
         (["./absent"], "there is nothing at './absent'"),
         (["nobody/nothing"], "neither here nor in the hub cache"),
+        ([str(CASES / "kohya.safetensors")], "is a LoRA (kohya). Fuse it into the base with --lora"),
+        ([str(CASES / "lcm")], "is the folder of a LoRA"),
+        ([str(CASES / "lfs.safetensors")], "is a Git LFS pointer"),
+        ([str(GOLDEN / "checkpoints" / "depth" / "model.pth")], "is a part of one. Give its folder"),
         ([str(GOLDEN / "checkpoints" / "depth"), "--base", "nobody/nothing"], "neither here nor in the hub cache"),
     ],
 )
 def test_refusals(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in told(capsys, [*arguments, "--output", str(tmp_path / "a.safetensors")], code=2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_a_repository_the_named_kind_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base, output = GOLDEN.as_posix(), tmp_path / "a.safetensors"
+    told(capsys, [str(GOLDEN / "checkpoints"), "--name", "pose", "--base", base, "--output", str(output)])
+    assert read_config(output)[0].kind == "pose"
+
+
+@pytest.mark.parametrize("damage", [b"version https://git-lfs.github.com/spec/v1\n", b"", b"\x80\x02}q\x00(noise"])
+def test_a_damaged_pickle_is_a_wrong_setting(damage: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = Path(shutil.copytree(GOLDEN / "checkpoints" / "depth", tmp_path / "depth"))
+    (source / "model.pth").write_bytes(damage)
+    arguments = [str(source), "--base", GOLDEN.as_posix(), "--output", str(tmp_path / "a.safetensors")]
+    assert "model.pth" in told(capsys, arguments, code=2)
 
 
 def test_nothing_is_overwritten_by_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -13,10 +14,18 @@ from tests.pictures import square, write_squares
 from tests.tiny import write_tiny_model
 from unicon import UniCon
 from unicon.adapter import named_adapter_parameters
-from unicon.training.adapter import AdapterRecipe, load_for_training, published_steps, split_photographs
+from unicon.checkpoint import read_config
+from unicon.training.adapter import (
+    AdapterRecipe,
+    load_for_training,
+    model_in_training,
+    published_steps,
+    split_photographs,
+    validate,
+)
 from unicon.training.fit import FitConfig
 from unicon.training.pairs import PairLoss, PairSampling
-from unicon.training.photographs import Photograph, PhotographPairs, prepare_photographs
+from unicon.training.photographs import Photograph, PhotographPairs, prepare_photographs, read_picture
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +107,75 @@ def test_another_training_in_the_same_folder_is_refused(
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--steps", "2"], "'steps': (3, 2)"),
+        (["--batch-size", "3"], "'batch_size': (2, 3)"),
+        (["--learning-rate", "0.02"], "'learning_rate': (0.01, 0.02)"),
+        (["--seed", "1"], "'seed': (0, 1)"),
+    ],
+)
+def test_going_on_with_other_settings_is_refused(
+    tiny: Path, pictures: Path, trained: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in told(capsys, command(tiny, pictures, trained, "--steps", "3", *options))
+
+
+def test_going_on_with_other_pictures_is_refused(
+    tiny: Path, pictures: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = json.loads((trained / "work" / "settings.json").read_text())
+    assert settings["pictures"].startswith("12 of names")
+    changed = copytree(trained / "work", tmp_path / "work") / "settings.json"
+    changed.write_text(json.dumps({**settings, "pictures": "11 of names 00000000"}))
+    words = command(tiny, pictures, tmp_path, "--steps", "3")
+    assert "'pictures': ('11 of names 00000000', '12 of names" in told(capsys, words)
+
+
+def test_more_steps_are_explained_and_a_training_of_an_earlier_version_goes_on(
+    tiny: Path, pictures: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = copytree(trained / "work", tmp_path / "work")
+    assert train_adapter.main(command(tiny, pictures, tmp_path, "--steps", "4")) == 0
+    assert "goes on to 4 steps instead of 3: from here on the learning rate" in capsys.readouterr().err
+    state = torch.load(work / "training" / "state.pt", weights_only=True)
+    assert state["step"] == 4 and state["config"]["learning_rate"] == 0.01
+    known = json.loads((work / "settings.json").read_text())
+    old = {key: known[key] for key in ("condition", "images", "conditions", "resolution", "rank", "model_sha256")}
+    (work / "settings.json").write_text(json.dumps(old))
+    torch.save({key: value for key, value in state.items() if key != "config"}, work / "training" / "state.pt")
+    assert train_adapter.main(command(tiny, pictures, tmp_path, "--steps", "5", "--seed", "3")) == 0
+
+
+def test_checkpoints_are_looked_at_with_the_model_in_memory(
+    tiny: Path, pictures: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same difference as that of the file that was written, and nothing is loaded for it."""
+    training = load_for_training(tiny, recipe(), "cpu")
+    tensors = load_file(trained / "adapters" / "edge.safetensors")
+    with torch.no_grad():
+        for name, parameter in named_adapter_parameters(training.models.unet, "edge").items():
+            parameter.copy_(tensors[name].float())
+    photographs = prepare_photographs(pictures, tmp_path / "kept", pictures, side_px=48)[:2]
+    loaded = UniCon.from_pretrained(tiny, adapters={"edge": trained / "adapters" / "edge.safetensors"}, device="cpu")
+    side_px = training.views.resolution_px
+    images = [read_picture(photograph.picture, side_px) for photograph in photographs]
+    expected = loaded.estimate(images, "edge", resolution_px=side_px)
+
+    monkeypatch.setattr(UniCon, "from_pretrained", None)
+    found = model_in_training(training).estimate(images, "edge", resolution_px=side_px)
+    assert max(np.abs(one - other).max() for one, other in zip(found, expected, strict=True)) < 1e-4
+    validate(training, photographs, tmp_path, 7)
+    assert json.loads((tmp_path / "validation.jsonl").read_text())["step"] == 7
+    assert (tmp_path / "validation-000007.png").exists()
+
+
+def test_an_adapter_says_what_made_its_conditions(tiny: Path, pictures: Path, trained: Path) -> None:
+    assert read_config(trained / "adapters" / "edge.safetensors")[0].annotator == "canny"
+    assert load_for_training(tiny, recipe(annotator="hed"), "cpu").config.annotator == "hed"
+
+
 def recipe(**options) -> AdapterRecipe:
     fit = FitConfig(steps=1, learning_rate=1e-3, autocast_dtype=options.pop("autocast_dtype", None))
     return AdapterRecipe(condition="edge", fit=fit, rank=4, sampling=PairSampling(batch_size=2), **options)
@@ -161,7 +239,7 @@ def told(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         (["--images", "absent"], "--images: Pictures come in a folder; absent is none"),
         (["--conditions", "absent"], "--conditions: Pictures come in a folder; absent is none"),
         (["--model", "absent/model/here"], "--model: A model is"),
-        (["--model", "nobody/nothing"], "--model: The hub model 'nobody/nothing' is neither"),
+        (["--model", "nobody/nothing"], "--model: the hub model 'nobody/nothing' is neither"),
         (["--output", "edge.pt"], "--output is a .safetensors file; got edge.pt"),
         (["--device", "tpu"], "--device tpu cannot be used here"),
         (["--condition", "depth", "--annotator", "."], "--annotator: MidasDetector needs dpt_hybrid"),

@@ -167,13 +167,14 @@ def test_rows_before_the_damage_within_a_row_group_are_read(tmp_path: Path) -> N
     assert bad[-1] == 99 and 45 <= bad[0] <= 50 and bad == [*range(bad[0], 100)]
 
 
-def test_text_that_is_no_text_costs_its_row(tmp_path: Path) -> None:
+def test_text_that_is_no_text_costs_neither_its_row_nor_its_neighbors(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     path.write_bytes(parquet_of({**ROWS, "caption": [f"caption {key}" for key in KEYS]}, **PLAIN))
     path.write_bytes(path.read_bytes().replace(b"caption 00007", b"caption \xff0007"))
     found = read_all(PICTURES, path)
-    assert [sample.key for sample in found if sample.problem] == ["a/00000007"]
-    assert "utf-8" in reasons(found)[7]
+    assert [sample.key for sample in found] == KEYS and reasons(found) == [""] * 25
+    assert [sample.key for sample in found if sample.caption_note] == ["00007"]
+    assert "not UTF-8" in found[7].caption_note and found[7].caption == "caption \xff0007"
 
 
 @pytest.mark.parametrize("name", ["image", "width"])

@@ -33,7 +33,7 @@ PROVENANCE = {"model": "fake", "seed": 0}
 
 def estimation(condition: str = "depth", ensemble: int | None = None) -> Estimation:
     column = ConditionColumn(name=condition, kind=condition)
-    return Estimation(condition=column, arguments={}, max_pixels=10**6, ensemble=ensemble)
+    return Estimation(condition=column, max_pixels=10**6, ensemble=ensemble)
 
 
 def test_a_row_seed_is_the_same_everywhere() -> None:
@@ -130,7 +130,7 @@ def test_views_are_those_of_the_option_else_of_the_adapter_and_are_written_down(
         estimate.task_run(estimate.parse([*asked, *options]), who, FakeDepth())
         for who, options in ((depth, []), (recommending, []), (recommending, ["--views", "2"]))
     ]
-    assert [run.task.arguments["views"] for run in found] == [1, 4, 2]
+    assert [run.task.views for run in found] == [1, 4, 2]
     assert [run.provenance.get("views") for run in found] == [None, 4, 2]
     with pytest.raises(SettingError, match="a pose tells left from right"):
         estimate.task_run(estimate.parse([*asked, "--condition", "pose", "--views", "4"]), pose, FakeDepth())

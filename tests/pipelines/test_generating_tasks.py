@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pipelines import layout
@@ -21,8 +22,10 @@ from pipelines.sources import PictureShards, Repeated, Source
 from pipelines.stages import ComputeRows, PublishRows, ReadRows, Task, row_seed
 from pipelines.synthesis import Synthesis
 from tests.inputs import all_rows, picture, samples, write_folder, write_parquet, write_tar
+from unicon.options import SamplingOptions
 
-COMMON: Mapping[str, Any] = {"arguments": {"num_inference_steps": 2, "guidance_scale": 2.0, "sampler": "euler"}}
+torch.set_num_threads(1)  # tiny models are slower on several threads
+COMMON: Mapping[str, Any] = {"sampling": SamplingOptions(num_inference_steps=2, guidance_scale=2.0, sampler="euler")}
 DEPTH = ConditionColumn(name="depth", kind="depth")
 POSE = ConditionColumn(name="pose", kind="pose")
 
@@ -157,3 +160,48 @@ def test_inpainting_changes_the_masked_part_alone(tmp_path: Path) -> None:
         "this one has 9 x 9 pixels, the picture 48 x 32",
         "no member .mask.png",
     ]
+
+
+def overflow(key: str, shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the denoiser overflow for one row, as float16 does for some."""
+    noise, seed = torch.randn, row_seed(7, key, str(shard))
+
+    def drawn(shape: Any, generator: torch.Generator) -> torch.Tensor:
+        values = noise(shape, generator=generator)
+        return values * torch.inf if generator.initial_seed() == seed else values
+
+    monkeypatch.setattr("unicon.samplers.torch.randn", drawn)
+
+
+def test_an_image_that_is_not_finite_is_an_error_row_and_its_neighbours_are_rows(
+    conditions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = shards("depth.png", "pose.png")
+    before = publish(synthesis(prompt="a"), source, conditions, tmp_path / "before", batch_size=3)
+    overflow("1", conditions, monkeypatch)
+    rows = publish(synthesis(prompt="a"), source, conditions, tmp_path / "out", batch_size=3)
+    assert [row["key"] for row in rows] == ["0", "2"]
+    for row, other in zip(rows, [before[0], before[2]], strict=True):
+        difference = np.asarray(opened(row["image"]), int) - np.asarray(opened(other["image"]), int)
+        assert abs(difference).max() <= 1
+    (error,) = (row for row in all_rows(tmp_path / "out", "errors") if row["stage"] == "model")
+    assert (error["key"], "not finite" in error["reason"], len(error["reason"]) <= 200) == ("1", True, True)
+
+
+def test_pairs_and_paintings_that_are_not_finite_are_error_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = write_folder(tmp_path / "in", {"p.txt": b"a cat\na dog\n"}) / "p.txt"
+    overflow("p/00000001", prompts, monkeypatch)
+    rows = publish(PairGeneration(**COMMON, conditions=(DEPTH,)), PromptFiles(), tmp_path / "in", tmp_path / "pairs")
+    assert [row["key"] for row in rows] == ["p/00000000"]
+    members = [(f"{key}.{end}", content) for key in "ab" for end, content in
+               (("jpg", picture(1, (40, 32))), ("mask.png", mask_png((40, 32))))]  # fmt: skip
+    path = write_tar(tmp_path / "tar" / "a.tar", members)
+    monkeypatch.undo()
+    overflow("b", path, monkeypatch)
+    task = Inpainting(**COMMON, conditions=(), mask="mask.png", max_pixels=10**7)
+    source = PictureShards(columns=Columns(media=("mask.png",)), media_options={"mask.png": "--mask-column mask.png"})
+    assert [row["key"] for row in publish(task, source, path, tmp_path / "painted")] == ["a"]
+    for name in ("pairs", "painted"):
+        assert ["not finite" in row["reason"] for row in all_rows(tmp_path / name, "errors")] == [True]

@@ -6,7 +6,8 @@ import pytest
 
 from pipelines import storage
 from pipelines.errors import SettingError
-from pipelines.inputs import Shard, expand_braces, find_shards
+from pipelines.inputs import Shard, find_shards
+from pipelines.listing import expand_braces
 from tests.inputs import picture, samples, write_folder, write_tar
 
 

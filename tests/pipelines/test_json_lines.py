@@ -66,6 +66,8 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
         "the line is no JSON:": '{"image": ',
         "the line is no JSON object": "[1]",
         "no field of a picture": {"key": 3, "caption": "x"},
+        "the field image holds a number, no URI": {"image": 5},
+        "the field image holds an object": {"image": {"width": 3}},
         "there is nothing|cannot read": {"image": "absent.jpg"},
         "is larger than 10 bytes": {"image": "large.jpg"},
         "the image file empty.jpg is empty": {"image": "empty.jpg"},

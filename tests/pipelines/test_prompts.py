@@ -99,3 +99,22 @@ def test_an_output_below_the_prompts_is_never_read(tmp_path: Path) -> None:
         for text in ("in", "in/**/*"):
             found = PromptFiles().find([f"{tmp_path}/{text}"], f"{tmp_path}/{output}")
             assert [shard.stem for shard in found] == ["p"]
+
+
+def test_fields_of_json_lines_that_are_named(tmp_path: Path) -> None:
+    lines = [b'{"p": "one", "id": 1}', b'{"p": ["two", "three"], "id": "a"}', b'{"p": "four"}', b'{"p": 5, "id": "b"}',
+             b'{"p": "six", "id": ["c"]}', b'{"p": "caf\xe9", "id": 1}', b'["x"]']  # fmt: skip
+    write_folder(tmp_path, {"p.jsonl": b"\n".join(lines)})
+    found = texts(read_all(PromptFiles(column="p", key="id"), [str(tmp_path / "p.jsonl")]))
+    assert found == [
+        ("1", "one"),
+        ("a", "two"),
+        ("p/00000002", "the field id is missing or null"),
+        ("b", "the prompt is empty or no text: not a caption but a number: 5"),
+        ("p/00000004", "the field id is no key: a key is one text or number, this one is a list"),
+        ("1", "duplicate key: an earlier sample of this shard is called '1' too"),
+        ("p/00000006", "the field id is missing or null"),
+    ]
+    for source, option in ((PromptFiles(column="q"), "--prompt-column"), (PromptFiles(key="q"), "--key-column")):
+        with pytest.raises(SettingError, match=f"{option} 'q' is not in the first line of .* Its fields: p, id"):
+            read_all(source, [str(tmp_path / "p.jsonl")])

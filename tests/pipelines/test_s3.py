@@ -42,8 +42,11 @@ OPEN, CLOSED = "s3://open-bucket", "s3://closed-bucket"
 
 @pytest.fixture(scope="module")
 def proxy(object_store: ObjectStore) -> Iterator[Proxy]:
+    """Clients that other tests of this process have made keep those tests' endpoint and credentials: forget them."""
+    S3FileSystem.clear_instance_cache()
     with running_proxy(object_store) as running:
         yield running
+    S3FileSystem.clear_instance_cache()
 
 
 Become = Callable[..., None]

@@ -21,7 +21,7 @@ Sample = tuple[str, str]
 """(shard URI, key)"""
 STEM = re.compile(
     r".*-(?P<shard>[0-9a-f]{16})-[0-9a-f]{16}-\d+-\d+-(?P<configuration>[0-9a-f]{16})-[0-9a-f]{16}"
-    r"\.ok(?P<ok>\d+)\.bad(?P<bad>\d+)"
+    r"\.ok(?P<ok>\d+)\.bad(?P<bad>\d+)(?:\.wait(?P<wait>\d+))?"
 )
 
 
@@ -109,7 +109,9 @@ def lies(files: Mapping[str, bytes], output: str, shards: Collection[str]) -> It
             continue
         data, errors = f"{output}/data/{match[0]}.jsonl", f"{output}/errors/{match[0]}.parquet"
         told |= {data, errors}
-        if (int(match["ok"]), int(match["bad"])) != (_count(files, data), _count(files, errors)):
+        told_counts = int(match["ok"]), int(match["bad"]), int(match["wait"] or 0)
+        waiting = sum(row.get("stage") == "fetch" for row in _rows(errors, files[errors])) if errors in files else 0
+        if told_counts != (_count(files, data), _count(files, errors), waiting):
             yield uri
     yield from (uri for uri in others if uri not in told)
 

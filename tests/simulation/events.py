@@ -49,6 +49,8 @@ class Rates:
     """The user does the next thing."""
     flaky: float = 0.0
     """A row fails this time."""
+    away: float = 0.0
+    """A picture cannot be fetched for now."""
     forget: float = 0.0
     """A stage's result is lost after it is done: it is done again."""
 

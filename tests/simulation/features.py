@@ -16,6 +16,7 @@ FEATURES = {
     "sizes": "commands with different --chunk-size",
     "flaky": "rows fail, another time they do not",
     "retry": "--retry-errors, with rows that fail at times and rows that always fail",
+    "waiting": "pictures cannot be fetched for now; later commands fetch them without being asked to",
     "change": "samples change while commands run",
     "add": "samples are added while commands run",
     "delete": "samples are deleted while commands run",
@@ -37,6 +38,11 @@ FEATURES = {
 COMBINATIONS = (
     "kill+limit",
     "kill+retry",
+    "waiting+kill",
+    "waiting+retry",
+    "waiting+limit+sizes",
+    "waiting+change+delete",
+    "waiting+outage+zombies",
     "outage+retry",
     "change+delete+kill",
     "kill+rollback",
@@ -129,6 +135,7 @@ def _rates(rng: random.Random, features: frozenset[str]) -> Rates:
         lost=0.7 if "lost-answers" in features else 0.3,
         stale=0.1 if "stale-listing" in features else 0.0,
         act=0.02 if any(feature in features for feature in CHANGES) else 0.0,
+        away=0.3 if "waiting" in features else 0.0,
         flaky=0.15 if features & {"flaky", "retry"} else 0.0,
     )
 

@@ -7,6 +7,7 @@ or is none at all where the storage does not know conditions.
 import dataclasses
 import fnmatch
 import io
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
@@ -14,6 +15,7 @@ from typing import IO
 from pipelines import storage
 from pipelines.errors import ShardChangedError
 from pipelines.storage import FileInfo
+from pipelines.storage_errors import StorageError
 from tests.simulation.world import World
 
 
@@ -83,6 +85,9 @@ class SimulatedStore:
     def read_bytes(self, uri: str, limit_bytes: int | None = None) -> bytes:
         """The whole file."""
         self.world.read("get", uri)
+        if self.world.rates.away and uri.endswith(".jpg") and self.world.decide("fetch", self._draw_away):
+            self._note("get", uri, "not for now")
+            raise StorageError(f"no answer: {uri}", "unreachable")
         stored = self.world.objects.files.get(uri)
         self._note("get", uri, "" if stored else "nothing")
         if stored is None:
@@ -112,6 +117,9 @@ class SimulatedStore:
 
     def settle(self, folders: Sequence[str]) -> None:
         """What an object store has written stays."""
+
+    def _draw_away(self, rng: random.Random) -> str:
+        return "away" if rng.random() < self.world.rates.away else ""
 
     def _note(self, what: str, uri: str, result: str) -> None:
         current = self.world.scheduler.current

@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from jobs.train_adapter import DEFAULTS as OF_THE_COMMAND
 from tests.pictures import square
-from unicon.training.annotators import ANNOTATIONS, _tensors_only, find_weights, make_annotator
+from unicon.training.annotators import (
+    ANNOTATIONS,
+    DEFAULTS,
+    _tensors_only,
+    choose_annotator,
+    find_weights,
+    make_annotator,
+)
 
 
 def test_edges_lie_where_the_square_is() -> None:
@@ -23,6 +31,29 @@ def test_edges_lie_where_the_square_is() -> None:
     assert abs(columns.min() - 48) <= 1 and abs(columns.max() - 144) <= 1
     assert not strong[40:88, 56:136].any()
     assert strong[31:34, 60:130].any(axis=0).all()
+
+
+def test_soft_edges_are_those_of_the_detector_of_that_name(tmp_path: Path) -> None:
+    """controlnet-aux's own HED, with random weights in the file that it reads."""
+    from controlnet_aux.hed import ControlNetHED_Apache2
+
+    torch.manual_seed(0)
+    torch.save(ControlNetHED_Apache2().state_dict(), tmp_path / "ControlNetHED.pth")
+    picture = square((64, 64))
+    name, weights = choose_annotator("edge", "hed", str(tmp_path))
+    soft = np.asarray(make_annotator(name, weights=weights, detect_px=64)(picture))
+    assert soft.shape == (64, 64, 3) and not np.array_equal(
+        soft, np.asarray(make_annotator("edge", detect_px=64)(picture))
+    )
+
+
+def test_what_a_name_of_an_annotator_means(tmp_path: Path) -> None:
+    assert choose_annotator("edge") == ("canny", None)
+    assert choose_annotator("depth", str(tmp_path)) == ("midas", str(tmp_path))  # as earlier versions took it
+    assert choose_annotator("pose", "owner/weights") == ("openpose", "owner/weights")
+    assert {DEFAULTS[kind] for kind in ANNOTATIONS} == {"canny", "midas", "openpose"} and DEFAULTS == OF_THE_COMMAND
+    with pytest.raises(ValueError, match="make edge maps are canny, hed, pidinet; got 'openpose'"):
+        choose_annotator("edge", "openpose")
 
 
 def test_annotations_have_the_size_of_the_picture() -> None:

@@ -94,6 +94,19 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
         load_adapter(tiny_unet(), tmp_path / "a.safetensors")
 
 
+def test_an_adapter_of_a_later_version_or_of_nan_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_adapter(unet_with(CONFIGS[0]), "depth", path)
+    tensors, (_, shape) = load_file(path), read_config(path)
+    metadata = {"format": FORMAT, "config": '{"name": "depth", "rank": 4}', "unet": json.dumps(shape)}
+    save_file({key: value * float("nan") for key, value in tensors.items()}, path, metadata=metadata)
+    with pytest.raises(ValueError, match="Weights are finite numbers"):
+        load_adapter(tiny_unet(), path)
+    save_file(tensors, path, metadata={**metadata, "config": '{"name": "depth", "later": 1}'})
+    with pytest.raises(ValueError, match="of another version .*later"):
+        load_adapter(tiny_unet(), path)
+
+
 @pytest.mark.parametrize("name", ["depth", "id"])
 def test_published_keys_map_both_ways(name: str) -> None:
     unet = UNet2DConditionModel.from_pretrained(GOLDEN / "unet")

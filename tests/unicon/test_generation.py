@@ -208,4 +208,82 @@ def test_spacing_and_zero_terminal_snr(tmp_path) -> None:
             results.append(result)
     assert difference(results[0], results[3]) > 0.2
     with pytest.raises(ValueError, match="timestep_spacing"):
-        UniCon.from_pretrained(folder, timestep_spacing="linspace")  # type: ignore[arg-type]
+        UniCon.from_pretrained(folder, timestep_spacing="cosine")  # type: ignore[arg-type]
+
+
+NOT_A_NUMBER = float("nan")
+NUMBERS: dict[str, tuple[dict[str, Any], str]] = {
+    "guidance nan": ({"guidance_scale": NOT_A_NUMBER}, "guidance_scale is a number from 0 to 100; got nan"),
+    "guidance inf": ({"guidance_scale": float("inf")}, "guidance_scale is a number"),
+    "guidance -1": ({"guidance_scale": -1.0}, "guidance_scale is a number"),
+    "guidance 1e30": ({"guidance_scale": 1e30}, "guidance_scale is a number"),
+    "condition guidance": ({"condition_guidance_scale": NOT_A_NUMBER}, "condition_guidance_scale is a number"),
+    "resolution 100000": ({"resolution_px": 100_000}, "resolution_px is at most 8192; got 100000"),
+    "resolution of another model": ({"resolution_px": 512}, "made for 32 pixels, is 4 to 256; got 512"),
+    "resolution 8": ({"resolution_px": 8}, "resolution_px is at least 16; got 8"),
+    "resolution 33.5": ({"resolution_px": 33.5}, "resolution_px is a whole number; got 33.5"),
+    "steps 1001": ({"num_inference_steps": 1001}, "num_inference_steps is at most 1000; got 1001"),
+    "steps 2.5": ({"num_inference_steps": 2.5}, "num_inference_steps is a whole number; got 2.5"),
+    "eta": ({"eta": 1.5}, "eta is a number from 0 to 1; got 1.5"),
+    "seed -1": ({"seeds": [-1]}, "seeds is at least 0; got -1"),
+    "seed 2**63": ({"seeds": 2**63}, "seeds is at most 9223372036854775807; got 9223372036854775808"),
+    "seed 1.5": ({"seeds": [1.5]}, "seeds is a whole number; got 1.5"),
+    "batch size": ({"batch_size": 10**9}, "batch_size is at most 65536"),
+    "spacing": ({"timestep_spacing": "cosine"}, "timestep_spacing is one of"),
+    "start": ({"given_at": "middle"}, "given_at is one of"),
+}
+
+
+@pytest.mark.parametrize("case", NUMBERS)
+def test_numbers_out_of_range_are_refused_by_every_method(case: str) -> None:
+    settings, message = NUMBERS[case]
+    model = tiny_model()
+    for call in (
+        lambda **options: model.estimate([IMAGE], "depth", **options),
+        lambda **options: model.synthesize({"depth": [DEPTH]}, ["a"], **options),
+        lambda **options: model.refine({"depth": [DEPTH]}, ["a"], **options),
+        lambda **options: model.generate_pairs(["a"], **options),
+        lambda **options: model.inpaint([IMAGE], [MASK], ["a"], **options),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call(**settings)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model: model.refine({"depth": [DEPTH]}, ["a"], strength=NOT_A_NUMBER), "strength is a number from 0"),
+        (lambda model: model.refine({"depth": [DEPTH]}, ["a"], strength=-0.1), "strength is a number from 0"),
+        (
+            lambda model: model.generate_pairs(["a"], weights={"depth": NOT_A_NUMBER}),
+            "'depth' has nan. 1 is as",
+        ),
+        (lambda model: model.generate_pairs(["a"], weights={"depth": (1.0, 1e30)}), "A weight is a number from -10"),
+        (lambda model: model.generate_pairs(["a"], size=(100_000, 5)), "size is at most 8192"),
+        (lambda model: model.estimate([IMAGE], ensemble=10**9), "ensemble is at most 100"),
+        (lambda model: model.estimate([IMAGE], sampler="lcm", timestep_spacing="leading"), "timesteps of its own"),
+        (lambda model: model.estimate([IMAGE], num_inference_steps=1, given_at="last_index"), "pure noise"),
+    ],
+)
+def test_other_numbers_out_of_range_are_refused(call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(tiny_model())
+
+
+def test_lcm_has_defaults_of_its_own_and_gives_finite_results() -> None:
+    model = tiny_model()
+    plain, said = (
+        model.generate_pairs(["a cat"], sampler="lcm", **options)[0]
+        for options in ({}, {"num_inference_steps": 4, "guidance_scale": 1.0})
+    )
+    assert difference(plain, said) == 0 and np.asarray(plain.image).std() > 1
+    assert difference(plain, model.generate_pairs(["a cat"], sampler="lcm", guidance_scale=2.0)[0]) > 0
+    together = model.generate_pairs(["a cat", "a dog"], sampler="lcm", seeds=[0, 1])
+    assert difference(plain, together[0]) <= 1
+
+
+def test_given_conditions_come_back_as_they_were_given() -> None:
+    (result,) = tiny_model().synthesize({"depth": [DEPTH]}, ["a"], given_at="last_index", **STEPS)
+    assert result.conditions["depth"] is DEPTH
+    (other,) = tiny_model().synthesize({"depth": [DEPTH]}, ["a"], **STEPS)
+    assert difference(result, other) > 0.2

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,13 +11,15 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    LCMScheduler,
 )
 from torch import Tensor
 
 from unicon import schedule
 from unicon.guidance import guide
+from unicon.options import SamplingOptions
 from unicon.samplers import NoiseLevels, Sampler, row_noise
-from unicon.sampling import noisy_latents, row_timesteps, sample, starting_latents, with_timesteps
+from unicon.sampling import noise_levels, noisy_latents, row_timesteps, sample, starting_latents, with_timesteps
 from unicon.schedule import StepTable
 
 OPTIONS: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -27,6 +30,7 @@ ALL_SAMPLERS = [
     Sampler("euler"),
     Sampler("euler_ancestral"),
     Sampler("dpmsolver++"),
+    Sampler("lcm"),
 ]
 
 
@@ -128,6 +132,52 @@ def test_stochastic_ddim_is_diffusers_ddim() -> None:
     assert torch.allclose(ours, theirs, atol=1e-5)
 
 
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("steps", [1, 2, 4, 7, 8, 50])
+def test_lcm_is_the_diffusers_scheduler(steps: int, prediction_type: str) -> None:
+    """Every step, given the same noise; rows draw it from generators of their own."""
+    theirs = LCMScheduler(**OPTIONS, prediction_type=prediction_type)
+    theirs.set_timesteps(steps)
+    settings = {**OPTIONS, "num_train_timesteps": 1000, "prediction_type": prediction_type}
+    levels = noise_levels(settings, SamplingOptions(sampler="lcm", num_inference_steps=steps))
+    assert list(levels.timesteps) == theirs.timesteps.tolist()
+    ours = latents = torch.randn(2, 1, 3, 3, generator=generators(0)[0])
+    seeds, same_seeds = generators(5, 6), generators(5, 6)
+    for index, timestep in enumerate(theirs.timesteps):
+        prediction = crooked(latents, timestep.reshape(1))
+        rows = []
+        for row, generator in enumerate(same_seeds):
+            theirs._step_index = index
+            stepped = theirs.step(prediction[row][None], timestep, latents[row][None], generator=generator)
+            rows.append(stepped.prev_sample)
+        latents = torch.cat(rows)
+        ours, _ = Sampler("lcm").step(prediction, ours, levels, index, generators=seeds)
+        assert (ours - latents).abs().max() <= 1e-5 * max(1.0, float(latents.abs().max()))
+        ours = latents
+
+
+@pytest.mark.parametrize("name", ["euler", "euler_ancestral", "dpmsolver++"])
+def test_linspace_is_the_spacing_of_the_samplers_own_scheduler(name: str) -> None:
+    options = SamplingOptions(sampler=name, timestep_spacing="linspace", num_inference_steps=7)  # type: ignore[arg-type]
+    theirs = THEIRS[name](**OPTIONS, timestep_spacing="linspace")
+    theirs.set_timesteps(7)
+    levels = noise_levels({**OPTIONS, "num_train_timesteps": 1000}, options)
+    assert list(levels.timesteps) == pytest.approx(theirs.timesteps.tolist())
+    start = theirs.init_noise_sigma / (theirs.sigmas[0] ** 2 + 1) ** 0.5 if name.startswith("euler") else 1.0
+    assert levels.start_scale == pytest.approx(float(start))
+
+
+def test_more_steps_than_there_are_timesteps() -> None:
+    schedule_of = {**OPTIONS, "num_train_timesteps": 1000, "steps_offset": 1}
+    leading = SamplingOptions(timestep_spacing="leading", num_inference_steps=1000)
+    with pytest.raises(ValueError, match="lead beyond"):
+        noise_levels(schedule_of, leading)
+    with pytest.raises(ValueError, match="cannot be larger than 500"):
+        noise_levels({**schedule_of, "num_train_timesteps": 500}, replace(leading, num_inference_steps=501))
+    with pytest.raises(ValueError, match="num_inference_steps is at most 1000; got 1001"):
+        SamplingOptions(num_inference_steps=1001)
+
+
 @pytest.mark.parametrize("sampler", ALL_SAMPLERS)
 def test_zero_terminal_snr(sampler: Sampler) -> None:
     levels = ddim(6, prediction_type="v_prediction", rescale_betas_zero_snr=True)
@@ -168,7 +218,7 @@ def test_a_role_may_start_part_way(sampler: Sampler) -> None:
     assert final.isfinite().all()
 
 
-@pytest.mark.parametrize("sampler", [Sampler("ddim", 1.0), Sampler("euler_ancestral")])
+@pytest.mark.parametrize("sampler", [Sampler("ddim", 1.0), Sampler("euler_ancestral"), Sampler("lcm")])
 def test_stochastic_noise_belongs_to_the_row(sampler: Sampler) -> None:
     start = row_noise((1, 2, 2), generators(1, 2, 3, 4), torch.device("cpu"))
     options: dict[str, Any] = {"levels": ddim(5), "table": schedule.joint(5)}

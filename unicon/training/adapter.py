@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,18 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from PIL import Image
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from unicon.adapter import AdapterConfig, add_adapter, named_adapter_parameters
 from unicon.checkpoint import save_adapter
 from unicon.conditions import CONDITIONS
-from unicon.folder import find_adapters, fingerprint, weight_files
+from unicon.folder import fingerprint, weight_files
 from unicon.images import resize_map
+from unicon.inspection import check_model
+from unicon.loading import load_part
 from unicon.model import UniCon
+from unicon.prompts import tokens_cut
+from unicon.training import settings
 from unicon.training.annotators import ANNOTATIONS
 from unicon.training.fit import FitConfig, fit
 from unicon.training.pairs import PairLoss, PairSampling, TrainingModels
@@ -56,6 +61,8 @@ class AdapterRecipe:
     """Side of the square whose area the pictures have; the model's own when None."""
     gradient_checkpointing: bool = False
     """Less memory, more time."""
+    annotator: str = ""
+    """What made the conditions; empty where the user did."""
 
 
 @dataclass(frozen=True)
@@ -98,18 +105,16 @@ def load_for_training(folder: Path, recipe: AdapterRecipe, device: str) -> Adapt
     bfloat16 (eight bits of mantissa would show in the latents), and float32 on a CPU; the adapter has float32.
 
     Raises:
-        OSError: a part of the model is missing. ValueError: the UNet is not Stable Diffusion 1.x's or 2.x's.
+        OSError: a part of the model is missing. ValueError: it is another model, or a part is damaged.
     """
     dtype = getattr(torch, recipe.fit.autocast_dtype or "float32")
     vae_dtype = torch.float16 if recipe.fit.autocast_dtype and torch.device(device).type == "cuda" else torch.float32
-    options: dict[str, Any] = {"use_safetensors": True, "torch_dtype": dtype}
-    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **options).to(device)
-    unet.requires_grad_(False)
-    vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **{**options, "torch_dtype": vae_dtype})
-    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True, dtype=dtype)
+    check_model(folder)
+    unet = load_part(folder, "unet", device, dtype)
+    vae = load_part(folder, "vae", device, vae_dtype)
     kind = recipe.condition
     trigger = CONDITIONS[kind].trigger if kind in CONDITIONS else f"{kind}_map, "
-    config = AdapterConfig(name=kind, rank=recipe.rank, trigger=trigger)
+    config = AdapterConfig(name=kind, rank=recipe.rank, trigger=trigger, annotator=recipe.annotator)
     add_adapter(unet, config)
     for parameter in named_adapter_parameters(unet, kind).values():
         parameter.data = parameter.data.float()
@@ -117,11 +122,10 @@ def load_for_training(folder: Path, recipe: AdapterRecipe, device: str) -> Adapt
         unet.enable_gradient_checkpointing()
     models = TrainingModels(
         unet=unet,
-        text_encoder=text_encoder.to(device).eval().requires_grad_(False),
+        text_encoder=load_part(folder, "text_encoder", device, dtype),
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         scheduler=DDPMScheduler.from_pretrained(folder, subfolder="scheduler"),
     )
-    vae = vae.to(device).eval().requires_grad_(False)
     return AdapterTraining(folder, models, vae, config, _views(unet, vae, recipe))
 
 
@@ -139,23 +143,28 @@ def model_sha256(folder: Path) -> str:
     return fingerprint(weight_files(folder, []))
 
 
-def keep_settings(work: Path, settings: dict[str, Any]) -> None:
+def keep_settings(work: Path, new: dict[str, Any]) -> None:
     """Write down what a work folder trains; refuse to go on from its checkpoint with anything else.
 
     Raises:
         ValueError: the folder holds a checkpoint of a training with other settings.
     """
-    work.mkdir(parents=True, exist_ok=True)
     path = work / SETTINGS_FILE
-    if path.exists() and (work / TRAINING_FOLDER / "state.pt").exists():
-        known = json.loads(path.read_text())
-        other = {key: (known.get(key), value) for key, value in settings.items() if known.get(key) != value}
-        if other:
-            raise ValueError(
-                f"A work folder goes on with the training it began; {work} differs in (its, this run's) {other}. "
-                "Give the same settings, or another work folder."
-            )
-    path.write_text(json.dumps(settings, indent=2) + "\n")
+    if path.exists() and not _is_ours(path):
+        raise ValueError(
+            f"A work folder holds what its training keeps; {path} was not written by one and is not replaced. Choose "
+            "another work folder."
+        )
+    settings.keep_settings(path, new, has_begun=(work / TRAINING_FOLDER / "state.pt").exists())
+
+
+def _is_ours(settings: Path) -> bool:
+    """Whether a file holds the settings of a training, as this version or an earlier one keeps them."""
+    try:
+        known = json.loads(settings.read_text())
+    except (ValueError, OSError):
+        return False
+    return isinstance(known, dict) and {"condition", "images", "model_sha256"} <= known.keys()
 
 
 def train_adapter(
@@ -175,12 +184,25 @@ def train_adapter(
     source = PhotographPairs(learned, training.vae, training.views)
     loss = PairLoss(training.models, name, training.config.trigger or "", source, recipe.sampling)
 
+    _say_captions_cut(training, learned)
+
     def look(step: int) -> None:
         save_output(training, output)
-        validate(training, held_out, output, folder, step)
+        validate(training, held_out, folder, step)
 
     fit(named_adapter_parameters(training.models.unet, name), loss, recipe.fit, folder, look)
     save_output(training, output)
+
+
+def _say_captions_cut(training: AdapterTraining, photographs: Sequence[Photograph]) -> None:
+    trigger, tokenizer = training.config.trigger or "", training.models.tokenizer
+    cut = sum(count > 0 for count in tokens_cut(tokenizer, [trigger + each.caption for each in photographs]))
+    if cut:
+        print(
+            f"{cut} of {len(photographs)} captions, with {trigger!r} before them, are longer than the "
+            f"{tokenizer.model_max_length} tokens that the text encoder takes, and are cut",
+            file=sys.stderr,
+        )
 
 
 def save_output(training: AdapterTraining, output: Path) -> None:
@@ -192,21 +214,22 @@ def save_output(training: AdapterTraining, output: Path) -> None:
     temporary.replace(output)
 
 
-def validate(
-    training: AdapterTraining, photographs: Sequence[Photograph], adapter: Path, folder: Path, step: int
-) -> None:
+def validate(training: AdapterTraining, photographs: Sequence[Photograph], folder: Path, step: int) -> None:
     """Draw image, condition and estimate of held-out photographs; log the mean absolute difference of the maps.
 
-    A kind that ``UniCon.estimate`` does not know (pose) is drawn without its estimate.
+    The model in memory is what estimates: nothing is loaded. A kind that ``UniCon.estimate`` does not know is drawn
+    without its estimate.
     """
     kind, side_px = training.config.kind, training.views.resolution_px
     images = [read_picture(photograph.picture, side_px) for photograph in photographs]
     conditions = [read_picture(photograph.condition, side_px) for photograph in photographs]
     rows = [list(pair) for pair in zip(images, conditions, strict=True)]
     if kind in CONDITIONS:
-        paths = find_adapters(training.folder, {training.config.name: adapter})
-        model = UniCon.from_pretrained(training.folder, adapters=paths, device=training.models.unet.device)
-        estimates = model.estimate(images, training.config.name, resolution_px=side_px, batch_size=1)
+        dtype = training.models.unet.dtype
+        with torch.autocast(training.models.unet.device.type, dtype, enabled=dtype != torch.float32):
+            estimates = model_in_training(training).estimate(
+                images, training.config.name, resolution_px=side_px, batch_size=1
+            )
         errors = []
         for row, estimate in zip(rows, estimates, strict=True):
             truth = resize_map(CONDITIONS[kind].decode(row[1]), row[0].size)
@@ -217,6 +240,19 @@ def validate(
         with (folder / "validation.jsonl").open("a") as file:
             file.write(line + "\n")
     draw_sheet(rows).save(folder / f"validation-{step:06d}.png")
+
+
+def model_in_training(training: AdapterTraining) -> UniCon:
+    """The frozen model with its adapter as it is now; it shares every weight."""
+    models = training.models
+    return UniCon(
+        unet=models.unet,
+        vae=training.vae,
+        text_encoder=models.text_encoder,
+        tokenizer=models.tokenizer,
+        scheduler=models.scheduler,
+        description={},
+    )
 
 
 def draw_sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:

@@ -1,7 +1,9 @@
 """Conditions of photographs, made by the package controlnet-aux.
 
-``edge`` is OpenCV's Canny and needs no weights. ``depth`` (MiDaS DPT-hybrid) and ``pose`` (OpenPose; its authors
-license it for non-commercial use only) need the weights of ``lllyasviel/Annotators``, from the hub or from a folder.
+Edges are hard (``canny``, OpenCV's, which needs no weights) or soft (``hed``, ``pidinet``): an adapter follows those
+it was trained on. The published edge adapter was trained on ``hed``. ``midas`` (DPT-hybrid) makes depth, ``openpose``
+(licensed by its authors for non-commercial use only) poses. Weights are those of ``lllyasviel/Annotators``, from the
+hub or from a folder.
 
 Those weights are pickles (.pt, .pth). controlnet-aux reads them with a plain ``torch.load``; here they are read as
 tensors only (``TORCH_FORCE_WEIGHTS_ONLY_LOAD``), so that a file cannot run code: one that tries is refused.
@@ -35,8 +37,10 @@ Annotator = Callable[[Image.Image], Image.Image]
 
 @dataclass(frozen=True, kw_only=True)
 class Annotation:
-    """How one kind of condition is made."""
+    """One way to make a kind of condition."""
 
+    kind: str
+    """Of condition."""
     detector: str
     """Name of the class in ``controlnet_aux``."""
     files: tuple[str, ...] = ()
@@ -46,25 +50,60 @@ class Annotation:
     tell left limbs from right ones."""
 
 
-ANNOTATIONS: dict[str, Annotation] = {
-    "edge": Annotation(detector="CannyDetector"),
-    "depth": Annotation(detector="MidasDetector", files=("dpt_hybrid-midas-501f0c75.pt",)),
-    "pose": Annotation(
+ANNOTATORS: dict[str, Annotation] = {
+    "canny": Annotation(kind="edge", detector="CannyDetector"),
+    "hed": Annotation(kind="edge", detector="HEDdetector", files=("ControlNetHED.pth",)),
+    "pidinet": Annotation(kind="edge", detector="PidiNetDetector", files=("table5_pidinet.pth",)),
+    "midas": Annotation(kind="depth", detector="MidasDetector", files=("dpt_hybrid-midas-501f0c75.pt",)),
+    "openpose": Annotation(
+        kind="pose",
         detector="OpenposeDetector",
         files=("body_pose_model.pth", "hand_pose_model.pth", "facenet.pth"),
         mirrors=False,
     ),
 }
-"""Every kind of condition that can be made, by name. Depth maps are 0 (black) far and 255 near."""
+"""Every annotator by name. Depth maps are 0 (black) far and 255 near."""
+DEFAULTS = {"edge": "canny", "depth": "midas", "pose": "openpose"}
+"""The annotator of a kind of condition where none is named."""
+ANNOTATIONS: dict[str, Annotation] = {kind: ANNOTATORS[name] for kind, name in DEFAULTS.items()}
+
+
+def choose_annotator(kind: str, named: str | None = None, weights: str | None = None) -> tuple[str, str | None]:
+    """(name, weights) of the annotator that makes a kind of condition.
+
+    Args:
+        kind: a key of ``DEFAULTS``.
+        named: a key of ``ANNOTATORS``; or, as in earlier versions, the weights of the kind's default.
+        weights: folder or hub id.
+
+    Raises:
+        ValueError: an annotator of another kind, an unknown one, or weights of one that has none.
+    """
+    of_kind = [name for name, annotation in ANNOTATORS.items() if annotation.kind == kind]
+    name = named or DEFAULTS[kind]
+    if name not in ANNOTATORS and weights is None and ("/" in name or os.path.isdir(name)):
+        name, weights = DEFAULTS[kind], name
+    if name not in of_kind:
+        raise ValueError(
+            f"The annotators that make {kind} maps are {', '.join(of_kind)}; got {name!r}. Name one of them, or give "
+            "finished maps with --conditions."
+        )
+    if weights is not None and not ANNOTATORS[name].files:
+        others = [other for other in of_kind if ANNOTATORS[other].files]
+        raise ValueError(
+            f"The annotator {name} has no weights; got {weights!r}. Leave them out, or name one that has: "
+            f"{', '.join(others)}."
+        )
+    return name, weights
 
 
 def make_annotator(
     kind: str, *, weights: str | Path | None = None, device: str = "cpu", detect_px: int = 512
 ) -> Annotator:
-    """The annotator of a kind of condition.
+    """An annotator.
 
     Args:
-        kind: a key of ``ANNOTATIONS``.
+        kind: a key of ``ANNOTATORS``, or a kind of condition for its default.
         weights: a folder with the annotator's files, or a hub id; ``WEIGHTS`` when None.
         device: where the annotator runs.
         detect_px: shorter side at which it looks at a picture, rounded to a multiple of 64.
@@ -74,12 +113,13 @@ def make_annotator(
         FileNotFoundError: the weights are not there and cannot be fetched.
         ImportError: controlnet-aux is not installed.
     """
-    if kind not in ANNOTATIONS:
+    known = {**ANNOTATIONS, **ANNOTATORS}
+    if kind not in known:
         raise ValueError(
-            f"A condition that can be made is one of {sorted(ANNOTATIONS)}; got {kind!r}. "
+            f"A condition that can be made is one of {sorted(known)}; got {kind!r}. "
             "Correct the name, or make the conditions yourself and give them as files."
         )
-    annotation = ANNOTATIONS[kind]
+    annotation = known[kind]
     folder = find_weights(annotation, weights) if annotation.files else None
     detector_class = getattr(_controlnet_aux(), annotation.detector)
     detector = detector_class() if folder is None else _load(detector_class, folder).to(device)

@@ -10,16 +10,25 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unicon.training.optimizer import MatrixOptimizer
+from unicon.training.settings import refuse_other_settings
 
 Loss = Callable[[torch.Generator], dict[str, Tensor]]
 """Draws one batch with the generator and returns named losses; the one named ``loss`` is minimised."""
+
+FREE = frozenset({"warmup_steps", "checkpoint_every", "log_every", "autocast_dtype"})
+"""Fields of `FitConfig` that may change when a training goes on: they follow from the steps, or from the machine."""
+
+
+class ResumeError(ValueError):
+    """A checkpoint of a training with other settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +128,7 @@ def fit(
     peaks = [group["lr"] for group in optimizer.param_groups]
     scaler = torch.amp.GradScaler(device.type, enabled=config.autocast_dtype == "float16")
     ema = Ema(parameters, config.ema_decay)
-    start = _restore(folder, parameters, optimizer, scaler, ema)
+    start = _restore(folder, config, parameters, optimizer, scaler, ema)
     began, since = time.perf_counter(), start
     for step in range(start, config.steps):
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
@@ -129,7 +138,7 @@ def fit(
         if (step + 1) % config.log_every == 0:
             _log(folder, step + 1, losses, (time.perf_counter() - began) / (step + 1 - since))
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-            _save(folder, step + 1, parameters, optimizer, scaler, ema)
+            _save(folder, step + 1, config, parameters, optimizer, scaler, ema)
             ema.swap(parameters)
             on_checkpoint(step + 1)
             ema.swap(parameters)
@@ -172,6 +181,7 @@ def _log(folder: Path, step: int, losses: dict[str, Tensor], seconds_a_step: flo
 def _save(
     folder: Path,
     step: int,
+    config: FitConfig,
     parameters: dict[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
@@ -179,6 +189,7 @@ def _save(
 ) -> None:
     state = {
         "step": step,
+        "config": asdict(config),
         "parameters": {name: parameter.detach() for name, parameter in parameters.items()},
         "ema": ema.shadow,
         "optimizer": optimizer.state_dict(),
@@ -191,6 +202,7 @@ def _save(
 
 def _restore(
     folder: Path,
+    config: FitConfig,
     parameters: dict[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
@@ -203,10 +215,11 @@ def _restore(
     device = next(iter(parameters.values())).device
     state = torch.load(path, map_location=device, weights_only=True)
     if state["parameters"].keys() != parameters.keys():
-        raise ValueError(
+        raise ResumeError(
             f"a checkpoint must hold the parameters being trained; {path} was written by another recipe: "
             "delete it or train into another folder"
         )
+    _check_config(path, state, config)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(state["parameters"][name])
@@ -215,3 +228,17 @@ def _restore(
     if state.get("scaler"):
         scaler.load_state_dict(state["scaler"])
     return int(state["step"])
+
+
+def _check_config(path: Path, state: dict[str, Any], config: FitConfig) -> None:
+    """Raises ResumeError for a checkpoint of other settings; one of an earlier version says nothing of them."""
+    before, now = dict(state.get("config", {})), asdict(config)
+    if int(state["step"]) > config.steps:
+        raise ResumeError(
+            f"a training goes on from its checkpoint; {path} is at step {state['step']}, beyond the {config.steps} "
+            "steps asked for: give at least as many, or train into another folder"
+        )
+    try:
+        refuse_other_settings(path.parent, before, {name: now[name] for name in now if name not in FREE})
+    except ValueError as error:
+        raise ResumeError(str(error)) from error

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ from unicon.training.pairs import (
 from unicon.training.pretrain import PretrainLoss, PretrainSampling, SceneLatents
 from unicon.training.scene_cache import SceneArrays, load_cache, render_cache
 from unicon.training.seeing import Seeing
+from unicon.training.settings import keep_settings
 from unicon.training.vae import SHARES, encode_maps, new_vae, train_vae
 
 SQUARE, WIDE, TALL = (128, 128), (160, 96), (96, 160)
@@ -160,6 +162,7 @@ def train_mini(
         start_from: a folder such as ``output``, whose weights are trained on; None: everything from nothing.
     """
     recipe = _on_device(recipe or MiniRecipe(), device)
+    keep_settings(work / "recipe.json", _settings(recipe, start_from), has_begun=any(work.glob("*/state.pt")))
     torch.manual_seed(recipe.seed)
     scenes = dict(_scenes(work, recipe))
     first = next(iter(scenes.values()))
@@ -182,6 +185,17 @@ def train_mini(
             fit(trained_parameters(models, seeing), loss, recipe.align, work / "align")
         train_together(models, seeing, vae, data, recipe, work / "together", output)
         train_appearance(vae, output, recipe.appearance, work, seed=recipe.seed, count=recipe.appearance_scenes)
+
+
+def _settings(recipe: MiniRecipe, start_from: Path | None) -> dict[str, Any]:
+    """What a work folder cannot change; each stage's checkpoint keeps the numbers of its loop."""
+    return {
+        "seed": recipe.seed,
+        "scenes": {f"{width}x{height}": count for (width, height), count in recipe.scenes.items()},
+        "shares": recipe.shares,
+        "batch_size": recipe.sampling.batch_size,
+        "start_from": None if start_from is None else str(start_from.resolve()),
+    }
 
 
 def train_together(

@@ -16,8 +16,10 @@ import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -26,11 +28,15 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from unicon.images import to_model, to_rgb, working_size
+from unicon.metadata import without_metadata
+from unicon.texts import decode_text
 from unicon.training.annotators import Annotator
 from unicon.training.pairs import DrawnPairs, encode_latents
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """Files of a folder that count as pictures."""
+PREVIEWS = ("preview", "preview-unicon")
+"""What jobs write beside the records of their runs in `_chunks/`."""
 MAX_ASPECT_ERROR = 0.1
 """A condition given by the user may be stretched by this fraction against its picture (sides rounded to multiples)."""
 KEPT_SIDE = 1.5
@@ -85,6 +91,8 @@ class UnreadablePictureError(ValueError):
 def find_pictures(folder: Path) -> dict[str, Path]:
     """The pictures of a folder by name (without suffix), sorted; subfolders and hidden files are left out.
 
+    So is the preview of a dataset's job that has its output in the same folder: it is no picture of anything.
+
     Raises:
         FileNotFoundError: there is no such folder, or no picture in it.
         ValueError: two pictures of one name, which one caption or condition could not tell apart.
@@ -94,6 +102,8 @@ def find_pictures(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.is_file():
+            continue
+        if path.stem in PREVIEWS and (folder / "_chunks").is_dir():
             continue
         if path.stem in found:
             raise ValueError(
@@ -116,15 +126,32 @@ def read_picture(path: Path, side_px: int) -> Image.Image:
         UnreadablePictureError: the file cannot be decoded.
     """
     try:
-        with Image.open(path) as image:
-            image.draft(None, (side_px, side_px))  # JPEGs are decoded at a fraction of their size, never below this one
-            picture = to_rgb(image)
+        picture = _decoded(path, side_px)
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         raise UnreadablePictureError(f"{path} cannot be decoded: {error}") from error
     factor = side_px / min(picture.size)
     if factor >= 1:
         return picture
     return picture.resize((round(picture.width * factor), round(picture.height * factor)), Image.Resampling.BICUBIC)
+
+
+def _decoded(path: Path, side_px: int) -> Image.Image:
+    """The picture in RGB; without metadata where that is all that cannot be read."""
+    try:
+        return _opened(path, side_px)
+    except (OSError, SyntaxError, ValueError, struct.error):
+        for less in without_metadata(path.read_bytes()):
+            with suppress(OSError, SyntaxError, ValueError, struct.error):
+                return _opened(BytesIO(less.content), side_px, less.profile)
+        raise
+
+
+def _opened(file: Path | BytesIO, side_px: int, profile: bytes | None = None) -> Image.Image:
+    with Image.open(file) as image:
+        image.draft(None, (side_px, side_px))  # JPEGs are decoded at a fraction of their size, never below this one
+        if profile is not None:
+            image.info["icc_profile"] = profile
+        return to_rgb(image)
 
 
 def match_conditions(pictures: Mapping[str, Path], conditions: Path) -> dict[str, Path]:
@@ -216,7 +243,12 @@ def _write_png(image: Image.Image, path: Path) -> None:
 
 def _read_caption(picture: Path) -> str:
     path = picture.with_suffix(".txt")
-    return " ".join(path.read_text(encoding="utf-8", errors="replace").split()) if path.is_file() else ""
+    if not path.is_file():
+        return ""
+    text, note = decode_text(path.read_bytes())
+    if note:
+        print(f"{path}: {note}", file=sys.stderr)
+    return " ".join(text.split())
 
 
 class PhotographPairs:

@@ -1,0 +1,114 @@
+"""The options of sampling, made from the fields of `SamplingOptions`, and the value that a command line gives."""
+
+import argparse
+import re
+from argparse import Namespace, _ArgumentGroup
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from typing import Any, get_args, get_type_hints
+
+from jobs._arguments import number, whole
+from pipelines.errors import SettingError
+from unicon.limits import ModelLimits
+from unicon.options import (
+    GENERATION_GUIDANCE_SCALE,
+    GENERATION_STEPS,
+    LCM_GUIDANCE_SCALE,
+    LCM_STEPS,
+    PUBLISHED_STEPS,
+    SamplingOptions,
+)
+
+WHOLE = frozenset({"num_inference_steps", "resolution_px"})
+METAVARS = {"num_inference_steps": "N", "resolution_px": "PX"}
+LCM_DEFAULTS = {"num_inference_steps": LCM_STEPS, "guidance_scale": LCM_GUIDANCE_SCALE}
+ESTIMATION_DEFAULTS = {"num_inference_steps": "what the adapter recommends", "guidance_scale": "1"}
+GENERATION_DEFAULTS = {"num_inference_steps": f"{GENERATION_STEPS}", "guidance_scale": f"{GENERATION_GUIDANCE_SCALE:g}"}
+OTHER_DEFAULTS = {"timestep_spacing": "trailing", "resolution_px": "what the model was made for"}
+
+
+def add_sampling_options(model: _ArgumentGroup, defaults: Mapping[str, str], leave_out: Collection[str] = ()) -> None:
+    """An option for every field of `SamplingOptions`, and `--published`.
+
+    defaults: of fields that are decided later, in words. leave_out: fields without a meaning for the command.
+    """
+    hints = get_type_hints(SamplingOptions)
+    for entry in fields(SamplingOptions):
+        if entry.name in leave_out:
+            continue
+        name = entry.name
+        default = {**OTHER_DEFAULTS, **defaults}.get(name, str(entry.default).lower())
+        if name in LCM_DEFAULTS:
+            default += f"; of lcm {LCM_DEFAULTS[name]:g}"
+        settings: dict[str, Any] = {"default": None, "help": f"{entry.metadata['help']} (default: {default})"}
+        if isinstance(entry.default, bool):
+            settings["action"] = argparse.BooleanOptionalAction
+        elif name in WHOLE:
+            settings |= {"type": whole(entry.metadata["least"], entry.metadata["most"]), "metavar": METAVARS[name]}
+        elif entry.metadata["least"] is not None:
+            settings |= {"type": number(entry.metadata["least"], entry.metadata["most"]), "metavar": "X"}
+        else:
+            choices = [value for each in get_args(hints[name]) for value in (get_args(each) or [each])]
+            settings |= {"choices": [value for value in choices if isinstance(value, str)], "metavar": "NAME"}
+        model.add_argument(entry.metadata["option"], **settings)
+    model.add_argument(
+        "--published",
+        action="store_true",
+        help="sample as UniCon was published: the spacing of each sampler's own scheduler (leading with ddim, else "
+        "linspace), a last step of ddim that ends at the first training timestep, what is given noised to the last "
+        f"step index, and {PUBLISHED_STEPS} steps where --steps says nothing",
+    )
+
+
+def sampling_of(options: Namespace) -> SamplingOptions:
+    """What a command line says of sampling, its defaults still open.
+
+    Raises:
+        SettingError: options that contradict each other.
+    """
+    given = {
+        entry.name: value
+        for entry in fields(SamplingOptions)
+        if (value := getattr(options, _dest(entry.metadata["option"]), None)) is not None
+    }
+    try:
+        return SamplingOptions.published(**given) if options.published else SamplingOptions(**given)
+    except ValueError as error:
+        raise SettingError(in_option_names(str(error))) from error
+
+
+def check_limits(limits: ModelLimits | None, sampling: SamplingOptions) -> None:
+    """Raises SettingError for a resolution or a number of steps that the model cannot have."""
+    try:
+        if limits is not None:
+            limits.check(sampling)
+    except ValueError as error:
+        raise SettingError(in_option_names(str(error))) from error
+
+
+def in_option_names(text: str) -> str:
+    """An error of the library with the names of the options instead of those of the arguments."""
+    for entry in fields(SamplingOptions):
+        name = entry.name
+        if "_" in name or name == "eta":
+            text = re.sub(rf"\b{name}\b", entry.metadata["option"], text)
+    return text
+
+
+def _dest(option: str) -> str:
+    return option.removeprefix("--").replace("-", "_")
+
+
+def generation_sampling(options: Namespace) -> SamplingOptions:
+    """How a command line samples images, its defaults decided.
+
+    Raises:
+        SettingError: options that contradict each other, or a negative prompt without text guidance.
+    """
+    sampling = sampling_of(options).for_generation()
+    if options.negative_prompt and sampling.guidance_scale == 1:
+        raise SettingError(
+            f"--negative-prompt acts through text guidance, and --guidance-scale 1 is none; got "
+            f"{options.negative_prompt[:60]!r}. Leave it out, or give --guidance-scale above 1."
+        )
+    return sampling

@@ -1,0 +1,76 @@
+"""`--model`, `--adapter` and `--lora` that cannot work end every command at once, with exit code 2."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from jobs import _cli, estimate, estimate_depth, generate_pairs, inpaint, synthesize, train_adapter
+from tests.inputs import picture, write_folder
+
+CASES = Path(__file__).parents[1] / "cases" / "adapters"
+ROOT = Path(__file__).parents[2]
+JOBS: dict[ModuleType, list[str]] = {
+    estimate: ["--condition", "depth"],
+    estimate_depth: [],
+    synthesize: ["--condition", "depth=depth"],
+    generate_pairs: ["--prompts", "a cat", "--condition", "depth"],
+    inpaint: ["--condition", "depth", "--mask-column", "mask"],
+}
+
+
+def command(job: ModuleType, folder: Path) -> list[str]:
+    inputs = [] if job is generate_pairs else ["--input", str(write_folder(folder / "in", {"a.jpg": picture()}))]
+    return [*inputs, *JOBS[job], "--output", str(folder / "out")]
+
+
+def told(job: ModuleType, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        _cli.finish(lambda: job.main(arguments))
+    text = capsys.readouterr().err
+    assert exit_.value.code == 2, text
+    assert "Traceback" not in text
+    return text
+
+
+WRONG = {
+    "kohya": (["--adapter", str(CASES / "kohya.safetensors")], ["--adapter: ", "is a LoRA (kohya)", "--lora"]),
+    "lcm": (["--adapter", str(CASES / "lcm")], ["--adapter: ", "folder of a LoRA", "--lora"]),
+    "pointer": (["--adapter", str(CASES / "lfs.safetensors")], ["--adapter: ", "Git LFS pointer", "git lfs pull"]),
+    "other-lora": (["--lora", str(CASES / "kohya.safetensors")], ["--lora: ", "match no layer of this model"]),
+    "scale": (["--lora", "a.safetensors:nan"], ["--lora", "finite"]),
+    "model": (["--model", str(CASES / "kohya.safetensors")], ["--model: ", "is a LoRA (kohya)", "--lora"]),
+    "lora-folder": (["--model", str(CASES / "lcm")], ["--model: ", "is a LoRA", "--lora"]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.__name__.removeprefix("jobs."))
+def test_what_cannot_work_is_said_at_once(
+    job: ModuleType, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options, words = WRONG[name]
+    text = told(job, [*command(job, tmp_path), *options], capsys)
+    assert all(word in text for word in words), text
+    assert not (tmp_path / "out").exists()
+
+
+def test_train_adapter_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_folder(tmp_path / "images", {"a.jpg": picture(), "b.jpg": picture()})
+    arguments = ["--images", str(tmp_path / "images"), "--condition", "edge", "--work", str(tmp_path / "work")]
+    arguments += ["--output", str(tmp_path / "a.safetensors")]
+    text = told(train_adapter, [*arguments, "--model", str(CASES / "lcm")], capsys)
+    assert "--model: " in text and "is a LoRA" in text
+
+
+def test_a_model_is_judged_without_torch_and_ray() -> None:
+    """So that it takes no more than reading headers."""
+    code = (
+        "import sys; from pipelines.errors import SettingError; from pipelines.predictors import *\n"
+        "resolve_model(UniConModel(model='mini', conditions=('depth',)))\n"
+        "print(sorted({'torch', 'ray', 'diffusers', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

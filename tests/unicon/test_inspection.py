@@ -1,0 +1,344 @@
+"""Models and adapters that cannot be loaded are refused by their headers: what it is, what is wanted, the cure."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from pipelines.errors import SettingError
+from pipelines.predictors import UniConModel, parse_adapters, resolve_model
+from tests.inputs import write_folder
+from tests.ldm import write_checkpoint
+from tests.tiny import add_random_adapter, tiny_unet
+from unicon import UniCon
+from unicon.adapter import AdapterConfig
+from unicon.checkpoint import save_adapter
+from unicon.inspection import check_model
+from unicon.published import save_published
+
+CASES = Path(__file__).parents[1] / "cases" / "adapters"
+GOLDEN = Path(__file__).parents[1] / "golden" / "checkpoints"
+UNET, TEXT = "unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"
+VAE = "vae/diffusion_pytorch_model.safetensors"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+
+Change = Callable[[Path], Any]
+
+
+def copied(tiny_folder: Path, tmp_path: Path, change: Change) -> Path:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    change(folder)
+    return folder
+
+
+def config(part: str, **values: Any) -> Change:
+    """Sets values of a part's configuration; None removes one."""
+    file = {"scheduler": "scheduler/scheduler_config.json", "tokenizer": "tokenizer/tokenizer_config.json"}
+
+    def change(folder: Path) -> None:
+        path = folder / file.get(part, f"{part}/config.json")
+        content = json.loads(path.read_text()) | values
+        path.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
+
+    return change
+
+
+def tensors(file: str, rename: Callable[[str], str | None]) -> Change:
+    """Renames tensors; None drops one."""
+
+    def change(folder: Path) -> None:
+        named = {rename(key): value for key, value in load_file(folder / file).items()}
+        save_file({key: value for key, value in named.items() if key is not None}, folder / file)
+
+    return change
+
+
+def write(file: str, content: bytes) -> Change:
+    return lambda folder: (folder / file).write_bytes(content)
+
+
+def cut(file: str) -> Change:
+    return lambda folder: (folder / file).write_bytes((folder / file).read_bytes()[:5000])
+
+
+def remove(*files: str) -> Change:
+    def change(folder: Path) -> None:
+        for file in files:
+            shutil.rmtree(folder / file) if (folder / file).is_dir() else (folder / file).unlink()
+
+    return change
+
+
+def renamed(old: str, new: str) -> Change:
+    return lambda folder: (folder / old).rename(folder / new)
+
+
+def diffusion_transformer(folder: Path) -> None:
+    shutil.rmtree(folder / "unet")
+    (folder / "transformer").mkdir()
+    (folder / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+
+
+MODELS: dict[str, tuple[Change, list[str]]] = {
+    "sdxl": (config("unet", addition_embed_type="text_time"), ["Stable Diffusion XL", "1.x or 2.x"]),
+    "flux": (diffusion_transformer, ["diffusion transformer (FluxPipeline)", "1.x or 2.x"]),
+    "inpainting": (config("unet", in_channels=9), ["an inpainting UNet", "9 input", "text-to-image"]),
+    "pix2pix": (config("unet", in_channels=8), ["InstructPix2Pix"]),
+    "depth2img": (config("unet", in_channels=5), ["takes depth maps"]),
+    "another-vae": (config("unet", in_channels=16), ["another autoencoder"]),
+    "unclip": (config("unet", class_embed_type="projection"), ["needs more than a text (class_embed_type projection)"]),
+    "no-widths": (config("vae", block_out_channels=None), ["vae/config.json", "block_out_channels"]),
+    "strange-value": (config("unet", in_channels="many"), ["model"]),
+    "strange-type": (config("unet", down_block_types=7), ["value of another kind"]),
+    "no-vocabulary": (write("tokenizer/tokenizer.json", b"{}"), ["value of another kind (KeyError"]),
+    "3d-unet": (config("unet", _class_name="UNet3DConditionModel"), ["UNet3DConditionModel"]),
+    "no-unet": (remove("unet"), ["has no unet/config.json", "diffusers layout"]),
+    "no-vae": (remove("vae"), ["vae/config.json", "diffusers layout"]),
+    "no-weights": (remove(UNET), ["unet has no weights", "diffusion_pytorch_model.safetensors"]),
+    "bin-weights": (renamed(TEXT, "text_encoder/pytorch_model.bin"),
+        ["pytorch_model.bin alone", "use_safetensors=False"]),
+    "pointer": (write(UNET, POINTER), ["Git LFS pointer", "git lfs pull"]),
+    "pointer-config": (write("vae/config.json", POINTER), ["Git LFS pointer"]),
+    "html": (write(VAE, b"<!DOCTYPE html><html>"), ["web page", "Download the file"]),
+    "empty": (write(VAE, b""), ["is empty"]),
+    "cut": (cut(UNET), ["cut short", "bytes"]),
+    "pickle": (write(TEXT, b"PK\x03\x04" + bytes(99)), ["PyTorch pickle"]),
+    "noise": (write(TEXT, bytes(range(256))), ["no safetensors file"]),
+    "incomplete": (tensors(UNET, lambda key: None if key == "conv_in.bias" else key), ["1 missing (conv_in.bias)"]),
+    "surplus": (tensors(VAE, lambda key: f"{key}x" if key == "decoder.conv_out.bias" else key),
+                ["1 missing (decoder.conv_out.bias)", "1 unexpected (decoder.conv_out.biasx)"]),
+    "ldm": (tensors(UNET, lambda key: f"model.diffusion_model.{key}"), ["original code", "from_single_file"]),
+    "other-text-names": (tensors(TEXT, lambda key: f"clip.{key}"), ["missing (embeddings.", "unexpected (clip."]),
+    "text-of-another-shape": (config("text_encoder", num_hidden_layers=3), ["missing (encoder.layers.2"]),
+    "unet-of-another-shape": (config("unet", layers_per_block=2), ["missing (down_blocks"]),
+    "widths": (config("text_encoder", hidden_size=32), ["takes 24", "gives 32"]),
+    "t5": (config("text_encoder", model_type="t5"), ["CLIP", "t5"]),
+    "no-sample-size": (config("unet", sample_size=None), ["sample_size"]),
+    "no-tokenizer": (remove("tokenizer"), ["tokenizer", "Copy the folder"]),
+    "endless-tokenizer": (config("tokenizer", model_max_length=None),
+        ["model_max_length None", '"model_max_length": 12']),
+    "long-tokenizer": (config("tokenizer", model_max_length=77), ["model_max_length 77"]),
+    "other-tokenizer": (config("text_encoder", vocab_size=50), ["one vocabulary"]),
+    "no-scheduler": (remove("scheduler"), ["noise schedule", "scheduler_config.json"]),
+    "flow-matching": (config("scheduler", _class_name="FlowMatchEulerDiscreteScheduler"), ["flow matching"]),
+    "flow-prediction": (config("scheduler", prediction_type="flow_prediction"), ["flow matching"]),
+    "strange-prediction": (config("scheduler", prediction_type="x0"), ["prediction_type", "'x0'"]),
+    "strange-betas": (config("scheduler", beta_schedule="exponential"), ["beta_schedule", "'exponential'"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models(name: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change, words = MODELS[name]
+    folder = copied(tiny_folder, tmp_path, change)
+    monkeypatch.setattr("unicon.loading.load_part", None)  # nothing is loaded
+    with pytest.raises((ValueError, FileNotFoundError)) as library:
+        UniCon.from_pretrained(folder, device="cpu")
+    with pytest.raises(SettingError) as command:
+        resolve_model(UniConModel(model=str(folder), conditions=("depth",)))
+    assert str(command.value) == f"--model: {library.value}"
+    assert all(word in str(library.value) for word in words), library.value
+
+
+def test_pickles_and_other_files_as_model(tmp_path: Path) -> None:
+    for name, words in (("a.ckpt", ["single file", "from_single_file", "can run code"]), ("a.zip", ["is a file"])):
+        (tmp_path / name).write_bytes(b"x")
+        with pytest.raises(ValueError) as error:
+            UniCon.from_pretrained(str(tmp_path / name))
+        assert all(word in str(error.value) for word in words)
+
+
+SINGLE = {
+    "sdxl": ("conditioner.embedders.1.model.ln_final.weight", "is Stable Diffusion XL"),
+    "sd3": ("model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight", "diffusion transformer"),
+    "lora": ("lora_unet_mid_block_attentions_0_proj_in.lora_down.weight", "LoRA (kohya). Give its base with --model"),
+    "adapter": ("down_blocks.0.attentions.0.transformer_blocks.0.attn1.joint_out.weight", "is a UniCon adapter"),
+    "vae": ("decoder.conv_in.weight", "is an autoencoder. Give a whole model"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_single_files_that_are_no_model(name: str, tmp_path: Path) -> None:
+    key, words = SINGLE[name]
+    save_file({key: torch.zeros(2, 2)}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=re.escape(words)):
+        UniCon.from_pretrained(tmp_path / "a.safetensors")
+
+
+PIPELINE = {
+    "_class_name": "StableDiffusionPipeline", "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
+    "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+    "feature_extractor": ["transformers", "CLIPImageProcessor"],
+}  # fmt: skip
+
+
+def run_printed(message: str, **replaced: str) -> None:
+    """Run the command that an error prints."""
+    command = next(line for line in message.splitlines() if line.startswith("  python -c "))
+    (code,) = shlex.split(command)[2:]
+    for old, new in replaced.items():
+        code = code.replace(old, new)
+    exec(code, {})
+
+
+def test_the_printed_conversions_work(tiny_folder: Path, tmp_path: Path) -> None:
+    """Of a single file and of a folder of pickles; a quote in a path does no harm."""
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "it's a model"))
+    (folder / "model_index.json").write_text(json.dumps(PIPELINE))
+    write_checkpoint(folder, tmp_path / "it's one.safetensors")
+    with pytest.raises(ValueError, match="then give .*it's one") as single:
+        UniCon.from_pretrained(tmp_path / "it's one.safetensors")
+    run_printed(str(single.value), safety_checker=f"config={str(folder)!r}, safety_checker")  # there is no network
+    for file, name in ((UNET, "diffusion_pytorch_model.bin"), (VAE, "diffusion_pytorch_model.bin"),
+                       (TEXT, "pytorch_model.bin")):  # fmt: skip
+        torch.save(load_file(folder / file), (folder / file).with_name(name))
+        (folder / file).unlink()
+    with pytest.raises(FileNotFoundError, match="then give .*it's a model-safetensors") as pickled:
+        UniCon.from_pretrained(folder)
+    run_printed(str(pickled.value))
+    for converted in (tmp_path / "it's one", tmp_path / "it's a model-safetensors"):
+        check_model(converted)
+        for file in (UNET, VAE, TEXT):
+            ours, theirs = load_file(converted / file), load_file(tiny_folder / file)
+            assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize("prediction", ["v_prediction", "sample"])
+def test_other_predictions_are_models_too(prediction: str, tiny_folder: Path, tmp_path: Path) -> None:
+    check_model(copied(tiny_folder, tmp_path, config("scheduler", prediction_type=prediction)))
+
+
+LORA = {"lora_unet_down_blocks_0_attn1_to_q.lora_down.weight": (4, 16)}
+FILES: dict[str, tuple[dict[str, tuple[int, ...]], list[str]]] = {
+    "kohya": (LORA, ["LoRA (kohya)", "--lora"]),
+    "peft": ({"base_model.model.down_blocks.0.attn1.to_q.lora_A.weight": (4, 16)}, ["LoRA (peft)", "--lora"]),
+    "diffusers": ({"unet.down_blocks.0.attn1.to_q.lora.down.weight": (4, 16)}, ["LoRA (diffusers)", "--lora"]),
+    "lokr": ({"lora_unet_down_blocks_0_attn1_to_q.lokr_w1": (4, 4)}, ["LyCORIS"]),
+    "part": ({"unet.down_blocks.0.attn1n.to_q.lora.down.weight": (4, 16)},
+        ["part of a published adapter", "Give the folder"]),
+    "controlnet": ({"controlnet_cond_embedding.conv_in.weight": (16, 3, 3, 3), "conv_in.weight": (1,)}, ["ControlNet"]),
+    "old-controlnet": ({"control_model.zero_convs.0.0.weight": (1,)}, ["ControlNet"]),
+    "ip-adapter": ({"image_proj.proj.weight": (4, 4)}, ["IP-Adapter"]),
+    "t2i-adapter": ({"adapter.body.0.in_conv.weight": (4, 4)}, ["T2I-Adapter"]),
+    "inversion": ({"emb_params": (1, 768)}, ["textual inversion"]),
+    "sd-inversion": ({"<cat>": (768,)}, ["textual inversion"]),
+    "checkpoint": ({"model.diffusion_model.input_blocks.0.0.weight": (4, 4)}, ["whole checkpoint", "--model"]),
+    "unet": ({"down_blocks.0.resnets.0.conv1.weight": (4, 4)}, ["is a UNet", "--model"]),
+    "vae": ({"decoder.conv_in.weight": (4, 4)}, ["autoencoder"]),
+    "unknown": ({"weight": (1,), "bias": (1,)}, ["none of them"]),
+}  # fmt: skip
+
+
+def refused(folder: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr("unicon.loading.load_part", None)
+    with pytest.raises((ValueError, FileNotFoundError)) as library:
+        UniCon.from_pretrained(folder, adapters={"depth": adapter}, device="cpu")
+    given = parse_adapters([str(adapter)], ["depth"])
+    with pytest.raises(SettingError) as command:
+        resolve_model(UniConModel(model=str(folder), conditions=("depth",), adapters=given))
+    assert str(command.value) == f"--adapter: {library.value}"
+    return str(library.value)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_other_files_as_adapter(name: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes, words = FILES[name]
+    save_file({key: torch.zeros(shape) for key, shape in shapes.items()}, tmp_path / "a.safetensors")
+    message = refused(tiny_folder, tmp_path / "a.safetensors", monkeypatch)
+    assert all(word in message for word in [*words, "published folder"]), message
+
+
+def published(tmp_path: Path, name: str = "depth") -> Path:
+    unet = tiny_unet()
+    add_random_adapter(unet, AdapterConfig(name=name, rank=4))
+    save_published(unet, name, tmp_path / "repository" / name)
+    return tmp_path / "repository"
+
+
+def damaged(change: Change) -> Callable[[Path, Path], Path]:
+    def make(tmp_path: Path, tiny_folder: Path) -> Path:
+        root = published(tmp_path)
+        change(root / "depth")
+        return root / "depth"
+
+    return make
+
+
+def adapter_of_another_base(tmp_path: Path, tiny_folder: Path) -> Path:
+    unet = tiny_unet(use_linear_projection=False)
+    add_random_adapter(unet, AdapterConfig(name="depth", rank=4))
+    save_adapter(unet, "depth", tmp_path / "other.safetensors")
+    return tmp_path / "other.safetensors"
+
+
+def incomplete_adapter(tmp_path: Path, tiny_folder: Path) -> Path:
+    path = tiny_folder / "adapters" / "depth.safetensors"
+    with safe_open(str(path), framework="pt") as file:
+        metadata = file.metadata()
+    save_file(dict(list(load_file(path).items())[1:]), tmp_path / "a.safetensors", metadata=metadata)
+    return tmp_path / "a.safetensors"
+
+
+def cut_adapter(tmp_path: Path, tiny_folder: Path) -> Path:
+    (tmp_path / "a.safetensors").write_bytes((tiny_folder / "adapters" / "depth.safetensors").read_bytes()[:20_000])
+    return tmp_path / "a.safetensors"
+
+
+LORA_PATH = "xy_lora/pytorch_lora_weights.safetensors"
+ADAPTERS: dict[str, tuple[Callable[[Path, Path], Path], list[str]]] = {
+    "kohya-case": (lambda tmp, tiny: CASES / "kohya.safetensors", ["LoRA (kohya)", "--lora"]),
+    "lcm-case": (lambda tmp, tiny: CASES / "lcm", ["folder of a LoRA", "--lora"]),
+    "pointer-case": (lambda tmp, tiny: CASES / "lfs.safetensors", ["Git LFS pointer"]),
+    "cut": (cut_adapter, ["cut short: it has 20,000 bytes"]),
+    "incomplete": (incomplete_adapter, ["1 missing"]),
+    "another-base": (adapter_of_another_base, ["use_linear_projection", "--model"]),
+    "published-for-another-base": (lambda tmp, tiny: GOLDEN / "depth", ["do not fit this model"]),
+    "repository": (lambda tmp, tiny: published(tmp, "edge"), ["['edge'] in it have", "'depth'"]),
+    "one-lora-of-it": (lambda tmp, tiny: published(tmp) / "depth" / LORA_PATH,
+        ["part of a published", "repository/depth."]),
+    "folder-of-one-lora": (lambda tmp, tiny: (published(tmp) / "depth" / LORA_PATH).parent,
+        ["part of one", "repository/depth"]),
+    "its-pickle": (lambda tmp, tiny: published(tmp) / "depth" / "model.pth", ["Give its folder", "repository/depth"]),
+    "pickle-pointer": (damaged(write("model.pth", POINTER)), ["model.pth is a Git LFS pointer"]),
+    "pickle-cut": (damaged(cut("model.pth")), ["model.pth is cut short"]),
+    "lora-cut": (damaged(write(LORA_PATH, b"")), ["is empty"]),
+    "lora-absent": (damaged(remove("yx_lora")), ["yx_lora", "complete"]),
+    "empty-folder": (lambda tmp, tiny: tmp, ["holds no model.pth"]),
+    "controlnet-folder": (
+        lambda tmp, tiny: write_folder(tmp / "c", {"config.json": b'{"_class_name": "ControlNetModel"}'}),
+        ["is a ControlNetModel"],
+    ),
+    "model": (lambda tmp, tiny: tiny, ["is a model", "--model"]),
+    "folder-of-adapters": (lambda tmp, tiny: tiny / "adapters", ["holds depth.safetensors", "Name the very file"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_adapters(name: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, words = ADAPTERS[name]
+    message = refused(tiny_folder, make(tmp_path, tiny_folder), monkeypatch)
+    assert all(word in message for word in words), message
+
+
+def test_a_local_repository_gives_the_folder_of_the_condition(tiny_folder: Path, tmp_path: Path) -> None:
+    root = published(tmp_path)
+    add = tiny_unet()
+    add_random_adapter(add, AdapterConfig(name="edge", rank=4), seed=7)
+    save_published(add, "edge", root / "edge")
+    whole = UniConModel(model=str(tiny_folder), conditions=("edge",), adapters={"edge": str(root)})
+    folder = UniConModel(model=str(tiny_folder), conditions=("edge",), adapters={"edge": str(root / "edge")})
+    assert resolve_model(whole)[1].weights_sha256 == resolve_model(folder)[1].weights_sha256
+    assert list(UniCon.from_pretrained(tiny_folder, adapters={"edge": root}, device="cpu").adapters) == ["edge"]

@@ -1,0 +1,64 @@
+"""What the configuration of a model allows, known without its weights and without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from unicon.options import SamplingOptions
+
+MAX_SCALE = 8
+"""A model works at up to this many times the side it was made for, and down to its inverse."""
+NUM_TRAIN_TIMESTEPS = 1000
+"""Where a scheduler does not say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelLimits:
+    """Sizes and timesteps of a model."""
+
+    native_px: int
+    """Side of the square that it was made for."""
+    multiple_px: int
+    """Sides that it works at are multiples of this."""
+    num_train_timesteps: int = NUM_TRAIN_TIMESTEPS
+    steps_offset: int = 0
+
+    @classmethod
+    def of(cls, unet: Mapping[str, Any], vae: Mapping[str, Any], scheduler: Mapping[str, Any]) -> Self:
+        """From the configurations of the parts."""
+        scale = 2 ** (len(vae["block_out_channels"]) - 1)
+        size = unet["sample_size"]
+        return cls(
+            native_px=(size if isinstance(size, int) else max(size)) * scale,
+            multiple_px=scale * 2 ** (len(unet["block_out_channels"]) - 1),
+            num_train_timesteps=scheduler.get("num_train_timesteps", NUM_TRAIN_TIMESTEPS),
+            steps_offset=scheduler.get("steps_offset", 0),
+        )
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> Self:
+        """Of a model folder in the diffusers layout.
+
+        Raises:
+            OSError, ValueError, KeyError: a configuration is missing or is something else.
+        """
+        names = ("unet/config.json", "vae/config.json", "scheduler/scheduler_config.json")
+        return cls.of(*(json.loads((folder / name).read_text()) for name in names))
+
+    def check(self, options: SamplingOptions) -> None:
+        """Raises ValueError for a resolution or a number of steps that the model cannot have."""
+        least, most = max(self.multiple_px, self.native_px // MAX_SCALE), self.native_px * MAX_SCALE
+        if options.resolution_px is not None and not least <= options.resolution_px <= most:
+            raise ValueError(
+                f"resolution_px of this model, made for {self.native_px} pixels, is {least} to {most}; got "
+                f"{options.resolution_px}. Leave it out for {self.native_px}."
+            )
+        steps, most = options.num_inference_steps or 1, self.num_train_timesteps
+        if options.timestep_spacing == "leading":
+            most -= self.steps_offset  # it would lead beyond the last timestep
+        if steps > most:
+            raise ValueError(f"num_inference_steps of this model is at most {most}; got {steps}. 10 to 50 are usual.")

@@ -1,0 +1,115 @@
+"""Loading the parts of a model folder, strictly: what is in the files is what is in the modules, and all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import safe_open
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from unicon.checkpoint import load_adapter
+from unicon.folder import is_published, part_files, variant_of
+from unicon.inspection import ModelShape, check_adapter, check_model
+from unicon.loras import Lora, LoraLayer, lora_layers
+from unicon.merged import merge_in_place
+from unicon.published import load_published
+from unicon.shapes import current_name
+
+PART_CLASSES: Mapping[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
+
+
+class Parts(NamedTuple):
+    """A model, frozen, on one device; the UNet in inference form."""
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+
+
+def load_parts(
+    folder: Path, adapters: Mapping[str, Path], loras: Sequence[Lora], device: torch.device, dtype: torch.dtype
+) -> Parts:
+    """Check, load, fuse the LoRAs into the base, add the adapters, merge them.
+
+    Raises:
+        FileNotFoundError, ValueError: a part is absent, is something else, or does not fit; before weights are read
+            where headers show it.
+    """
+    layers = check_fit(folder, adapters, loras)
+    unet = load_part(folder, "unet", device, dtype)
+    text_encoder = load_part(folder, "text_encoder", device, dtype)
+    for lora, changed in zip(loras, layers, strict=True):
+        fuse_lora({"unet": unet, "text_encoder": text_encoder}, lora, changed)
+    for name, path in adapters.items():
+        (load_published if is_published(path) else load_adapter)(unet, path, name=name)
+    return Parts(
+        unet=merge_in_place(unet),
+        vae=load_part(folder, "vae", device, dtype),
+        text_encoder=text_encoder,
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+    )
+
+
+def check_fit(folder: Path, adapters: Mapping[str, Path], loras: Sequence[Lora]) -> list[list[LoraLayer]]:
+    """Judge model, adapters and LoRAs by their headers; returns the layers of each LoRA. Raises as `load_parts`."""
+    shape: ModelShape = check_model(folder)
+    for path in adapters.values():
+        check_adapter(path, shape)
+    return [lora_layers(lora.path, shape) for lora in loras]
+
+
+def load_part(folder: Path, part: str, device: str | torch.device, dtype: torch.dtype) -> Any:
+    """One part of a model, frozen, in evaluation mode.
+
+    Raises:
+        ValueError: its files do not hold exactly its tensors, or numbers that are not finite in this dtype.
+    """
+    names = [path.name for path in part_files(folder, part)]
+    options = {"use_safetensors": True, "variant": variant_of(names), "output_loading_info": True}
+    if part == "text_encoder":
+        module, info = CLIPTextModel.from_pretrained(folder / part, dtype=dtype, **options)
+    else:
+        module, info = PART_CLASSES[part].from_pretrained(folder, subfolder=part, torch_dtype=dtype, **options)
+    unexpected = sorted(key for key in info["unexpected_keys"] if current_name(part, key) is not None)
+    missing = sorted(info["missing_keys"])
+    if missing or unexpected:
+        raise ValueError(
+            f"A part of a model holds exactly the tensors of its config.json; {folder / part} lacks {len(missing)} "
+            f"({', '.join(missing[:3])}) and has {len(unexpected)} others ({', '.join(unexpected[:3])}). "
+            "Get the folder again, or take weights and config.json from one model."
+        )
+    module = module.to(device).eval().requires_grad_(False)
+    check_finite(module, f"{folder / part}")
+    return module
+
+
+def check_finite(module: nn.Module, place: str) -> None:
+    """ValueError for weights that are not finite: they give no pictures, only NaN."""
+    for name, weight in module.named_parameters():
+        if not bool(torch.isfinite(weight).all()):
+            kind = str(weight.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"Weights are finite numbers; {name} of {place} is not, in {kind}. The file is damaged, or its numbers "
+                "are too large for that precision: get it again, or give another dtype."
+            )
+
+
+@torch.no_grad()
+def fuse_lora(parts: Mapping[str, nn.Module], lora: Lora, layers: Sequence[LoraLayer]) -> None:
+    """Add a LoRA to the weights of the base, in place: W + scale * alpha / rank * up @ down, computed in float32."""
+    with safe_open(str(lora.path), framework="pt") as file:
+        for layer in layers:
+            weight = cast(Tensor, parts[layer.part].get_submodule(layer.module).weight)
+            down, up = (file.get_tensor(key).to(weight.device, torch.float32) for key in (layer.down, layer.up))
+            scaling = layer.scaling if layer.alpha is None else float(file.get_tensor(layer.alpha)) / layer.rank
+            change = (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
+            weight.copy_(weight.float() + lora.scale * scaling * change)
+    for part, module in parts.items():
+        if any(layer.part == part for layer in layers):
+            check_finite(module, f"{part} with {lora.path}")

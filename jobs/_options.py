@@ -74,8 +74,8 @@ def add_data_options(data: _ArgumentGroup) -> None:
     data.add_argument(
         "--caption-column",
         metavar="NAME",
-        help="Parquet column, tar extension or JSON field (default: caption, text, prompt, or .txt). Of a list, the first "
-        "text that is not empty; a value that cannot be used is explained in the column caption_note",
+        help="Parquet column, tar extension or JSON field (default: caption, text, prompt, or .txt). Of a list, the "
+        "first text that is not empty; a value that cannot be used is explained in the column caption_note",
     )
     data.add_argument(
         "--where",

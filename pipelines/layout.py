@@ -136,6 +136,17 @@ def version_stem(name: str, ok: int, failed: Iterable[int], waiting: Collection[
     return f"{name}-{outcome}.ok{ok}.bad{len(positions)}{f'.wait{len(waiting)}' if waiting else ''}"
 
 
+def is_rows_file(uri: str, extension: str) -> bool:
+    """Whether a file in data/ is called as those of chunks are, by this version or an earlier one."""
+    stem, _, ending = uri.rsplit("/", 1)[-1].rpartition(".")
+    return ending == extension and is_stem(stem)
+
+
+def is_stem(text: str) -> bool:
+    """Whether a name without its extension is one of a chunk's version, of this program or an earlier one."""
+    return (STEM.fullmatch(text) or OLD_NAME.fullmatch(text)) is not None
+
+
 def waiting_in(uri: str) -> int:
     """How many samples wait, by the name of a file of a version."""
     match = re.search(r"\.ok\d+\.bad\d+\.wait(\d+)(?:\.|$)", uri.rsplit("/", 1)[-1])

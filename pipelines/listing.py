@@ -282,7 +282,7 @@ def _root_by_name(below: str) -> str | None:
     """The root of the output that a file is of by its name, where `below` has it."""
     root, slash, rest = below.rpartition("/data/") if "/data/" in below else below.rpartition("/errors/")
     stem = rest.rpartition(".")[0]
-    return root if slash and (layout.STEM.fullmatch(stem) or layout.OLD_NAME.fullmatch(stem)) else None
+    return root if slash and layout.is_stem(stem) else None
 
 
 def _is_within(below: str, roots: set[str]) -> bool:

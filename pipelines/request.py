@@ -54,5 +54,5 @@ class Job:
     row_format: RowFormat = PARQUET
     continues: Callable[[Mapping[str, Any]], bool] = lambda recorded: False
     """Whether settings that an earlier version recorded are these, although they say less."""
-    load_options: str = ""
-    """Code of further arguments for the line that loads the rows; see `pipelines.features`."""
+    load_options: Callable[[str], str] = lambda output: ""
+    """Output URI -> code of further arguments for the line that loads the rows; see `pipelines.features`."""

@@ -97,7 +97,7 @@ def _load_line(job: Job, output: str) -> str:
         return f"datasets cannot read a path with '::' in it; rename the folder {output}"
     files = storage.join(escaped(output), "data", f"*.{job.row_format.extension}")
     quoted = json.dumps(files, ensure_ascii=False)
-    return f'datasets.load_dataset("{job.row_format.name}", data_files={quoted}{job.load_options})'
+    return f'datasets.load_dataset("{job.row_format.name}", data_files={quoted}{job.load_options(output)})'
 
 
 def _say_what_is_left(outcome: Outcome, request: Request, say: Callable[[str], None]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from pipelines import layout, storage
 from pipelines.blocks import Flow
 from pipelines.card import Card, card_text, write_preview
+from pipelines.damage import is_damage
 from pipelines.features import Features, load_options
 from pipelines.ownership import is_our_text, marked, publish_beside
 from pipelines.predictors import REVISIONS, ModelIdentity
@@ -95,13 +96,11 @@ class TaskRun:
             finish=self._finish,
             row_format=self.row_format,
             continues=self.continues,
-            load_options=load_options(self._features),
+            load_options=lambda output: load_options(self._features(output)),
         )
 
-    @property
-    def _features(self) -> Features:
-        rows = PublishRows(output="", task=self.task, provenance=self.provenance).rows_schema()
-        return self.row_format.features(rows, self.task.kept.names)
+    def _features(self, output: str) -> Features:
+        return self.row_format.features(self._publish(output).rows_schema(), self.task.kept.names)
 
     def _flow(self, output: str, resources: Resources) -> Flow:
         compute = ComputeRows(
@@ -112,27 +111,35 @@ class TaskRun:
         )
         published = partial(layout.is_published, output, extension=self.row_format.extension)
         read = ReadRows(task=self.task, source=self.source, published=published)
-        publish = PublishRows(
+        return Flow(
+            read=WatchedRead(stage=read, job=self.job),
+            model=WatchedModel(stage=compute, job=self.job),
+            publish=WatchedPublish(stage=self._publish(output), job=self.job),
+        )
+
+    def _publish(self, output: str) -> PublishRows:
+        return PublishRows(
             output=output,
             task=self.task,
             provenance=self.provenance,
             row_format=self.row_format,
             omit=self._columns_without(output),
         )
-        return Flow(
-            read=WatchedRead(stage=read, job=self.job),
-            model=WatchedModel(stage=compute, job=self.job),
-            publish=WatchedPublish(stage=publish, job=self.job),
-        )
 
     def _columns_without(self, output: str) -> frozenset[str]:
-        """Columns of a later version than the one that began this output."""
-        for info in storage.list_files(storage.join(output, "data")):
-            return ADDED_COLUMNS - self.row_format.column_names(info.uri)
+        """Columns of a later version than the one that began this output: its first file that is whole tells."""
+        for info in storage.iter_files(storage.join(output, "data")):
+            if not layout.is_rows_file(info.uri, self.row_format.extension):
+                continue
+            try:
+                return ADDED_COLUMNS - self.row_format.column_names(info.uri)
+            except Exception as error:  # another run has removed it, or it is damaged: the next one tells
+                if not (isinstance(error, FileNotFoundError) or is_damage(error)):
+                    raise
         return frozenset()
 
     def _finish(self, output: str, ok: int, bad: int) -> None:
         preview = write_preview(output, self.card.previews, self.row_format)
         names = list(self.provenance)
-        card = card_text(self.card, self.settings, names, ok, bad, self.row_format, self._features, preview)
+        card = card_text(self.card, self.settings, names, ok, bad, self.row_format, self._features(output), preview)
         publish_beside(output, "README.md", marked(card), is_our_text, say)

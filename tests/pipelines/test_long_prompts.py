@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from jobs._cli import say_if_cut
+from pipelines import layout
 from pipelines.conditions import ConditionColumn
 from pipelines.pairs import PairGeneration
 from pipelines.progress import Progress
 from pipelines.prompts import PromptFiles
-from pipelines.row_formats import ROW_FORMATS
+from pipelines.row_formats import PARQUET, ROW_FORMATS
 from pipelines.stages import TOKENS_CUT, PublishRows
 from pipelines.tasks import ADDED_COLUMNS, TaskRun
 from tests.inputs import all_rows, write_folder
@@ -70,13 +71,23 @@ def test_an_output_of_an_earlier_version_keeps_its_columns(form: Any, tmp_path: 
     row = {name: rows.get(name) for name in old.names}
     for name in ("image", "depth"):
         row[name] = {"bytes": b"\x89PNG\r\n\x1a\n", "path": "a.png"}
-    write_folder(tmp_path / "out" / "data", {f"old.{form.extension}": form.encode([row], old)})
+    name = layout.version_stem(layout.chunk_name("s", "s", "f" * 16, 0, 1, "c" * 16), 1, [])
+    files = {
+        f"a.{form.extension}": b"the user's",
+        f"0{name}.{form.extension}": b"damaged",
+        f"{name}.tmp": b"",
+        "b": b"",
+    }
+    write_folder(tmp_path / "out" / "data", {**files, f"{name}.{form.extension}": form.encode([row], old)})
     run = TaskRun(
         job="generate_pairs", task=TASK, source=PromptFiles(), model=Tiny(), provenance={"seed": 0},  # type: ignore[arg-type]
         other_settings={}, batch_size=1, card=None, row_format=form,  # type: ignore[arg-type]
     )  # fmt: skip
     assert run._columns_without(str(tmp_path / "out")) == ADDED_COLUMNS
     assert run._columns_without(str(tmp_path / "new")) == frozenset()
+    loads = run.as_job().load_options
+    assert not any(name in loads(str(tmp_path / "out")) for name in ADDED_COLUMNS)
+    assert all((name in loads(str(tmp_path / "new"))) == (form is not PARQUET) for name in ADDED_COLUMNS)
 
 
 def test_rows_that_go_on_have_the_schema_of_the_rows_before(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 import multiprocessing
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -82,11 +84,15 @@ def play_batch(batch: Batch) -> Batch:
 
 
 def run(kinds: Sequence[Kind], first: int, seeds: int | None, minutes: float | None, processes: int) -> list[Tally]:
-    """`seeds` schedules of every kind, or as many as fit into `minutes`, one batch of each kind after the other."""
+    """`seeds` schedules of every kind, or as many as fit into `minutes`, one batch of each kind after the other.
+
+    Ctrl-C ends it early, with what was played until then.
+    """
     tallies = {kind: Tally(kind=kind) for kind in kinds}
     end = None if minutes is None else time.monotonic() + 60 * minutes
-    for batch in _played(_until(end, _batches(kinds, first, seeds)), processes):
-        tallies[batch.kind].add(batch)
+    with suppress(KeyboardInterrupt):
+        for batch in _played(_until(end, _batches(kinds, first, seeds)), processes):
+            tallies[batch.kind].add(batch)
     return list(tallies.values())
 
 
@@ -97,7 +103,7 @@ def _played(batches: Iterator[Batch], processes: int) -> Iterator[Batch]:
         return
     context = multiprocessing.get_context("spawn")
     number = context.Value("i", 0)
-    with ProcessPoolExecutor(processes, context, _use_one_core, (number,)) as pool:
+    with ProcessPoolExecutor(processes, context, _prepare, (number,)) as pool:
         waiting = {pool.submit(play_batch, batch) for batch in islice(batches, 2 * processes)}
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -120,8 +126,12 @@ def _until(end: float | None, batches: Iterator[Batch]) -> Iterator[Batch]:
         yield batch
 
 
-def _use_one_core(taken: Any) -> None:
-    """Threads that take turns do so twice as fast on one core. taken: how many processes have one, a shared number."""
+def _prepare(taken: Any) -> None:
+    """Of a process: Ctrl-C is for its parent, and threads that take turns do so twice as fast on one core.
+
+    taken: how many processes have one, a shared number.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with taken.get_lock():
         number, taken.value = taken.value, taken.value + 1
     cores = sorted(os.sched_getaffinity(0))

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.simulation import campaign
 from tests.simulation.campaign import Kind, play_seed
 from tests.simulation.features import COMBINATIONS, FEATURES, make_scenario, parse
 from tests.simulation.play import play
@@ -99,3 +100,17 @@ def test_every_event_happens() -> None:
 def test_unknown_features_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown feature kil; there are same, kill"):
         parse("kil+limit")
+
+
+def test_a_campaign_that_is_interrupted_tells_what_was_played(monkeypatch: pytest.MonkeyPatch) -> None:
+    played = []
+
+    def play_two(batch: campaign.Batch) -> campaign.Batch:
+        if len(played) == 2:
+            raise KeyboardInterrupt
+        played.append(batch)
+        return batch
+
+    monkeypatch.setattr(campaign, "play_batch", play_two)
+    (tally,) = campaign.run([Kind(features="kill", form="tar")], first=0, seeds=None, minutes=1, processes=1)
+    assert tally.schedules == 2 * campaign.BATCH

@@ -8,8 +8,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipelines.uris import LOCAL
+
 MIN_SIDE_PX, MAX_SIDE_PX = 8, 8192
 """Of a picture that is asked for."""
+MAX_ACTORS = 100_000
 
 
 def whole(minimum: int, maximum: int = 2**63 - 1) -> Callable[[str], int]:
@@ -49,8 +52,10 @@ def actor_range(text: str) -> tuple[int, int]:
     """An argument type: `4`, or `1:8` for the fewest and the most."""
     match = re.fullmatch(r"(\d+)(?::(\d+))?", text)
     fewest, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-    if not 1 <= fewest <= most:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of actors and no range such as 1:8, from 1 up")
+    if not 1 <= fewest <= most <= MAX_ACTORS:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no number of actors and no range such as 1:8, from 1 to {MAX_ACTORS}"
+        )
     return fewest, most
 
 
@@ -78,7 +83,7 @@ def place(text: str) -> str:
     """An argument type: a path, a URI or a name, with `~` for the home folder and schemes in any case (`S3://`)."""
     if not text.strip():
         raise argparse.ArgumentTypeError("it is empty; a shell variable that is not set gives such a value")
-    if local := re.match(r"(?i)file:(?://|(?=/))", text):
+    if local := LOCAL.match(text):
         text = text[local.end() :]
     scheme, separator, rest = text.partition("://")
     return f"{scheme.lower()}://{rest}" if separator else os.path.expanduser(text)

@@ -1,6 +1,7 @@
 """What the commands share: errors that help, what their options mean, exit codes."""
 
 import dataclasses
+import io
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from jobs._parser import Parser as Parser
 from jobs._sampling import check_limits, sampling_of
 from pipelines.errors import SettingError
 from pipelines.progress import say
+from pipelines.storage_errors import StorageError, is_refusal, redacted
 from unicon.options import SamplingOptions
 
 if TYPE_CHECKING:
@@ -114,7 +116,7 @@ def run_task(
         dtype=options.dtype,
     )
     model, identity = resolve_model(description)
-    run = dataclasses.replace(understand(options, identity, model), identity=identity)
+    run = dataclasses.replace(understand(options, identity, model), identity=identity, gives_up=options.give_up)
     check_limits(identity.limits, run.task.sampling)
     if identity.files is not None:
         say_if_cut("--negative-prompt", getattr(options, "negative_prompt", ""), identity.files.folder)
@@ -158,6 +160,17 @@ def request_of(options: Namespace) -> Any:
     )
 
 
+def check_device(name: str) -> None:
+    """Raises SettingError for a device that is not here."""
+    import torch
+
+    try:
+        torch.empty(1, device=name).add(1).cpu()
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingError(f"--device {name} cannot be used here: {reason}. Try --device cpu.") from error
+
+
 def check_adapter_output(output: Path) -> None:
     """Raises SettingError where `--output` names a file that is no adapter of ours: it is not replaced."""
     from unicon.checkpoint import read_config
@@ -175,11 +188,18 @@ def check_adapter_output(output: Path) -> None:
 
 def finish(run: Callable[[], int]) -> NoReturn:
     """Run a job and leave the process with its exit code; a wrong setting is one line, not a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = run()
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
+    except OSError as error:
+        if not (isinstance(error, StorageError) or error.filename):
+            raise  # about no place that a user could have named
+        print(f"error: {redacted(str(error))}", file=sys.stderr)
+        code = 2 if is_refusal(error) else 1
     except KeyboardInterrupt:
         print("interrupted before any work began", file=sys.stderr)
         code = 130

@@ -182,7 +182,7 @@ def _add_actor_options(work: _ArgumentGroup) -> None:
     )
     work.add_argument(
         "--num-gpus-per-actor",
-        type=number(0),
+        type=number(0, 1024),
         metavar="X",
         help="GPUs, or a share of one, for each actor (default: 1 where there are GPUs, else 0); give it with --actors "
         "where the cluster starts without GPUs and scales up",

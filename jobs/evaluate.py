@@ -122,6 +122,8 @@ def run(options: Namespace) -> int:
     if options.json:
         check_replaceable("--json", options.json, _is_our_json)
     if options.picture:
+        if not options.picture.lower().endswith(".png"):
+            raise SettingError(f"--picture {options.picture!r}: it is a PNG. Name it NAME.png.")
         check_replaceable("--picture", options.picture, is_our_png)
     if options.measure == CORRELATION:
         found = evaluation.compare_maps(options.predictions, options.truth, options.condition)

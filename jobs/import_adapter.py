@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs import _cli
 from jobs._arguments import local_path, place
+from pipelines import storage
 from pipelines.errors import SettingError
 
 if TYPE_CHECKING:
@@ -79,6 +80,14 @@ def main(arguments: list[str] | None = None) -> int:
     if output.is_dir() and (options.to == "unicon" or any(output.iterdir())):
         raise SettingError(f"--output {options.output}: there is a folder already. Name a file, or an empty folder.")
     _cli.check_adapter_output(output)
+    if options.to == "published" and output.exists() and not output.is_dir():
+        raise SettingError(f"--output {output}: a published adapter is a folder, and there is a file. Name a folder.")
+    storage.check_writable("--output", str(output))
+    if "://" in options.source:
+        raise SettingError(
+            f"{options.source!r} is in an object store; this command reads adapters of this machine or the hub. Copy "
+            "it to a folder here."
+        )
     try:
         print("\n".join(convert(options, output)))
     except (FileNotFoundError, ValueError, OSError) as error:
@@ -120,8 +129,9 @@ def _read(source: Path, options: Namespace) -> "tuple[AdapterConfig, str | Mappi
 
     from unicon.checkpoint import read_config
     from unicon.conditions import CONDITIONS
-    from unicon.inspection import check_published_files
+    from unicon.inspection import check_weights
     from unicon.published import SD15, read_published
+    from unicon.published_files import check_published_files
 
     if source.is_dir():
         check_published_files(source)
@@ -136,6 +146,7 @@ def _read(source: Path, options: Namespace) -> "tuple[AdapterConfig, str | Mappi
     if options.base is not None:
         raise SettingError(f"--base is for published adapters; {source} knows the shape of its base model.")
     config, shape = read_config(source)
+    check_weights(source)
     return replace(config, name=options.name or config.name), shape, load_file(source)
 
 

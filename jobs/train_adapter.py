@@ -166,11 +166,7 @@ def choose_device(name: str | None) -> str:
 
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise SettingError(f"--device {name} cannot be used here: {reason}. Try --device cpu.") from error
+    _cli.check_device(name)
     return name
 
 

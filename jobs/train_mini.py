@@ -16,6 +16,7 @@ import torch
 
 from jobs import _cli
 from jobs._arguments import local_path, whole
+from pipelines import storage
 from pipelines.errors import SettingError
 from unicon.training.mini import SQUARE, TALL, WIDE, MiniRecipe, train_mini
 
@@ -40,6 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train as the command line says; returns the exit code."""
     options = parse(arguments)
     check_output(options.output, options.work)
+    for option, folder in (("--work", options.work), ("--output", options.output)):
+        storage.check_writable(option, str(folder), ("",))
+    if options.start_from is not None and not (options.start_from / "unet" / "config.json").is_file():
+        raise SettingError(f"--start-from {options.start_from} holds no model: there is no unet/config.json in it.")
+    _cli.check_device(options.device)
     train_mini(options.work, options.output, recipe_of(options), options.device, options.start_from)
     return 0
 
@@ -74,7 +80,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="steps of the UNet with its adapters (%(default)s)",
     )
     parser.add_argument(
-        "--batch-size", type=whole(1), default=recipe.sampling.batch_size, help="pairs of such a step (%(default)s)"
+        "--batch-size",
+        type=whole(1, 65_536),
+        default=recipe.sampling.batch_size,
+        help="pairs of such a step (%(default)s)",
     )
     parser.add_argument(
         "--checkpoint-every", type=whole(1), default=recipe.together.checkpoint_every, help="such steps (%(default)s)"
@@ -92,7 +101,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="model folder whose weights are trained on, instead of new ones",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--seed", type=int, default=recipe.seed, help="of the scenes and of every step (%(default)s)")
+    parser.add_argument(
+        "--seed", type=whole(0), default=recipe.seed, help="of the scenes and of every step (%(default)s)"
+    )
     parser.add_argument(
         "--share",
         type=_share,

@@ -47,13 +47,18 @@ def chosen_caption(value: Any) -> Caption:
 def caption_of(fields: Any, wanted: str | None) -> Caption:
     """The caption in a parsed JSON value: the wanted field, else the first of CAPTION_FIELDS that holds a text.
 
-    A value that is no object is the caption itself, where no field is wanted.
+    Where none of these exists, one in capitals (`TEXT`) counts. A value that is no object is the caption itself, where
+    no field is wanted.
     """
     if wanted is not None:
         return _named(chosen_caption(lookup(fields, wanted)), wanted)
     if not isinstance(fields, dict):
         return caption_from(fields)
-    return first_usable(_named(caption_from(lookup(fields, name)), name) for name in CAPTION_FIELDS)
+    names = [name for name in CAPTION_FIELDS if name in fields]
+    if not names:
+        spelled = {name.lower(): name for name in reversed(fields)}
+        names = [spelled[name] for name in CAPTION_FIELDS if name in spelled]
+    return first_usable(_named(caption_from(fields[name]), name) for name in names)
 
 
 def json_caption(content: bytes, wanted: str | None) -> Caption:

@@ -105,8 +105,13 @@ def card_text(
         ok=ok,
         bad=bad,
         columns=_column_lines(card, provenance),
-        settings="\n".join(f"| {name} | `{value}` |" for name, value in settings.items()),
+        settings="\n".join(f"| {name} | `{_cell(value)}` |" for name, value in settings.items()),
     )
+
+
+def _cell(value: Any) -> str:
+    """A value in a table of Markdown: on one line, without what ends a cell."""
+    return " ".join(str(value).split()).replace("|", "\\|").replace("`", "'") if isinstance(value, str) else str(value)
 
 
 def _column_lines(card: Card, provenance: Sequence[str]) -> str:

@@ -47,6 +47,21 @@ def inline_image(text: str) -> bytes | None:
     return content
 
 
+def unpacked(content: bytes) -> bytes:
+    """The bytes of an image: those that are base64 or a `data:` URI decoded, all others as they are.
+
+    Raises:
+        SampleError: a `data:` URI, or base64 that begins as an image does, that cannot be decoded.
+    """
+    head = content[: 2 * HEAD_CHARS]
+    if not head.isascii():
+        return content
+    compact = "".join(head.decode().split())
+    if not compact.lower().startswith("data:") and not _looks_like_an_image(_decoded(compact[:HEAD_CHARS])):
+        return content
+    return inline_image(content.decode("latin-1").strip()) or content
+
+
 def _is_binary(text: str) -> bool:
     """Whether a text is an image's own bytes. These have NUL characters, as no name has, or are no UTF-8."""
     if "\0" not in text and not any("\udc80" <= letter <= "\udcff" for letter in text[:HEAD_CHARS]):

@@ -7,7 +7,6 @@ may be of any storage; a relative one starts at the folder of the file. The pict
 base64 or as a `data:` URI. Lines are read as a stream; empty ones do not count.
 """
 
-import codecs
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,8 +20,10 @@ from pipelines.parquet_columns import listed
 from pipelines.references import URI_FIELDS, read_ahead
 from pipelines.row_samples import assembled, named, read_named
 from pipelines.samples import Chunk, Columns, Sample, Stored, repeated_key
+from pipelines.signatures import kind_of
 from pipelines.store import FILES, Store
 from pipelines.tar_shards import INDEX_STRIDE, TarIndex
+from unicon.texts import unicode_encoding
 
 MAX_LINE_BYTES = 64 << 20
 CHECKED_LINES = 16
@@ -83,10 +84,13 @@ class LinesForm:
 
     def check(self, uri: str) -> None:
         """Raises MisfitError for an array, as most programs write JSON, and for what is something else altogether."""
-        if self.first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        if encoding := wide_encoding(self.first):
+            name = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
             raise MisfitError(
-                f"{uri} is UTF-16. Rule: JSON lines are UTF-8. Convert it: iconv -f UTF-16 -t UTF-8 LINES > LINES.jsonl"
+                f"{uri} is {name}. Rule: JSON lines are UTF-8. Convert it: iconv -f {name} -t UTF-8 LINES > LINES.jsonl"
             )
+        if self.understood == 0 and (kind := kind_of(self.first)):
+            raise MisfitError(f"{uri} is {kind}. Rule: JSON lines are plain text, an object on each line.")
         in_brackets = self.understood == 0 or (self.understood == 1 and self.last == b"]")
         if self.first.startswith(b"[") and in_brackets:
             raise MisfitError(
@@ -99,6 +103,12 @@ class LinesForm:
                 f"{uri} is no file of JSON lines: none of its {self.lines} lines is a JSON object. Rule: an object on "
                 f"each line, in UTF-8. It begins with: {begin}"
             )
+
+
+def wide_encoding(line: bytes) -> str | None:
+    """UTF-16 or UTF-32, where the first line of a file shows that it is of such an encoding."""
+    encoding = unicode_encoding(line[: len(line) // 2 * 2])  # of a line break, half or a quarter may be missing
+    return None if encoding == "utf-8" else encoding
 
 
 def read_json_lines(chunk: Chunk, columns: Columns, store: Store = FILES) -> Iterator[Sample]:

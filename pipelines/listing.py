@@ -4,11 +4,13 @@ Outputs of earlier runs below an input are no part of it: their previews are no 
 input's images a second time. They are told by `_chunks/` or by the names of their files, from the listing alone.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from pipelines import layout, local_files, storage
 from pipelines.errors import SettingError
@@ -18,9 +20,12 @@ from pipelines.store import FILES, Store, map_concurrently
 from pipelines.uris import Places, protocol
 
 LISTING_THREADS = 16
+MAX_NAMES = 1_000_000
+"""That braces may stand for."""
 MAGIC, PATTERN = re.compile(r"[*?\[{]"), re.compile(r"[*?\[]")
 RECORDS = re.compile(r"/_chunks/(?:(?:done|index|runs|plans)/|(?:configuration|chunk-size)[^/]*\.json$)")
 """Below an output root of this version or an earlier one."""
+WINDOWS = re.compile(r"(?:^|/)[A-Za-z]:\\")
 HIDDEN = re.compile(r"/[._]")
 BESIDE_DATA = re.compile(r"/(?:README|preview|report)[^/]*|/errors/.*", re.DOTALL)
 """What an output of ours has besides its data/ and its records."""
@@ -130,7 +135,11 @@ def outputs_beside_files(places: Iterable[Place], left_out: LeftOut) -> set[str]
 
 
 def expand_braces(text: str) -> list[str]:
-    """`a{0..2}b` -> a0b, a1b, a2b and `{x,y}` -> x, y, as WebDataset spells shard ranges; leading zeros are kept."""
+    """`a{0..2}b` -> a0b, a1b, a2b and `{x,y}` -> x, y, as WebDataset spells shard ranges; leading zeros are kept.
+
+    Raises:
+        SettingError: these are more than MAX_NAMES names, by a slip of the finger.
+    """
     match = re.search(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", text)
     if match is None:
         return [text]
@@ -141,8 +150,13 @@ def expand_braces(text: str) -> list[str]:
         step = 1 if int(first) <= int(last) else -1
         has_zeros = any(end.startswith("0") and len(end) > 1 for end in (first, last))
         digits = max(len(first), len(last)) if has_zeros else 0
+        if abs(int(last) - int(first)) >= MAX_NAMES:
+            raise SettingError(f"{match[0][:60]} stands for more than {MAX_NAMES:,} names. Correct the range.")
         choices = [str(number).zfill(digits) for number in range(int(first), int(last) + step, step)]
-    return [text[: match.start()] + choice + rest for choice in choices for rest in expand_braces(text[match.end() :])]
+    rests = expand_braces(text[match.end() :])
+    if len(choices) * len(rests) > MAX_NAMES:
+        raise SettingError(f"{text[:150]!r} stands for more than {MAX_NAMES:,} names. Correct the ranges.")
+    return [text[: match.start()] + choice + rest for choice in choices for rest in rests]
 
 
 def check_apart(text: str, option: str, output: str | None, places: Places) -> None:
@@ -199,10 +213,25 @@ def _file_at(uri: str, text: str, option: str, store: Store) -> FileInfo | None:
     if file is None and not store.exists(uri):
         what = " holds no prompts" if option == "--prompts" else ""
         raise SettingError(
-            f"{option} {text!r}{what}: there is nothing at {uri}. Check the spelling; a relative path starts at the "
-            "folder the command runs in, and a cluster's workers must be able to open it too."
+            f"{option} {text!r}{what}: there is nothing at {uri}. {_cure(uri, store)}Check the spelling; a relative "
+            "path starts at the folder the command runs in, and a cluster's workers must be able to open it too."
         )
     return file
+
+
+def _cure(uri: str, store: Store) -> str:
+    """What may have been meant by a place where nothing is."""
+    if protocol(uri) != "file":
+        return ""
+    if os.path.islink(uri):
+        return "It is a link that leads nowhere. "
+    if WINDOWS.search(uri):
+        return "A path of Windows means nothing here; under WSL, C:\\x is /mnt/c/x. "
+    if (plain := unquote(uri)) != uri and store.exists(plain):
+        return f"Did you mean {plain}? Write it without % signs. "
+    if (plain := "/".join(part.strip() for part in uri.split("/"))) != uri and store.exists(plain):
+        return f"Did you mean {plain}, without the spaces at the ends? "
+    return ""
 
 
 def _place(uri: str, file: FileInfo | None, is_wanted: Callable[[str], bool], store: Store, left_out: LeftOut) -> Place:

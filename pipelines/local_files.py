@@ -236,6 +236,20 @@ def glob_files(pattern: str) -> list[tuple[str, FileInfo | None]]:
     return found
 
 
+def why_not_writable(path: str, is_folder: bool = False) -> str:
+    """Why no file, or no folder, can be at a path; empty where nothing is in the way."""
+    there = path
+    while not os.path.exists(there):
+        if os.path.islink(there):
+            return f"{there} is a link that leads nowhere"
+        there = os.path.dirname(there)
+    if not os.path.isdir(there):
+        if is_folder or there != path:
+            return f"{there} is a file, no folder"
+        there = os.path.dirname(there)
+    return "" if os.access(there, os.W_OK | os.X_OK) else f"{there} may not be written to"
+
+
 def dead_links(place: str, is_pattern: bool = False) -> list[str]:
     """The links below a folder, or among what matches a pattern, that lead nowhere."""
     if is_pattern:

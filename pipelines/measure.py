@@ -158,13 +158,13 @@ def _measure(shard: Shard, columns: Columns, output: str, store: Store) -> Measu
 
 
 def _understood(shard: Shard, columns: Columns, output: str, store: Store) -> Measured:
-    if shard.format == "folder":
-        return whole(shard, None, sum(format_of(file.uri) == "image" for file in shard.files))
     if shard.format == "parquet":
         index = parquet_shards.index_parquet(shard.uri, columns, store)
         return whole(shard, index, index.samples)
     if columns.where:
         raise SettingError(f"--where {columns.where[0]!r} needs Parquet files; {shard.uri} is none.")
+    if shard.format == "folder":
+        return whole(shard, None, sum(format_of(file.uri) == "image" for file in shard.files))
     if shard.format == "jsonl":
         index = json_lines.index_json_lines(shard.uri, columns, store)
         return whole(shard, index, index.samples)

@@ -34,11 +34,10 @@ def local_copy(place: str, kind: str | None = None) -> str:
         return place
     root = storage.normalise(place)
     there = {info.uri.removeprefix(root).lstrip("/"): info for info in storage.list_files(root)}
-    if f"{kind}/{PICKLE_FILE}" in there and PICKLE_FILE not in there:
-        root = storage.join(root, str(kind))
-        there = {
-            name.removeprefix(f"{kind}/"): info for name, info in there.items() if name.startswith(f"{kind}/")
-        }  # fmt: skip
+    inside = _folder_of_kind(there, kind)
+    if inside:
+        root = storage.join(root, inside)
+        there = {name.removeprefix(f"{inside}/"): info for name, info in there.items() if name.startswith(f"{inside}/")}
     files = _loaded(place, there)
     if not files:
         raise SettingError(f"{place!r} holds no model: no files in safetensors or JSON. Check the URI.")
@@ -47,6 +46,13 @@ def local_copy(place: str, kind: str | None = None) -> str:
     if not copy.exists():
         _copy_all(files, copy)
     return str(copy)
+
+
+def _folder_of_kind(there: Files, kind: str | None) -> str | None:
+    """The only folder of a repository of adapters that is called by the kind, wherever in it."""
+    ending = f"/{kind}/{PICKLE_FILE}"
+    found = [name.removesuffix(f"/{PICKLE_FILE}") for name in there if f"/{name}".endswith(ending)]
+    return found[0] if kind and PICKLE_FILE not in there and len(found) == 1 else None
 
 
 def is_remote(place: str) -> bool:
@@ -72,8 +78,21 @@ def _loaded(place: str, there: Files) -> Files:
         folders = sorted({name.split("/")[0] for name in there if "/" in name})
         raise SettingError(f"{WANTED_MODEL}; {place} has no {UNET_CONFIG}, but {', '.join(folders)}. Check the URI.")
     else:
-        wanted = {name for name, info in there.items() if PurePosixPath(info.uri).suffix in COPIED}
+        wanted = {name for name, info in there.items() if "/" not in name and PurePosixPath(info.uri).suffix in COPIED}
+        if not any(PurePosixPath(there[name].uri).suffix == ".safetensors" for name in wanted):
+            _refuse_folder_above(place, there)
     return {name: there[name] for name in sorted(wanted)}
+
+
+def _refuse_folder_above(place: str, there: Files) -> None:
+    """What is loaded lies deeper: say where, instead of copying all that is below. Raises SettingError."""
+    ends = (f"/{UNET_CONFIG}", f"/{PICKLE_FILE}", ".safetensors")
+    folders = sorted({name.split("/")[0] for name in there if "/" in name and name.endswith(ends)})
+    if folders:
+        raise SettingError(
+            f"{place!r} holds no model, adapter or LoRA itself, but folders that may: {', '.join(folders[:5])}. Name "
+            "the very folder or file."
+        )
 
 
 def _copy_all(files: Files, copy: Path) -> None:

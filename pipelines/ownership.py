@@ -112,11 +112,13 @@ def is_replaceable(uri: str, is_ours: IsOurs, store: Store = FILES) -> bool:
 
 
 def check_replaceable(option: str, uri: str, is_ours: IsOurs) -> None:
-    """Raises SettingError where an option names a file that this program did not write."""
+    """Raises SettingError where an option names what cannot be written, or what this program did not write."""
+    storage.check_place(option, uri)
+    storage.check_writable(option, uri)
     if not is_replaceable(storage.normalise(uri), is_ours):
         raise SettingError(
-            f"{option} {uri!r}: there is a file that this program did not write, and it is not replaced. Give another "
-            "name, or move that file away."
+            f"{option} {uri!r}: there is a file or a folder that this program did not write, and it is not replaced. "
+            "Give another name, or move that one away."
         )
 
 

@@ -17,12 +17,14 @@ CAPTION_NAMES = (*CAPTION_FIELDS, "txt")
 
 @dataclass(frozen=True, kw_only=True)
 class ParquetColumns:
-    """The columns of one shard by their role; `a.b` and `a.0` lead into structs and lists."""
+    """The columns of one shard by their role; `a.b` and `a.0` lead into structs, maps and lists."""
 
     image: str
     key: str | None
     caption: str | None
     media: tuple[str, ...] = ()
+    is_caption_named: bool = True
+    """Whether the user has named the column of captions."""
 
 
 def choose_columns(schema: pa.Schema, columns: Columns, uri: str) -> ParquetColumns:
@@ -46,7 +48,8 @@ def choose_columns(schema: pa.Schema, columns: Columns, uri: str) -> ParquetColu
     for option, path in [("--image-column", image), ("--key-column", key), ("--caption-column", caption)]:
         if path is not None:
             check_single(schema, option, path, uri)
-    return ParquetColumns(image=image, key=key, caption=caption, media=columns.media)
+    is_named = columns.caption is not None
+    return ParquetColumns(image=image, key=key, caption=caption, media=columns.media, is_caption_named=is_named)
 
 
 def check_named(schema: pa.Schema, option: str, path: str | None, uri: str) -> None:
@@ -95,12 +98,12 @@ def type_at(schema: pa.Schema, path: str) -> pa.DataType | None:
 
 
 def stored_path(schema: pa.Schema, path: str) -> str:
-    """The part of a path that Parquet can read by itself: up to the first list."""
+    """The part of a path that Parquet can read by itself: up to the first list or map."""
     steps = _steps(schema, path) or []
     names = []
     for name, kind in steps:
         names.append(name)
-        if is_list(kind):
+        if is_list(kind) or pa.types.is_map(kind):
             break
     return ".".join(names)
 
@@ -119,6 +122,8 @@ def _steps(schema: pa.Schema, path: str) -> list[tuple[str, pa.DataType]] | None
             steps.append((name, kind.field(name).type))
         elif is_list(kind) and name.isdecimal():
             steps.append((name, kind.value_type))
+        elif pa.types.is_map(kind) and is_text(kind.key_type):
+            steps.append((name, kind.item_type))
         else:
             return None
     return steps
@@ -146,10 +151,16 @@ def _only_image(with_bytes: list[str], with_uris: list[str]) -> str | None:
 
 
 def _caption_columns(schema: pa.Schema) -> list[str]:
-    """Those called as captions are: of text first, then of bytes or lists of text."""
-    names = [name for name in CAPTION_NAMES if name in schema.names]
-    others = [name for name in names if _may_be_caption(_type_of(schema, name))]
-    return [*(name for name in names if is_text(_type_of(schema, name))), *others]
+    """Those called as captions are, also in capitals: of text first, then of bytes or lists of text, then others.
+
+    The values of the others are no captions; the note of each row says so.
+    """
+    spelled = {name.lower(): name for name in reversed(schema.names)}
+    names = [name if name in schema.names else spelled[name] for name in CAPTION_NAMES if name in spelled]
+    texts = [name for name in names if is_text(_type_of(schema, name))]
+    lists = [name for name in names if _may_be_caption(_type_of(schema, name))]
+    others = [name for name in names if schema.names.count(name) == 1]
+    return list(dict.fromkeys([*texts, *lists, *others]))
 
 
 def _type_of(schema: pa.Schema, name: str) -> pa.DataType:

@@ -21,6 +21,7 @@ from pipelines.parquet_columns import stored_path, type_at
 from pipelines.parquet_footer import ColumnChunk, column_chunks, data_end
 from pipelines.parquet_values import is_binary, is_text, values_at
 from pipelines.row_filters import Condition
+from pipelines.signatures import kind_of
 from pipelines.store import Store
 
 ROWS_AT_ONCE = 32
@@ -159,6 +160,10 @@ def _read_footer(file: IO[bytes]) -> tuple[pq.FileMetaData, bytes]:
     A footer that claims to be huge or to speak of too many rows is not believed, so that damage costs no memory.
     """
     tail = _read_end(file, TAIL_BYTES)
+    if not tail.endswith(MAGIC):
+        file.seek(0)
+        if kind := kind_of(file.read(TAIL_BYTES)):
+            raise ContradictionError(f"it is no Parquet file but {kind}")
     footer_bytes = int.from_bytes(tail[-8:-4], "little")
     if footer_bytes > MAX_FOOTER_BYTES:
         raise ContradictionError(f"its footer claims to have {footer_bytes} bytes; the limit is {MAX_FOOTER_BYTES}")

@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.captions import Caption, chosen_caption
+from pipelines.captions import Caption, caption_from, chosen_caption
 from pipelines.errors import SampleError
 from pipelines.fields import clipped, place_of
+from pipelines.inline_images import unpacked
 from pipelines.parquet_columns import KEY_NAMES, ParquetColumns, choose_columns, stored_path
 from pipelines.parquet_files import (
     BadRow,
@@ -180,21 +181,21 @@ def _sample(
         key,
         (chosen.image, *chosen.media),
         lambda path: picture_in(row[path], folder, path, store),
-        lambda: Caption() if chosen.caption is None else _caption(row[chosen.caption]),
+        lambda: Caption() if chosen.caption is None else _caption(row[chosen.caption], chosen),
         problem,
     )
 
 
-def _caption(value: Any) -> Caption:
+def _caption(value: Any, chosen: ParquetColumns) -> Caption:
     if isinstance(value, SampleError):
         raise value
-    return chosen_caption(value)
+    return chosen_caption(value) if chosen.is_caption_named else caption_from(value)
 
 
 def picture_in(value: Any, folder: str, path: str, store: Store = FILES) -> Stored:
     """The image that a value of a column is: bytes, a struct of bytes and path, or a text.
 
-    A text is the URI of a file, relative ones to the shard's folder, or the image in base64.
+    A text is the URI of a file, relative ones to the shard's folder, or the image in base64. Bytes may be base64 too.
 
     Raises:
         SampleError: there is none, or it cannot be fetched.
@@ -213,7 +214,7 @@ def picture_in(value: Any, folder: str, path: str, store: Store = FILES) -> Stor
     if content and len(content) > MAX_FILE_BYTES:
         raise SampleError("read", f"column {path} is larger than {MAX_FILE_BYTES} bytes")
     if content and isinstance(content, bytes):
-        return Stored(content, reference.rsplit("/", 1)[-1])
+        return Stored(unpacked(content), reference.rsplit("/", 1)[-1])
     raise SampleError(
         "read", f"column {path} is null or empty" + (f" ({clipped(reference, 120)})" if reference else "")
     )

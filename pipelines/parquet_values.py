@@ -157,6 +157,8 @@ def _value_below(scalar: pa.Scalar, steps: Sequence[str]) -> Any:
             scalar = scalar[step]
         elif is_list(scalar.type) and step.isdecimal() and int(step) < len(scalar.values):
             scalar = scalar.values[int(step)]
+        elif pa.types.is_map(scalar.type):
+            scalar = next((entry[1] for entry in scalar.values if value_of(entry[0]) == step), pa.scalar(None))
         else:
             return None
     return value_of(scalar)

@@ -16,6 +16,7 @@ from pipelines.containers import extension_of, first_image, fitting_name
 from pipelines.errors import SampleError
 from pipelines.fields import clipped
 from pipelines.inputs import IMAGE_EXTENSIONS
+from pipelines.signatures import kind_of
 from unicon.colors import to_srgb as to_rgb
 from unicon.colors import upright
 from unicon.metadata import without_metadata
@@ -139,6 +140,8 @@ def _decode_as_is(content: bytes, max_pixels: int) -> _Decoded:
         raise SampleError("decode", f"broken picture: {type(error).__name__}: {clipped(str(error))}") from error
     if min(decoded.size) < 2:
         raise SampleError("decode", f"{decoded.width} x {decoded.height} pixels are too few")
+    if decoded.mode == "F" and not np.isfinite(np.asarray(decoded)).any():
+        raise SampleError("decode", "no pixel of the image is a finite number")
     return _Decoded(decoded, stored_format, kept if stored_format in KEPT_FORMATS else None)
 
 
@@ -236,7 +239,8 @@ def resize_levels(levels: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
 
 
 def _first_bytes(content: bytes) -> str:
-    return f"{len(content)} bytes that begin with {content[:8]!r}"
+    kind = kind_of(content)
+    return f"{f'it is {kind}; ' if kind else ''}{len(content)} bytes that begin with {content[:8]!r}"
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from unicon.folder import (
 )
 from unicon.hashes import quick_fingerprint
 from unicon.hub import commit_of, is_local, parse_hub_id
-from unicon.inspection import check_adapter, check_model
+from unicon.inspection import check_adapter, check_kind, check_model
 from unicon.limits import ModelLimits
 from unicon.loras import check_scale, find_lora, lora_layers
 from unicon.model_config import model_config
@@ -182,8 +182,9 @@ def check_files(files: ModelFiles, has_adapters: bool = True) -> None:
     with _said_of("--model"):
         shape = check_model(files.folder)
     with _said_of("--adapter" if has_adapters else "--model"):
-        for path in files.adapters.values():
+        for name, path in files.adapters.items():
             check_adapter(path, shape)
+            check_kind(_kind(name, path), path)
     with _said_of("--lora"):
         for lora in files.loras:
             lora_layers(lora.path, shape)
@@ -291,8 +292,9 @@ def parse_model(text: str) -> tuple[str, str | None]:
     """`--model` as (absolute path, URI, embedded name or hub id; revision of the hub)."""
     if text in EMBEDDED_NAMES or "://" in text:
         return text, None
-    if is_local(text):
-        return os.path.abspath(os.path.expanduser(text)), None
+    with _said_of("--model"):
+        if is_local(text):
+            return os.path.abspath(os.path.expanduser(text)), None
     name = parse_hub_id(text)
     return (text, None) if name is None or name.revision is None else (name._replace(revision=None).text, name.revision)
 
@@ -313,12 +315,13 @@ def parse_adapters(texts: Sequence[str], conditions: Sequence[str]) -> dict[str,
             name, path = (conditions[0], text) if len(conditions) == 1 else ("", text)
         if name not in conditions or not path:
             raise SettingError(
-                f"--adapter {text!r}: write NAME=PATH with a condition of this command ({', '.join(conditions)}), "
-                "or PATH alone where there is one condition."
+                f"--adapter {text[:200]!r}: write NAME=PATH with a condition of this command "
+                f"({', '.join(conditions)}), or PATH alone where there is one condition."
             )
         if name in found:
             raise SettingError(f"--adapter {text!r}: {name} has an adapter already, {found[name]}. Give one for each.")
-        found[name] = _place(path)
+        with _said_of("--adapter"):
+            found[name] = _place(path)
     return found
 
 
@@ -328,7 +331,7 @@ def parse_loras(texts: Sequence[str]) -> tuple[tuple[str, float], ...]:
     Raises:
         SettingError: a scale that is no finite number.
     """
-    found = []
+    found: list[tuple[str, float]] = []
     for text in texts:
         place, colon, scale = text.rpartition(":")
         if not place or scale.startswith("//") or os.path.exists(os.path.expanduser(text)):
@@ -336,10 +339,13 @@ def parse_loras(texts: Sequence[str]) -> tuple[tuple[str, float], ...]:
         try:
             value = check_scale(float(scale))
         except ValueError as error:
-            raise SettingError(f"--lora {text!r}: {error} Write PATH or PATH:SCALE, like a.safetensors:0.8.") from None
+            raise SettingError(
+                f"--lora {text[:200]!r}: {error} Write PATH or PATH:SCALE, like a.safetensors:0.8."
+            ) from None
         if not place:
             raise SettingError("--lora '': write PATH or PATH:SCALE, like a.safetensors:0.8.")
-        found.append((_place(place), value))
+        with _said_of("--lora"):
+            found.append((_place(place), value))
     return tuple(found)
 
 

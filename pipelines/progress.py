@@ -1,5 +1,6 @@
 """The progress line while a job runs, and the words of its end."""
 
+import re
 import sys
 import threading
 import time
@@ -8,6 +9,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 REASONS_SHOWN = 8
+NAMED_FILE = re.compile(r"(?<=cannot read )\S.*?: (?=\S)")
 
 
 class Progress:
@@ -110,10 +112,14 @@ def clock(seconds: float) -> str:
 
 
 def reason_kinds(reasons: Counter[str]) -> Counter[str]:
-    """Reasons without the particulars of one sample: the text up to the second colon or the first bracket."""
+    """Reasons without the particulars of one sample: the text up to the second colon or the first bracket.
+
+    Of a file that cannot be read the name is left out, not what follows it.
+    """
     kinds: Counter[str] = Counter()
     for reason, count in dict(reasons).items():
-        kinds[":".join(reason.split(" (")[0].split(":")[:2])] += count
+        text = NAMED_FILE.sub("a file, ", reason)
+        kinds[":".join(text.split(" (")[0].split(":")[:2])] += count
     return kinds
 
 

@@ -3,7 +3,7 @@
 import codecs
 import dataclasses
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,9 @@ from pipelines import json_lines, parquet_shards, readers, storage
 from pipelines.captions import caption_from
 from pipelines.damage import reason_of
 from pipelines.errors import MisfitError, SampleError, SettingError
-from pipelines.fields import lookup
+from pipelines.fields import clipped, lookup
 from pipelines.inputs import Shard, Tell, reading, shard_of
+from pipelines.json_lines import wide_encoding
 from pipelines.listing import LeftOut, check_apart, named_places
 from pipelines.measure import Measured, Misfits, measure_shard, shortened, whole, without_emptied
 from pipelines.parquet_columns import KEY_NAMES, ParquetColumns, check_named, check_single, listed, type_at
@@ -122,14 +123,21 @@ class PromptFiles:
         """The lines of a file of JSON lines. Raises MisfitError where it is none, or has no such fields."""
         form = json_lines.LinesForm()
         objects: list[Any] = []
+        has_texts = False
         for line in _lines(uri, store):
             is_looked_at = form.understood < 2 or len(objects) < json_lines.CHECKED_LINES
             fields = _loaded(line or b"") if is_looked_at else None
             if isinstance(fields, dict) and len(objects) < json_lines.CHECKED_LINES:
                 objects.append(fields)
+            has_texts = has_texts or isinstance(fields, str)
             form.add(line or b"", not is_looked_at or isinstance(fields, (dict, str)))
         form.check(uri)
         json_lines.check_fields(objects, [("--prompt-column", self.column), ("--key-column", self.key)], uri)
+        if self.column is None and objects and not has_texts and not any(map(_has_prompt, objects)):
+            raise MisfitError(
+                f"{uri} has no field prompt, caption or text. Its fields: {listed(objects[0])}. Name one with "
+                "--prompt-column."
+            )
         return form.lines
 
     def _parquet_columns(self, schema: pa.Schema, uri: str) -> ParquetColumns:
@@ -193,11 +201,21 @@ class PromptFiles:
         return sample if problem is None else _with_problem(sample, problem)
 
     def _prompt_of(self, fields: Any) -> Any:
-        """The prompt in a parsed line: one of its fields, or the line itself."""
-        if not isinstance(fields, dict):
-            return fields if self.column is None else None
+        """The prompt in a parsed line: one of its fields, or the line itself; a SampleError where there is none."""
+        if self.column is None and not isinstance(fields, dict):
+            return fields
         names = PROMPT_FIELDS if self.column is None else (self.column,)
-        return next((found for name in names if (found := lookup(fields, name)) is not None), None)
+        found = next((found for name in names if (found := lookup(fields, name)) is not None), None)
+        if found is not None or (self.column is None and _has_prompt(fields)):
+            return found
+        there = clipped(listed(fields), 100) if isinstance(fields, dict) else "no fields"
+        wanted = f"no field {clipped(' or '.join(names), 80)}"
+        return SampleError("read", f"the prompt is empty or no text: {wanted}, the line has {there}")
+
+
+def _has_prompt(fields: Mapping[str, Any]) -> bool:
+    """Whether an object has a field of prompts, be it null."""
+    return any(name in fields for name in PROMPT_FIELDS)
 
 
 def _loaded(line: bytes) -> Any:
@@ -232,20 +250,22 @@ def _with_problem(sample: Sample, problem: SampleError) -> Sample:
 
 
 def _lines(uri: str, store: Store) -> Iterator[bytes | None]:
-    """The lines of a text file that are not empty, UTF-16 with its mark as UTF-8; None for those that are too long."""
+    """The lines of a text file that are not empty, as UTF-8; None for those that are too long."""
     for at_bytes, line in json_lines.raw_lines(uri, 0, store):
-        if at_bytes == 0 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            yield from _utf_16_lines(uri, store)
+        if at_bytes == 0 and (encoding := wide_encoding(line)):
+            yield from _decoded_lines(uri, encoding, store)
             return
-        text = line.strip(b" \t\r\n")
-        while text.startswith(codecs.BOM_UTF8):
-            text = text.removeprefix(codecs.BOM_UTF8).lstrip(b" \t")
-        if text:
-            yield text if len(line) <= json_lines.MAX_LINE_BYTES else None
+        is_whole_file = at_bytes == 0 and not line.endswith(b"\n")
+        for part in line.split(b"\r") if is_whole_file else (line,):  # old programs end lines with \r alone
+            text = part.strip(b" \t\r\n")
+            while text.startswith(codecs.BOM_UTF8):
+                text = text.removeprefix(codecs.BOM_UTF8).lstrip(b" \t")
+            if text:
+                yield text if len(line) <= json_lines.MAX_LINE_BYTES else None
 
 
-def _utf_16_lines(uri: str, store: Store) -> Iterator[bytes]:
-    with store.open_read(uri) as file, io.TextIOWrapper(file, "utf-16", "replace") as text:
+def _decoded_lines(uri: str, encoding: str, store: Store) -> Iterator[bytes]:
+    with store.open_read(uri) as file, io.TextIOWrapper(file, encoding, "replace") as text:
         for line in text:
             if content := line.strip("\ufeff \t\r\n"):
                 yield content.encode()

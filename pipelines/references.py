@@ -16,7 +16,7 @@ from pipelines.damage import is_damage, reason_of
 from pipelines.errors import PassingError, SampleError, ShardChangedError
 from pipelines.fields import clipped
 from pipelines.samples import Stored
-from pipelines.storage_errors import StorageError, redacted
+from pipelines.storage_errors import StorageError, is_unreachable, redacted
 from pipelines.store import FILES, Store
 from pipelines.uris import WEB
 
@@ -83,8 +83,7 @@ def fetch(uri: str, store: Store = FILES) -> Stored:
 
     Raises:
         SampleError: there is none, it may not be read, it is too large, or the URI is none: the row's own trouble.
-        PassingError: a server or a disk does not give it for now.
-        StorageError: the storage rejects the credentials: everybody's trouble.
+        PassingError: a server or a disk does not give it for now, or not with these credentials.
         ShardChangedError: the file is another one than was planned.
     """
     for wait_s in (*WAITS_S, None) if storage.protocol(uri) in WEB else (None,):
@@ -113,18 +112,15 @@ def _content(uri: str, store: Store) -> bytes:
         except StorageError as error:
             raise _of_storage(error, uri) from error
         except Exception as error:  # drivers of storage that a row names raise anything at URIs that are none
-            reason = f"{clipped(redacted(uri), SHOWN_CHARS)}: {type(error).__name__}"
-            if isinstance(error, OSError) and error.errno not in (None, *ERRNOS_OF_A_NAME):
-                shown = os.strerror(error.errno) if error.errno else ""
-                raise PassingError(f"cannot be fetched for now ({reason}: {shown})", is_shared=True) from error
-            raise SampleError("read", f"cannot read {reason}") from error
+            raise _of_driver(error, uri) from error
     raise SampleError("read", f"cannot read {clipped(redacted(uri), SHOWN_CHARS)}: there is nothing")
 
 
-def _of_storage(error: StorageError, uri: str) -> Exception:
+def _of_storage(error: StorageError, uri: str) -> SampleError:
     """What a storage's failure is for one row."""
     if error.kind in KINDS_OF_EVERYBODY and storage.protocol(uri) not in WEB:
-        return error
+        reason = f"cannot be fetched with the credentials that are there: {clipped(str(error))}"
+        return PassingError(reason, is_shared=True)
     is_passing = error.kind == "unreachable" or (error.kind == "other" and storage.protocol(uri) not in WEB)
     if not is_passing:
         return SampleError("read", clipped(str(error)))
@@ -134,6 +130,22 @@ def _of_storage(error: StorageError, uri: str) -> Exception:
         f"cannot be fetched for now ({clipped(redacted(uri), 90)}: {clipped(detail, 70)})",
         is_shared=storage.protocol(uri) not in HOSTS,
     )
+
+
+def _of_driver(error: Exception, uri: str) -> SampleError:
+    """What another exception is for one row: of a disk, of a driver that is not installed, or of one that is odd."""
+    reason = f"{clipped(redacted(uri), SHOWN_CHARS)}: {type(error).__name__}"
+    is_local = storage.protocol(uri) == "file"
+    has_number = isinstance(error, OSError) and error.errno not in (None, *ERRNOS_OF_A_NAME)
+    if has_number or (not is_local and is_unreachable(error)):
+        number = error.errno if isinstance(error, OSError) else None
+        shown = f": {os.strerror(number)}" if number else ""
+        return PassingError(
+            f"cannot be fetched for now ({reason}{shown})", is_shared=storage.protocol(uri) not in HOSTS
+        )
+    if isinstance(error, ValueError) and not is_local:  # no such driver, say
+        reason = f"{clipped(redacted(uri), 90)}: {clipped(redacted(str(error)), 90)}"
+    return SampleError("read", f"cannot read {reason}")
 
 
 def _other_spellings(uri: str) -> Iterator[str]:

@@ -31,12 +31,20 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         ValueError: an unknown or uninstalled protocol.
     """
     kind = protocol(uri)
+    found = driver(kind)
     try:
-        driver = fsspec.get_filesystem_class(kind)
-        options = {**driver._get_kwargs_from_urls(uri), **_options(kind)}
-        return fsspec.filesystem(kind, **options), cast(str, driver._strip_protocol(uri))
+        options = {**found._get_kwargs_from_urls(uri), **_options(kind)}
+        return fsspec.filesystem(kind, **options), cast(str, found._strip_protocol(uri))
     except ImportError as error:
         raise ValueError(f"{uri!r} needs a storage driver that is not installed: {error}") from error
+
+
+def driver(kind: str) -> type[fsspec.AbstractFileSystem]:
+    """The driver of a protocol. Raises ValueError for one that is unknown or not installed."""
+    try:
+        return fsspec.get_filesystem_class(kind)
+    except ImportError as error:
+        raise ValueError(f"{kind}:// needs a storage driver that is not installed: {error}") from error
 
 
 def iter_files(root: str) -> Iterator[FileInfo]:

@@ -108,11 +108,7 @@ class Rounds:
         plan = self._plan(measured, listing)
         if plan.samples == 0 and not plan.superseded and self.request.since is None:
             raise SettingError(f"the input has {len(shards)} files and not one sample in them: nothing to do.")
-        self._others = [
-            name for name in runs_at_work(store, self.output, self.environment.now()) if name != self.record.name
-        ]
-        for name in self._others:
-            tell(f"run {name} seems to work on this output too: what one has published the other passes over")
+        self._look_for_others()
         claim_configuration(store, self.output, self.job.settings)
         left = _samples_in(plan.chunks)
         tell(f"{plan.samples} samples in {len(measured)} shards; {plan.samples - left} done before, {left} to do")

@@ -22,9 +22,11 @@ from pipelines.request import Job, Request
 from pipelines.rounds import Rounds
 from pipelines.run_report import EXIT_INCOMPLETE, EXIT_OK, Outcome, exit_code, report
 from pipelines.runs import command_line, recorded
-from pipelines.storage_errors import is_refusal, redacted
+from pipelines.storage_errors import StorageError, is_refusal, redacted
 from pipelines.uris import S3, check_given
 
+FOLDERS = ("", "data", "errors", "_chunks", "_chunks/done", "_chunks/runs", "_chunks/plans", "_chunks/index")
+"""Of an output root."""
 __all__ = ["EXIT_INCOMPLETE", "EXIT_OK", "Interrupted", "Job", "Request", "check_output", "interrupts_raise", "run_job"]
 
 
@@ -45,14 +47,15 @@ def run_job(job: Job, request: Request, environment: Environment | None = None) 
 
 def _run(job: Job, request: Request, environment: Environment, output: str) -> int:
     environment.say("reading the input list ...")
-    listing = layout.list_output(output, environment.store)
+    with refusals_explained(output):
+        listing = layout.list_output(output, environment.store)
     shards = job.source.find(request.inputs, output, environment.say)
     found = {version.name.configuration for version in listing.finished}
-    with _refusals_explained(output):
+    with refusals_explained(output):
         job = _as_begun(job, output, found, environment)
     check_configurations(environment.store, output, found, job.settings)
     with ExitStack() as stack:
-        with _refusals_explained(output):  # the first write
+        with refusals_explained(output):  # the first write
             record = stack.enter_context(recorded(output, _about(job, request), environment))
         run = Rounds(job=job, request=request, environment=environment, output=output, record=record)
         plan = run.work(shards, listing)
@@ -80,16 +83,22 @@ def _as_begun(job: Job, output: str, found: set[str], environment: Environment) 
 
 
 @contextmanager
-def _refusals_explained(output: str) -> Iterator[None]:
+def refusals_explained(output: str) -> Iterator[None]:
     """Inside, a storage that refuses to be written here is a wrong setting; one that fails for now is not."""
     try:
         yield
+    except SettingError:
+        raise
     except Exception as error:  # every storage driver has its own exceptions for "you may not"
-        if isinstance(error, OSError) and not is_refusal(error):
+        lasting = FileNotFoundError | FileExistsError  # where not even the first folder can be made
+        if isinstance(error, OSError) and not (isinstance(error, lasting) or is_refusal(error)):
             raise
+        if isinstance(error, StorageError):  # says what to do
+            raise SettingError(f"--output {output} cannot be written: {error}") from error
+        where = "" if storage.protocol(output) == "file" else "; credentials come from the environment"
         raise SettingError(
-            f"--output {output} cannot be written: {type(error).__name__}: {error}. Check the path and "
-            "the permissions; credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...)."
+            f"--output {output} cannot be written: {type(error).__name__}: {redacted(str(error))}. Check the path and "
+            f"the permissions{where}."
         ) from error
 
 
@@ -116,6 +125,7 @@ def check_output(uri: str) -> str:
         raise SettingError(f"--output {uri!r}: memory:// lives in one process and workers are others. Use a folder.")
     if storage.protocol(output) in S3 and "?versionId=" in output:
         raise SettingError(f"--output {uri!r}: on S3 ?versionId= asks for a version of a file. Rename it.")
+    storage.check_writable("--output", uri, FOLDERS)
     if _goes_with_the_job(output):
         raise SettingError(
             f"--output {uri!r} lies in the working directory that `ray job submit` uploaded; the cluster deletes it "

@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image
 
 from pipelines import pictures, storage
-from pipelines.errors import FlowError, SettingError
+from pipelines.errors import FlowError
 from pipelines.interrupts import Interrupted, interrupts_raise
 from pipelines.ownership import is_our_text, marked, publish_beside
 from pipelines.progress import Progress, clock, say
 from pipelines.run_report import EXIT_INCOMPLETE, EXIT_OK
-from pipelines.runner import check_output
+from pipelines.runner import check_output, refusals_explained
 from pipelines.scene_shards import Range, SceneShard, Series, Survey, on_grid, scenes_in, survey
 from pipelines.storage_errors import redacted
 from pipelines.store import FILES, Store
@@ -129,8 +129,9 @@ def render_scenes(
     series = Series(output=check_output(output), seed=seed, size_px=size_px, store=store)
     with interrupts_raise():
         try:
-            series.shards()  # another size is refused before anything is written
-            _create_card(series)
+            with refusals_explained(series.output):
+                series.shards()  # another size is refused before anything is written
+                _create_card(series)
             return _complete(series, count, series.agree_on_shard_size(shard_size, say))
         except OSError as error:
             say(f"stopped: {redacted(str(error))}\nThe same command goes on where this one stopped.")
@@ -193,13 +194,7 @@ def _facts(scene: Scene) -> dict[str, object]:
 
 def _create_card(series: Series) -> None:
     """Describe the members beside them, unless that is done. The first write: it finds an unwritable output."""
-    try:
-        publish_beside(series.output, "README.md", marked(CARD), is_our_text, say, series.store)
-    except Exception as error:  # every storage driver has its own exceptions for "you may not"
-        raise SettingError(
-            f"--output {series.output} cannot be written: {type(error).__name__}: {error}. Check the path and "
-            "the permissions; credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...)."
-        ) from error
+    publish_beside(series.output, "README.md", marked(CARD), is_our_text, say, series.store)
 
 
 def _run(tasks: Sequence[TarTask], progress: Progress, store: Store) -> str | None:

@@ -5,19 +5,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pipelines import measure, parquet_shards, readers, tar_samples, tar_shards
+from pipelines import measure, parquet_shards, readers, storage, tar_samples, tar_shards
+from pipelines.captions import decode_text, has_field
 from pipelines.damage import is_damage
 from pipelines.errors import MisfitError, SettingError, ShardChangedError
 from pipelines.fields import clipped
-from pipelines.inputs import Shard, Tell, find_shards
+from pipelines.folder_shards import MAX_TEXT_BYTES
+from pipelines.inputs import SIDECAR_EXTENSIONS, Shard, Tell, find_shards, format_of
 from pipelines.measure import PLANNING_THREADS, Measured
 from pipelines.samples import Chunk, Columns, Sample
 from pipelines.store import FILES, Store, map_concurrently
 
 SAMPLES_LOOKED_AT = 16
-"""Of a tar, for a member that a setting names."""
+"""Of a tar, for a member that a setting names; of a folder, the JSON files."""
 TARS_LOOKED_AT = 4
-"""For a caption that a setting names, which single tars may lack."""
+"""For an image or a caption that a setting names, which single tars may lack."""
 
 
 class Source(Protocol):
@@ -50,13 +52,31 @@ class PictureShards:
     store: Store = FILES
 
     def find(self, inputs: Sequence[str], output: str, tell: Tell | None = None) -> list[Shard]:
-        """Every shard of the inputs."""
-        return find_shards(inputs, exclude=output, store=self.store, tell=tell)
+        """Every shard of the inputs; options that none of them has a use for are told too."""
+        shards = find_shards(inputs, exclude=output, store=self.store, tell=tell)
+        for line in self._without_effect(shards) if tell is not None else ():
+            tell(line)
+        return shards
+
+    def _without_effect(self, shards: Sequence[Shard]) -> Iterator[str]:
+        """Lines about columns that are named for formats without them."""
+        key, formats = self.columns.key, {shard.format.removesuffix(".gz") for shard in shards}
+        if key is not None and formats <= {"tar", "folder"}:
+            yield f"--key-column {key!r} has no effect: in tars and folders the names of files are the keys"
+        if self._named_image is not None and formats == {"folder"}:
+            yield f"--image-column {self._named_image!r} has no effect: in folders every file is an image of its own"
+
+    @property
+    def _named_image(self) -> str | None:
+        """What `--image-column` names; where a condition is the image, another option has named it."""
+        return None if self.columns.image in self.columns.media else self.columns.image
 
     def measure(self, shards: list[Shard], output: str, limit: int | None) -> list[Measured]:
         """Check that the columns are there, then count."""
         if self.columns.media:
             check_media(shards, self.media_options, self.store)
+        if self._named_image is not None:
+            check_image(shards, self._named_image, self.store)
         if self.columns.caption is not None:
             check_caption(shards, self.columns.caption, self.store)
         return measure.measure(shards, self.columns, output, limit, self.store)
@@ -185,8 +205,20 @@ def _misfit(uri: str, options: Mapping[str, str], store: Store) -> MisfitError |
     return None
 
 
+def check_image(shards: Sequence[Shard], wanted: str, store: Store = FILES) -> None:
+    """Refuse an image that none of the first samples of the first tars has. Raises SettingError."""
+    there: set[str] = set()
+    tars = [shard for shard in shards if shard.format.startswith("tar")]
+    for shard in tars[:TARS_LOOKED_AT]:
+        there |= _extensions(shard, store)
+        if any(f".{extension}".endswith(f".{wanted.lower().lstrip('.')}") for extension in there):
+            return
+    if there:
+        _check_extensions(there, tars[0], {wanted: f"--image-column {wanted!r}"})
+
+
 def check_caption(shards: Sequence[Shard], wanted: str, store: Store = FILES) -> None:
-    """Refuse a caption that none of the first samples of the first tars has, neither as a file nor as a JSON field.
+    """Refuse a caption that none of the first samples of tars or folders has, neither as a file nor as a JSON field.
 
     Raises:
         SettingError: with what is there instead.
@@ -203,6 +235,29 @@ def check_caption(shards: Sequence[Shard], wanted: str, store: Store = FILES) ->
             f"--caption-column {wanted!r}: the first samples of {tars[0].uri} have no file .{wanted.lstrip('.')}, nor "
             f"such a field in a .json file. Their members: {clipped(', '.join(there))}. Correct the name."
         )
+    folders = [shard for shard in shards if shard.format == "folder"]
+    if folders and not _beside_images(folders, wanted, store):
+        raise SettingError(
+            f"--caption-column {wanted!r}: the images of {folders[0].uri} have no caption of that name. Rule: the "
+            f"extension of files beside images ({', '.join(SIDECAR_EXTENSIONS)}), or a field of their .json files. "
+            "Correct the name, or leave it out."
+        )
+
+
+def _beside_images(folders: Sequence[Shard], wanted: str, store: Store) -> bool:
+    """Whether a folder has texts of that extension, or that field in one of the first JSON files."""
+    texts = [file.uri for folder in folders for file in folder.files if format_of(file.uri) is None]
+    if any(uri.lower().endswith(f".{wanted.lower().lstrip('.')}") for uri in texts):
+        return True
+    fields = [uri for uri in texts if uri.lower().endswith(".json")]
+    return any(_has_field(uri, wanted, store) for uri in fields[:SAMPLES_LOOKED_AT])
+
+
+def _has_field(uri: str, wanted: str, store: Store) -> bool:
+    try:
+        return has_field(decode_text(store.read_bytes(uri, MAX_TEXT_BYTES)).text, wanted)
+    except (FileNotFoundError, storage.TooLargeError):
+        return False
 
 
 def _first_samples(shard: Shard, store: Store) -> list[list[tar_shards.Member]]:

@@ -120,6 +120,8 @@ class ReadRows:
     source: Source
     published: Callable[[Chunk], bool] | None = None
     """Whether another run has published a chunk since it was planned: then it is passed on without its samples."""
+    gives_up: bool = False
+    """Whether samples that cannot be fetched for now are taken for failed ones, even all of a chunk (`--give-up`)."""
 
     def __call__(self, chunk: Chunk, attempt: Attempt = UNWATCHED) -> pa.Table:
         if self.published is not None and not chunk.only and self.published(chunk):
@@ -130,8 +132,11 @@ class ReadRows:
             rows.append(self._row(sample, attempt))
             if isinstance(sample.problem, PassingError):
                 waiting.append(sample.problem)
-        if len(waiting) == len(rows) and not chunk.only and any(problem.is_shared for problem in waiting):
-            raise StorageError(f"nothing of this chunk: {waiting[0].reason}", "unreachable")
+        is_whole = len(waiting) == len(rows) and not chunk.only
+        if is_whole and not self.gives_up and any(problem.is_shared for problem in waiting):
+            raise StorageError(
+                f"nothing of this chunk: {waiting[0].reason}; --give-up takes such samples for failed", "unreachable"
+            )
         return blocks.new_block(chunk, rows, pa.schema([*COMMON, *self.task.kept, *self.task.inputs]))
 
     def _row(self, sample: Sample, attempt: Attempt) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from pipelines.prompts import PromptFiles
 from pipelines.reasons import READING_THREADS, Reasons, read_reasons
 from pipelines.request import MAX_ERROR_RATE
 from pipelines.run_report import has_failed
-from pipelines.uris import check_given
 
 RUNS_SHOWN = 10
 SHARD_COUNTS = ("planned", "ok", "bad", "waiting", "pending")
@@ -111,7 +110,7 @@ def read_status(output: str, inputs: Sequence[str] = ()) -> Status:
     Raises:
         SettingError: nothing was ever run into this output, or an input does not exist.
     """
-    check_given("--output", output)
+    storage.check_place("--output", output)
     output = storage.normalise(output)
     names = _run_names(output)
     if not names:

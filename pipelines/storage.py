@@ -14,25 +14,49 @@ overrule that. gcsfs and adlfs retry by themselves. What is still wrong then, or
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 from pipelines import local_files, remote_files
-from pipelines.errors import ShardChangedError
+from pipelines.errors import SettingError, ShardChangedError
 from pipelines.file_info import HASH_DIGITS, OLD_HASH_DIGITS, FileInfo, is_temporary, short_hash, temporary_name
 from pipelines.remote_files import ATTEMPTS, filesystem
 from pipelines.storage_errors import ExplainedFile, StorageError, explained
-from pipelines.uris import OBJECT_STORES, S3, join, normalise, protocol, resolve
+from pipelines.uris import OBJECT_STORES, S3, WEB, check_given, join, normalise, protocol, resolve
 
 # fmt: off
 __all__ = [
     "ATTEMPTS", "HASH_DIGITS", "HAS_CHANGED", "OLD_HASH_DIGITS", "FileInfo", "StorageError", "TooLargeError",
+    "check_place", "check_writable",
     "create_once", "exists", "explained", "filesystem", "glob_files", "is_temporary", "iter_files", "join",
     "list_files", "list_uris", "normalise", "open_read", "protocol", "publish", "read_bytes", "remove",
     "remove_stale_temporaries", "resolve", "short_hash", "stat",
 ]
 # fmt: on
 HAS_CHANGED = "has changed while it was read; the same command reads it again"
+
+
+def check_place(option: str, text: str) -> None:
+    """Raises SettingError for what is no place, or in a storage that nothing here can open."""
+    check_given(option, text)
+    try:
+        remote_files.driver(protocol(normalise(text)))
+    except ValueError as error:
+        raise SettingError(f"{option} {text!r}: {error}") from error
+
+
+def check_writable(option: str, text: str, folders: Sequence[str] = ()) -> None:
+    """Raises SettingError for a place that cannot be written to, as far as can be known without writing.
+
+    folders: what must be folders there, by their paths below it; empty where the place is a file.
+    """
+    check_given(option, text)
+    uri = normalise(text)
+    if protocol(uri) in WEB:
+        raise SettingError(f"{option} {text!r}: web servers take no files. Give a folder or an object store.")
+    for path in [join(uri, folder) if folder else uri for folder in folders or [""]] if protocol(uri) == "file" else []:
+        if reason := local_files.why_not_writable(path, is_folder=bool(folders)):
+            raise SettingError(f"{option} {text!r} cannot be written: {reason}. Give another place.")
 
 
 class TooLargeError(ValueError):

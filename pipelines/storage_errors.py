@@ -68,8 +68,13 @@ class StorageError(OSError):
 def is_refusal(error: OSError) -> bool:
     """Whether the storage refuses this place or these credentials, and would refuse them again."""
     if isinstance(error, StorageError):
-        return error.kind in ("credentials", "denied", "bucket", "region", "refused")
+        return error.kind in ("credentials", "denied", "bucket", "name", "region", "refused")
     return error.errno in WRONG_PLACE
+
+
+def is_unreachable(error: Exception) -> bool:
+    """Whether an exception of a storage's driver tells of a host that does not answer, or not for now."""
+    return bool(_names(error) & UNREACHABLE)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ WebDataset's key ends at the first dot of a name, so of `235 Track 2.0 (clean).j
 Members whose names have more dots are told apart by what stands before their last extension: its stem.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 
 from pipelines import tar_shards
@@ -14,7 +13,7 @@ from pipelines.fields import clipped
 from pipelines.inputs import IMAGE_EXTENSIONS
 from pipelines.samples import Chunk, Columns, Sample, Stored, repeated_key
 from pipelines.store import FILES, Store
-from pipelines.tar_shards import Member
+from pipelines.tar_shards import Member, is_part_of_name
 
 CAPTION_EXTENSIONS = ("txt", "caption", "json")
 
@@ -77,13 +76,8 @@ def _named(members: Sequence[Member], wanted: str) -> Member | None:
         return exact
     ending = f".{wanted}"
     others = [member for member in members if member.extension.endswith(ending)]
-    others = [member for member in others if _is_part_of_name(member.extension.removesuffix(ending))]
+    others = [member for member in others if is_part_of_name(member.extension.removesuffix(ending))]
     return others[0] if len(others) == 1 else None
-
-
-def _is_part_of_name(stem: str) -> bool:
-    """Whether what stands before an extension is a piece of a name (`0 (clean)`), and no extension (`seg`, `0001`)."""
-    return re.fullmatch(r"[a-z][a-z0-9_-]*|\d+", stem.rpartition(".")[2]) is None
 
 
 def _is_wanted(extension: str, columns: Columns) -> bool:
@@ -127,7 +121,8 @@ def _missing_member(members: Sequence[Member], member: Member | None, wanted: st
         return SampleError(
             "read",
             f"no plain image member but {len(others)} others, none of them named: {found}; a key ends at the first dot "
-            "of a name, so pack images of their own under names without more dots, or name one with --image-column",
+            "of a name, so pack images of their own under names without more dots, unpack the tar (in a folder each "
+            "file is an image of its own), or name one with --image-column",
         )
     file = f".{clipped(member.extension)} file" if wanted else "image file"
     if member.trouble:

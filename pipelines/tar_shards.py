@@ -11,7 +11,7 @@ correct, constant in memory, and slower.
 
 import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -20,7 +20,9 @@ from pipelines import gzip_points as points
 from pipelines.damage import is_damage, reason_of
 from pipelines.errors import ShardChangedError
 from pipelines.fields import clipped, printable
+from pipelines.inputs import IMAGE_EXTENSIONS
 from pipelines.references import MAX_FILE_BYTES
+from pipelines.signatures import kind_of
 from pipelines.store import FILES, Store
 from pipelines.strict_tar import UNPACKED_AT_ONCE_BYTES, HeaderDamage, StrictInfo, Unpacked
 
@@ -54,7 +56,7 @@ class TarIndex:
     gzip_points: str = ""
     """URI of the points where a compressed tar can be entered."""
     ignored: int = 0
-    """Files that belong to no sample, since they are not called KEY.EXTENSION."""
+    """Files that no sample uses, since they are not called KEY.EXTENSION, or that name is another image's."""
     ignored_name: str = ""
     """One of them."""
 
@@ -65,6 +67,19 @@ def split_name(path: str) -> tuple[str, str] | None:
     if match is None or match[1].rsplit("/", 1)[-1].startswith("__"):
         return None
     return match[1], match[2].lower()
+
+
+def is_part_of_name(stem: str) -> bool:
+    """Whether what stands before an extension is a piece of a name (`0 (clean)`), and no extension (`seg`, `0001`)."""
+    return re.fullmatch(r"[a-z][a-z0-9_-]*|\d+", stem.rpartition(".")[2]) is None
+
+
+def _overlooked(members: Sequence[Member]) -> list[str]:
+    """Images such as `1.5 (edit).jpg` beside a `1.jpg`, which has the same key and is the image of the sample."""
+    if len(members) < 2 or not any(member.extension in IMAGE_EXTENSIONS for member in members):
+        return []
+    split = [(member.name, *member.extension.rpartition(".")) for member in members]
+    return [name for name, stem, dot, last in split if dot and last in IMAGE_EXTENSIONS and is_part_of_name(stem)]
 
 
 def is_compressed(uri: str, store: Store = FILES) -> bool:
@@ -89,13 +104,15 @@ def index_tar(uri: str, compressed: bool, store: Store = FILES) -> TarIndex:
                 if group.key in keys:
                     duplicates.append(samples)
                 keys.add(group.key)
+                ignored += _overlooked(group.members)
                 samples += 1
             if unpacked is not None:
                 unpacked.verify()
     except Exception as error:
         if not is_damage(error):
             raise
-        damage = f"the tar cannot be read beyond sample {samples}: {reason_of(error)}"
+        kind = "" if samples else _kind_of_file(uri, compressed, store)
+        damage = f"the tar cannot be read beyond sample {samples}: {kind or reason_of(error)}"
     return TarIndex(
         samples=samples,
         seek_bytes=tuple(seek_bytes),
@@ -104,6 +121,15 @@ def index_tar(uri: str, compressed: bool, store: Store = FILES) -> TarIndex:
         ignored=len(ignored),
         ignored_name=clipped(ignored[0]) if ignored else "",
     )
+
+
+def _kind_of_file(uri: str, compressed: bool, store: Store) -> str:
+    """What a file is that is no tar, where its first bytes tell."""
+    if compressed:
+        return ""
+    with store.open_read(uri, block_size_bytes=512) as file:
+        kind = kind_of(file.read(512))
+    return f"it is no tar but {kind}" if kind else ""
 
 
 def read_tar(

@@ -55,6 +55,8 @@ class TaskRun:
     row_format: RowFormat = PARQUET
     identity: ModelIdentity | None = None
     """What is known of the model, where there is one."""
+    gives_up: bool = False
+    """Of `ReadRows`."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -110,7 +112,7 @@ class TaskRun:
             batch_size=self.batch_size,
         )
         published = partial(layout.is_published, output, extension=self.row_format.extension)
-        read = ReadRows(task=self.task, source=self.source, published=published)
+        read = ReadRows(task=self.task, source=self.source, published=published, gives_up=self.gives_up)
         return Flow(
             read=WatchedRead(stage=read, job=self.job),
             model=WatchedModel(stage=compute, job=self.job),

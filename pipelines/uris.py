@@ -17,7 +17,11 @@ S3 = frozenset({"s3", "s3a"})
 WEB = frozenset({"http", "https"})
 ALIASES = {"s3a": "s3", "gcs": "gs", "abfss": "abfs", "az": "abfs"}
 """Scheme -> the scheme that names the same store."""
-LOCAL = re.compile(r"(?i)(?:file|local):(?://|(?=/))")
+LOCAL = re.compile(r"(?i)(?:file|local):(?://(?:localhost(?=/))?|(?=/))")
+ONE_SLASH = re.compile(
+    rf"(?i)({'|'.join(sorted(OBJECT_STORES | WEB | {'hf', 'ftp', 'sftp', 'ssh', 'hdfs', 'webhdfs', 'smb'}))}):/(?!/)"
+)
+"""A URI that a program has taken for a path and shortened."""
 
 
 def protocol(uri: str) -> str:
@@ -38,12 +42,20 @@ def normalise(uri: str) -> str:
 
 
 def check_given(option: str, text: str) -> None:
-    """Raises SettingError for an empty path: it would mean the folder that the command runs in."""
+    """Raises SettingError for what would mean another place than was meant: an empty path, half a URI."""
     if not text.strip():
         raise SettingError(
             f"{option} is empty. It takes a path or a URI; a shell variable that is not set gives an empty one. For "
             "the folder that the command runs in write a dot."
         )
+    if match := ONE_SLASH.match(text):
+        raise SettingError(
+            f"{option} {text!r} has one slash after {match[1]}: and would be a folder of this machine. Write "
+            f"{match[1]}://{text[match.end() :]}; a folder that is called so is ./{text}."
+        )
+    scheme, separator, rest = text.partition("://")
+    if separator and protocol(normalise(text)) != "file" and not rest.strip("/"):
+        raise SettingError(f"{option} {text!r} names no bucket or host. Write {scheme}://NAME/FOLDER.")
 
 
 def former_spelling(uri: str, text: str) -> str:

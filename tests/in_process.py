@@ -117,7 +117,9 @@ class World:
             compute = ComputeRows(task=task, model=Model(lambda key: key in fails), run_seed=0, batch_size=4)
             publish = PublishRows(output=output, task=task, provenance={"seed": 0}, store=store)
             published = partial(layout.is_published, output, extension="parquet", store=store)
-            return Flow(read=ReadRows(task=task, source=source, published=published), model=compute, publish=publish)  # type: ignore[arg-type]
+            gives_up = bool(request.get("give_up"))
+            read = ReadRows(task=task, source=source, published=published, gives_up=gives_up)  # type: ignore[arg-type]
+            return Flow(read=read, model=compute, publish=publish)
 
         job = Job(
             name="copy", settings=settings or {"a": 1}, source=source, make_flow=make_flow, finish=lambda *counts: None

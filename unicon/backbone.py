@@ -63,7 +63,7 @@ class Backbone:
     @classmethod
     def from_pretrained(
         cls, model: str | Path, *, adapters: Mapping[str, str | Path] | None = None,
-        device: str | torch.device | None = None, dtype: torch.dtype | None = None, revision: str | None = None,
+        device: str | torch.device | None = None, dtype: torch.dtype | str | None = None, revision: str | None = None,
         timestep_spacing: TimestepSpacing = "trailing", loras: Loras = (), weights_sha256: str | None = None,
     ) -> Self:  # fmt: skip
         """Load a model and its adapters, strictly.
@@ -82,8 +82,8 @@ class Backbone:
         paths = find_adapters(folder, adapters)
         fused = find_loras(loras)
         SamplingOptions(timestep_spacing=timestep_spacing)  # refuses other names before anything is loaded
-        device = torch.device(device or default_device())
-        dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
+        device = usable_device(device)
+        dtype = floating_dtype(dtype or ("float32" if device.type == "cpu" else "float16"))
         parts = load_parts(folder, paths, fused, device, dtype)
         return cls(
             unet=parts.unet,
@@ -147,7 +147,7 @@ class Backbone:
     @property
     def native_px(self) -> int:
         """Side of the square that the model was made for, in pixels."""
-        return self.unet.config.sample_size * self.vae_scale
+        return self.limits.native_px
 
     @property
     def limits(self) -> ModelLimits:
@@ -241,6 +241,25 @@ def default_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def usable_device(device: str | torch.device | None) -> torch.device:
+    """The device, or the default one. Raises ValueError for a name that is none, and for a GPU that is not there."""
+    try:
+        found = torch.device(device or default_device())
+    except RuntimeError as error:
+        raise ValueError(f"A device is cpu, cuda, cuda:1, mps, ...; got {device!r}. Correct the name.") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"There are {torch.cuda.device_count()} CUDA GPUs here; got device {device!r}. Give cpu.")
+    return found
+
+
+def floating_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """A dtype by name or as it is. Raises ValueError for one that a model does not compute in."""
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if found not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        raise ValueError(f"dtype is float16, bfloat16, float32 or float64; got {dtype!r}. Correct it.")
+    return found  # type: ignore[return-value]
 
 
 def ddim_scheduler(folder: Path) -> DDIMScheduler:

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unicon.adapter import AdapterConfig, adapter_config, adapter_shapes, add_adapter, named_adapter_parameters
-from unicon.inspection import FORMAT, read_adapter_header
+from unicon.inspection import FORMAT, adapter_base, adapter_values, read_adapter_header
 from unicon.shapes import UNET_SHAPE_KEYS
 
 
@@ -85,13 +85,7 @@ def read_config(path: str | Path) -> tuple[AdapterConfig, dict]:
     Errors: ValueError when it is something else or damaged; the message says what and what to do.
     """
     metadata, _ = read_adapter_header(Path(path))
-    try:
-        return AdapterConfig(**json.loads(metadata["config"])), json.loads(metadata["unet"])
-    except (TypeError, KeyError) as error:
-        raise ValueError(
-            f"An adapter file says its configuration in its metadata; that of {path} is of another version ({error}). "
-            "Update this package, or get the adapter again."
-        ) from error
+    return AdapterConfig(**adapter_values(metadata, Path(path))), adapter_base(metadata, Path(path))
 
 
 def load_adapter(unet: UNet2DConditionModel, path: str | Path, *, name: str | None = None) -> AdapterConfig:

@@ -30,7 +30,11 @@ def to_srgb(image: Image.Image, background: str = "white") -> Image.Image:
     """Any Pillow mode -> 8-bit RGB in sRGB, by the color profile where there is one; transparency on `background`.
 
     16-bit gray keeps its upper 8 bits; 32-bit integer gray counts as 16-bit when it exceeds 255; float gray counts as
-    [0, 1] unless it exceeds 1. A profile that is damaged, or of another color space than the pixels, is ignored.
+    [0, 1] unless it exceeds 1, NaN as black. A profile that is damaged, or of another color space than the pixels, is
+    ignored.
+
+    Raises:
+        ValueError: not one value of a float image is finite.
     """
     has_profile = bool(image.info.get("icc_profile"))
     if image.mode == "RGB" and "transparency" not in image.info:
@@ -65,9 +69,7 @@ def _in_srgb(image: Image.Image, profile: bytes | None = None) -> Image.Image:
     is_converting = isinstance(transform, ImageCms.ImageCmsTransform)
     converted = ImageCms.applyTransform(image, transform) if is_converting else image.convert("RGB")
     assert converted is not None  # which is for conversions in place
-    converted.info.pop(
-        "icc_profile", None
-    )  # it says nothing of these pixels, or, from Pillow, when they were converted
+    converted.info.pop("icc_profile", None)  # it describes the pixels as they were, or was added by Pillow
     return converted
 
 
@@ -101,9 +103,12 @@ def _all_colors(mode: str) -> Image.Image:
 
 
 def _gray_levels(values: np.ndarray) -> np.ndarray:
-    levels = np.nan_to_num(values.astype(np.float32))
+    levels = np.nan_to_num(values.astype(np.float32), posinf=np.inf, neginf=0.0)
+    most = levels.max(initial=0.0, where=np.isfinite(levels))  # a single infinite pixel says nothing of the range
     if values.dtype.kind == "f":
-        scale = 255.0 if levels.max(initial=0.0) <= 1.0 else 1.0
+        if not np.isfinite(values).any():
+            raise ValueError("no pixel of the image is a finite number")
+        scale = 255.0 if most <= 1.0 else 1.0
     else:
-        scale = 1.0 / 257.0 if values.dtype.itemsize == 2 or levels.max(initial=0.0) > 255 else 1.0
+        scale = 1.0 / 257.0 if values.dtype.itemsize == 2 or most > 255 else 1.0
     return np.clip(np.round(levels * scale), 0, 255).astype(np.uint8)

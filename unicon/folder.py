@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from unicon.foreign import WANTED_MODEL, check_family, conversion, foreign_checkpoint
+from unicon.foreign import WANTED_MODEL, check_family, conversion, foreign_checkpoint, other_format
 from unicon.hashes import fingerprint
-from unicon.hub import Fetch, HubId, fetch_files, files_in_hub, parse_hub_id
+from unicon.hub import Fetch, HubId, expanded, fetch_files, files_in_hub, is_there, parse_hub_id
 from unicon.tensor_files import read_header, read_json
 
 __all__ = ["fingerprint", "find_adapter", "find_adapters", "find_folder", "recommended", "weight_files"]
@@ -58,17 +58,17 @@ def find_folder(model: str | Path, revision: str | None = None) -> Path:
                 "Reinstall the package with its data, or give a Stable Diffusion folder."
             )
         return folder
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+    folder = expanded(model)
+    if is_there(folder) and folder.is_dir():
         check_family(folder)
         return folder
-    if folder.is_file():
+    if is_there(folder):
         raise ValueError(_single_file(folder))
     name = parse_hub_id(str(model))
     if isinstance(model, Path) or name is None or name.inside:
         raise FileNotFoundError(
             f"A model is {', '.join(EMBEDDED_NAMES)}, an existing folder, or a hub id like owner/name; got "
-            f"{str(model)!r}. Correct the path."
+            f"{str(model)[:200]!r}. Correct the path."
         )
     return _fetch_model(name._replace(revision=revision or name.revision))
 
@@ -76,7 +76,9 @@ def find_folder(model: str | Path, revision: str | None = None) -> Path:
 def _single_file(path: Path) -> str:
     """What to do with a file that is given as a model."""
     if path.suffix not in SINGLE_FILES:
-        return f"{WANTED_MODEL}; {path} is a file. Give the folder."
+        other = other_format(path)
+        cure = "Give the same model's folder in safetensors" if other else "Give the folder"
+        return f"{WANTED_MODEL}; {path} {other or 'is a file'}. {cure}."
     if path.suffix == ".safetensors":
         other = foreign_checkpoint(read_header(path).shapes)
         if other:
@@ -185,6 +187,10 @@ def find_adapters(folder: Path, adapters: Mapping[str, str | Path] | None) -> di
     Raises:
         FileNotFoundError: a path that does not exist. ValueError: there is no adapter at all.
     """
+    if adapters is not None and not isinstance(adapters, Mapping):
+        raise ValueError(
+            f"Adapters are given by the names of their conditions, {{'depth': 'PATH'}}; got {str(adapters)[:200]!r}."
+        )
     if adapters is None:
         found = {path.stem: path for path in sorted((folder / "adapters").glob("*.safetensors"))}
     else:
@@ -212,13 +218,13 @@ def find_adapter(source: str | Path, kind: str | None = None, fetch: Fetch | Non
     """
     if not str(source).strip():
         raise ValueError(f"An adapter is a file, a folder or a hub id; got an empty text ({kind}). Correct it.")
-    path = Path(source).expanduser()
-    if not path.exists():
+    path = expanded(source)
+    if not is_there(path):
         name = None if isinstance(source, Path) else parse_hub_id(source)
         if name is None:
             raise FileNotFoundError(
                 "An adapter is a .safetensors file, a published folder, or a hub id OWNER/NAME or OWNER/NAME/FOLDER; "
-                f"there is nothing at {str(source)!r}, it is absent. Correct the path."
+                f"there is nothing at {str(source)[:200]!r}, it is absent. Correct the path."
             )
         return _published_in(_fetch_adapter(name, kind, fetch), kind, name)
     return _published_in(path, kind, None) if path.is_dir() else path

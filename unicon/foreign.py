@@ -27,6 +27,9 @@ def foreign_model(folder: Path) -> str | None:
         unet = _config(folder / "unet" / "config.json")
         if unet.get("addition_embed_type") == "text_time" or (folder / "text_encoder_2").is_dir():
             return f"is Stable Diffusion XL. {OTHER_BASE}"
+        whole = all((folder / part / "config.json").is_file() for part in ("vae", "text_encoder"))
+        if family and "StableDiffusion" not in family and not whole:
+            return f"is of another family ({family}). {OTHER_BASE}"
         return None
     if (folder / "transformer").is_dir():
         return f"is a diffusion transformer ({family or 'Stable Diffusion 3, Flux, ...'}). {OTHER_BASE}"
@@ -41,10 +44,25 @@ def foreign_model(folder: Path) -> str | None:
         return f"is a {config['_class_name']} alone. Give the whole model's folder"
     if (folder / "pytorch_lora_weights.safetensors").is_file() or (folder / "adapter_config.json").is_file():
         return "is a LoRA. Give its base with --model, and the LoRA with --lora"
+    exported = other_format(folder / "unet") or other_format(folder)
+    if exported:
+        return f"{exported}. Give the same model in safetensors"
     files = sorted(path.name for path in folder.glob("*") if path.suffix in (".safetensors", ".ckpt"))
     if files:
         return f"holds single-file checkpoints ({', '.join(files[:3])}). Name the file to learn how to convert it"
     return None
+
+
+_FORMATS = {".onnx": "ONNX", ".xml": "OpenVINO", ".msgpack": "Flax", ".gguf": "GGUF", ".mlpackage": "Core ML",
+            ".mlmodelc": "Core ML", ".h5": "TensorFlow", ".pb": "TensorFlow", ".engine": "TensorRT",
+            ".plan": "TensorRT"}  # fmt: skip
+
+
+def other_format(place: Path) -> str | None:
+    """Which other program the weights in a folder, or a file, are for, as "is for ONNX (model.onnx)"."""
+    names = [place] if place.is_file() or not place.is_dir() else sorted(place.iterdir())
+    found = next((path for path in names if path.suffix.lower() in _FORMATS), None)
+    return None if found is None else f"is for {_FORMATS[found.suffix.lower()]} ({found.name})"
 
 
 def check_family(folder: Path) -> None:
@@ -134,7 +152,8 @@ def is_ldm(keys: Collection[str]) -> bool:
 
 def foreign_unet(config: Mapping[str, Any], latent_channels: int) -> str | None:
     """What a UNet is that does not take latents alone, as "what. cure."."""
-    extra = [name for name in ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type", "addition_embed_type")
+    extra = [name for name in ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type", "addition_embed_type",
+                               "time_cond_proj_dim")
              if config.get(name) is not None]  # fmt: skip
     if extra:
         return f"has a UNet that needs more than a text ({extra[0]} {config[extra[0]]}). {OTHER_BASE}"

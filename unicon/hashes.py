@@ -58,7 +58,9 @@ def file_sha256(path: Path) -> str:
 
 def cache_folder() -> Path:
     """Where this project keeps what it can make again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "unicon-data"
+    place = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    home = place if os.path.isabs(place) else tempfile.gettempdir()  # a container's user may have no home
+    return Path(home, "unicon-data")
 
 
 def _kept(path: Path, stat: os.stat_result) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,9 +38,25 @@ def parse_hub_id(text: str) -> HubId | None:
     return HubId(match["repository"], match["inside"] or "", match["revision"]) if match else None
 
 
+def expanded(place: str | Path) -> Path:
+    """A path with `~` for the home folder, as it is where there is no such user or no home."""
+    return Path(os.path.expanduser(place))
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path exists; one that cannot be a path does not. Raises PermissionError where nobody may look."""
+    try:
+        path.stat()
+    except PermissionError:
+        raise
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def is_local(text: str) -> bool:
     """Whether a text is a path that exists, or can be nothing but a path. A path that exists wins over a hub id."""
-    return Path(text).expanduser().exists() or parse_hub_id(text) is None
+    return is_there(expanded(text)) or parse_hub_id(text) is None
 
 
 def commit_of(path: Path) -> str | None:

@@ -6,16 +6,16 @@ Takes milliseconds and no torch, so a command judges them before any worker star
 from __future__ import annotations
 
 import json
+import math
 import re
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unicon.folder import LORA_FILE, LORA_FOLDERS, PICKLE_FILE, WEIGHT_STEMS, is_published, part_files
+from unicon.config_values import check_scheduler, check_tokenizer, check_values
+from unicon.folder import LORA_FOLDERS, PICKLE_FILE, WEIGHT_STEMS, part_files
 from unicon.foreign import (
-    LORA_CURE,
     OTHER_BASE,
     WANTED_ADAPTER,
     WANTED_MODEL,
@@ -24,7 +24,9 @@ from unicon.foreign import (
     foreign_tensors,
     foreign_unet,
     is_ldm,
+    other_format,
 )
+from unicon.published_files import check_published_files, lora_shapes, pickled_projections
 from unicon.shapes import (
     UNET_DEFAULTS,
     UNET_SHAPE_KEYS,
@@ -36,12 +38,12 @@ from unicon.shapes import (
     vae_shapes,
     with_defaults,
 )
-from unicon.tensor_files import Shapes, read_header, read_json, what_is_wrong
+from unicon.tensor_files import Shapes, check_floating, first_endless, read_header, read_json
 
 FORMAT = "unicon-adapter-1"
 """In the metadata of an adapter file."""
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
-BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+KINDS = ("depth", "edge", "pose", "appearance", "identity", "id")
+"""Of conditions: the keys of `unicon.conditions.CONDITIONS`, which a test compares, for it imports torch."""
 _EXPECTED = {"unet": unet_shapes, "vae": vae_shapes, "text_encoder": text_shapes}
 _CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
 
@@ -66,6 +68,7 @@ def check_model(folder: Path) -> ModelShape:
     configs = {part: _part_config(folder, part) for part in WEIGHT_STEMS}
     try:
         _check_configs(folder, configs)
+        check_values(folder, configs)
         check_scheduler(folder)
         check_tokenizer(folder, text_config(configs["text_encoder"]))
         shapes = {part: check_part(folder, part, config) for part, config in configs.items()}
@@ -84,7 +87,7 @@ def _part_config(folder: Path, part: str) -> dict[str, Any]:
         raise FileNotFoundError(f"{WANTED_MODEL}; {error}") from error
     wanted, found = _CLASSES.get(part), config.get("_class_name")
     if wanted and found and found != wanted:
-        raise ValueError(f"{WANTED_MODEL}; the {part} of {folder} is a {found}, not a {wanted}. {OTHER_BASE}.")
+        raise ValueError(f"{WANTED_MODEL}; the {part} of {folder} is of class {found}, not {wanted}. {OTHER_BASE}.")
     if part == "text_encoder" and "clip" not in str(config.get("model_type", "clip")):
         raise ValueError(f"{WANTED_MODEL}; its text encoder is CLIP, that of {folder} is {config['model_type']}.")
     return config
@@ -95,9 +98,11 @@ def _check_configs(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> No
     unet, vae = configs["unet"], configs["vae"]
     for part, name in (("unet", "sample_size"), ("unet", "block_out_channels"), ("vae", "block_out_channels")):
         value = configs[part].get(name)
-        if not value or not isinstance(value, int | list):
+        numbers = value if isinstance(value, list) else [value]
+        if not numbers or not all(type(number) is int and number > 0 for number in numbers):
             raise ValueError(
-                f"{part}/config.json of a model says {name}; in {folder} it is {value}. Copy the file from the model."
+                f"{part}/config.json of a model says {name} in whole numbers; in {folder} it is {str(value)[:99]}. "
+                "Copy the file from the model."
             )
     other = foreign_unet(unet, vae.get("latent_channels", VAE_DEFAULTS["latent_channels"]))
     if other:
@@ -110,58 +115,6 @@ def _check_configs(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> No
         )
 
 
-def check_scheduler(folder: Path) -> None:
-    """Refuse noise schedules that are not those of denoising diffusion."""
-    try:
-        config = read_json(folder / "scheduler" / "scheduler_config.json")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"A model says its noise schedule in scheduler/scheduler_config.json; {error} Copy it from the same model."
-        ) from error
-    name, prediction = str(config.get("_class_name", "")), config.get("prediction_type", "epsilon")
-    schedule = config.get("beta_schedule", "linear")
-    if "FlowMatch" in name or config.get("use_flow_sigmas") or prediction == "flow_prediction":
-        raise ValueError(f"{WANTED_MODEL}; the scheduler of {folder} ({name}) is of flow matching. {OTHER_BASE}.")
-    if prediction not in PREDICTION_TYPES:
-        raise ValueError(
-            f"A UNet predicts {', '.join(PREDICTION_TYPES)}; the scheduler of {folder} says prediction_type "
-            f"{prediction!r}. Correct scheduler/scheduler_config.json."
-        )
-    if schedule not in BETA_SCHEDULES and config.get("trained_betas") is None:
-        raise ValueError(
-            f"beta_schedule is {', '.join(BETA_SCHEDULES)}; the scheduler of {folder} ({name}) says {schedule!r}. "
-            "Correct scheduler/scheduler_config.json."
-        )
-
-
-def check_tokenizer(folder: Path, text_values: Mapping[str, Any]) -> None:
-    """Refuse a tokenizer that is absent, or that gives tokens the text encoder does not know."""
-    place = folder / "tokenizer"
-    whole, parts = place / "tokenizer.json", (place / "vocab.json", place / "merges.txt")
-    if not whole.is_file() and not all(path.is_file() for path in parts):
-        raise FileNotFoundError(
-            f"A model has its tokenizer in tokenizer/ (tokenizer.json, or vocab.json and merges.txt); {place} has not. "
-            "Copy the folder tokenizer/ from the same model."
-        )
-    try:
-        config = read_json(place / "tokenizer_config.json")
-    except FileNotFoundError:
-        config = {}
-    positions, known = text_values["max_position_embeddings"], text_values["vocab_size"]
-    length = config.get("model_max_length")
-    if not isinstance(length, int) or not 0 < length <= positions:
-        raise ValueError(
-            f"A tokenizer says how many tokens its text encoder takes; {place / 'tokenizer_config.json'} has "
-            f'model_max_length {length}. Write "model_max_length": {positions} into it.'
-        )
-    vocabulary = read_json(whole)["model"]["vocab"] if whole.is_file() else read_json(parts[0])
-    if isinstance(vocabulary, dict) and len(vocabulary) > known:
-        raise ValueError(
-            f"Tokenizer and text encoder have one vocabulary; in {folder} they have {len(vocabulary)} and {known} "
-            "tokens. Take both from one model."
-        )
-
-
 def check_part(folder: Path, part: str, config: Mapping[str, Any]) -> Shapes:
     """Shapes of a part's stored tensors under today's names; refuse others than its configuration says."""
     files = part_files(folder, part)
@@ -169,7 +122,9 @@ def check_part(folder: Path, part: str, config: Mapping[str, Any]) -> Shapes:
         raise FileNotFoundError(_no_weights(folder, part))
     stored: dict[str, tuple[int, ...]] = {}
     for file in files:
-        stored |= read_header(file).shapes
+        header = read_header(file)
+        check_floating(file, header, lambda key: current_name(part, key) is not None)
+        stored |= header.shapes
     named = {current_name(part, key): shape for key, shape in stored.items()}
     found = {key: shape for key, shape in named.items() if key is not None}
     expected = _EXPECTED[part](config)
@@ -204,11 +159,20 @@ def check_names(expected: Shapes, found: Shapes, place: str, ldm: bool = False) 
 
 def _no_weights(folder: Path, part: str) -> str:
     place = folder / part
-    pickles = sorted(path.name for path in place.glob("*.bin"))
+    pickles = sorted(path.name for path in place.glob("*.bin") if "pytorch_model" in path.name)
     if not pickles:
-        return f"{WANTED_MODEL}; {place} has no weights ({WEIGHT_STEMS[part]}.safetensors). Get the folder again."
+        other = other_format(place)
+        return (
+            f"{WANTED_MODEL}; {place} {other or 'has no weights'} ({WEIGHT_STEMS[part]}.safetensors is wanted). "
+            f"{'Get the same model in safetensors' if other else 'Get the folder again'}."
+        )
     converted = folder.with_name(f"{folder.name}-safetensors")
-    options = "use_safetensors=False, safety_checker=None, feature_extractor=None"
+    variants = {
+        match[1] for name in pickles if (match := re.search(r"pytorch_model\.(\w+?)(?:-\d+-of-\d+)?\.bin$", name))
+    }
+    plain = any(re.search(r"pytorch_model(-\d+-of-\d+)?\.bin$", name) for name in pickles)
+    variant = f", variant={min(variants)!r}" if variants and not plain else ""
+    options = f"use_safetensors=False, safety_checker=None, feature_extractor=None{variant}"
     return (
         f"Weights are read from safetensors; {place} has {', '.join(pickles[:3])} alone. Convert the folder once:\n  "
         f"{conversion(f'P.from_pretrained({str(folder)!r}, {options})', converted)}\n"
@@ -217,18 +181,56 @@ def _no_weights(folder: Path, part: str) -> str:
 
 
 def check_adapter(path: Path, shape: ModelShape) -> None:
-    """Refuse what is no adapter, or one of another base.
+    """Refuse what is no adapter, one of another base, and one whose weights are not finite.
 
     Raises:
         FileNotFoundError: a part of a published folder is absent. ValueError: anything else that is wrong.
     """
     if path.is_dir():
-        for file in check_published_files(path):
-            _check_published_lora(file, shape)
+        _check_published(path, shape)
     else:
-        config, found = read_adapter_header(path)
-        check_base(config, path, shape)
-        _check_fits(expected_adapter(shape.unet, json.loads(config["config"])), found, path)
+        metadata, found = read_adapter_header(path)
+        check_base(metadata, path, shape)
+        _check_fits(expected_adapter(shape.unet, adapter_values(metadata, path)), found, path)
+        check_weights(path)
+
+
+def _check_published(path: Path, shape: ModelShape) -> None:
+    files = check_published_files(path)
+    found = lora_shapes(files)
+    ranks = sorted({sizes[0] for key, sizes in found.items() if ".lora_A." in key and sizes})
+    condition_adapter = any(file.parent.name == LORA_FOLDERS["condition_adapter"] for file in files)
+    expected = expected_adapter(
+        shape.unet, {"rank": ranks[0] if ranks else 1, "condition_adapter": condition_adapter}
+    )  # fmt: skip
+    projections = pickled_projections(path / PICKLE_FILE)
+    # the shapes of projections, which say fused or separate, are known when the pickle is loaded
+    found |= {key: expected.get(key, ()) for key in projections}
+    wrong = sorted(key for key in {*expected, *found} if key not in expected or expected[key] != found.get(key))
+    if wrong:
+        key = wrong[0]
+        raise ValueError(
+            f"An adapter fits the UNet that it was trained on; {len(wrong)} tensors of {path} do not fit this model: "
+            f"{key} is {found.get(key, 'absent')} instead of {expected.get(key, 'absent')}. Published adapters are for "
+            "Stable Diffusion 1.5: give their base with --model, and a whole folder."
+        )
+
+
+def check_kind(kind: str, path: Path) -> None:
+    """Refuse an adapter of a kind of condition that nobody knows. Raises ValueError."""
+    if kind not in KINDS:
+        raise ValueError(
+            f"The kinds of conditions are {', '.join(KINDS)}; the adapter {path} is of kind {kind[:99]!r}. Name it "
+            "after its kind: --adapter KIND=PATH."
+        )
+
+
+def check_weights(path: Path) -> None:
+    """ValueError for weights in a file that are no finite floating-point numbers."""
+    check_floating(path, read_header(path))
+    endless = first_endless(path)
+    if endless:
+        raise ValueError(f"Weights are finite numbers; {endless} of {path} is not. Get the file again.")
 
 
 def read_adapter_header(path: Path) -> tuple[dict[str, str], Shapes]:
@@ -250,9 +252,56 @@ def read_adapter_header(path: Path) -> tuple[dict[str, str], Shapes]:
                      f"{f' (format {said!r})' if said not in (None, 'pt') else ''}. {cure}.")  # fmt: skip
 
 
+_ADAPTER_VALUES: Mapping[str, Callable[[Any], bool]] = {
+    "name": lambda value: isinstance(value, str),
+    "kind": lambda value: isinstance(value, str),
+    "rank": lambda value: type(value) is int and value >= 1,
+    "alpha": lambda value: isinstance(value, int | float) and 0 <= value < math.inf,
+    "projection": lambda value: value in ("fused", "separate"),
+    "condition_adapter": lambda value: isinstance(value, bool),
+    "trigger": lambda value: value is None or isinstance(value, str),
+    "estimation_steps": lambda value: type(value) is int and 1 <= value <= 1000,
+    "estimation_views": lambda value: value in (1, 2, 4),
+    "annotator": lambda value: isinstance(value, str),
+}
+"""Fields of `unicon.adapter.AdapterConfig`, as a test compares, and what they can be."""
+
+
+def adapter_values(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """The configuration in the metadata of an adapter file. Raises ValueError for another one than ours."""
+    values = _object(metadata, "config", path)
+    wrong = [name for name, value in values.items() if name not in _ADAPTER_VALUES or not _ADAPTER_VALUES[name](value)]
+    if wrong or "name" not in values:
+        name = wrong[0] if wrong else "name"
+        raise ValueError(
+            f"An adapter file says its configuration in its metadata; that of {path} is damaged or "
+            f"of another version ({name} {str(values.get(name))[:99]!r}). Update this package, or get the adapter "
+            "again."
+        )
+    return values
+
+
+def _object(metadata: Mapping[str, str], name: str, path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(metadata[name])
+    except (KeyError, ValueError):
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"An adapter file says its configuration and its base in its metadata; {path} has no {name} there that can "
+            "be read. Get the adapter again."
+        )
+    return value
+
+
+def adapter_base(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """The shape of the base in the metadata of an adapter file. Raises ValueError where there is none."""
+    return _object(metadata, "unet", path)
+
+
 def check_base(metadata: Mapping[str, str], path: Path, shape: ModelShape) -> None:
     """Refuse an adapter whose recorded base has another shape than this model."""
-    base, values = json.loads(metadata.get("unet", "{}")), with_defaults(shape.unet_config, UNET_DEFAULTS)
+    base, values = adapter_base(metadata, path), with_defaults(shape.unet_config, UNET_DEFAULTS)
     ours = {key: values[key] for key in UNET_SHAPE_KEYS}
     other = {key: (base.get(key), ours[key]) for key in ours if base.get(key) != ours[key]}
     if other:
@@ -295,65 +344,3 @@ def _check_fits(expected: Shapes, found: Shapes, path: Path) -> None:
             f"{missing[:3]}, {len(unexpected)} unexpected {unexpected[:3]}, {len(misshaped)} of another shape "
             f"{misshaped[:3]}. Use the base model that the adapter was trained with, and a whole file."
         )
-
-
-def check_published_files(path: Path) -> list[Path]:
-    """Files of LoRA of a published adapter; refuse a folder that is something else, or incomplete or damaged.
-
-    Raises:
-        FileNotFoundError: a part is absent. ValueError: anything else that is wrong.
-    """
-    if not is_published(path):
-        raise ValueError(f"{WANTED_ADAPTER}; {path} {_other_folder(path)}.")
-    pickled = path / PICKLE_FILE
-    if not zipfile.is_zipfile(pickled):
-        what = what_is_wrong(pickled) or ""
-        if pickled.read_bytes()[:2] == b"PK" or "pickle" not in what:
-            said = what if what and "pickle" not in what else "is cut short or damaged. Get it again"
-            raise ValueError(f"{pickled} {said}.")
-    files = [path / folder / LORA_FILE for folder in LORA_FOLDERS.values()]
-    files = [file for file in files if file.parent.is_dir() or file.parent.name != LORA_FOLDERS["condition_adapter"]]
-    for file in files:
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"A published adapter has xy_lora/{LORA_FILE} and yx_lora/{LORA_FILE} (and y_lora for depth, edge and "
-                f"pose); {file} is absent. Give the folder that contains {PICKLE_FILE}, complete."
-            )
-    return files
-
-
-def _check_published_lora(file: Path, shape: ModelShape) -> None:
-    found = read_header(file).shapes
-    misshaped = []
-    for key, sizes in found.items():
-        match = re.fullmatch(r"unet\.(.+)\.(attn1n|attn1|attn2)\.(.+)\.lora\.(down|up)\.weight", key)
-        if match is None:
-            continue  # reading it says so
-        block, attention, layer, direction = match.groups()
-        base = shape.unet.get(f"{block}.{attention.removesuffix('n')}.{layer}.weight")
-        if base is None or sizes[1 if direction == "down" else 0] != base[1 if direction == "down" else 0]:
-            misshaped.append(f"{key} {sizes} on {base or 'nothing'}")
-    if misshaped:
-        raise ValueError(
-            f"An adapter fits the UNet that it was trained on; of the {len(found)} tensors of {file} {len(misshaped)} "
-            f"do not fit this model: {misshaped[:2]}. Published adapters are for Stable Diffusion 1.5: give their base "
-            "with --model."
-        )
-
-
-def _other_folder(path: Path) -> str:
-    """What a folder without model.pth is, as "what. cure"."""
-    if (path.parent / PICKLE_FILE).is_file():
-        return f"is a part of one. Give the folder that contains {PICKLE_FILE}, {path.parent}"
-    for name in (LORA_FILE, "adapter_model.safetensors"):
-        if (path / name).is_file():
-            return f"is the folder of a LoRA ({name}). {LORA_CURE}"
-    if any((path / name).is_dir() for name in ("unet", "transformer")):
-        return "is a model. Give it with --model"
-    if (path / "config.json").is_file():
-        kind = read_json(path / "config.json").get("_class_name", "something else")
-        return f"is a {kind}. Give a UniCon adapter"
-    files = sorted(file.name for file in path.glob("*.safetensors"))
-    if files:
-        return f"holds {', '.join(files[:3])}. Name the very file"
-    return f"holds no {PICKLE_FILE}. Name the adapter's own folder or file"

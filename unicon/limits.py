@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from unicon.options import SamplingOptions
+from unicon.tensor_files import read_json
 
 MAX_SCALE = 8
 """A model works at up to this many times the side it was made for, and down to its inverse."""
@@ -26,6 +26,8 @@ class ModelLimits:
     """Sides that it works at are multiples of this."""
     num_train_timesteps: int = NUM_TRAIN_TIMESTEPS
     steps_offset: int = 0
+    starts_from_nothing: bool = False
+    """Whether the model predicts noise and its schedule ends in nothing but noise (zero terminal SNR)."""
 
     @classmethod
     def of(cls, unet: Mapping[str, Any], vae: Mapping[str, Any], scheduler: Mapping[str, Any]) -> Self:
@@ -37,6 +39,8 @@ class ModelLimits:
             multiple_px=scale * 2 ** (len(unet["block_out_channels"]) - 1),
             num_train_timesteps=scheduler.get("num_train_timesteps", NUM_TRAIN_TIMESTEPS),
             steps_offset=scheduler.get("steps_offset", 0),
+            starts_from_nothing=bool(scheduler.get("rescale_betas_zero_snr"))
+            and scheduler.get("prediction_type", "epsilon") == "epsilon",
         )
 
     @classmethod
@@ -47,7 +51,7 @@ class ModelLimits:
             OSError, ValueError, KeyError: a configuration is missing or is something else.
         """
         names = ("unet/config.json", "vae/config.json", "scheduler/scheduler_config.json")
-        return cls.of(*(json.loads((folder / name).read_text()) for name in names))
+        return cls.of(*(read_json(folder / name) for name in names))
 
     def check(self, options: SamplingOptions) -> None:
         """Raises ValueError for a resolution or a number of steps that the model cannot have."""
@@ -62,3 +66,11 @@ class ModelLimits:
             most -= self.steps_offset  # it would lead beyond the last timestep
         if steps > most:
             raise ValueError(f"num_inference_steps of this model is at most {most}; got {steps}. 10 to 50 are usual.")
+        spacing = options.timestep_spacing or "trailing"
+        from_last = spacing == "trailing" or (spacing == "linspace" and options.sampler == "ddim")
+        if self.starts_from_nothing and (from_last or options.sampler == "lcm"):
+            raise ValueError(
+                "Predicting noise says nothing about the picture where there is only noise; this model's schedule has "
+                "zero terminal SNR (rescale_betas_zero_snr) and prediction_type epsilon. Use timestep_spacing leading, "
+                "or correct scheduler/scheduler_config.json."
+            )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,10 +19,11 @@ from typing import Any, NamedTuple
 
 from unicon.folder import LORA_FILE, Lora
 from unicon.foreign import foreign_tensors
-from unicon.hub import Fetch, fetch_files, parse_hub_id
-from unicon.inspection import FORMAT, ModelShape
+from unicon.hub import Fetch, expanded, fetch_files, is_there, parse_hub_id
+from unicon.inspection import FORMAT, ModelShape, check_weights
 from unicon.tensor_files import Header, Shapes, read_header, read_json
 
+MAX_SCALE = 100
 PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _HALF = re.compile(
     r"(?P<module>.+?)(?:\.(?P<half>lora_down|lora_up|lora_A|lora_B)(?:\.default)?|\.lora\.(?P<direction>down|up)"
@@ -56,11 +58,13 @@ def find_lora(source: str | Path, fetch: Fetch | None = None) -> Path:
     Raises:
         FileNotFoundError: there is none.
     """
-    path = Path(source).expanduser()
-    if not path.exists():
+    if not str(source).strip():
+        raise ValueError("A LoRA is a .safetensors file; got an empty text. Correct the path.")
+    path = expanded(source)
+    if not is_there(path):
         name = None if isinstance(source, Path) else parse_hub_id(source)
         if name is None:
-            raise FileNotFoundError(f"A LoRA is a .safetensors file; there is nothing at {str(source)!r}. "
+            raise FileNotFoundError(f"A LoRA is a .safetensors file; there is nothing at {str(source)[:200]!r}. "
                                     "Correct the path.")  # fmt: skip
         inside = [name.inside] if name.inside else [LORA_FILE, PEFT_FILE, PEFT_CONFIG]
         path = fetch_files(name, inside, "LoRA", fetch) / name.inside
@@ -82,19 +86,26 @@ def find_loras(loras: Loras) -> tuple[Lora, ...]:
     """The files of LoRAs.
 
     Raises:
-        FileNotFoundError: one is absent. ValueError: a scale that is no finite number.
+        FileNotFoundError: one is absent. ValueError: a scale that is no finite number, or something else
+            than `Loras`.
     """
     loras = [loras] if isinstance(loras, str | Path) else loras
     entries = loras.items() if isinstance(loras, Mapping) else [
         (entry, 1.0) if isinstance(entry, str | Path) else entry for entry in loras
     ]  # fmt: skip
+    if not all(isinstance(entry, tuple) and len(entry) == 2 for entry in entries):
+        raise ValueError(f"LoRAs are a path, paths, (path, scale) pairs, or path -> scale; got {str(loras)[:200]}.")
     return tuple(Lora(find_lora(source), check_scale(scale)) for source, scale in entries)
 
 
 def check_scale(scale: float) -> float:
-    """ValueError for a scale that is not finite or has no effect but harm."""
-    if not math.isfinite(scale) or abs(scale) > 100:
-        raise ValueError(f"The scale of a LoRA is a finite number, 1 as it was trained; got {scale}. Try 0.5 to 1.")
+    """The scale as a number; ValueError for one that is not finite or larger than any LoRA bears."""
+    is_number = isinstance(scale, numbers.Real) and not isinstance(scale, bool)
+    if not is_number or not -MAX_SCALE <= scale <= MAX_SCALE:  # so that NaN is refused
+        raise ValueError(
+            f"The scale of a LoRA is a finite number from -{MAX_SCALE} to {MAX_SCALE}, 1 as it was trained; got "
+            f"{scale!r}. Try 0.5 to 1."
+        )
     return float(scale)
 
 
@@ -122,12 +133,19 @@ def lora_layers(path: Path, shape: ModelShape) -> list[LoraLayer]:
             f"layer of this model: {', '.join(unknown[:3])}. It is of another base, or of a kind that is not "
             "supported: LoRA of the UNet and the text encoder of Stable Diffusion 1.x and 2.x are."
         )
-    config = _peft_config(path, header)
+    check_weights(path)
     weights = {"unet": shape.unet, "text_encoder": shape.text_encoder}
-    return [
-        _layer(path, header.shapes, part, module, found, weights[part][f"{module}.weight"], config.get(part, {}))
-        for (part, module), found in sorted(halves.items())
-    ]
+    try:
+        config = _peft_config(path, header)
+        return [
+            _layer(path, header.shapes, part, module, found, weights[part][f"{module}.weight"], config.get(part, {}))
+            for (part, module), found in sorted(halves.items())
+        ]
+    except (json.JSONDecodeError, AttributeError, TypeError, re.error) as error:
+        raise ValueError(
+            f"What {path} records of its LoRA ({PEFT_CONFIG} beside it, or its metadata) cannot be read: {error}. Get "
+            "it again."
+        ) from error
 
 
 def _check_kind(path: Path, header: Header) -> None:
@@ -182,9 +200,10 @@ def _layer(
             f"{', '.join(sorted(found.values()))}. The file is incomplete: get it again."
         )
     down, up = shapes[found["down"]], shapes[found["up"]]
-    rank = down[0]
+    rank = down[0] if down else 0
     kernel = tuple(down[2:]) or (1, 1)
-    fits = len(down) >= 2 and len(up) >= 2 and up[:2] == (weight[0], rank) and down[1] == weight[1]
+    fits = rank >= 1 and up[:2] == (weight[0], rank) and tuple(down[:2]) == (rank, weight[1])
+    fits = fits and math.prod(shapes[found["alpha"]] if "alpha" in found else ()) == 1
     if not fits or kernel != (tuple(weight[2:]) or (1, 1)) or set(up[2:]) - {1}:
         raise ValueError(
             f"A LoRA fits the base that it was trained on; {path} has for {part} {module} matrices of {down} and {up}, "
@@ -198,19 +217,21 @@ def _scaling(module: str, rank: int, config: Mapping[str, Any]) -> float:
     patterns = config.get("alpha_pattern") or {}
     of_module = (value for name, value in patterns.items() if re.fullmatch(rf"(.*\.)?{name}", module))
     alpha = next(of_module, config.get("lora_alpha") or rank)
+    if not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise TypeError(f"alpha {alpha!r}")
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
 def _peft_config(path: Path, header: Header) -> dict[str, dict[str, Any]]:
     """What peft (a file beside it) or diffusers (metadata) recorded, by part of the model."""
+    found: dict[str, dict[str, Any]] = {}
     if path.name == PEFT_FILE and (path.parent / PEFT_CONFIG).is_file():
         config = read_json(path.parent / PEFT_CONFIG)
-        if config.get("use_dora"):
-            raise ValueError(f"DoRA is not supported; {path} is one. Take a plain LoRA.")
-        return {"unet": config, "text_encoder": config}
-    recorded = json.loads(header.metadata.get("lora_adapter_metadata", "{}"))
-    found: dict[str, dict[str, Any]] = {}
-    for name, value in recorded.items():
-        part, _, key = name.partition(".")
-        found.setdefault(part, {})[key] = value
+        found = {"unet": config, "text_encoder": config}
+    else:
+        for name, value in json.loads(header.metadata.get("lora_adapter_metadata", "{}")).items():
+            part, _, key = name.partition(".")
+            found.setdefault(part, {})[key] = value
+    if any(config.get("use_dora") for config in found.values()):
+        raise ValueError(f"DoRA is not supported; {path} is one. Take a plain LoRA.")
     return found

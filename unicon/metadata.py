@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import NamedTuple
 
+JPEG_MAGIC = b"\xff\xd8\xff"
+EXIF, PROFILE, ADOBE, COMMENT, SCAN = 0xE1, 0xE2, 0xEE, 0xFE, 0xDA
+ADOBE_BYTES = 16
+"""Of the whole segment that says how the colors are stored; a shorter one says nothing."""
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 TEXT_CHUNKS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
@@ -25,8 +29,10 @@ def without_metadata(content: bytes) -> Iterator[Readable]:
     """An image file that cannot be opened, with less and less of its metadata. Nothing where that does not help.
 
     Pillow refuses a PNG whose texts or profile are large once unpacked, or damaged. Nothing is unpacked here but a
-    profile, up to MAX_PROFILE_BYTES.
+    profile, up to MAX_PROFILE_BYTES. Of a JPEG it refuses segments that are too short for what they should hold.
     """
+    if content.startswith(JPEG_MAGIC):
+        yield from _jpegs(content)
     if not content.startswith(PNG_MAGIC):
         return
     chunks = list(_png_chunks(content))
@@ -39,6 +45,32 @@ def without_metadata(content: bytes) -> Iterator[Readable]:
         yield less._replace(profile=profile)
     if kinds - PIXEL_CHUNKS:
         yield _png(chunk for chunk in chunks if chunk[4:8] in PIXEL_CHUNKS)
+
+
+def _jpegs(content: bytes) -> Iterator[Readable]:
+    """A JPEG without its application segments and comments; the profile goes after the others, the turning last."""
+    segments, rest = _jpeg_segments(content)
+    for kept in ({EXIF, PROFILE}, {EXIF}, set()):
+        yield Readable(b"".join((content[:2], *(each for each in segments if _says_pixels(each, kept)), rest)))
+
+
+def _says_pixels(segment: memoryview, kept: Container[int]) -> bool:
+    kind = segment[1]
+    if kind == ADOBE and len(segment) >= ADOBE_BYTES:
+        return True
+    return kind in kept or not (0xE0 <= kind <= 0xEF or kind == COMMENT)
+
+
+def _jpeg_segments(content: bytes) -> tuple[list[memoryview], memoryview]:
+    """The segments before the pixels, each with its marker and length, and the rest."""
+    view = memoryview(content)
+    segments = []
+    at = 2
+    while at + 4 <= len(view) and view[at] == 0xFF and 0xC0 <= view[at + 1] <= 0xFE and view[at + 1] != SCAN:
+        end = at + 2 + struct.unpack_from(">H", view, at + 2)[0]
+        segments.append(view[at:end])
+        at = end
+    return segments, view[at:]
 
 
 def _png(chunks: Iterator[memoryview]) -> Readable:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unicon.config_values import added_tokens
 from unicon.shapes import UNET_DEFAULTS, VAE_DEFAULTS, text_config, with_defaults
 from unicon.tensor_files import read_json
 
@@ -54,12 +55,16 @@ def _tokenizer(place: Path) -> dict[str, Any]:
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (place / name).is_file():
             config = {**read_json(place / name), **config}
+    beside = {token: number for token, number in added_tokens(place).items() if token not in vocabulary}
+    sides = {name: config[name] for name in ("padding_side", "truncation_side") if config.get(name, "right") != "right"}
     tokens = {name: config.get(name) for name in _SPECIAL_TOKENS}
     return {
         "vocabulary": vocabulary,
         "merges": [_merge(line) for line in merges if not str(line).startswith("#version") and line],
         "tokens": {name: token["content"] if isinstance(token, dict) else token for name, token in tokens.items()},
         "model_max_length": config.get("model_max_length"),
+        **({"added": beside} if beside else {}),
+        **sides,
     }
 
 

@@ -31,7 +31,7 @@ from unicon.checkpoint import install_adapter
 from unicon.folder import EMBEDDED_NAMES, LORA_FILE, LORA_FOLDERS, PICKLE_FILE, find_folder
 from unicon.folder import is_published as is_published
 from unicon.hub import fetch_files, parse_hub_id
-from unicon.inspection import check_published_files
+from unicon.published_files import check_published_files, our_key
 from unicon.tensor_files import read_json
 
 SD15 = "sd15"
@@ -55,20 +55,6 @@ def published_parameter_key(key: str) -> str:
     parts = _match(key)
     folder = LORA_FOLDERS[parts["kind"]]
     return f"{parts['block']}.{_module(parts)}.{parts['layer']}.lora_{parts['half']}.{folder}.weight"
-
-
-def our_key(folder: str, key: str) -> str:
-    """(folder, key in its safetensors file) -> our LoRA key; ValueError for a key of another layout."""
-    match = re.fullmatch(r"unet\.(.+)\.(attn1n|attn1|attn2)\.(.+)\.lora\.(down|up)\.weight", key)
-    kind = {name: kind for kind, name in LORA_FOLDERS.items()}[folder]
-    if match is None or (match[2] == "attn1n") != (kind != "condition_adapter"):
-        raise ValueError(
-            f"Published LoRA keys are unet.BLOCK.attnN.LAYER.lora.down|up.weight (attn1n in xy_lora and yx_lora); "
-            f"{folder} holds {key!r}. This is no UniCon adapter of Stable Diffusion."
-        )
-    block, attention, layer, direction = match.groups()
-    half = "A" if direction == "down" else "B"
-    return f"{block}.{attention.removesuffix('n')}.{layer}.lora_{half}.{kind}.weight"
 
 
 def _match(key: str) -> Mapping[str, str]:
@@ -127,12 +113,15 @@ def _read_pickle(path: Path, loras: Mapping[str, Tensor]) -> dict[str, Tensor]:
             f"{PICKLE_FILE} is a pickled dict of tensors and nothing else; {path} cannot be read "
             f"({str(error).splitlines()[0]}). Get it again."
         ) from error
+    if not isinstance(entries, dict):
+        raise ValueError(f"{PICKLE_FILE} is a pickled dict of tensors; {path} holds a {type(entries).__name__}. "
+                         "Take the file of the same training.")  # fmt: skip
     expected = {published_parameter_key(key): tensor for key, tensor in loras.items()}
     projections: dict[str, Tensor] = {}
     for key, tensor in entries.items():
         if key.endswith(".conv1n.weight"):
             projections[key.removesuffix(".conv1n.weight") + ".attn1.joint_out.weight"] = tensor.flatten(1)
-        elif key not in expected or not torch.equal(expected[key].to(tensor.dtype), tensor):
+        elif key not in expected or not _agree(expected[key], tensor):
             raise ValueError(
                 f"{PICKLE_FILE} holds output projections (...conv1n.weight) and repeats the LoRA folders; its entry "
                 f"{key!r} is neither, or differs from its folder. Take files of one and the same training."
@@ -140,6 +129,12 @@ def _read_pickle(path: Path, loras: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not projections:
         raise ValueError(f"{PICKLE_FILE} holds output projections (...conv1n.weight); {path} has none.")
     return projections
+
+
+def _agree(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether two tensors are one, also where one of them was rounded to fewer bits."""
+    narrow = min((ours.dtype, theirs.dtype), key=lambda dtype: dtype.itemsize)
+    return torch.equal(ours.to(narrow), theirs.to(narrow))
 
 
 def _channels(loras: Mapping[str, Tensor], joint_out_key: str) -> int:

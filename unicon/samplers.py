@@ -25,7 +25,7 @@ from unicon.options import SamplerName
 
 LCM_SIGMA_DATA, LCM_TIMESTEP_SCALING = 0.5, 10.0
 """Of the boundary condition that latent consistency models are distilled with."""
-PredictionType = Literal["epsilon", "v_prediction"]
+PredictionType = Literal["epsilon", "v_prediction", "sample"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,8 @@ class NoiseLevels:
         alpha, sigma = self.alphas[index], self.sigma(index)
         if self.prediction_type == "v_prediction":
             return alpha * latents - sigma * prediction, alpha * prediction + sigma * latents
+        if self.prediction_type == "sample":
+            return prediction, (latents - alpha * prediction) / sigma
         return (latents - sigma * prediction) / alpha, prediction
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -28,6 +29,8 @@ class Header(NamedTuple):
 
     shapes: dict[str, tuple[int, ...]]
     metadata: dict[str, str]
+    dtypes: dict[str, str]
+    """By tensor, as safetensors writes them, such as F16."""
 
 
 def read_header(path: Path) -> Header:
@@ -40,13 +43,49 @@ def read_header(path: Path) -> Header:
     if path.is_dir():
         raise ValueError(f"{path} is a folder where a .safetensors file is wanted. Name the file.")
     if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}. Correct the path.")
+        dead = path.is_symlink()
+        raise FileNotFoundError(
+            f"{path} is a symbolic link to nothing. Get what it points to again." if dead
+            else f"there is no file {path}. Correct the path."
+        )  # fmt: skip
     try:
         with safe_open(str(path), framework="numpy") as file:
-            names = file.keys()
-            return Header({name: tuple(file.get_slice(name).get_shape()) for name in names}, file.metadata() or {})
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
+            return Header(
+                {name: tuple(each.get_shape()) for name, each in slices.items()}, file.metadata() or {},
+                {name: str(each.get_dtype()) for name, each in slices.items()},
+            )  # fmt: skip
     except SafetensorError as error:
         raise ValueError(f"{path} {what_is_wrong(path) or f'is no safetensors file ({error})'}.") from error
+
+
+_ENDLESS = {"F64": ("<u8", 0x7FF0000000000000), "F32": ("<u4", 0x7F800000), "F16": ("<u2", 0x7C00),
+            "BF16": ("<u2", 0x7F80)}  # fmt: skip
+"""Type of the bits of a number, and the bits of its exponent: where all of them are set it is NaN or infinite."""
+
+
+def check_floating(path: Path, header: Header, counts: Callable[[str], bool] = lambda key: True) -> None:
+    """Refuse weights that are whole numbers: those of quantized models mean nothing alone. Raises ValueError."""
+    for key, dtype in header.dtypes.items():
+        if "F" not in dtype and counts(key):
+            raise ValueError(
+                f"Weights are floating-point numbers; {key} of {path} is {dtype}, as in quantized models. Take the "
+                "file without quantization."
+            )
+
+
+def first_endless(path: Path) -> str | None:
+    """The first tensor of a whole safetensors file that has a value which is not finite. Reads the file."""
+    content = np.memmap(path, np.uint8, "r")
+    start = 8 + int.from_bytes(content[:8].tobytes(), "little")
+    for key, entry in json.loads(content[8:start].tobytes()).items():
+        if key != "__metadata__" and entry["dtype"] in _ENDLESS:
+            kind, exponent = _ENDLESS[entry["dtype"]]
+            first, end = entry["data_offsets"]
+            bits = np.frombuffer(content, kind, (end - first) // np.dtype(kind).itemsize, start + first)
+            if bool(((bits & exponent) == exponent).any()):
+                return key
+    return None
 
 
 def what_is_wrong(path: Path) -> str | None:
@@ -88,12 +127,17 @@ def read_json(path: Path) -> dict:
         FileNotFoundError: there is no such file. ValueError: it holds something else.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes().decode())  # UTF-8 without a byte order mark, as diffusers reads it
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no file {path}. The folder is incomplete; get it again.") from None
     except (ValueError, UnicodeDecodeError) as error:
         what = what_is_wrong(path) if not path.read_bytes().lstrip().startswith(b"{") else None
-        raise ValueError(f"{path} {what or f'is no valid JSON ({error}). Get it again'}.") from error
+        why = (
+            what
+            if what and "no safetensors" not in what
+            else f"is no valid JSON in UTF-8 ({str(error)[:200]}). Get it again"
+        )
+        raise ValueError(f"{path} {why}.") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds no JSON object. Get it again.")
     return value

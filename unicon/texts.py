@@ -31,8 +31,7 @@ def decode_text(content: bytes) -> DecodedText:
 
     NUL characters are left out. UTF-8 with a few damaged characters has replacement characters, and a note.
     """
-    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), None)
-    encoding = encoding or _utf_16_without_mark(content)
+    encoding = unicode_encoding(content)
     try:
         return DecodedText(_stripped(content.decode(encoding or "utf-8")))
     except UnicodeDecodeError:
@@ -44,6 +43,12 @@ def decode_text(content: bytes) -> DecodedText:
     if not _is_clearly_western(western):
         return DecodedText("", f"not a text: {len(content)} bytes that are neither UTF-8 nor UTF-16")
     return DecodedText(_stripped(western), "decoded as Windows-1252, since it is not UTF-8")
+
+
+def unicode_encoding(content: bytes) -> str | None:
+    """The Unicode encoding that the beginning of a text shows; None where it may be UTF-8 without a mark, or none."""
+    marked = next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), None)
+    return marked or _utf_16_without_mark(content)
 
 
 def _stripped(text: str) -> str:

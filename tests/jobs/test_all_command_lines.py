@@ -9,7 +9,10 @@ from types import ModuleType
 
 import pytest
 
+from jobs import _cli
 from jobs._parser import TEXT_OPTIONS
+from pipelines.errors import SettingError
+from pipelines.storage_errors import StorageError
 
 JOBS = tuple(
     importlib.import_module(f"jobs.{path.stem}")
@@ -186,3 +189,58 @@ def test_no_help_or_message_of_a_command_is_about_python(capsys: pytest.CaptureF
     for job in JOBS:
         text = help_of(job, capsys)
         assert "adapters={" not in text.replace("UniCon.from_pretrained", "").replace('adapters={"edge"', "")
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("estimate", "--actors 99999999999999999999", "no number of actors"),
+        ("estimate", "--num-gpus-per-actor 1e30", "outside 0 to 1024"),
+        ("train_mini", "--seed -1", "too small"),
+        ("train_mini", "--batch-size 9999999", "too large"),
+    ],
+)
+def test_numbers_that_no_machine_has(name: str, words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in refused(BY_NAME[name], [*REQUIRED[name].split(), *words.split()], capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [("--device foo", "--device foo cannot be used"), ("--start-from nothing", "--start-from nothing holds no model")],
+)
+def test_train_mini_refuses_before_it_renders(tmp_path: Path, words: str, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        BY_NAME["train_mini"].main(["--work", f"{tmp_path}/w", "--output", f"{tmp_path}/o", *words.split()])
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (StorageError("no usable credentials", "credentials"), 2),
+        (StorageError("no answer", "unreachable"), 1),
+        (PermissionError(13, "Permission denied", "/x/y"), 2),
+    ],
+)
+def test_a_storage_that_fails_is_one_line(error: OSError, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    def run() -> int:
+        raise error
+
+    with pytest.raises(SystemExit) as exit_:
+        _cli.finish(run)
+    assert exit_.value.code == code and capsys.readouterr().err == f"error: {error}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("s3://b/x --output {0}/a.safetensors", "is in an object store"),
+        ("MINI --output {0}/file/a.safetensors", "--output .*is a file, no folder"),
+        ("MINI --output MINI --to published", "a published adapter is a folder"),
+    ],
+)
+def test_import_adapter_names_the_option(tmp_path: Path, words: str, message: str) -> None:
+    (tmp_path / "file").write_text("x")
+    mini = "unicon/models/mini/adapters/depth.safetensors"
+    with pytest.raises(SettingError, match=message):
+        BY_NAME["import_adapter"].main(words.format(tmp_path).replace("MINI", mini).split())

@@ -5,6 +5,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.captions import Caption, caption_from, chosen_caption, decode_text, json_caption
@@ -252,3 +254,37 @@ def test_files_of_a_tar_that_belong_to_no_sample_are_counted(tmp_path: Path) -> 
     line = ignored_members(measured)
     assert line.startswith("left out of 1 tars: 2 files that are not called KEY.EXTENSION, such as 'IMG0001' in")
     assert ignored_members(measure([each.shard for each in measured], Columns(), str(tmp_path / "out"))) == line
+
+
+def test_captions_under_names_in_capitals_and_of_other_types(tmp_path: Path) -> None:
+    """In a column and in a JSON field alike: read, or told."""
+    kinds: dict[str, tuple[Any, tuple[str, str]]] = {
+        "TEXT": ("a boat", ("a boat", "")),
+        "Caption": (["a boat"], ("a boat", "")),
+        "caption": ([{"raw": "a boat"}], ("", "not a caption but an object: {'raw': 'a boat'}")),
+        "prompt": (7, ("", "not a caption but a number: 7")),
+    }
+    for name, (value, (text, note)) in kinds.items():
+        path = write_parquet(tmp_path / f"{name}.parquet", {"image": [b"1"], name: [value]})
+        (row,) = read(path, tmp_path / "out")
+        write_folder(tmp_path, {"1.jpg": b"1", f"{name}.jsonl": json.dumps({"image": "1.jpg", name: value}).encode()})
+        (line,) = read(tmp_path / f"{name}.jsonl", tmp_path / "out")
+        assert (row.caption, row.caption_note) == (text, note)
+        assert (line.caption, line.caption_note) == (text, note and f"{name}: {note}")
+
+
+def test_captions_in_maps(tmp_path: Path) -> None:
+    """As Spark and DuckDB write objects."""
+    values = pa.array(
+        [[("en", "a boat"), ("de", "ein Boot")], [("de", "nur")], None], pa.map_(pa.string(), pa.string())
+    )
+    pq.write_table(pa.table({"image": [b"1"] * 3, "captions": values}), tmp_path / "a.parquet")
+    found = read(tmp_path / "a.parquet", tmp_path / "out", Columns(caption="captions.en"))
+    assert [sample.caption for sample in found] == ["a boat", "", ""]
+
+
+def test_images_that_the_dots_of_their_names_hide_are_counted(tmp_path: Path) -> None:
+    names = ["Photo 1.jpg", "Photo 1.5 (edit).jpg", "b.jpg", "b.seg.png", "b.0001.jpg"]
+    path = tar_with(tmp_path, dict.fromkeys(names, b"1"))
+    line = ignored_members(measure(find_shards([str(path)]), Columns(), str(tmp_path / "out")))
+    assert line.startswith("left out of 1 tars: 1 files") and "'Photo 1.5 (edit).jpg'" in line

@@ -1,6 +1,8 @@
 """Files of images: metadata that no decoder takes, several images in one file, names, and what is stored of a file."""
 
+import gzip
 import io
+import re
 import struct
 import tarfile
 import tracemalloc
@@ -235,3 +237,63 @@ def test_the_files_of_other_tools() -> None:
     with tarfile.open(CASES / "long_text.png.tar") as tar:
         (member,) = tar.getmembers()
         assert pictures.open_picture(tar.extractfile(member).read(), LIMIT)[0].size == (48, 40)  # type: ignore[union-attr]
+
+
+def segment(kind: int, data: bytes) -> bytes:
+    return b"\xff" + bytes([kind]) + struct.pack(">H", len(data) + 2) + data
+
+
+SEGMENTS = {
+    "JFIF": segment(0xE0, b"JFIF\0"),
+    "Adobe": segment(0xEE, b"Adobe\0"),
+    "profile": segment(0xE2, b"ICC_PROFILE\0"),
+    "list of images": segment(0xE2, b"MPF\0II*\0\x08\0\0\0\xff\xff"),
+    "Photoshop": segment(0xED, b"Photoshop 3.0\x008BIM\x03\xed\0\0\0\0\0\x02ab"),
+    "EXIF": segment(0xE1, b"Exif\0\0II*\0\xff\xff\xff\xff"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Image appears to be a malformed MPO", "ignore:Corrupt EXIF")
+@pytest.mark.parametrize("name", SEGMENTS)
+def test_damaged_metadata_of_a_jpeg_say_nothing_of_the_image(name: str) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    content = encoded("JPEG", exif=turned)
+    opened = pictures.open_and_keep(content[:2] + SEGMENTS[name] + content[2:], LIMIT, LIMIT)
+    assert opened.size_px == ((48, 32) if name == "EXIF" else (32, 48))
+    Image.open(io.BytesIO(opened.content)).load()
+
+
+def test_cmyk_stays_cmyk_where_other_metadata_are_damaged() -> None:
+    content = encoded("JPEG", Image.new("CMYK", (8, 8), (0, 200, 200, 0)))
+    opened = pictures.open_and_keep(content[:2] + SEGMENTS["profile"] + content[2:], LIMIT, LIMIT)
+    expected = pictures.open_and_keep(content, LIMIT, LIMIT)
+    np.testing.assert_array_equal(np.asarray(opened.image), np.asarray(expected.image))
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), "HEIC; convert it to JPEG or PNG"),
+        (b"\n<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG; convert it to PNG"),
+        (b"<!DOCTYPE html><html>404", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "a Git-LFS pointer; get the file: git lfs pull"),
+        (gzip.compress(picture()), "gzip data; unpack it first"),
+        (b"\0\0\0\x18ftypisom" + bytes(50), "a video or an unknown image"),
+    ],
+)
+def test_what_is_no_image_is_called_what_it_is(content: bytes, what: str) -> None:
+    with pytest.raises(SampleError, match=re.escape(f"it is {what}; {len(content)} bytes that begin with")):
+        pictures.open_picture(content, LIMIT)
+
+
+def test_float_images_with_pixels_that_are_no_numbers() -> None:
+    values = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    sound = np.asarray(pictures.open_picture(encoded("TIFF", Image.fromarray(values)), LIMIT)[0])
+    for odd, level in ((np.nan, 0), (np.inf, 255), (-np.inf, 0)):
+        values[0, 0] = odd
+        found = np.asarray(pictures.open_picture(encoded("TIFF", Image.fromarray(values)), LIMIT)[0])
+        assert found[0, 0, 0] == level
+        np.testing.assert_array_equal(found[1:], sound[1:])
+        with pytest.raises(SampleError, match="no pixel of the image is a finite number"):
+            pictures.open_picture(encoded("TIFF", Image.fromarray(np.full_like(values, odd))), LIMIT)

@@ -12,6 +12,7 @@ from pipelines.inputs import Shard, find_shards
 from pipelines.prompts import PromptFiles
 from pipelines.references import fetch
 from pipelines.runner import check_output
+from pipelines.status import read_status
 from tests.in_process import World, files, images, keys, once
 from tests.inputs import samples, write_folder, write_parquet, write_tar
 
@@ -161,6 +162,59 @@ def test_empty_places_are_refused(tmp_path: Path, text: str, monkeypatch: pytest
     with pytest.raises(SettingError, match="--output is empty"):
         check_output(text)
     assert [shard.format for shard in find_shards(["."])] == ["folder"]
+
+
+@pytest.mark.parametrize("text", ["s3:/bucket/x", "GS:/bucket/x", "http:/host/x", "s3://", "s3:///", "gs://"])
+def test_half_a_uri_is_no_folder(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for find in (find_shards, lambda inputs, output: PromptFiles().find(inputs, output)):
+        with pytest.raises(SettingError, match="one slash after|names no bucket"):
+            find([text], str(tmp_path / "out"))
+    for check in (check_output, read_status):
+        with pytest.raises(SettingError, match="one slash after|names no bucket"):
+            check(text)
+    assert not any(tmp_path.iterdir())
+
+
+def test_places_that_are_slightly_wrong_are_cured(tmp_path: Path) -> None:
+    write_folder(tmp_path / "My Photos", {"a.jpg": b"1"})
+    (tmp_path / "gone").symlink_to("nowhere")
+    assert len(find_shards([f"file://localhost{tmp_path}/My Photos"])) == 1
+    for text, cure in (
+        (f"file://{tmp_path}/My%20Photos", f"Did you mean {tmp_path}/My Photos"),
+        (f"{tmp_path}/My Photos ", "without the spaces"),
+        (f"{tmp_path}/gone", "link that leads nowhere"),
+        (r"C:\Users\me\photos", "path of Windows"),
+        (f"{tmp_path}/{{0..2000000000}}.tar", "more than 1,000,000 names"),
+        (f"{tmp_path}/{{0..2000}}/{{0..2000}}.tar", "more than 1,000,000 names"),
+    ):
+        with pytest.raises(SettingError, match=cure):
+            find_shards([text])
+
+
+@pytest.mark.parametrize(
+    "kind", ["file", "file above", "link", "loop", "data", "_chunks/done", "errors", "http", "foo"]
+)
+def test_outputs_that_cannot_be_are_refused_before_work(tmp_path: Path, kind: str) -> None:
+    world = World(tmp_path)
+    images(world, keys(2))
+    output: Path | str = tmp_path / "out"
+    write_folder(tmp_path, {"file": b"x"})
+    if kind in ("http", "foo"):
+        output = f"{kind}://127.0.0.1:1/x"
+    elif kind.startswith("file"):
+        output = tmp_path / kind.replace(" above", "/out")
+    elif kind in ("link", "loop"):
+        Path(output).symlink_to("nowhere" if kind == "link" else "out")
+    elif kind == "data":
+        write_folder(Path(output), {kind: b"x"})
+    else:
+        (tmp_path / "out" / kind).parent.mkdir(parents=True)
+        (tmp_path / "out" / kind).symlink_to("nowhere")
+    world.output = output  # type: ignore[assignment]
+    with pytest.raises(SettingError, match="--output"):
+        world.run()
+    assert not any("to do" in text for text in world.said)
 
 
 ODD_NAMES = [

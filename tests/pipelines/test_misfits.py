@@ -1,5 +1,7 @@
 """Input files that do not have what the settings need: one of many is an error row, all of them are a wrong setting."""
 
+import bz2
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,13 @@ import pytest
 
 from pipelines import measure
 from pipelines.errors import SettingError
+from pipelines.inputs import find_shards
 from pipelines.prompts import PromptFiles
 from pipelines.samples import Columns
 from pipelines.sources import PictureShards
 from tests.estimating import estimate
 from tests.in_process import World
-from tests.inputs import picture, write_parquet
+from tests.inputs import picture, samples, write_folder, write_parquet, write_tar
 
 IMAGES = [picture(number, size=(12, 10)) for number in range(2)]
 GOOD = {"image": IMAGES, "caption": ["one", "two"], "id": ["a", "b"]}
@@ -62,6 +65,10 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "an array on a line": (lines('[{"image": "a"}, {}]'), "is one JSON array"),
     "a CSV": (lines("image,text\na.jpg,x\nb.jpg,y\n"), "no file of JSON lines"),
     "UTF-16": (lines('{"image": "a"}\n{}\n', "utf-16"), "is UTF-16"),
+    "UTF-16 without a mark": (lines('{"image": "a"}\n{}\n', "utf-16-be"), "is UTF-16BE.*iconv -f UTF-16BE"),
+    "UTF-32": (lines('{"image": "a"}\n{}\n', "utf-32"), "is UTF-32LE"),
+    "gzip": (lambda path: path.with_suffix(".jsonl").write_bytes(gzip.compress(b"{}")), "is gzip data; unpack it"),
+    "a pointer": (lines("version https://git-lfs.github.com/spec/v1\noid sha256:1\n"), "is a Git-LFS pointer"),
 }
 
 
@@ -173,3 +180,49 @@ def test_prompts_of_which_one_file_is_none(tmp_path: Path) -> None:
     for name, message in (("b.json", "is one JSON array"), ("d.parquet", "has no column prompt. Its columns: n")):
         with pytest.raises(SettingError, match=message):
             found(name)
+
+
+@pytest.mark.parametrize("name", ["bzip2.tar", "pointer.tar", "page.parquet", "gzip.parquet"])
+def test_what_is_no_shard_is_called_what_it_is(name: str, tmp_path: Path) -> None:
+    content, what = {
+        "bzip2.tar": (
+            bz2.compress(write_tar(tmp_path / "t.tar", samples(1)).read_bytes()),
+            "bzip2 data; unpack it first",
+        ),
+        "pointer.tar": (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "a Git-LFS pointer; get the file: git lfs pull",
+        ),
+        "page.parquet": (b"<!DOCTYPE html><html></html>", "a web page"),
+        "gzip.parquet": (gzip.compress(b"x"), "gzip data; unpack it first"),
+    }[name]
+    (tmp_path / name).write_bytes(content)
+    ran = estimate([tmp_path / name], tmp_path / "out")
+    assert ran.code == 3
+    assert ran.reasons[f"{name}#rest"].endswith(f" but {what}")
+
+
+def test_columns_that_are_named_for_files_without_any_are_told_or_refused(tmp_path: Path) -> None:
+    """Tars and folders have no columns; a condition would let everything through there."""
+    tar, folder = write_tar(tmp_path / "a.tar", samples(1)), write_folder(tmp_path / "in", {"a.jpg": IMAGES[0]})
+    for path in (tar, folder):
+        assert any("--key-column 'id' has no effect" in line for line in told(path, Columns(key="id")))
+        with pytest.raises(SettingError, match="--where 'w>1' needs Parquet files"):
+            estimate([path], tmp_path / "out", Columns(where=("w>1",)))
+    assert any("--image-column 'png' has no effect" in line for line in told(folder, Columns(image="png")))
+    with pytest.raises(SettingError, match=r"--image-column 'png': no \.png in the first samples of .*\.jpg, \.txt"):
+        estimate([tar], tmp_path / "out", Columns(image="png"))
+    assert not [line for line in told(tar, Columns(image="jpg")) if "no effect" in line]
+    for wanted in ("tags", "txt", "title"):
+        with pytest.raises(
+            SettingError, match=f"--caption-column '{wanted}': the images of .* have no caption of that"
+        ):
+            estimate([folder], tmp_path / "out", Columns(caption=wanted))
+    write_folder(folder, {"a.json": b'{"title": null}'})
+    assert PictureShards(columns=Columns(caption="title")).measure(find_shards([str(folder)]), str(tmp_path), None)
+
+
+def told(path: Path, columns: Columns) -> list[str]:
+    said: list[str] = []
+    PictureShards(columns=columns).find([str(path)], str(path.parent / "out"), said.append)
+    return said

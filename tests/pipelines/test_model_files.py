@@ -114,3 +114,12 @@ def test_a_lora_at_a_uri(uri: str) -> None:
     fsspec.filesystem("memory").put(str(kohya), "/models/kohya.safetensors")
     with pytest.raises(SettingError, match="--lora: A LoRA"):  # read, and of another base
         identify_model(UniConModel(model=uri, conditions=("depth",), loras=((f"{BUCKET}/kohya.safetensors", 1.0),)))
+
+
+def test_adapters_that_lie_deeper_are_found_and_a_folder_above_is_not_copied(uri: str) -> None:
+    memory = fsspec.filesystem("memory")
+    golden = Path(__file__).parents[1] / "golden" / "checkpoints"
+    memory.put(str(golden / "depth"), "/models/unicon/checkpoints/depth", recursive=True)
+    assert names_in(Path(local_copy(f"{BUCKET}/unicon", "depth"))) == names_in(golden / "depth")
+    with pytest.raises(SettingError, match="folders that may: tiny, unicon. Name the very folder"):
+        identify_model(UniConModel(model=BUCKET, conditions=("depth",)))

@@ -327,3 +327,21 @@ def test_prompts_of_anything_cost_their_own_row_alone(tmp_path: Path) -> None:
         assert len(found[f"prompt-{name}.parquet"]) == len(found[f"key-{name}.parquet"]) == 4
     assert [sample.key for sample in found["key-uuid.parquet"]][1] == "00000000-0000-0000-0000-000000000001"
     assert [sample.caption for sample in found["prompt-list.parquet"]][0] == "a"
+
+
+def test_bytes_may_be_base64_too(tmp_path: Path) -> None:
+    """As programs write them that have read them from JSON."""
+    png = picture(3, size=(12, 10), kind="PNG")
+    values = [
+        base64.b64encode(IMAGES[0]), base64.encodebytes(png), b"data:image/jpeg;base64," + base64.b64encode(IMAGES[1]),
+        base64.b64encode(IMAGES[2])[:-6] + b"**", b"data:nothing",
+    ]  # fmt: skip
+    ran = estimate([write_parquet(tmp_path / "a.parquet", {"image": values})], tmp_path / "out")
+    assert [row["image"]["bytes"] for row in ran.rows] == [IMAGES[0], png, IMAGES[1]]
+    assert_all_accounted(ran, 5)
+
+
+def test_a_doubled_column_that_can_be_no_caption_does_no_harm(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(IMAGES), *[pa.array([1] * 4)] * 2], names=["image", "text", "text"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert len(estimate([tmp_path / "a.parquet"], tmp_path / "out").rows) == 4

@@ -133,9 +133,17 @@ def test_a_report_of_somebody_else_stays(tmp_path: Path) -> None:
 def test_named_files_are_refused_before_work(tmp_path: Path) -> None:
     theirs = write_folder(tmp_path, {"notes.json": b'{"mine": 1}', "cat.png": picture(1, kind="PNG")})
     common = ["--condition", "depth", "--predictions", str(tmp_path / "p"), "--truth", str(tmp_path / "t")]
-    for option, name in (("--json", "notes.json"), ("--picture", "cat.png")):
+    for option, name in (("--json", "notes.json"), ("--picture", "cat.png"), ("--json", "")):
         with pytest.raises(SettingError, match=f"{option} .*not replaced"):
             evaluate.main([*common, option, str(theirs / name)])
+    for option, name, reason in (
+        ("--json", f"{theirs}/notes.json/x", "is a file, no folder"),
+        ("--picture", "foo://x.png", "Protocol not known"),
+        ("--picture", f"{theirs}/new.jpg", "it is a PNG"),
+        ("--json", "http://h/x.json", "take no files"),
+    ):
+        with pytest.raises(SettingError, match=f"{option} .*{reason}"):
+            evaluate.main([*common, option, name])
     (tmp_path / "ours.png").write_bytes(marked_png(Image.new("RGB", (4, 4))))
     check_replaceable("--picture", str(tmp_path / "ours.png"), is_our_png)
     check_replaceable("--picture", str(tmp_path / "new.png"), is_our_png)

@@ -118,3 +118,29 @@ def test_fields_of_json_lines_that_are_named(tmp_path: Path) -> None:
     for source, option in ((PromptFiles(column="q"), "--prompt-column"), (PromptFiles(key="q"), "--key-column")):
         with pytest.raises(SettingError, match=f"{option} 'q' is not in the first line of .* Its fields: p, id"):
             read_all(source, [str(tmp_path / "p.jsonl")])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\r"])
+def test_lines_of_any_encoding(encoding: str, line_break: str, tmp_path: Path) -> None:
+    text = line_break.join(["a red boat", "", "café au lait", ""])
+    for name, content in (("p.txt", text), ("p.jsonl", text.replace("a red boat", '"a red boat"'))):
+        write_folder(tmp_path, {name: content.encode(encoding)})
+        found = texts(read_all(PromptFiles(), [str(tmp_path / name)]))
+        assert found[0][1] == "a red boat" and len(found) == 2
+    assert texts(read_all(PromptFiles(), [str(tmp_path / "p.txt")]))[1][1] == "café au lait"
+
+
+def test_a_line_break_within_a_prompt_is_none_where_lines_end_otherwise(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"p.txt": b"one\rstill one\ntwo\n"})
+    assert [text for _, text in texts(read_all(PromptFiles(), [str(tmp_path)]))] == ["one\rstill one", "two"]
+
+
+def test_json_lines_without_prompts_are_a_wrong_setting(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"p.jsonl": b'{"Prompt": "a"}\n{"title": "b"}\n'})
+    with pytest.raises(SettingError, match="has no field prompt, caption or text. Its fields: Prompt. Name one with"):
+        read_all(PromptFiles(), [str(tmp_path)])
+    found = texts(read_all(PromptFiles(column="Prompt"), [str(tmp_path)]))
+    assert [text for _, text in found] == [
+        "a", "the prompt is empty or no text: no field Prompt, the line has title"
+    ]  # fmt: skip

@@ -191,6 +191,42 @@ def test_a_storage_that_is_away_fails_the_chunk(tmp_path: Path) -> None:
     assert world.run(store=store) == 0 and errors(world) == {}
 
 
+def test_a_chunk_of_nothing_but_waiting_samples_can_be_given_up(tmp_path: Path) -> None:
+    """A file on a bad sector, alone in its chunk, say."""
+    world = World(tmp_path)
+    images(world, "abc")
+    store = Away(tmp_path, {"b"})
+    assert world.run(store=store, chunk_size=1) == 1 and world.rows() == once(["a.jpg", "c.jpg"])
+    assert any("--give-up" in text for text in world.said)
+    assert world.run(store=store, give_up=True) == 0
+    assert errors(world) == {"b.jpg": "fetch"} and world.rows() == once(["a.jpg", "b.jpg", "c.jpg"])
+
+
+def test_hosts_of_other_schemes_wait_and_drivers_that_are_not_there_do_not() -> None:
+    with pytest.raises(PassingError) as caught:
+        fetch("ftp://127.0.0.1:1/a.jpg")
+    assert not caught.value.is_shared, "another row names another host"
+    for uri, cure in (("sftp://h/a.jpg", "not installed"), ("blob:http://h/a", "Protocol not known")):
+        with pytest.raises(SampleError, match=cure) as lasting:
+            fetch(uri)
+        assert not isinstance(lasting.value, PassingError)
+
+
+def test_a_row_that_needs_credentials_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(self: Away, uri: str, limit_bytes: int | None = None) -> bytes:
+        if uri.startswith("s3://"):
+            raise StorageError("no usable credentials were found", "credentials")
+        return HookedStore.read_bytes(self, uri, limit_bytes)
+
+    monkeypatch.setattr(Away, "read_bytes", read)
+    world = World(tmp_path)
+    images_at = write_folder(tmp_path / "pictures", {"b.jpg": b"b v1"})
+    rows = [{"key": "a", "image": "s3://in/a.jpg"}, {"key": "b", "image": f"{images_at}/b.jpg"}]
+    (world.inputs / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert world.run(store=Away(tmp_path, set())) == 1
+    assert errors(world) == {"a": "fetch"} and world.rows() == once("ab")
+
+
 def test_an_image_that_waits_and_is_deleted_waits_no_more(tmp_path: Path) -> None:
     world = World(tmp_path)
     images(world, "abc")

@@ -123,3 +123,8 @@ def test_lab_becomes_rgb_without_a_profile_of_its_own() -> None:
 def test_the_library_sees_the_same_colors() -> None:
     image = with_profile(colorful(), rgb_profile(DISPLAY_P3))
     np.testing.assert_array_equal(np.asarray(images.to_rgb(image)), np.asarray(to_srgb(image)))
+
+
+def test_an_image_without_one_finite_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="no pixel of the image is a finite number"):
+        images.to_rgb(Image.fromarray(np.full((4, 4), np.nan, np.float32)))

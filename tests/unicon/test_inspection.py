@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
+import zipfile
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from transformers import CLIPTokenizer
 
 from pipelines.errors import SettingError
 from pipelines.predictors import UniConModel, parse_adapters, resolve_model
@@ -23,7 +27,11 @@ from tests.tiny import add_random_adapter, tiny_unet
 from unicon import UniCon
 from unicon.adapter import AdapterConfig
 from unicon.checkpoint import save_adapter
-from unicon.inspection import check_model
+from unicon.conditions import CONDITIONS
+from unicon.inspection import _ADAPTER_VALUES, KINDS, check_model
+from unicon.limits import ModelLimits
+from unicon.model_config import model_config
+from unicon.options import SamplingOptions
 from unicon.published import save_published
 
 CASES = Path(__file__).parents[1] / "cases" / "adapters"
@@ -90,6 +98,43 @@ def diffusion_transformer(folder: Path) -> None:
     (folder / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
 
 
+def dtype(file: str, kind: torch.dtype) -> Change:
+    return lambda folder: save_file({key: value.to(kind) for key, value in load_file(folder / file).items()},
+                                    folder / file)  # fmt: skip
+
+
+def moved(file: str, *others: str) -> Change:
+    """Other files in the place of one."""
+
+    def change(folder: Path) -> None:
+        (folder / file).unlink()
+        for other in others:
+            (folder / other).write_bytes(b"x")
+
+    return change
+
+
+def kandinsky(folder: Path) -> None:
+    remove("vae", "text_encoder")(folder)
+    (folder / "model_index.json").write_text('{"_class_name": "KandinskyV22Pipeline"}')
+
+
+def dead_link(folder: Path) -> None:
+    (folder / UNET).unlink()
+    (folder / UNET).symlink_to("/no/such/file")
+
+
+def utf16(folder: Path) -> None:
+    path = folder / "vae" / "config.json"
+    path.write_bytes(path.read_text().encode("utf-16"))
+
+
+def add_token(folder: Path) -> None:
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    tokenizer.add_tokens(["<cat>"])
+    tokenizer.save_pretrained(folder / "tokenizer")
+
+
 MODELS: dict[str, tuple[Change, list[str]]] = {
     "sdxl": (config("unet", addition_embed_type="text_time"), ["Stable Diffusion XL", "1.x or 2.x"]),
     "flux": (diffusion_transformer, ["diffusion transformer (FluxPipeline)", "1.x or 2.x"]),
@@ -134,6 +179,31 @@ MODELS: dict[str, tuple[Change, list[str]]] = {
     "flow-matching": (config("scheduler", _class_name="FlowMatchEulerDiscreteScheduler"), ["flow matching"]),
     "flow-prediction": (config("scheduler", prediction_type="flow_prediction"), ["flow matching"]),
     "strange-prediction": (config("scheduler", prediction_type="x0"), ["prediction_type", "'x0'"]),
+    "other-scheduler": (config("scheduler", _class_name="EDMEulerScheduler"), ["EDMEulerScheduler", "1.x or 2.x"]),
+    "no-betas": (write("scheduler/scheduler_config.json", b"{}"), ["beta_schedule", "says None"]),
+    "endless-beta": (config("scheduler", beta_start=float("nan")), ["beta_start and beta_end", "nan"]),
+    "text-beta": (config("scheduler", beta_end="x"), ["beta_start and beta_end", "'x'"]),
+    "few-betas": (config("scheduler", trained_betas=[0.1] * 10), ["trained_betas is 1000 numbers"]),
+    "text-timesteps": (config("scheduler", num_train_timesteps="1000"), ["num_train_timesteps", "'1000'"]),
+    "text-size": (config("unet", sample_size=["a"]), ["sample_size in whole numbers"]),
+    "negative-size": (config("unet", sample_size=-16), ["sample_size in whole numbers"]),
+    "groups": (config("unet", norm_num_groups=7), ["norm_num_groups divides", "says 7"]),
+    "vae-groups": (config("vae", norm_num_groups=3), ["vae/config.json norm_num_groups"]),
+    "activation": (config("unet", act_fn="foo"), ["act_fn is one of", "foo"]),
+    "text-activation": (config("text_encoder", hidden_act="foo"), ["hidden_act is one of"]),
+    "text-heads": (config("text_encoder", num_attention_heads=5), ["num_attention_heads divides hidden_size 24"]),
+    "scaling": (config("vae", scaling_factor="x"), ["scaling_factor is a number above 0", "says x"]),
+    "quantized": (config("unet", quantization_config={"load_in_8bit": True}), ["is quantized", "without quantization"]),
+    "whole-numbers": (dtype(UNET, torch.int8), ["floating-point", "I8", "quantized"]),
+    "lcm-base": (config("unet", time_cond_proj_dim=256), ["needs more than a text (time_cond_proj_dim 256)"]),
+    "onnx": (moved(UNET, "unet/model.onnx"), ["is for ONNX (model.onnx)", "in safetensors"]),
+    "openvino": (moved(UNET, "unet/openvino_model.xml", "unet/openvino_model.bin"), ["is for OpenVINO"]),
+    "gguf": (moved(UNET, "unet/model.gguf"), ["is for GGUF"]),
+    "kandinsky": (kandinsky, ["is of another family (KandinskyV22Pipeline)", "1.x or 2.x"]),
+    "dead-link": (dead_link, ["symbolic link to nothing"]),
+    "utf16-config": (utf16, ["vae/config.json is no valid JSON in UTF-8"]),
+    "added-token": (add_token, ["81 and 80 tokens", "added to a tokenizer"]),
+    "bool-tokenizer": (config("tokenizer", model_max_length=True), ["model_max_length True"]),
     "strange-betas": (config("scheduler", beta_schedule="exponential"), ["beta_schedule", "'exponential'"]),
 }  # fmt: skip
 
@@ -297,6 +367,57 @@ def cut_adapter(tmp_path: Path, tiny_folder: Path) -> Path:
     return tmp_path / "a.safetensors"
 
 
+def with_metadata(**values: Any) -> Callable[[Path, Path], Path]:
+    """An adapter with other values in its configuration; CONFIG=text replaces all of it."""
+
+    def make(tmp_path: Path, tiny_folder: Path) -> Path:
+        path = tiny_folder / "adapters" / "depth.safetensors"
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata()
+        metadata["config"] = values.pop("CONFIG", None) or json.dumps(json.loads(metadata["config"]) | values)
+        save_file(load_file(path), tmp_path / "a.safetensors", metadata=metadata)
+        return tmp_path / "a.safetensors"
+
+    return make
+
+
+def endless_adapter(kind: torch.dtype) -> Callable[[Path, Path], Path]:
+    def make(tmp_path: Path, tiny_folder: Path) -> Path:
+        path = tiny_folder / "adapters" / "depth.safetensors"
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata()
+        tensors = {key: value.to(kind) for key, value in load_file(path).items()}
+        next(iter(tensors.values()))[0, 0] = float("nan")
+        save_file(tensors, tmp_path / "a.safetensors", metadata=metadata)
+        return tmp_path / "a.safetensors"
+
+    return make
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("/nobody/should/run/this",)
+
+
+def evil(folder: Path) -> None:
+    torch.save({"a.conv1n.weight": Evil()}, folder / "model.pth")
+
+
+def other_zip(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "model.pth", "w") as archive:
+        archive.writestr("a.txt", "x")
+
+
+def no_projections(folder: Path) -> None:
+    entries = torch.load(folder / "model.pth")
+    torch.save({key: value for key, value in entries.items() if "conv1n" not in key}, folder / "model.pth")
+
+
+def of_a_wrapper(folder: Path) -> None:
+    entries = torch.load(folder / "model.pth")
+    torch.save({f"module.{key}": value for key, value in entries.items()}, folder / "model.pth")
+
+
 LORA_PATH = "xy_lora/pytorch_lora_weights.safetensors"
 ADAPTERS: dict[str, tuple[Callable[[Path, Path], Path], list[str]]] = {
     "kohya-case": (lambda tmp, tiny: CASES / "kohya.safetensors", ["LoRA (kohya)", "--lora"]),
@@ -316,6 +437,22 @@ ADAPTERS: dict[str, tuple[Callable[[Path, Path], Path], list[str]]] = {
     "pickle-cut": (damaged(cut("model.pth")), ["model.pth is cut short"]),
     "lora-cut": (damaged(write(LORA_PATH, b"")), ["is empty"]),
     "lora-absent": (damaged(remove("yx_lora")), ["yx_lora", "complete"]),
+    "endless": (endless_adapter(torch.float32), ["finite numbers", "Get the file again"]),
+    "endless-half": (endless_adapter(torch.float16), ["finite numbers"]),
+    "endless-bfloat16": (endless_adapter(torch.bfloat16), ["finite numbers"]),
+    "no-config": (with_metadata(CONFIG="{x"), ["no config there that can be read"]),
+    "list-as-config": (with_metadata(CONFIG="[]"), ["no config there that can be read"]),
+    "text-rank": (with_metadata(rank="x"), ["of another version (rank 'x')"]),
+    "endless-alpha": (with_metadata(alpha=float("nan")), ["of another version (alpha"]),
+    "later": (with_metadata(later=1), ["of another version (later '1')", "Update this package"]),
+    "three-views": (with_metadata(estimation_views=3), ["estimation_views"]),
+    "pickle-that-runs": (damaged(evil), ["would call posix.mkdir", "Nothing of it was run"]),
+    "pickle-is-another-zip": (damaged(other_zip), ["zip archive of something else"]),
+    "no-projections": (damaged(no_projections), ["has none"]),
+    "projections-of-a-wrapper": (damaged(of_a_wrapper), ["do not fit this model"]),
+    "other-lora-keys": (damaged(tensors(LORA_PATH, lambda key: key.replace("attn1n", "attn1"))), ["no UniCon adapter"]),
+    "half-of-a-lora": (damaged(tensors(LORA_PATH, lambda key: key if "to_q" in key else None)), ["instead of"]),
+    "long-name": (lambda tmp, tiny: Path("/" + "x" * 5000), ["nothing at"]),
     "empty-folder": (lambda tmp, tiny: tmp, ["holds no model.pth"]),
     "controlnet-folder": (
         lambda tmp, tiny: write_folder(tmp / "c", {"config.json": b'{"_class_name": "ControlNetModel"}'}),
@@ -342,3 +479,52 @@ def test_a_local_repository_gives_the_folder_of_the_condition(tiny_folder: Path,
     folder = UniConModel(model=str(tiny_folder), conditions=("edge",), adapters={"edge": str(root / "edge")})
     assert resolve_model(whole)[1].weights_sha256 == resolve_model(folder)[1].weights_sha256
     assert list(UniCon.from_pretrained(tiny_folder, adapters={"edge": root}, device="cpu").adapters) == ["edge"]
+
+
+def test_what_is_known_without_torch_is_what_torch_s_modules_say() -> None:
+    assert set(KINDS) == set(CONDITIONS)
+    assert set(_ADAPTER_VALUES) == {field.name for field in fields(AdapterConfig)}
+
+
+def test_a_home_that_does_not_exist_is_a_path_that_does_not_exist() -> None:
+    with pytest.raises(FileNotFoundError, match="nosuchuser"):
+        UniCon.from_pretrained("~nosuchuser/model")
+
+
+def test_a_half_precision_copy_of_published_loras_is_the_same_adapter(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = published(tmp_path) / "depth"
+    for path in folder.rglob("*.safetensors"):
+        save_file({key: value.half() for key, value in load_file(path).items()}, path)
+    assert UniCon.from_pretrained(tiny_folder, adapters={"depth": folder}, device="cpu").adapters["depth"].rank == 4
+
+
+def test_a_native_size_of_two_numbers(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = copied(tiny_folder, tmp_path, config("unet", sample_size=[16, 16]))
+    assert UniCon.from_pretrained(folder, device="cpu").native_px == 32
+
+
+@pytest.mark.parametrize(
+    "change", [config("tokenizer", padding_side="left"), config("tokenizer", truncation_side="left")]
+)
+def test_how_a_tokenizer_fills_up_is_in_the_configuration(change: Change, tiny_folder: Path, tmp_path: Path) -> None:
+    other = copied(tiny_folder, tmp_path, change)
+    assert model_config(other)["tokenizer"] != model_config(tiny_folder)["tokenizer"]
+
+
+def test_noise_prediction_without_signal_is_refused_before_work(tiny_folder: Path, tmp_path: Path) -> None:
+    limits = ModelLimits.of_folder(copied(tiny_folder, tmp_path, config("scheduler", rescale_betas_zero_snr=True)))
+    limits.check(SamplingOptions(timestep_spacing="leading"))
+    with pytest.raises(ValueError, match="zero terminal SNR.*Use timestep_spacing leading"):
+        limits.check(SamplingOptions())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"dtype": "int8"}, "dtype is float16"), ({"device": "nope"}, "A device is cpu"),
+     ({"device": "cuda:99"}, "GPUs here"), ({"adapters": "depth"}, "by the names of their conditions"),
+     ({"loras": ("a", 0.5)}, "pairs"),
+     ({"loras": [("a", "0.5")]}, "nothing at 'a'|finite number")],
+)  # fmt: skip
+def test_arguments_of_another_kind(options: dict[str, Any], message: str, tiny_folder: Path) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        UniCon.from_pretrained(tiny_folder, **{"device": "cpu", **options})

@@ -240,3 +240,29 @@ def test_one_file_in_a_folder_is_found(tmp_path: Path) -> None:
         find_lora(tmp_path)
     shutil.copy(CASES / "lcm" / "pytorch_lora_weights.safetensors", tmp_path)
     assert find_lora(tmp_path).name == "pytorch_lora_weights.safetensors"
+
+
+NAME = f"unet.{MODULES['unet'][0]}.lora_{{}}.weight"
+
+
+@pytest.mark.parametrize("recorded", ["{x", "[]", '{"unet.lora_alpha": "x"}', '{"unet.alpha_pattern": {"(": 3}}'])
+def test_what_is_recorded_of_a_lora_and_cannot_be_read(recorded: str, tiny_folder: Path, tmp_path: Path) -> None:
+    halves = {NAME.format("A"): torch.ones(3, 16), NAME.format("B"): torch.ones(16, 3)}
+    save_file(halves, tmp_path / "a.safetensors", metadata={"lora_adapter_metadata": recorded})
+    with pytest.raises(ValueError, match="records of its LoRA .*cannot be read"):
+        lora_layers(tmp_path / "a.safetensors", check_model(tiny_folder))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({NAME.format("A"): torch.ones(0, 16), NAME.format("B"): torch.ones(16, 0)}, "fits the base"),
+        ({NAME.format("A"): torch.tensor(1.0), NAME.format("B"): torch.ones(16, 3)}, "fits the base"),
+        ({NAME.format("A"): torch.full((3, 16), torch.nan), NAME.format("B"): torch.ones(16, 3)}, "finite"),
+        ({NAME.format("A"): torch.ones(3, 16).to(torch.int8), NAME.format("B"): torch.ones(16, 3)}, "floating-point"),
+    ],
+)
+def test_matrices_of_no_use(tensors: dict[str, Tensor], message: str, tiny_folder: Path, tmp_path: Path) -> None:
+    save_file(tensors, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=message):
+        lora_layers(tmp_path / "a.safetensors", check_model(tiny_folder))

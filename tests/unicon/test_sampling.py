@@ -191,8 +191,8 @@ def test_noise_prediction_at_zero_snr_is_refused() -> None:
     with pytest.raises(ValueError, match="zero terminal SNR.*leading"):
         ddim(6, rescale_betas_zero_snr=True)
     assert ddim(6, rescale_betas_zero_snr=True, timestep_spacing="leading").alphas[0] > 0
-    with pytest.raises(ValueError, match="'sample'"):
-        ddim(6, prediction_type="sample")
+    with pytest.raises(ValueError, match="'velocity'"):
+        ddim(6, prediction_type="velocity")
 
 
 @pytest.mark.parametrize("sampler", ALL_SAMPLERS)
@@ -272,3 +272,15 @@ def test_guidance() -> None:
     guided = guide(positive, negative=negative, guidance_scale=2.0, without_joint=without, condition_guidance_scale=0.5)
     assert guided.item() == 5.5
     assert guide(positive, without_joint=without, condition_guidance_scale=0.5).item() == 3.5
+
+
+@pytest.mark.parametrize("index", [0, 5, 9])
+def test_a_model_that_predicts_the_image_is_stepped_as_in_diffusers(index: int) -> None:
+    scheduler = DDIMScheduler(prediction_type="sample", clip_sample=False, timestep_spacing="trailing")
+    levels = with_timesteps(scheduler, 10)
+    scheduler.set_timesteps(10)
+    prediction, latents = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(index))
+    ours, clean = Sampler().step(prediction, latents, levels, index)
+    theirs = scheduler.step(prediction, int(scheduler.timesteps[index]), latents)
+    assert torch.equal(clean, prediction)
+    assert torch.allclose(ours, theirs.prev_sample, atol=1e-5)

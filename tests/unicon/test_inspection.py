@@ -3,104 +3,46 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import shutil
-import zipfile
-from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
 from pipelines.errors import SettingError
-from pipelines.predictors import UniConModel, parse_adapters, resolve_model
-from tests.inputs import write_folder
+from pipelines.predictors import UniConModel, resolve_model
 from tests.ldm import write_checkpoint
-from tests.tiny import add_random_adapter, tiny_unet
+from tests.model_folders import (
+    POINTER,
+    TEXT,
+    UNET,
+    VAE,
+    Change,
+    config,
+    copied,
+    cut,
+    dtype,
+    remove,
+    renamed,
+    tensors,
+    write,
+)
 from unicon import UniCon
-from unicon.adapter import AdapterConfig
-from unicon.checkpoint import save_adapter
-from unicon.conditions import CONDITIONS
-from unicon.inspection import _ADAPTER_VALUES, KINDS, check_model
+from unicon.inspection import check_model
 from unicon.limits import ModelLimits
 from unicon.model_config import model_config
 from unicon.options import SamplingOptions
-from unicon.published import save_published
-
-CASES = Path(__file__).parents[1] / "cases" / "adapters"
-GOLDEN = Path(__file__).parents[1] / "golden" / "checkpoints"
-UNET, TEXT = "unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"
-VAE = "vae/diffusion_pytorch_model.safetensors"
-POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
-
-Change = Callable[[Path], Any]
-
-
-def copied(tiny_folder: Path, tmp_path: Path, change: Change) -> Path:
-    folder = tmp_path / "model"
-    shutil.copytree(tiny_folder, folder)
-    change(folder)
-    return folder
-
-
-def config(part: str, **values: Any) -> Change:
-    """Sets values of a part's configuration; None removes one."""
-    file = {"scheduler": "scheduler/scheduler_config.json", "tokenizer": "tokenizer/tokenizer_config.json"}
-
-    def change(folder: Path) -> None:
-        path = folder / file.get(part, f"{part}/config.json")
-        content = json.loads(path.read_text()) | values
-        path.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
-
-    return change
-
-
-def tensors(file: str, rename: Callable[[str], str | None]) -> Change:
-    """Renames tensors; None drops one."""
-
-    def change(folder: Path) -> None:
-        named = {rename(key): value for key, value in load_file(folder / file).items()}
-        save_file({key: value for key, value in named.items() if key is not None}, folder / file)
-
-    return change
-
-
-def write(file: str, content: bytes) -> Change:
-    return lambda folder: (folder / file).write_bytes(content)
-
-
-def cut(file: str) -> Change:
-    return lambda folder: (folder / file).write_bytes((folder / file).read_bytes()[:5000])
-
-
-def remove(*files: str) -> Change:
-    def change(folder: Path) -> None:
-        for file in files:
-            shutil.rmtree(folder / file) if (folder / file).is_dir() else (folder / file).unlink()
-
-    return change
-
-
-def renamed(old: str, new: str) -> Change:
-    return lambda folder: (folder / old).rename(folder / new)
 
 
 def diffusion_transformer(folder: Path) -> None:
     shutil.rmtree(folder / "unet")
     (folder / "transformer").mkdir()
     (folder / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
-
-
-def dtype(file: str, kind: torch.dtype) -> Change:
-    return lambda folder: save_file({key: value.to(kind) for key, value in load_file(folder / file).items()},
-                                    folder / file)  # fmt: skip
 
 
 def moved(file: str, *others: str) -> Change:
@@ -291,211 +233,9 @@ def test_other_predictions_are_models_too(prediction: str, tiny_folder: Path, tm
     check_model(copied(tiny_folder, tmp_path, config("scheduler", prediction_type=prediction)))
 
 
-LORA = {"lora_unet_down_blocks_0_attn1_to_q.lora_down.weight": (4, 16)}
-FILES: dict[str, tuple[dict[str, tuple[int, ...]], list[str]]] = {
-    "kohya": (LORA, ["LoRA (kohya)", "--lora"]),
-    "peft": ({"base_model.model.down_blocks.0.attn1.to_q.lora_A.weight": (4, 16)}, ["LoRA (peft)", "--lora"]),
-    "diffusers": ({"unet.down_blocks.0.attn1.to_q.lora.down.weight": (4, 16)}, ["LoRA (diffusers)", "--lora"]),
-    "lokr": ({"lora_unet_down_blocks_0_attn1_to_q.lokr_w1": (4, 4)}, ["LyCORIS"]),
-    "part": ({"unet.down_blocks.0.attn1n.to_q.lora.down.weight": (4, 16)},
-        ["part of a published adapter", "Give the folder"]),
-    "controlnet": ({"controlnet_cond_embedding.conv_in.weight": (16, 3, 3, 3), "conv_in.weight": (1,)}, ["ControlNet"]),
-    "old-controlnet": ({"control_model.zero_convs.0.0.weight": (1,)}, ["ControlNet"]),
-    "ip-adapter": ({"image_proj.proj.weight": (4, 4)}, ["IP-Adapter"]),
-    "t2i-adapter": ({"adapter.body.0.in_conv.weight": (4, 4)}, ["T2I-Adapter"]),
-    "inversion": ({"emb_params": (1, 768)}, ["textual inversion"]),
-    "sd-inversion": ({"<cat>": (768,)}, ["textual inversion"]),
-    "checkpoint": ({"model.diffusion_model.input_blocks.0.0.weight": (4, 4)}, ["whole checkpoint", "--model"]),
-    "unet": ({"down_blocks.0.resnets.0.conv1.weight": (4, 4)}, ["is a UNet", "--model"]),
-    "vae": ({"decoder.conv_in.weight": (4, 4)}, ["autoencoder"]),
-    "unknown": ({"weight": (1,), "bias": (1,)}, ["none of them"]),
-}  # fmt: skip
-
-
-def refused(folder: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr("unicon.loading.load_part", None)
-    with pytest.raises((ValueError, FileNotFoundError)) as library:
-        UniCon.from_pretrained(folder, adapters={"depth": adapter}, device="cpu")
-    given = parse_adapters([str(adapter)], ["depth"])
-    with pytest.raises(SettingError) as command:
-        resolve_model(UniConModel(model=str(folder), conditions=("depth",), adapters=given))
-    assert str(command.value) == f"--adapter: {library.value}"
-    return str(library.value)
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_other_files_as_adapter(name: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes, words = FILES[name]
-    save_file({key: torch.zeros(shape) for key, shape in shapes.items()}, tmp_path / "a.safetensors")
-    message = refused(tiny_folder, tmp_path / "a.safetensors", monkeypatch)
-    assert all(word in message for word in [*words, "published folder"]), message
-
-
-def published(tmp_path: Path, name: str = "depth") -> Path:
-    unet = tiny_unet()
-    add_random_adapter(unet, AdapterConfig(name=name, rank=4))
-    save_published(unet, name, tmp_path / "repository" / name)
-    return tmp_path / "repository"
-
-
-def damaged(change: Change) -> Callable[[Path, Path], Path]:
-    def make(tmp_path: Path, tiny_folder: Path) -> Path:
-        root = published(tmp_path)
-        change(root / "depth")
-        return root / "depth"
-
-    return make
-
-
-def adapter_of_another_base(tmp_path: Path, tiny_folder: Path) -> Path:
-    unet = tiny_unet(use_linear_projection=False)
-    add_random_adapter(unet, AdapterConfig(name="depth", rank=4))
-    save_adapter(unet, "depth", tmp_path / "other.safetensors")
-    return tmp_path / "other.safetensors"
-
-
-def incomplete_adapter(tmp_path: Path, tiny_folder: Path) -> Path:
-    path = tiny_folder / "adapters" / "depth.safetensors"
-    with safe_open(str(path), framework="pt") as file:
-        metadata = file.metadata()
-    save_file(dict(list(load_file(path).items())[1:]), tmp_path / "a.safetensors", metadata=metadata)
-    return tmp_path / "a.safetensors"
-
-
-def cut_adapter(tmp_path: Path, tiny_folder: Path) -> Path:
-    (tmp_path / "a.safetensors").write_bytes((tiny_folder / "adapters" / "depth.safetensors").read_bytes()[:20_000])
-    return tmp_path / "a.safetensors"
-
-
-def with_metadata(**values: Any) -> Callable[[Path, Path], Path]:
-    """An adapter with other values in its configuration; CONFIG=text replaces all of it."""
-
-    def make(tmp_path: Path, tiny_folder: Path) -> Path:
-        path = tiny_folder / "adapters" / "depth.safetensors"
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata()
-        metadata["config"] = values.pop("CONFIG", None) or json.dumps(json.loads(metadata["config"]) | values)
-        save_file(load_file(path), tmp_path / "a.safetensors", metadata=metadata)
-        return tmp_path / "a.safetensors"
-
-    return make
-
-
-def endless_adapter(kind: torch.dtype) -> Callable[[Path, Path], Path]:
-    def make(tmp_path: Path, tiny_folder: Path) -> Path:
-        path = tiny_folder / "adapters" / "depth.safetensors"
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata()
-        tensors = {key: value.to(kind) for key, value in load_file(path).items()}
-        next(iter(tensors.values()))[0, 0] = float("nan")
-        save_file(tensors, tmp_path / "a.safetensors", metadata=metadata)
-        return tmp_path / "a.safetensors"
-
-    return make
-
-
-class Evil:
-    def __reduce__(self) -> Any:
-        return os.mkdir, ("/nobody/should/run/this",)
-
-
-def evil(folder: Path) -> None:
-    torch.save({"a.conv1n.weight": Evil()}, folder / "model.pth")
-
-
-def other_zip(folder: Path) -> None:
-    with zipfile.ZipFile(folder / "model.pth", "w") as archive:
-        archive.writestr("a.txt", "x")
-
-
-def no_projections(folder: Path) -> None:
-    entries = torch.load(folder / "model.pth")
-    torch.save({key: value for key, value in entries.items() if "conv1n" not in key}, folder / "model.pth")
-
-
-def of_a_wrapper(folder: Path) -> None:
-    entries = torch.load(folder / "model.pth")
-    torch.save({f"module.{key}": value for key, value in entries.items()}, folder / "model.pth")
-
-
-LORA_PATH = "xy_lora/pytorch_lora_weights.safetensors"
-ADAPTERS: dict[str, tuple[Callable[[Path, Path], Path], list[str]]] = {
-    "kohya-case": (lambda tmp, tiny: CASES / "kohya.safetensors", ["LoRA (kohya)", "--lora"]),
-    "lcm-case": (lambda tmp, tiny: CASES / "lcm", ["folder of a LoRA", "--lora"]),
-    "pointer-case": (lambda tmp, tiny: CASES / "lfs.safetensors", ["Git LFS pointer"]),
-    "cut": (cut_adapter, ["cut short: it has 20,000 bytes"]),
-    "incomplete": (incomplete_adapter, ["1 missing"]),
-    "another-base": (adapter_of_another_base, ["use_linear_projection", "--model"]),
-    "published-for-another-base": (lambda tmp, tiny: GOLDEN / "depth", ["do not fit this model"]),
-    "repository": (lambda tmp, tiny: published(tmp, "edge"), ["['edge'] in it have", "'depth'"]),
-    "one-lora-of-it": (lambda tmp, tiny: published(tmp) / "depth" / LORA_PATH,
-        ["part of a published", "repository/depth."]),
-    "folder-of-one-lora": (lambda tmp, tiny: (published(tmp) / "depth" / LORA_PATH).parent,
-        ["part of one", "repository/depth"]),
-    "its-pickle": (lambda tmp, tiny: published(tmp) / "depth" / "model.pth", ["Give its folder", "repository/depth"]),
-    "pickle-pointer": (damaged(write("model.pth", POINTER)), ["model.pth is a Git LFS pointer"]),
-    "pickle-cut": (damaged(cut("model.pth")), ["model.pth is cut short"]),
-    "lora-cut": (damaged(write(LORA_PATH, b"")), ["is empty"]),
-    "lora-absent": (damaged(remove("yx_lora")), ["yx_lora", "complete"]),
-    "endless": (endless_adapter(torch.float32), ["finite numbers", "Get the file again"]),
-    "endless-half": (endless_adapter(torch.float16), ["finite numbers"]),
-    "endless-bfloat16": (endless_adapter(torch.bfloat16), ["finite numbers"]),
-    "no-config": (with_metadata(CONFIG="{x"), ["no config there that can be read"]),
-    "list-as-config": (with_metadata(CONFIG="[]"), ["no config there that can be read"]),
-    "text-rank": (with_metadata(rank="x"), ["of another version (rank 'x')"]),
-    "endless-alpha": (with_metadata(alpha=float("nan")), ["of another version (alpha"]),
-    "later": (with_metadata(later=1), ["of another version (later '1')", "Update this package"]),
-    "three-views": (with_metadata(estimation_views=3), ["estimation_views"]),
-    "pickle-that-runs": (damaged(evil), ["would call posix.mkdir", "Nothing of it was run"]),
-    "pickle-is-another-zip": (damaged(other_zip), ["zip archive of something else"]),
-    "no-projections": (damaged(no_projections), ["has none"]),
-    "projections-of-a-wrapper": (damaged(of_a_wrapper), ["do not fit this model"]),
-    "other-lora-keys": (damaged(tensors(LORA_PATH, lambda key: key.replace("attn1n", "attn1"))), ["no UniCon adapter"]),
-    "half-of-a-lora": (damaged(tensors(LORA_PATH, lambda key: key if "to_q" in key else None)), ["instead of"]),
-    "long-name": (lambda tmp, tiny: Path("/" + "x" * 5000), ["nothing at"]),
-    "empty-folder": (lambda tmp, tiny: tmp, ["holds no model.pth"]),
-    "controlnet-folder": (
-        lambda tmp, tiny: write_folder(tmp / "c", {"config.json": b'{"_class_name": "ControlNetModel"}'}),
-        ["is a ControlNetModel"],
-    ),
-    "model": (lambda tmp, tiny: tiny, ["is a model", "--model"]),
-    "folder-of-adapters": (lambda tmp, tiny: tiny / "adapters", ["holds depth.safetensors", "Name the very file"]),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", ADAPTERS)
-def test_adapters(name: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make, words = ADAPTERS[name]
-    message = refused(tiny_folder, make(tmp_path, tiny_folder), monkeypatch)
-    assert all(word in message for word in words), message
-
-
-def test_a_local_repository_gives_the_folder_of_the_condition(tiny_folder: Path, tmp_path: Path) -> None:
-    root = published(tmp_path)
-    add = tiny_unet()
-    add_random_adapter(add, AdapterConfig(name="edge", rank=4), seed=7)
-    save_published(add, "edge", root / "edge")
-    whole = UniConModel(model=str(tiny_folder), conditions=("edge",), adapters={"edge": str(root)})
-    folder = UniConModel(model=str(tiny_folder), conditions=("edge",), adapters={"edge": str(root / "edge")})
-    assert resolve_model(whole)[1].weights_sha256 == resolve_model(folder)[1].weights_sha256
-    assert list(UniCon.from_pretrained(tiny_folder, adapters={"edge": root}, device="cpu").adapters) == ["edge"]
-
-
-def test_what_is_known_without_torch_is_what_torch_s_modules_say() -> None:
-    assert set(KINDS) == set(CONDITIONS)
-    assert set(_ADAPTER_VALUES) == {field.name for field in fields(AdapterConfig)}
-
-
 def test_a_home_that_does_not_exist_is_a_path_that_does_not_exist() -> None:
     with pytest.raises(FileNotFoundError, match="nosuchuser"):
         UniCon.from_pretrained("~nosuchuser/model")
-
-
-def test_a_half_precision_copy_of_published_loras_is_the_same_adapter(tiny_folder: Path, tmp_path: Path) -> None:
-    folder = published(tmp_path) / "depth"
-    for path in folder.rglob("*.safetensors"):
-        save_file({key: value.half() for key, value in load_file(path).items()}, path)
-    assert UniCon.from_pretrained(tiny_folder, adapters={"depth": folder}, device="cpu").adapters["depth"].rank == 4
 
 
 def test_a_native_size_of_two_numbers(tiny_folder: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def records(output: Path) -> list[dict[str, Any]]:
 
 
 def wait_for_marks(output: Path, count: int, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 600
     while len(list(output.glob("_chunks/done/*"))) < count:
         assert process.poll() is None, "the job ended before it could be interrupted"
         assert time.monotonic() < deadline

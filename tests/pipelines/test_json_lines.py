@@ -72,7 +72,7 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
         "is larger than 10 bytes": {"image": "large.jpg"},
         "the image file empty.jpg is empty": {"image": "empty.jpg"},
         "cannot read .*: IsADirectoryError": {"image": "folder"},
-        "cannot read .*: ValueError": {"image": "nowhere://x/y.jpg"},
+        "cannot read .*: Protocol not known: nowhere": {"image": "nowhere://x/y.jpg"},
         "cannot read .*: OSError": {"image": "n" * 300},
         "cannot read .*x.*: ValueError": {"image": "x\0y"},
     }

@@ -10,7 +10,7 @@ import pytest
 from s3fs import S3FileSystem
 
 from pipelines import layout, storage
-from pipelines.errors import SampleError, SettingError, ShardChangedError
+from pipelines.errors import PassingError, SampleError, SettingError, ShardChangedError
 from pipelines.inputs import find_shards
 from pipelines.measure import measure
 from pipelines.plan import make_plan
@@ -411,7 +411,7 @@ def test_finding_many_shards_costs_few_requests(s3: Proxy) -> None:
         assert len(s3.requests) <= most, s3.requests
 
 
-def test_a_storage_failure_while_reading_fails_the_chunk_not_the_samples(s3: Proxy, tmp_path: Path) -> None:
+def test_a_refused_row_fails_and_one_whose_credentials_have_expired_waits(s3: Proxy, tmp_path: Path) -> None:
     storage.publish(
         f"{OPEN}/trouble/list.jsonl", b'{"image": "a.jpg"}\n{"image": "b.jpg"}\n{"image": "../../closed"}\n'
     )
@@ -422,9 +422,11 @@ def test_a_storage_failure_while_reading_fails_the_chunk_not_the_samples(s3: Pro
     s3.faults = [Fault("403", 1, "GET /open-bucket/trouble/a.jpg")]
     (sample, *_) = read_chunk(chunk, Columns())
     assert sample.problem is not None and "access was refused" in sample.problem.reason
+    assert not isinstance(sample.problem, PassingError)
     s3.faults = [Fault("expired", 1, "GET /open-bucket/trouble/a.jpg")]
-    with pytest.raises(StorageError, match="rejected as ExpiredToken"):
-        list(read_chunk(chunk, Columns()))
+    (sample, *_) = read_chunk(chunk, Columns())
+    assert isinstance(sample.problem, PassingError) and sample.problem.is_shared
+    assert "rejected as ExpiredToken" in sample.problem.reason
 
 
 def test_a_model_lies_in_the_store(s3: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

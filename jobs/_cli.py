@@ -57,6 +57,15 @@ def provenance(
     }
 
 
+def generated_provenance(
+    identity: "ModelIdentity", options: Namespace, sampling: SamplingOptions, code_version: str,
+    **special: str | float | int | None,
+) -> dict[str, Any]:  # fmt: skip
+    """`provenance` of generated images, with the negative prompt last."""
+    special |= {"negative_prompt": options.negative_prompt or None}
+    return provenance(identity, options, sampling, ALWAYS_IN_GENERATED, code_version, **special)
+
+
 def row_format_of(options: Namespace) -> "RowFormat":
     """`--output-format`."""
     from pipelines.row_formats import ROW_FORMATS

@@ -109,10 +109,7 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
         ),
         source=prompts if copies == 1 else Repeated(source=prompts, copies=copies, option="--pairs-per-prompt"),
         model=model,
-        provenance=_cli.provenance(
-            identity, options, sampling, _cli.ALWAYS_IN_GENERATED, CODE_VERSION,
-            negative_prompt=options.negative_prompt or None,
-        ),
+        provenance=_cli.generated_provenance(identity, options, sampling, CODE_VERSION),
         other_settings={
             "conditions": options.condition,
             "size": size,

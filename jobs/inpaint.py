@@ -96,14 +96,7 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
             columns=columns, media_options={options.mask_column: f"--mask-column {options.mask_column}"}
         ),
         model=model,
-        provenance=_cli.provenance(
-            identity,
-            options,
-            sampling,
-            _cli.ALWAYS_IN_GENERATED,
-            CODE_VERSION,
-            negative_prompt=options.negative_prompt or None,
-        ),
+        provenance=_cli.generated_provenance(identity, options, sampling, CODE_VERSION),
         other_settings=_cli.data_settings(options, "condition", "prompt", "mask_column", "image_column"),
         batch_size=options.batch_size,
         row_format=_cli.row_format_of(options),

@@ -134,15 +134,8 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
         task=task,
         source=_source(options, media),
         model=model,
-        provenance=_cli.provenance(
-            identity,
-            options,
-            sampling,
-            _cli.ALWAYS_IN_GENERATED,
-            CODE_VERSION,
-            weights=shown or None,
-            strength=options.coarse or None,
-            negative_prompt=options.negative_prompt or None,
+        provenance=_cli.generated_provenance(
+            identity, options, sampling, CODE_VERSION, weights=shown or None, strength=options.coarse or None
         ),
         other_settings={
             "conditions": media,

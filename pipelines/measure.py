@@ -21,7 +21,7 @@ from pipelines.store import FILES, Store, map_concurrently
 
 PLANNING_THREADS = 16
 MISFITS_BELIEVED = 64
-"""So many first files of a format that do not have what the settings need, and the settings are wrong."""
+"""When this many files of a format lack what the settings need and none has it, the settings are wrong."""
 INDEX_VERSION = 2
 """Of kept indexes. Earlier ones ended at the first end mark of a tar; they are made again."""
 

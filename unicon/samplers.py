@@ -4,7 +4,7 @@ Latents at a level are alpha * clean + sigma * noise, alpha^2 + sigma^2 = 1 (var
 this scale a level without any signal (zero terminal SNR, alpha 0) is an ordinary number, where Euler's own scale
 (latents / alpha) has an infinite sigma; and Euler is DDIM with eta 0, Euler ancestral is DDIM with eta 1, exactly. So
 four names are two formulas; tests/unicon/test_sampling.py holds each against the diffusers scheduler of that name.
-"lcm" predicts clean latents at every level and noises them anew to the next one.
+"lcm" predicts clean latents at every level and adds fresh noise for the next one.
 
 Sources: DDIM arXiv 2010.02502 (equation 12); Euler and Euler ancestral as in k-diffusion; DPM-Solver++(2M)
 arXiv 2211.01095 (algorithm 2); latent consistency models arXiv 2310.04378 (algorithm 3); zero terminal SNR and trailing
@@ -136,7 +136,7 @@ def lcm_step(
     clean: Tensor, latents: Tensor, levels: NoiseLevels, index: int,
     generators: Sequence[torch.Generator] | None = None,
 ) -> Tensor:  # fmt: skip
-    """The consistency function's clean latents, noised anew to the next level; as they are where that has no noise.
+    """The consistency function's clean latents with the noise of the next level, if that has any.
 
     The function is c_skip * latents + c_out * clean, which at timestep 0 gives the latents themselves.
     Errors: ValueError when fresh noise is needed and there are no generators.

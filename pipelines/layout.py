@@ -3,6 +3,7 @@
     data/STEM.parquet            rows that succeeded; STEM.tar with --output-format webdataset
     errors/STEM.parquet          samples that did not
     _chunks/done/STEM            the mark, written last: this version of the chunk is finished
+    _chunks/removed/STEM         its mark may say instead that it was removed: see pipelines/marks.py
     _chunks/index/               what planning learned about each tar, kept for the next run
     _chunks/runs/, plans/        what each run was, did and planned: see pipelines/runs.py
     _chunks/chunk-size.json, configuration.json    decided once for the output: see pipelines/claims.py
@@ -25,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pipelines import storage
+from pipelines.marks import is_marked, is_removed
 from pipelines.samples import Chunk
 from pipelines.store import FILES, Store
 
@@ -108,7 +110,7 @@ class Remains:
 
     name: ChunkName
     mark_uri: str
-    """Where its mark would be; version 0.1 had no such place, so this is empty for its files."""
+    """Where its mark would be; empty where it will have none: a version of 0.1, or one that was removed."""
     marks: list[str]
     files: list[str]
 
@@ -129,10 +131,14 @@ def chunk_name(stem: str, shard_uri: str, fingerprint: str, start: int, stop: in
     return f"{safe}-{storage.short_hash(shard_uri)}-{fingerprint}-{start:07d}-{stop:07d}-{configuration}"
 
 
-def version_stem(name: str, ok: int, failed: Iterable[int], waiting: Collection[int] = ()) -> str:
-    """The name of the files of a finished chunk: which positions failed, which of these wait, how many did not fail."""
+def version_stem(name: str, ok: int, failed: Iterable[int], waiting: Collection[int] = (), removals: int = 0) -> str:
+    """The name of the files of a finished chunk: which positions failed, which of these wait, how many did not fail.
+
+    removals: how many versions of this outcome were removed before they had a mark; their names are not used again.
+    """
     positions = sorted(failed)
-    outcome = storage.short_hash(*(f"{at} waits" if at in waiting else str(at) for at in positions))
+    outcomes = [f"{at} waits" if at in waiting else str(at) for at in positions]
+    outcome = storage.short_hash(*outcomes, *([f"after {removals} removals"] if removals else []))
     return f"{name}-{outcome}.ok{ok}.bad{len(positions)}{f'.wait{len(waiting)}' if waiting else ''}"
 
 
@@ -186,7 +192,7 @@ def plan_uri(output: str, name: str) -> str:
 def is_published(output: str, chunk: Chunk, extension: str, store: Store = FILES) -> bool:
     """Whether a whole chunk has been published without failures, by another run perhaps. One or two requests."""
     stem = version_stem(chunk.name, chunk.stop - chunk.start, ())
-    return store.exists(mark_uri(output, stem)) and store.exists(data_uri(output, stem, extension))
+    return is_marked(store, mark_uri(output, stem)) and store.exists(data_uri(output, stem, extension))
 
 
 def list_output(output: str, store: Store = FILES) -> Listing:
@@ -198,6 +204,7 @@ def list_output(output: str, store: Store = FILES) -> Listing:
         if match:
             stem = text if "outcome" in match.re.groupindex else match["name"]
             _entry(found, stem, match).marks.append((uri, int(match["ok"]), int(match["bad"])))
+    removed = [uri.rsplit("/", 1)[-1] for uri in store.list_uris(storage.join(output, "_chunks", "removed"))]
     for folder in ("data", "errors"):
         for uri in store.list_uris(storage.join(output, folder)):
             stem = uri.rsplit("/", 1)[-1].rpartition(".")[0]
@@ -205,6 +212,7 @@ def list_output(output: str, store: Store = FILES) -> Listing:
                 found[stem].files.append(uri)
             elif match := STEM.fullmatch(stem) or OLD_NAME.fullmatch(stem):
                 _entry(found, stem, match).files.append(uri)
+    _drop_tombstones(found, removed, store)
     store.settle([storage.join(output, folder) for folder in ("_chunks/done", "data", "errors")])
     versions = {stem: entry.version(stem) for stem, entry in found.items()}
     return Listing(
@@ -221,6 +229,8 @@ class _Found:
     marks: list[tuple[str, int, int]] = field(default_factory=list)
     """(URI, ok, bad); more than one where version 0.1 was killed during a retry: then none can be believed."""
     files: list[str] = field(default_factory=list)
+    is_removed: bool = False
+    """Whether the mark is a tombstone."""
 
     def version(self, stem: str) -> Version | None:
         """The finished version that they are, if they are one."""
@@ -236,8 +246,18 @@ class _Found:
         return Version(self.name, stem, ok, bad, uri, tuple(self.files), waiting_in(uri))
 
     def remains(self, output: str, stem: str) -> Remains:
-        mark = "" if self.name.is_old else mark_uri(output, stem)
+        mark = "" if self.name.is_old or self.is_removed else mark_uri(output, stem)
         return Remains(name=self.name, mark_uri=mark, marks=[uri for uri, *_ in self.marks], files=self.files)
+
+
+def _drop_tombstones(found: dict[str, _Found], removed: Iterable[str], store: Store) -> None:
+    """Take tombstones for no marks. Only those are read beside which files lie: of the others nothing is left to do."""
+    for stem in removed:
+        entry = found.get(stem)
+        if entry is not None and not entry.files:
+            del found[stem]
+        elif entry is not None and entry.marks and is_removed(store, entry.marks[0][0]):
+            entry.marks, entry.is_removed = [], True
 
 
 def _entry(found: dict[str, _Found], stem: str, match: re.Match[str]) -> _Found:

@@ -23,7 +23,7 @@ LISTING_THREADS = 16
 MAX_NAMES = 1_000_000
 """That braces may stand for."""
 MAGIC, PATTERN = re.compile(r"[*?\[{]"), re.compile(r"[*?\[]")
-RECORDS = re.compile(r"/_chunks/(?:(?:done|index|runs|plans)/|(?:configuration|chunk-size)[^/]*\.json$)")
+RECORDS = re.compile(r"/_chunks/(?:(?:done|removed|index|runs|plans)/|(?:configuration|chunk-size)[^/]*\.json$)")
 """Below an output root of this version or an earlier one."""
 WINDOWS = re.compile(r"(?:^|/)[A-Za-z]:\\")
 HIDDEN = re.compile(r"/[._]")

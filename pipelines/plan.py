@@ -24,7 +24,7 @@ class Removal:
     """Files of one version, or of the remains of one, that do not count."""
 
     mark_uri: str
-    """Where its mark is or would be; empty for names of version 0.1."""
+    """Where its mark is or would be; empty where it will have none."""
     marks: tuple[str, ...]
     files: tuple[str, ...]
 

@@ -17,10 +17,13 @@ from pipelines import layout, schema
 from pipelines.blocks import NOT_STORABLE, chunk_of, is_published_elsewhere, unstorable
 from pipelines.errors import FETCH, SampleError
 from pipelines.fields import printable
+from pipelines.marks import write_mark
 from pipelines.row_formats import PARQUET, RowFormat
 from pipelines.samples import Chunk
 from pipelines.store import FILES, Store
 
+MAX_REMOVALS = 1_000
+"""Of versions of one outcome of one chunk."""
 Rows = Sequence[Mapping[str, Any]]
 MakeRow = Callable[[Mapping[str, Any], Chunk], Mapping[str, Any]]
 
@@ -116,13 +119,17 @@ class _ChunkFiles:
             raise ValueError(f"chunk {chunk.name}: its rows can be stored one by one, but not together")
         errors = version.errors
         waiting = {error["position"] for error in errors if error["stage"] == FETCH}
-        stem = layout.version_stem(chunk.name, version.ok, (error["position"] for error in errors), waiting)
-        if errors:
-            self.store.publish(layout.errors_uri(self.output, stem), PARQUET.encode(errors, schema.ERRORS))
-        if version.ok:
-            self.store.publish(layout.data_uri(self.output, stem, self.row_format.extension), version.content)
         mark = {"shard": chunk.shard_uri, "files": {file.uri: file.fingerprint for file in chunk.files}}
-        self.store.publish(layout.mark_uri(self.output, stem), json.dumps(mark).encode())
+        for removals in range(MAX_REMOVALS):
+            positions = (error["position"] for error in errors)
+            stem = layout.version_stem(chunk.name, version.ok, positions, waiting, removals)
+            if errors:
+                self.store.publish(layout.errors_uri(self.output, stem), PARQUET.encode(errors, schema.ERRORS))
+            if version.ok:
+                self.store.publish(layout.data_uri(self.output, stem, self.row_format.extension), version.content)
+            if write_mark(self.store, layout.mark_uri(self.output, stem), json.dumps(mark).encode()):
+                return
+        raise OSError(f"chunk {chunk.name}: other runs have removed its files {MAX_REMOVALS} times")
 
     def merged(self, chunk: Chunk, rows: Rows, errors: Rows) -> tuple[Rows, Rows]:
         """Samples done again together with the published ones of the same chunk."""

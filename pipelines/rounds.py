@@ -19,6 +19,7 @@ from pipelines.errors import FlowError, MisfitError, SettingError, ShardChangedE
 from pipelines.finished import MarkReader
 from pipelines.inputs import Shard
 from pipelines.interrupts import Interrupted, interrupts_raise
+from pipelines.marks import remove_unmarked
 from pipelines.measure import Measured, ignored_members
 from pipelines.overlap import rotated, runs_at_work
 from pipelines.plan import Plan, Removal, make_plan
@@ -220,10 +221,10 @@ class Rounds:
         self.environment.say(f"\n{interrupt}: stopped. {left}; the same command does them.")
 
     def _remove(self, superseded: Sequence[Removal]) -> None:
-        """Remove what does not count, marks first: a version without its mark is nobody's."""
+        """Remove what does not count, marks first: a version without its mark is nobody's, once it cannot get one."""
         store = self.environment.store
         for removal in superseded:
-            if not removal.marks and removal.mark_uri and store.exists(removal.mark_uri):
+            if not removal.marks and removal.mark_uri and not remove_unmarked(store, removal.mark_uri):
                 continue  # it was finished since it was listed
             for uri in (*removal.marks, *removal.files):
                 store.remove(uri)

@@ -25,7 +25,13 @@ from pipelines.runs import command_line, recorded
 from pipelines.storage_errors import StorageError, is_refusal, redacted
 from pipelines.uris import S3, check_given
 
-FOLDERS = ("", "data", "errors", "_chunks", "_chunks/done", "_chunks/runs", "_chunks/plans", "_chunks/index")
+FOLDERS = (
+    "",
+    "data",
+    "errors",
+    "_chunks",
+    *(f"_chunks/{name}" for name in ("done", "removed", "runs", "plans", "index")),
+)
 """Of an output root."""
 __all__ = ["EXIT_INCOMPLETE", "EXIT_OK", "Interrupted", "Job", "Request", "check_output", "interrupts_raise", "run_job"]
 

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipelines import storage
+from pipelines.marks import TOMBSTONE
 from tests.simulation.contents import content
 from tests.simulation.job import read_lines
 
@@ -106,6 +107,8 @@ def lies(files: Mapping[str, bytes], output: str, shards: Collection[str]) -> It
             continue
         if "/_chunks/done/" not in uri:
             others.append(uri)
+            continue
+        if files[uri] == TOMBSTONE:
             continue
         data, errors = f"{output}/data/{match[0]}.jsonl", f"{output}/errors/{match[0]}.parquet"
         told |= {data, errors}

@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 from pipelines import layout, storage
 from pipelines.inputs import Shard
 from pipelines.samples import ChunkFile
-from pipelines.store import FILES, Store, map_concurrently
-
-READING_THREADS = 16
+from pipelines.store import FILES, READING_THREADS, Store, map_concurrently
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,12 +23,13 @@ continued.
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from pipelines import storage
 from pipelines.marks import is_marked, is_removed
 from pipelines.samples import Chunk
-from pipelines.store import FILES, Store
+from pipelines.store import FILES, READING_THREADS, Store, map_concurrently
 
 _RANGE = r"(?P<start>\d{7,})-(?P<stop>\d{7,})"
 _COUNTS = r"\.ok(?P<ok>\d+)\.bad(?P<bad>\d+)(?:\.wait(?P<wait>\d+))?"
@@ -251,13 +252,15 @@ class _Found:
 
 
 def _drop_tombstones(found: dict[str, _Found], removed: Iterable[str], store: Store) -> None:
-    """Take tombstones for no marks. Only those are read beside which files lie: of the others nothing is left to do."""
-    for stem in removed:
-        entry = found.get(stem)
-        if entry is not None and not entry.files:
+    """Take tombstones for no marks; those beside which no files lie are of no more interest."""
+    named = [stem for stem in removed if stem in found and found[stem].marks]
+    marks = [found[stem].marks[0][0] for stem in named]
+    are_removed = map_concurrently(store, partial(is_removed, store), marks, READING_THREADS)
+    for stem, has_tombstone in zip(named, are_removed, strict=True):
+        if has_tombstone and not found[stem].files:
             del found[stem]
-        elif entry is not None and entry.marks and is_removed(store, entry.marks[0][0]):
-            entry.marks, entry.is_removed = [], True
+        elif has_tombstone:
+            found[stem].marks, found[stem].is_removed = [], True
 
 
 def _entry(found: dict[str, _Found], stem: str, match: re.Match[str]) -> _Found:

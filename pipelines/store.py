@@ -130,6 +130,8 @@ class FsspecStore:
 
 
 FILES = FsspecStore()
+READING_THREADS = 16
+"""For small files."""
 
 
 def map_concurrently(

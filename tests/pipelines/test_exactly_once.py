@@ -15,6 +15,7 @@ from pipelines.store import FILES
 from tests.in_process import (
     Do,
     HookedStore,
+    KilledError,
     World,
     files,
     images,
@@ -36,7 +37,7 @@ def test_a_limited_run_that_lists_between_data_and_mark_of_another_run(world: Wo
     codes = []
 
     def before(operation: str, uri: str) -> None:
-        if operation == "publish" and "/done/" in uri and "0000010-0000020" in uri and not codes:
+        if operation == "create" and "/done/" in uri and "0000010-0000020" in uri and not codes:
             codes.append(world.run(limit=12))
 
     codes.append(world.run(store=HookedStore(before=before)))
@@ -205,3 +206,30 @@ def test_the_same_command_changes_nothing(world: World) -> None:
     assert world.run(store=store) == 0
     assert [uri for uri in changes if "/runs/" not in uri and "/probe-" not in uri] == []
     assert FILES.is_concurrent
+
+
+def test_a_removal_that_is_slower_than_a_run_that_finishes_what_it_removes(world: World) -> None:
+    """The run that removes has looked for the mark; then another one publishes the same rows, marks them and ends."""
+    tar(world, keys(12))
+    assert world.run(fails={"00003"}) == 0
+
+    def dies(operation: str, uri: str) -> None:
+        if operation != "remove" and "/done/" in uri and ".ok10.bad0" in uri:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        world.run(retry_errors=True, store=HookedStore(before=dies))
+    codes: list[int] = []
+    lost: list[str] = []
+
+    def before(operation: str, uri: str) -> None:
+        if operation == "remove" and "/data/" in uri and ".ok10.bad0" in uri and not codes:
+            codes.append(world.run(retry_errors=True))
+        elif codes:
+            lost.extend(set(keys(12)) - world.rows().keys())
+
+    codes.append(world.run(store=HookedStore(before=before)))
+    assert codes == [0, 0]
+    assert not lost
+    assert world.rows() == once(keys(12))
+    assert world.failed() == set()

@@ -38,8 +38,9 @@ def test_a_broken_schedule_becomes_small_and_stays_broken(monkeypatch: pytest.Mo
     assert set(after.played.broken) & set(before.played.broken)
     assert after.scenario.size < before.scenario.size
     assert 0 < len(after.decisions) < len(before.decisions) / 3
-    text = "\n".join(story(after.scenario, after.played))
-    assert "broken  " in text and "begins" in text and len(text.splitlines()) < 150
+    told, told_before = (list(story(each.scenario, each.played)) for each in (after, before))
+    assert any(line.startswith("broken  ") for line in told) and any("begins" in line for line in told)
+    assert len(told) < min(200, len(told_before)), "the four runs that could not heal it are a hundred of them"
 
 
 def test_the_command_tells_the_small_schedule_and_how_to_see_it_again(

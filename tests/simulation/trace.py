@@ -38,10 +38,14 @@ def decided(decisions: Decisions) -> Iterator[str]:
 
 
 def lines(trace: Iterable[Step]) -> Iterator[str]:
-    """Who did what where; several alike in a row are one."""
+    """Who did what where; several alike in a row are one, and a look at what one has just created is none."""
     last, times = "", 0
+    created: dict[str, str] = {}
     for step in trace:
-        if QUIET.search(step.uri):
+        is_empty = step.uri.endswith("/_chunks/removed") and step.result == "0 files"
+        is_own = step.what == "get" and step.uri == created.get(step.who)
+        created[step.who] = step.uri if step.what == "create" else ""
+        if is_empty or is_own or QUIET.search(step.uri):
             continue
         line = f"{step.who:8} {step.what:12} {short(step.uri)}{'  ' if step.result else ''}{short(step.result)}"
         if line == last:

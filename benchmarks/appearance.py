@@ -23,8 +23,9 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from unicon import UniCon
-from unicon.metrics import colour_likeness
-from unicon.scenes import render, sample_scene
+from unicon.metrics.color import colour_likeness
+from unicon.scenes import render
+from unicon.scenes.layout import sample_scene
 
 SHOWN = 8
 

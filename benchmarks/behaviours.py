@@ -20,7 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from unicon import UniCon
 from unicon.conditions import CONDITIONS
 from unicon.generation import Generated
-from unicon.scenes import Rendering, render, sample_scene
+from unicon.scenes import render
+from unicon.scenes.layout import sample_scene
+from unicon.scenes.render import Rendering
 
 LABEL_WIDTH_PX = 150
 SIZE_PX = 128

@@ -13,14 +13,15 @@ from typing import Any
 
 from benchmarks.stand_in import StandIn, products_for, write_shards
 from benchmarks.stand_in_job import task_run_of
-from pipelines import layout, pictures
-from pipelines.flow import run_flow
-from pipelines.placement import choose_resources
-from pipelines.plan import Plan, make_plan
-from pipelines.request import Request
+from pipelines.dataset import layout
+from pipelines.engine.flow import run_flow
+from pipelines.images.codec import open_picture
+from pipelines.planning.plan import Plan, make_plan
+from pipelines.readers.sources import PictureShards
+from pipelines.runs.placement import choose_resources
+from pipelines.runs.request import Request
+from pipelines.runs.task_run import TaskRun
 from pipelines.samples import Columns
-from pipelines.sources import PictureShards
-from pipelines.tasks import TaskRun
 from unicon.options import SamplingOptions
 
 WARM_CHUNKS = 2
@@ -41,7 +42,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def measure(options: Namespace) -> dict[str, Any]:
     """Bare loop, flow, bare loop again; all times in seconds."""
-    from pipelines.cluster import ray_session
+    from pipelines.engine.cluster import ray_session
 
     with tempfile.TemporaryDirectory() as name:
         folder = write_shards(Path(name) / "in", 1, options.samples, options.size_px)
@@ -84,9 +85,7 @@ def bare_loop(plan: Plan, model: Any, options: SamplingOptions, batch_size: int)
     The pictures of an input repeat, so those of a few chunks stand for all.
     """
     source = PictureShards(columns=Columns())
-    chunks = [
-        [pictures.open_picture(sample.image, 1 << 30)[0] for sample in source.read(chunk)] for chunk in plan.chunks[:4]
-    ]
+    chunks = [[open_picture(sample.image, 1 << 30)[0] for sample in source.read(chunk)] for chunk in plan.chunks[:4]]
     began = time.perf_counter()
     for number in range(len(plan.chunks)):
         images = chunks[number % len(chunks)]

@@ -25,8 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from diffusers import UNet2DConditionModel
 
-from unicon.adapter import AdapterConfig, add_adapter
-from unicon.merged import merge_adapters
+from unicon.adapters.config import AdapterConfig
+from unicon.adapters.merge import merge_adapters
+from unicon.adapters.unet import add_adapter
 from unicon.pairs import Pairs
 
 SHAPES = {

@@ -21,9 +21,10 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from unicon.adapter import AdapterConfig, add_adapter
-from unicon.checkpoint import save_adapter
-from unicon.training.text import train_tokenizer
+from unicon.adapters.checkpoint import save_adapter
+from unicon.adapters.config import AdapterConfig
+from unicon.adapters.unet import add_adapter
+from unicon.training.mini.text import train_tokenizer
 
 TEXT_WIDTH, TEXT_LAYERS, TEXT_HEADS = 768, 12, 12
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from benchmarks.efficiency import planned
 from benchmarks.stand_in import StandIn, read_log, write_shards
-from pipelines.flow import run_flow
-from pipelines.placement import choose_resources
-from pipelines.request import Request
+from pipelines.engine.flow import run_flow
+from pipelines.runs.placement import choose_resources
+from pipelines.runs.request import Request
 
 CHUNKS_AHEAD = 2
 """What Ray Data gives an actor in advance."""
@@ -39,7 +39,7 @@ def measure(options: Namespace) -> dict[str, Any]:
 
 
 def _one_run(actors: int, options: Namespace) -> dict[str, Any]:
-    from pipelines.cluster import ray_session
+    from pipelines.engine.cluster import ray_session
 
     with tempfile.TemporaryDirectory() as name:
         log = Path(name) / "log"

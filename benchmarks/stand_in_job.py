@@ -11,19 +11,20 @@ from collections.abc import Sequence
 
 from benchmarks.stand_in import StandIn
 from jobs import _cli, estimate, estimate_depth
-from pipelines import predictors, runner
-from pipelines.conditions import ConditionColumn
-from pipelines.tasks import TaskRun
-from unicon.folder import Recommended
+from pipelines.runs import runner
+from pipelines.runs.task_run import TaskRun
+from pipelines.tasks.condition_columns import ConditionColumn
+from pipelines.tasks.model import ModelIdentity, UniConModel, identify_model
+from unicon.adapters.config import Recommended
 
 
 def task_run_of(arguments: Sequence[str], model: StandIn | None) -> tuple[TaskRun, Namespace]:
     """What jobs/estimate_depth.py makes of these arguments, with the stand-in where one is given, and its options."""
     options = estimate_depth.parse(list(arguments))
     if model is None:
-        real = predictors.UniConModel(model=options.model, conditions=("depth",))
-        return estimate.task_run(options, predictors.identify_model(real), real), options
-    identity = predictors.ModelIdentity(
+        real = UniConModel(model=options.model, conditions=("depth",))
+        return estimate.task_run(options, identify_model(real), real), options
+    identity = ModelIdentity(
         model="stand-in",
         adapter="depth",
         conditions=(ConditionColumn(name="depth", kind="depth"),),

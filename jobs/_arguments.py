@@ -5,10 +5,10 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pipelines.uris import LOCAL
+from pipelines.storage.uris import LOCAL
 
 MIN_SIDE_PX, MAX_SIDE_PX = 8, 8192
 """Of a picture that is asked for."""
@@ -60,8 +60,8 @@ def actor_range(text: str) -> tuple[int, int]:
 
 
 def moment(text: str) -> datetime:
-    """An argument type: a moment of the past, see `pipelines.since`."""
-    from pipelines.since import parse_since
+    """An argument type: a moment of the past, see `pipelines.readers.shards`."""
+    pass
 
     try:
         return parse_since(text, datetime.now(UTC))
@@ -107,3 +107,26 @@ def local_path(text: str) -> Path:
             f"{text!r} is in an object store; this command needs a folder of this machine. Copy it, or mount it"
         )
     return Path(found)
+
+
+UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
+
+def parse_since(text: str, now: datetime) -> datetime:
+    """`36h`, `7d` (before `now`), an ISO date or an ISO time, UTC unless it names its zone.
+
+    Raises:
+        ValueError: another spelling, or a moment after `now`.
+    """
+    span = re.fullmatch(r"(\d{1,6})([mhdw])", text.strip().lower())
+    try:
+        moment = now - int(span[1]) * UNITS[span[2]] if span else datetime.fromisoformat(text.strip())
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f"{text!r} is no moment; write a date (2026-11-24), a time (2026-11-24T18:00, UTC; or with +01:00), or how "
+            "long ago: 90m, 36h, 7d, 2w"
+        ) from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment > now:
+        raise ValueError(f"{text!r} is in the future; it is {now:%Y-%m-%dT%H:%M} UTC now")
+    return moment.astimezone(UTC)

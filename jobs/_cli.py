@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from jobs._parser import Parser as Parser
 from jobs._sampling import check_limits, sampling_of
 from pipelines.errors import SettingError
-from pipelines.progress import say
-from pipelines.storage_errors import StorageError, is_refusal, redacted
+from pipelines.storage.errors import StorageError, is_refusal, redacted
+from pipelines.texts import say
 from unicon.options import SamplingOptions
 
 if TYPE_CHECKING:
-    from pipelines.predictors import ModelIdentity
-    from pipelines.row_formats import RowFormat
+    from pipelines.dataset.row_formats import RowFormat
+    from pipelines.runs.task_run import PlaceableModel, TaskRun
     from pipelines.samples import Columns
-    from pipelines.tasks import PlaceableModel, TaskRun
+    from pipelines.tasks.model import ModelIdentity
 
 STORES = """
 S3 and other stores: credentials and endpoints come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
@@ -68,7 +68,7 @@ def generated_provenance(
 
 def row_format_of(options: Namespace) -> "RowFormat":
     """`--output-format`."""
-    from pipelines.row_formats import ROW_FORMATS
+    from pipelines.dataset.row_formats import ROW_FORMATS
 
     return ROW_FORMATS[options.output_format]
 
@@ -112,8 +112,8 @@ def run_task(
 ) -> int:
     """Find the model with the adapters of the conditions, run the job that `understand` makes of it."""
     sampling_of(options)  # what contradicts itself is refused before any file is read
-    from pipelines import runner
-    from pipelines.predictors import UniConModel, parse_adapters, parse_loras, parse_model, resolve_model
+    from pipelines.runs import runner
+    from pipelines.tasks.model import UniConModel, parse_adapters, parse_loras, parse_model, resolve_model
 
     name, revision = parse_model(options.model)
     description = UniConModel(
@@ -151,7 +151,7 @@ def say_if_cut(option: str, text: str, model: Path) -> None:
 
 def request_of(options: Namespace) -> Any:
     """What the runner needs of a command line."""
-    from pipelines.request import Request
+    from pipelines.runs.request import Request
 
     return Request(
         inputs=options.input,
@@ -182,7 +182,7 @@ def check_device(name: str) -> None:
 
 def check_adapter_output(output: Path) -> None:
     """Raises SettingError where `--output` names a file that is no adapter of ours: it is not replaced."""
-    from unicon.checkpoint import read_config
+    from unicon.adapters.checkpoint import read_config
 
     if not output.is_file():
         return

@@ -13,10 +13,10 @@ from jobs._arguments import whole
 from jobs._sampling import ESTIMATION_DEFAULTS, sampling_of
 
 if TYPE_CHECKING:
-    from pipelines.card import Card
-    from pipelines.conditions import ConditionColumn
-    from pipelines.predictors import ModelIdentity
-    from pipelines.tasks import PlaceableModel, TaskRun
+    from pipelines.dataset.card import Card
+    from pipelines.runs.task_run import PlaceableModel, TaskRun
+    from pipelines.tasks.condition_columns import ConditionColumn
+    from pipelines.tasks.model import ModelIdentity
 
 CODE_VERSION = "1"
 """Part of every row and of the configuration hash: raise it when the same settings give other rows."""
@@ -85,10 +85,10 @@ def add_options(parser: _cli.Parser) -> None:
 
 def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableModel") -> "TaskRun":
     """The job of a command line; what it leaves open is as the adapter recommends."""
-    from pipelines.conditions import check_guidance, check_views
-    from pipelines.estimation import Estimation
-    from pipelines.sources import PictureShards
-    from pipelines.tasks import TaskRun
+    from pipelines.readers.sources import PictureShards
+    from pipelines.runs.task_run import TaskRun
+    from pipelines.tasks.condition_columns import check_guidance, check_views
+    from pipelines.tasks.estimation import Estimation
 
     (condition,) = identity.conditions
     sampling = sampling_of(options).for_estimation(identity.recommended.steps)
@@ -118,8 +118,8 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
 
 
 def _card(options: Namespace, condition: "ConditionColumn") -> "Card":
-    from pipelines.card import KEY_TEXT, Card
-    from pipelines.estimation import CONFIDENCE
+    from pipelines.dataset.card import KEY_TEXT, Card
+    from pipelines.tasks.estimation import CONFIDENCE
 
     columns = {
         "`key`": KEY_TEXT,

@@ -11,10 +11,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from jobs import _cli
 from jobs._arguments import number, place, whole
 from pipelines import storage
+from pipelines.dataset.ownership import check_replaceable, is_our_png, marked_png
 from pipelines.errors import SettingError
-from pipelines.fields import clipped
-from pipelines.ownership import check_replaceable, is_our_png, marked_png
-from pipelines.progress import say
+from pipelines.texts import clipped, say
 
 CONDITIONS = ("depth", "edge", "pose")
 ACCURACY, CORRELATION = "accuracy", "correlation"

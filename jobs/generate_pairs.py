@@ -14,9 +14,9 @@ from jobs._arguments import place, size, whole
 from jobs._sampling import generation_sampling
 
 if TYPE_CHECKING:
-    from pipelines.card import Card
-    from pipelines.predictors import ModelIdentity
-    from pipelines.tasks import PlaceableModel, TaskRun
+    from pipelines.dataset.card import Card
+    from pipelines.runs.task_run import PlaceableModel, TaskRun
+    from pipelines.tasks.model import ModelIdentity
 
 CODE_VERSION = "1"
 """Part of every row and of the configuration hash: raise it when the same settings give other rows."""
@@ -93,10 +93,10 @@ def parse(arguments: list[str] | None = None) -> Namespace:
 
 def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableModel") -> "TaskRun":
     """The job of a command line."""
-    from pipelines.pairs import PairGeneration
-    from pipelines.prompts import PromptFiles
-    from pipelines.sources import Repeated
-    from pipelines.tasks import TaskRun
+    from pipelines.readers.prompts import PromptFiles
+    from pipelines.readers.sources import Repeated
+    from pipelines.runs.task_run import TaskRun
+    from pipelines.tasks.pair_generation import PairGeneration
 
     prompts = PromptFiles(column=options.prompt_column, key=options.key_column)
     copies, sampling = options.pairs_per_prompt, replace(generation_sampling(options), given_at="clean")
@@ -124,9 +124,9 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
 
 
 def _card(options: Namespace, identity: "ModelIdentity") -> "Card":
-    from pipelines.card import Card
-    from pipelines.generation import TOKENS_CUT_TEXT
-    from pipelines.stages import TOKENS_CUT
+    from pipelines.dataset.card import Card
+    from pipelines.stages.task import TOKENS_CUT
+    from pipelines.tasks.generation import TOKENS_CUT_TEXT
 
     names = " and ".join(options.condition)
     many = options.pairs_per_prompt > 1

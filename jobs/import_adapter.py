@@ -20,7 +20,7 @@ from pipelines import storage
 from pipelines.errors import SettingError
 
 if TYPE_CHECKING:
-    from unicon.adapter import AdapterConfig
+    from unicon.adapters.config import AdapterConfig
 
 EXAMPLES = """
 examples:
@@ -101,9 +101,9 @@ def convert(options: Namespace, output: Path) -> list[str]:
     Raises:
         FileNotFoundError, ValueError: no adapter, or one that does not fit.
     """
-    from unicon.adapter import adapter_shapes, add_adapter, transformer_blocks
-    from unicon.checkpoint import check_tensors, save_adapter
-    from unicon.published import find_adapter, save_published, unet_without_weights
+    from unicon.adapters.checkpoint import check_tensors, save_adapter
+    from unicon.adapters.official import find_adapter, save_published, unet_without_weights
+    from unicon.adapters.unet import adapter_shapes, add_adapter, transformer_blocks
 
     source = find_adapter(options.source, options.name)
     config, shape, tensors = _read(source, options)
@@ -127,11 +127,11 @@ def _read(source: Path, options: Namespace) -> "tuple[AdapterConfig, str | Mappi
     """(configuration, base or shape of its UNet, tensors under our names)."""
     from safetensors.torch import load_file
 
-    from unicon.checkpoint import read_config
+    from unicon.adapters.checkpoint import read_config
+    from unicon.adapters.official import SD15, read_published
     from unicon.conditions import CONDITIONS
-    from unicon.inspection import check_weights
-    from unicon.published import SD15, read_published
-    from unicon.published_files import check_published_files
+    from unicon.files.inspection import check_weights
+    from unicon.files.official import check_published_files
 
     if source.is_dir():
         check_published_files(source)

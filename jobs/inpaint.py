@@ -14,9 +14,9 @@ from jobs._sampling import generation_sampling
 from pipelines.errors import SettingError
 
 if TYPE_CHECKING:
-    from pipelines.card import Card
-    from pipelines.predictors import ModelIdentity
-    from pipelines.tasks import PlaceableModel, TaskRun
+    from pipelines.dataset.card import Card
+    from pipelines.runs.task_run import PlaceableModel, TaskRun
+    from pipelines.tasks.model import ModelIdentity
 
 CODE_VERSION = "1"
 """Part of every row and of the configuration hash: raise it when the same settings give other rows."""
@@ -69,9 +69,9 @@ def parse(arguments: list[str] | None = None) -> Namespace:
 
 def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableModel") -> "TaskRun":
     """The job of a command line."""
-    from pipelines.inpainting import Inpainting
-    from pipelines.sources import PictureShards
-    from pipelines.tasks import TaskRun
+    from pipelines.readers.sources import PictureShards
+    from pipelines.runs.task_run import TaskRun
+    from pipelines.tasks.inpainting import Inpainting
 
     columns = _cli.columns_of(options, options.image_column, [options.mask_column])
     sampling = generation_sampling(options)
@@ -105,9 +105,9 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
 
 
 def _card(identity: "ModelIdentity") -> "Card":
-    from pipelines.card import KEY_TEXT, Card
-    from pipelines.generation import TOKENS_CUT_TEXT
-    from pipelines.stages import TOKENS_CUT
+    from pipelines.dataset.card import KEY_TEXT, Card
+    from pipelines.stages.task import TOKENS_CUT
+    from pipelines.tasks.generation import TOKENS_CUT_TEXT
 
     columns = {
         "`key`": KEY_TEXT,

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs import _cli
 from jobs._arguments import place, whole
-from pipelines.scenes import default_shard_size, render_scenes
+from pipelines.scenes.render import default_shard_size, render_scenes
 
 MIN_SIDE_PX, MAX_SIDE_PX = 8, 4096
 

@@ -53,8 +53,8 @@ def parse(arguments: list[str] | None = None) -> Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    from pipelines.status import as_json, read_status
-    from pipelines.status_text import status_text
+    from pipelines.runs.status import as_json, read_status
+    from pipelines.runs.status_text import status_text
 
     options = parse(arguments)
     status = read_status(options.output, options.input)

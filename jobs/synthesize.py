@@ -16,11 +16,11 @@ from pipelines.errors import SettingError
 from unicon.options import MAX_WEIGHT
 
 if TYPE_CHECKING:
-    from pipelines.card import Card
-    from pipelines.predictors import ModelIdentity
-    from pipelines.sources import Source
-    from pipelines.synthesis import Synthesis
-    from pipelines.tasks import PlaceableModel, TaskRun
+    from pipelines.dataset.card import Card
+    from pipelines.readers.sources import Source
+    from pipelines.runs.task_run import PlaceableModel, TaskRun
+    from pipelines.tasks.model import ModelIdentity
+    from pipelines.tasks.synthesis import Synthesis
 
 CODE_VERSION = "1"
 """Part of every row and of the configuration hash: raise it when the same settings give other rows."""
@@ -105,8 +105,8 @@ def weights_of(options: Namespace, conditions: "dict[str, str]") -> dict[str, fl
 
 def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableModel") -> "TaskRun":
     """The job of a command line."""
-    from pipelines.synthesis import Synthesis
-    from pipelines.tasks import TaskRun
+    from pipelines.runs.task_run import TaskRun
+    from pipelines.tasks.synthesis import Synthesis
 
     media = _cli.named_values("--condition", options.condition, "COLUMN")
     weights = weights_of(options, media)
@@ -148,7 +148,7 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
 
 
 def _source(options: Namespace, media: dict[str, str]) -> "Source":
-    from pipelines.sources import PictureShards, Repeated
+    from pipelines.readers.sources import PictureShards, Repeated
 
     names = tuple(dict.fromkeys(media.values()))
     source = PictureShards(
@@ -161,10 +161,10 @@ def _source(options: Namespace, media: dict[str, str]) -> "Source":
 
 
 def _card(options: Namespace, task: "Synthesis") -> "Card":
-    from pipelines.card import KEY_TEXT, Card
-    from pipelines.generation import TOKENS_CUT_TEXT
-    from pipelines.stages import TOKENS_CUT
-    from pipelines.synthesis import REFINED
+    from pipelines.dataset.card import KEY_TEXT, Card
+    from pipelines.stages.task import TOKENS_CUT
+    from pipelines.tasks.generation import TOKENS_CUT_TEXT
+    from pipelines.tasks.synthesis import REFINED
 
     copies = "" if options.images_per_row == 1 else "; pictures of one row end in #0, #1, ..."
     columns = {"`key`": KEY_TEXT + copies, "`image`": "the new picture, PNG"}

@@ -263,7 +263,7 @@ def main(arguments: list[str] | None = None) -> int:
     device = choose_device(options.device)
     import torch
 
-    from unicon.folder import find_folder
+    from unicon.files.folder import find_folder
     from unicon.limits import ModelLimits
     from unicon.options import SamplingOptions
     from unicon.training import adapter

@@ -18,7 +18,7 @@ from jobs import _cli
 from jobs._arguments import local_path, whole
 from pipelines import storage
 from pipelines.errors import SettingError
-from unicon.training.mini import SQUARE, TALL, WIDE, MiniRecipe, train_mini
+from unicon.training.mini.recipe import SQUARE, TALL, WIDE, MiniRecipe, train_mini
 
 EXAMPLES = """
 examples:

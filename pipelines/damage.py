@@ -5,8 +5,8 @@ UnicodeDecodeError, MemoryError, ...), so damage is what is left when all other 
 """
 
 from pipelines.errors import SettingError, ShardChangedError
-from pipelines.fields import clipped
-from pipelines.storage_errors import StorageError
+from pipelines.storage.errors import StorageError
+from pipelines.texts import clipped
 
 
 class ContradictionError(ValueError):

@@ -5,7 +5,7 @@ the same command does that chunk again. Which kind the death of a process is, `a
 exception of a model, `row_faults.py`.
 """
 
-from pipelines.fields import FOREIGN_CHARS, clipped
+from pipelines.texts import FOREIGN_CHARS, clipped
 
 MAX_REASON_CHARS = 2 * FOREIGN_CHARS - 1
 FETCH = "fetch"

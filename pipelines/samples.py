@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pipelines.errors import SampleError
-from pipelines.fields import clipped
+from pipelines.texts import clipped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Columns:
     """Parquet column of unique names. None: `key` or `__key__` if there, else shard name and row number."""
     caption: str | None = None
     """Parquet column, tar member extension or JSON field. None: `caption`, `text` or `prompt`, or the `.txt` member.
-    What counts as a caption, see `pipelines.captions`."""
+    What counts as a caption, see `pipelines.readers.captions`."""
     media: tuple[str, ...] = ()
     """Parquet columns or tar member extensions of further pictures, such as conditions and masks."""
     where: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Sample:
     image_name: str = ""
     caption: str = ""
     caption_note: str = ""
-    """Why the caption is not what is stored, or why there is none although something is; see `pipelines.captions`."""
+    """Why the caption is not what is stored, or why there is none though something is: `pipelines.readers.captions`."""
     media: Mapping[str, Stored] = field(default_factory=dict)
     """The pictures of `Columns.media`, by name."""
     problem: SampleError | None = None

@@ -3,14 +3,15 @@
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+
+from tests.support.paths import PROJECT_ROOT
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-ROOT = str(Path(__file__).resolve().parents[1])
+ROOT = str(PROJECT_ROOT)
 if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 
@@ -26,7 +27,7 @@ def ray_cluster() -> Iterator[None]:
     """A real local Ray of two CPUs, and a GPU that only Ray believes in; started once."""
     import ray
 
-    from pipelines.cluster import start_local
+    from pipelines.engine.cluster import start_local
 
     start_local(num_cpus=2, num_gpus=1)
     yield

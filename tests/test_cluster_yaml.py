@@ -1,6 +1,5 @@
 """The cluster launcher's file satisfies Ray's own schema and means what it says."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +7,9 @@ import yaml
 from ray.autoscaler._private.resource_demand_scheduler import _default_utilization_scorer, get_nodes_for
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-PATH = Path(__file__).resolve().parents[1] / "cluster.yaml"
+from tests.support.paths import PROJECT_ROOT
+
+PATH = PROJECT_ROOT / "cluster.yaml"
 
 
 @pytest.fixture(scope="module")

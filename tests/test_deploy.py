@@ -25,7 +25,7 @@ from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingReque
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 
 from jobs import estimate_depth
-from tests.checkers import BIN, DEPLOY, ROOT, options_of, run_checker
+from tests.support.checkers import BIN, DEPLOY, PROJECT_ROOT, options_of, run_checker
 
 GIB = 2**30
 
@@ -316,25 +316,27 @@ def test_the_entrypoint_is_in_the_image_and_its_options_exist(job: dict[str, Any
     (home,) = re.findall(r"^WORKDIR (\S+)$", dockerfile, re.MULTILINE)
     assert python == "python" and f"PYTHONPATH={home} " in dockerfile
     path = Path(script).relative_to(home)
-    assert (ROOT / path).is_file() and f"COPY {path.parts[0]} {path.parts[0]}\n" in dockerfile
+    assert (PROJECT_ROOT / path).is_file() and f"COPY {path.parts[0]} {path.parts[0]}\n" in dockerfile
     assert (
         estimate_depth.parse(options).num_gpus_per_actor == 1
     )  # else a cluster without workers would use the head's CPU
 
 
 def test_image_and_cluster_have_the_pinned_ray(job: dict[str, Any], dockerfile: str) -> None:
-    pinned = re.search(r"^ray==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    pinned = re.search(r"^ray==(\S+)", (PROJECT_ROOT / "requirements.txt").read_text(), re.MULTILINE)
     assert pinned and pinned[1] == version("ray") == job["spec"]["rayClusterSpec"]["rayVersion"]
     assert "--require-hashes" in dockerfile and "USER 1000" in dockerfile
 
 
 def test_the_image_gets_what_it_copies_and_nothing_else(dockerfile: str) -> None:
-    rules = [rule for rule in (ROOT / ".dockerignore").read_text().split("\n") if rule and not rule.startswith("#")]
+    rules = [
+        rule for rule in (PROJECT_ROOT / ".dockerignore").read_text().split("\n") if rule and not rule.startswith("#")
+    ]
     assert rules[0] == "*" and rules[-1] == "**/__pycache__"
     copied = set(re.findall(r"^COPY (\S+) ", dockerfile, re.MULTILINE))
     bound = set(re.findall(r"type=bind,source=([^,\s]+)", dockerfile))
     assert {rule.removeprefix("!") for rule in rules[1:-1]} == copied | bound
-    assert all((ROOT / name).exists() for name in copied | bound)
+    assert all((PROJECT_ROOT / name).exists() for name in copied | bound)
 
 
 # --- ray job submit --working-dir .
@@ -342,23 +344,23 @@ def test_the_image_gets_what_it_copies_and_nothing_else(dockerfile: str) -> None
 
 def test_the_working_directory_travels_without_runs_tests_and_environment(tmp_path: Path) -> None:
     house = tmp_path / "house"
-    wanted = ["jobs/estimate_depth.py", "pipelines/runner.py", "unicon/models/mini/unet/weights.safetensors"]
+    wanted = ["jobs/estimate_depth.py", "pipelines/runs/runner.py", "unicon/models/mini/unet/weights.safetensors"]
     unwanted = [".venv/bin/python", ".git/HEAD", "runs/mini/last.pt", "out/depth/data/0.parquet"]
     unwanted += ["tests/golden/case.npz", "docs/images/mini-depth.png", "unicon/__pycache__/model.pyc"]
     for name in [*wanted, *unwanted]:
         (house / name).parent.mkdir(parents=True, exist_ok=True)
         (house / name).write_text("x")
     for name in (".gitignore", ".rayignore"):
-        (house / name).write_text((ROOT / name).read_text())
+        (house / name).write_text((PROJECT_ROOT / name).read_text())
     assert {*package(house, tmp_path / "house.zip")} - {".gitignore", ".rayignore"} == {*wanted}
 
 
 def test_the_working_directory_of_this_house_is_small(tmp_path: Path) -> None:
-    sizes = package(ROOT, tmp_path / "house.zip")
+    sizes = package(PROJECT_ROOT, tmp_path / "house.zip")
     tracked = subprocess.run(
-        ["git", "ls-files", "jobs", "pipelines", "unicon"], cwd=ROOT, capture_output=True, text=True
+        ["git", "ls-files", "jobs", "pipelines", "unicon"], cwd=PROJECT_ROOT, capture_output=True, text=True
     )
-    assert {name for name in tracked.stdout.split() if (ROOT / name).exists()} <= {*sizes}
+    assert {name for name in tracked.stdout.split() if (PROJECT_ROOT / name).exists()} <= {*sizes}
     assert sum(sizes.values()) < 40e6
 
 

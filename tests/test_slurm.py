@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkers import BIN, DEPLOY, options_of, run_checker
+from tests.support.checkers import BIN, DEPLOY, options_of, run_checker
 
 
 def test_shellcheck_accepts_the_slurm_script() -> None:

@@ -16,16 +16,18 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from unicon import images as pictures
-from unicon.adapter import AdapterConfig, adapter_configs
+from unicon.adapters.config import AdapterConfig
+from unicon.adapters.unet import adapter_configs
 from unicon.conditions import CONDITIONS, Condition
-from unicon.folder import find_adapters, find_folder, fingerprint, weight_files
-from unicon.hub import commit_of
+from unicon.files.folder import find_adapters, find_folder, weight_files
+from unicon.files.hashes import fingerprint
+from unicon.files.hub import commit_of
+from unicon.files.loras import Loras, find_loras
 from unicon.limits import ModelLimits
 from unicon.loading import load_parts
-from unicon.loras import Loras, find_loras
 from unicon.options import SamplingOptions, TimestepSpacing
 from unicon.prompts import tokens_cut
-from unicon.sampling import SCHEDULE_KEYS
+from unicon.sampling.loop import SCHEDULE_KEYS
 
 LOGGER = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ class Backbone:
         description: Mapping[str, Any],
         timestep_spacing: TimestepSpacing | None = None,
     ) -> None:
-        """`unet` in inference form (`unicon.merged.merge_adapters`), or in training form; every part on one device.
+        """`unet` in inference form (`unicon.adapters.merge`) or in training form; every part on one device.
 
         scheduler: whose configuration says how the model was trained. timestep_spacing: of calls that name none.
         """
@@ -76,7 +78,7 @@ class Backbone:
         none; "trailing" suits few steps, "leading" is how Stable Diffusion 1.x was published (arXiv 2305.08891, table
         2). weights_sha256: where the caller knows it, to save reading every file for it.
         Errors: FileNotFoundError for absent models, adapters and LoRAs, ValueError for what is something else, damaged
-        or does not fit; most of it before weights are read (`unicon.inspection`).
+        or does not fit; most of it before weights are read (`unicon.files.inspection`).
         """
         folder = find_folder(model, revision)
         paths = find_adapters(folder, adapters)

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from unicon import images as pictures
 from unicon.backbone import Backbone
-from unicon.guidance import Denoiser
 from unicon.options import MAX_WEIGHT, SamplingOptions, check_whole
 from unicon.outcomes import Failure
 from unicon.pairs import Pair, Pairs
-from unicon.samplers import Sampler, row_noise
-from unicon.sampling import noise_levels, sample, starting_latents
-from unicon.schedule import StepTable
+from unicon.sampling.guidance import Denoiser
+from unicon.sampling.loop import noise_levels, sample, starting_latents
+from unicon.sampling.samplers import Sampler, row_noise
+from unicon.sampling.step_table import StepTable
 
 Weight = float | tuple[float, float]
 """Of the joint attention of an adapter: one for both sides, or (to the image, to the condition)."""

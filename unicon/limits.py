@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from unicon.files.headers import read_json
 from unicon.options import SamplingOptions
-from unicon.tensor_files import read_json
 
 MAX_SCALE = 8
 """A model works at up to this many times the side it was made for, and down to its inverse."""

@@ -12,13 +12,13 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from unicon.checkpoint import load_adapter
-from unicon.folder import is_published, part_files, variant_of
-from unicon.inspection import ModelShape, check_adapter, check_model
-from unicon.loras import Lora, LoraLayer, lora_layers
-from unicon.merged import merge_in_place
-from unicon.published import load_published
-from unicon.shapes import current_name
+from unicon.adapters.checkpoint import load_adapter
+from unicon.adapters.merge import merge_in_place
+from unicon.adapters.official import load_published
+from unicon.files.folder import Lora, is_published, part_files, variant_of
+from unicon.files.inspection import ModelShape, check_adapter, check_model
+from unicon.files.loras import LoraLayer, lora_layers
+from unicon.files.shapes import current_name
 
 PART_CLASSES: Mapping[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
 

@@ -23,12 +23,12 @@ import numpy as np
 from PIL import Image
 
 from unicon import images as pictures
-from unicon import schedule
 from unicon.backbone import Backbone
 from unicon.ensemble import Estimate, combine, member_seeds
 from unicon.generation import Generated, Plan, Request, Weight, generate
 from unicon.options import MAX_SEED, SamplingOptions, SamplingSettings, check_number, check_whole
 from unicon.outcomes import Failure, settled
+from unicon.sampling import step_table
 from unicon.views import merged, seen, views_of
 
 MAX_ENSEMBLE = 100
@@ -110,7 +110,7 @@ class UniCon(Backbone):
         requests = seen(
             requests, looks, lambda size, scale: self.working_size(size, resolution_px=round(base_px * scale))
         )
-        table = schedule.estimation(_steps(sampling), clean_image=sampling.given_at == "clean")
+        table = step_table.estimation(_steps(sampling), clean_image=sampling.given_at == "clean")
         plan = Plan(adapters=(condition,), table=table, given=(0,), sampling=sampling, batch_size=batch_size)
         members = _grouped(generate(self, requests, plan), len(looks) * (ensemble or 1))
         return [
@@ -143,9 +143,9 @@ class UniCon(Backbone):
         requests = [replace(request, maps=row) for request, row in zip(requests, maps, strict=True)]
         steps, count = _steps(sampling), len(conditions)
         table = (
-            schedule.coarse(steps, strength, count)
+            step_table.coarse(steps, strength, count)
             if strength != 0
-            else schedule.synthesis(steps, count, clean_conditions=sampling.given_at == "clean")
+            else step_table.synthesis(steps, count, clean_conditions=sampling.given_at == "clean")
         )
         given = () if strength else tuple(range(1, count + 1))
         plan = Plan(adapters=tuple(conditions), table=table, given=given, weights=weights or {}, sampling=sampling,
@@ -185,7 +185,7 @@ class UniCon(Backbone):
             raise ValueError(f"size is at most {MAX_SIDE_PX} pixels a side; got {size}.")
         prompts = _texts(prompts, 0)
         requests = self._requests([size] * len(prompts), prompts, negative_prompts, seeds, sampling.resolution_px)
-        plan = Plan(adapters=names, table=schedule.joint(_steps(sampling), len(names)), weights=weights or {},
+        plan = Plan(adapters=names, table=step_table.joint(_steps(sampling), len(names)), weights=weights or {},
                     sampling=sampling, batch_size=batch_size)  # fmt: skip
         return settled(generate(self, requests, plan))
 
@@ -213,7 +213,7 @@ class UniCon(Backbone):
             replace(request, image=image, mask=mask, maps=_check_size(row, image.size))
             for request, image, mask, row in zip(requests, uprights, _check_masks(masks, sizes), maps, strict=True)
         ]
-        table = schedule.completion(
+        table = step_table.completion(
             _steps(sampling), num_given=len(given), num_generated=len(names), clean_given=sampling.given_at == "clean"
         )
         plan = Plan(adapters=(*given, *names), table=table, given=tuple(range(1, len(given) + 1)),

@@ -1,9 +1,9 @@
 """Estimated conditions against the truth, joined by key: how good they are, or how alike."""
 
-from pipelines.evaluation.accuracy import ESTIMATE, Evaluation, evaluate
-from pipelines.evaluation.alike import Likeness, compare_maps
+from pipelines.evaluation.accuracy import Evaluation, evaluate
 from pipelines.evaluation.join import Join, Pair
-from pipelines.evaluation.measures import Measure, TrainingScenes, measure_of
+from pipelines.evaluation.likeness import Likeness, compare_maps
+from pipelines.evaluation.measures import ESTIMATE, Measure, TrainingScenes, measure_of
 from pipelines.evaluation.report import accuracy_table, alike_table, picture, summary
 
 __all__ = [

@@ -10,7 +10,7 @@ from pipelines.damage import is_damage
 from pipelines.errors import SettingError
 from pipelines.evaluation.join import Join, Pair
 from pipelines.evaluation.measures import ESTIMATE, Measure
-from pipelines.fields import clipped
+from pipelines.texts import clipped
 
 PICTURE_SCENES = 8
 QUARTERS = ("lowest quarter", "second quarter", "third quarter", "highest quarter")

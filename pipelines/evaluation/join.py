@@ -10,16 +10,17 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipelines import tar_shards
 from pipelines.damage import is_damage, reason_of
 from pipelines.errors import SampleError, SettingError
-from pipelines.fields import clipped, place_of
-from pipelines.inputs import Shard, find_shards
-from pipelines.parquet_columns import check_image_type, check_single, listed
-from pipelines.parquet_files import BadRow, OpenParquet, open_parquet, read_row_range
-from pipelines.parquet_shards import picture_in
-from pipelines.row_samples import named
-from pipelines.store import FILES
+from pipelines.readers.fields import place_of
+from pipelines.readers.parquet import picture_in
+from pipelines.readers.parquet_columns import check_image_type, check_single, listed
+from pipelines.readers.parquet_files import BadRow, OpenParquet, open_parquet, read_row_range
+from pipelines.readers.row_samples import named
+from pipelines.readers.shards import Shard, find_shards
+from pipelines.readers.tar import index_tar, read_tar
+from pipelines.storage.store import FILES
+from pipelines.texts import clipped
 from unicon.conditions import CONDITIONS
 
 PROVENANCE = ("model", "adapter", "weights_sha256", "seed", "num_inference_steps", "guidance_scale", "code_version")
@@ -200,10 +201,10 @@ def read_scenes(uri: str, members: tuple[str, ...], compressed: bool) -> Iterato
     Raises:
         SettingError: a scene lacks a file, or the tar is damaged.
     """
-    index = tar_shards.index_tar(uri, compressed)
+    index = index_tar(uri, compressed)
     if index.damage:
         raise SettingError(f"--truth: {uri}: {index.damage}. Delete it and run render_scenes.py again.")
-    for _, key, files in tar_shards.read_tar(uri, compressed, 0, index.samples):
+    for _, key, files in read_tar(uri, compressed, 0, index.samples):
         content = {file.extension: file.content or b"" for file in files if file.extension in members}
         absent = [name for name in members if not content.get(name)]
         if absent:

@@ -13,23 +13,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipelines.scenes import decode_people
-from unicon.metrics import (
-    DepthMetrics,
-    EdgeCounts,
-    PoseMetrics,
-    best_edge_metrics,
-    depth_metrics,
-    edge_counts,
-    gradient_magnitude,
-    mean_metrics,
-    pose_metrics,
-    total_pose_metrics,
-    vertical_ramp,
-)
-from unicon.metrics.edge import THRESHOLDS
+from pipelines.scenes.people import decode_people
+from unicon.metrics.depth import DepthMetrics, depth_metrics, mean_metrics, vertical_ramp
+from unicon.metrics.edge import THRESHOLDS, EdgeCounts, best_edge_metrics, edge_counts, gradient_magnitude
+from unicon.metrics.pose import PoseMetrics, pose_metrics, total_pose_metrics
 from unicon.pose import JOINTS, read_pose
-from unicon.scenes import Rendering, render, sample_scene
+from unicon.scenes import render
+from unicon.scenes.layout import sample_scene
+from unicon.scenes.render import Rendering
 
 ESTIMATE, TRAINING_MEAN = "UniCon", "mean of training scenes"
 RAMP, GRADIENT = "vertical ramp", "gradient of the picture"

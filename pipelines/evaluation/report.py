@@ -8,8 +8,8 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from pipelines.evaluation.accuracy import Evaluation
-from pipelines.evaluation.alike import Likeness
 from pipelines.evaluation.join import MAP_MEMBERS, Join, Pair, decode_map
+from pipelines.evaluation.likeness import Likeness
 from unicon.conditions import CONDITIONS
 
 NAME_WIDTH = 24

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.image_suite import account, write_suite
-from tests.inputs import write_tar
+from tests.support.inputs import write_tar
 
 
 def test_every_file_of_the_folder_is_a_sample_of_its_own(tmp_path: Path) -> None:

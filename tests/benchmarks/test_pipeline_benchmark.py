@@ -12,8 +12,7 @@ from PIL import Image
 from benchmarks import planning, scaling
 from benchmarks.efficiency import Times
 from benchmarks.stand_in import StandIn, read_log
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import PROJECT_ROOT
 
 
 def test_ratios_of_a_flow_to_the_bare_loop() -> None:
@@ -57,7 +56,7 @@ def test_models_write_down_when_they_work(tmp_path: Path) -> None:
 def test_the_flow_is_measured_beside_the_bare_loop(tmp_path: Path) -> None:
     sizes = ["--samples", "24", "--chunk-size", "4", "--seconds", "0.05", "--size-px", "64"]
     command = [sys.executable, "benchmarks/pipeline.py", "efficiency", *sizes, "--json", str(tmp_path / "result.json")]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=300, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=PROJECT_ROOT, check=True, timeout=300, stdout=subprocess.DEVNULL)
     result = json.loads((tmp_path / "result.json").read_text())
     assert set(result) == {"command", "date", "hardware", "results"}
     assert result["results"]["samples"] == 24

@@ -22,7 +22,7 @@ from tests.faults.work import (
     running,
     wait_for_moment,
 )
-from tests.processes import descendants, title
+from tests.support.processes import descendants, title
 
 ACTOR = "ray::MapWorker"
 ACTOR_AT_WORK = "ray::MapWorker(MapBatches(_Model)).submit"

@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 
 from tests.faults.work import Outcome, finish, local_work, running, wait_for_moment
-from tests.ray_clusters import cluster
+from tests.support.ray_clusters import cluster
 
 TWO_CPUS = ("--num-cpus=2",)
 SMALL_STORE_BYTES = 80 << 20

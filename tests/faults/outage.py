@@ -12,7 +12,7 @@ from s3fs import S3FileSystem
 
 from pipelines import storage
 from tests.faults.work import Outcome, Work, finish, running, wait_for_moment, write_inputs
-from tests.object_store import running_server
+from tests.support.object_store import running_server
 
 BUCKET = "s3://faults"
 LONGEST_OUTAGE_S = 40.0

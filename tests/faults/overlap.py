@@ -18,7 +18,7 @@ from tests.faults.work import (
     wait_for_marks,
     with_options,
 )
-from tests.ray_clusters import cluster
+from tests.support.ray_clusters import cluster
 
 DELAY_S = 0.2
 """The first command is still at work when the second has started."""

@@ -7,13 +7,12 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
 
 from tests.faults.work import Outcome
+from tests.support.paths import PROJECT_ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCUMENT = ROOT / "docs" / "reliability.md"
-RECORDS = ROOT / "benchmarks" / "results" / "faults"
+DOCUMENT = PROJECT_ROOT / "docs" / "reliability.md"
+RECORDS = PROJECT_ROOT / "benchmarks" / "results" / "faults"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 

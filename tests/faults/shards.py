@@ -17,7 +17,7 @@ from tests.faults.work import (
     running,
     wait_for_moment,
 )
-from tests.inputs import picture, write_parquet, write_tar
+from tests.support.inputs import picture, write_parquet, write_tar
 
 Change = Callable[[Work, Random], Work]
 """Changes the input; returns the work with what must come of it now."""

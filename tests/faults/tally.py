@@ -8,8 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import layout, storage
-from pipelines.store import FILES
+from pipelines import storage
+from pipelines.dataset import layout
+from pipelines.storage.store import FILES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,13 +13,13 @@ from random import Random
 
 import psutil
 
-from pipelines.store import FILES
+from pipelines.storage.store import FILES
 from tests.faults.tally import Tally, tally
-from tests.inputs import picture, write_folder, write_parquet, write_tar
-from tests.processes import descendants
+from tests.support.inputs import picture, write_folder, write_parquet, write_tar
+from tests.support.paths import PROJECT_ROOT
+from tests.support.processes import descendants
 
-ROOT = Path(__file__).resolve().parents[2]
-COMMAND = (sys.executable, str(ROOT / "tests" / "run_fake_job.py"))
+COMMAND = (sys.executable, str(PROJECT_ROOT / "tests" / "support" / "run_fake_job.py"))
 """jobs/estimate_depth.py with a stand-in for its model."""
 SAMPLES, SIZE_PX = 48, 128
 TAR, PARQUET, BROKEN_KEY = "a.tar", "b.parquet", "tar0001"

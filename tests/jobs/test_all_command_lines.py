@@ -12,11 +12,12 @@ import pytest
 from jobs import _cli
 from jobs._parser import TEXT_OPTIONS
 from pipelines.errors import SettingError
-from pipelines.storage_errors import StorageError
+from pipelines.storage.errors import StorageError
+from tests.support.paths import PROJECT_ROOT
 
 JOBS = tuple(
     importlib.import_module(f"jobs.{path.stem}")
-    for path in sorted(Path(__file__).resolve().parents[2].glob("jobs/*.py"))
+    for path in sorted(PROJECT_ROOT.glob("jobs/*.py"))
     if not path.stem.startswith("_")
 )
 BY_NAME = {job.__name__.removeprefix("jobs."): job for job in JOBS}

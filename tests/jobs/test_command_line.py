@@ -6,9 +6,9 @@ from types import ModuleType
 import pytest
 
 from jobs import _cli, estimate, estimate_depth, generate_pairs, import_adapter, inpaint, synthesize
-from tests.fake_depth import FakeDepth
-from tests.inputs import samples, write_folder, write_parquet, write_tar
-from tests.run_fake_job import run
+from tests.support.fake_depth import FakeDepth
+from tests.support.inputs import samples, write_folder, write_parquet, write_tar
+from tests.support.run_fake_job import run
 
 
 def told(capsys: pytest.CaptureFixture[str], arguments: list[str], fake: bool = True) -> str:

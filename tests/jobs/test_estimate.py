@@ -6,9 +6,9 @@ import datasets
 import pytest
 
 from jobs import estimate
-from tests.fake_depth import FakeDepth
-from tests.inputs import all_rows, samples, write_tar
-from tests.run_fake_job import run_command
+from tests.support.fake_depth import FakeDepth
+from tests.support.inputs import all_rows, samples, write_tar
+from tests.support.run_fake_job import run_command
 
 
 def test_edges_with_confidence(ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

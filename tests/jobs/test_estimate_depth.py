@@ -7,9 +7,9 @@ from pathlib import Path
 import datasets
 import pytest
 
-from tests.fake_depth import FakeDepth
-from tests.inputs import all_rows, picture, samples, write_folder, write_parquet, write_tar
-from tests.run_fake_job import run
+from tests.support.fake_depth import FakeDepth
+from tests.support.inputs import all_rows, picture, samples, write_folder, write_parquet, write_tar
+from tests.support.run_fake_job import run
 
 
 def keys(output: Path) -> list[str]:

@@ -12,13 +12,16 @@ import pytest
 from PIL import Image
 
 from jobs import _cli, evaluate
+from pipelines.dataset.schema import MEDIA
+from pipelines.dataset.tar_bytes import tar_bytes
 from pipelines.evaluation.accuracy import quarters
-from pipelines.scenes import sample_files, shard_task
-from pipelines.schema import MEDIA
-from pipelines.tar_writer import tar_bytes, write_tar_shard
-from tests.inputs import samples, write_tar
+from pipelines.scenes.render import sample_files, shard_task
+from pipelines.scenes.tar_writer import write_tar_shard
+from tests.support.inputs import samples, write_tar
 from unicon.conditions import CONDITIONS
-from unicon.scenes import Rendering, render, sample_scene
+from unicon.scenes import render
+from unicon.scenes.layout import sample_scene
+from unicon.scenes.render import Rendering
 
 SEED, SIZE_PX, COUNT = 9, (48, 32), 10
 FAST = ["--baseline-scenes", "12"]

@@ -12,13 +12,15 @@ import pytest
 from PIL import Image
 
 from jobs import _cli, evaluate_depth
-from pipelines.evaluation import TrainingScenes
-from pipelines.scenes import shard_task
-from pipelines.schema import MEDIA
-from pipelines.tar_writer import write_tar_shard
-from tests.inputs import samples, write_parquet, write_tar
+from pipelines.dataset.schema import MEDIA
+from pipelines.evaluation.measures import TrainingScenes
+from pipelines.scenes.render import shard_task
+from pipelines.scenes.tar_writer import write_tar_shard
+from tests.support.inputs import samples, write_parquet, write_tar
 from unicon.conditions import encode_depth
-from unicon.scenes import Rendering, render, sample_scene
+from unicon.scenes import render
+from unicon.scenes.layout import sample_scene
+from unicon.scenes.render import Rendering
 
 SEED, SIZE_PX = 9, (32, 24)
 FAST = ["--baseline-scenes", "12"]

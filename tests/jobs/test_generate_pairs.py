@@ -6,9 +6,9 @@ import datasets
 import pytest
 
 from jobs import _cli, generate_pairs
-from tests.fake_depth import FakeDepth
-from tests.inputs import write_folder
-from tests.run_fake_job import run_command
+from tests.support.fake_depth import FakeDepth
+from tests.support.inputs import write_folder
+from tests.support.run_fake_job import run_command
 
 
 def test_pairs_of_every_prompt(ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +43,7 @@ def test_pairs_of_every_prompt(ray_cluster: None, tmp_path: Path, capsys: pytest
     ],
 )
 def test_wrong_settings(options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from tests.inputs import write_parquet
+    from tests.support.inputs import write_parquet
 
     path = write_parquet(tmp_path / "in.parquet", {"prompt": ["x"]})
     arguments = ["--prompts", str(path), "--output", str(tmp_path / "out"), *options]

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from jobs import _cli, import_adapter
-from unicon.checkpoint import read_config
+from tests.support.paths import CASES, GOLDEN, MINI
+from unicon.adapters.checkpoint import read_config
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-CASES = Path(__file__).parents[1] / "cases" / "adapters"
-MINI = Path(__file__).parents[2] / "unicon" / "models" / "mini" / "adapters" / "depth.safetensors"
+ADAPTERS = CASES / "adapters"
+MINI_DEPTH = MINI / "adapters" / "depth.safetensors"
 
 
 def told(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int = 0) -> str:
@@ -45,11 +45,11 @@ def test_there_and_back(name: str, tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_an_adapter_of_ours_can_be_renamed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = told(capsys, [str(MINI), "--output", str(tmp_path / "new" / "a.safetensors"), "--name", "mine"])
+    text = told(capsys, [str(MINI_DEPTH), "--output", str(tmp_path / "new" / "a.safetensors"), "--name", "mine"])
     assert "kind        depth, called mine" in text
     config, _ = read_config(tmp_path / "new" / "a.safetensors")
-    assert config == replace(read_config(MINI)[0], name="mine")
-    assert load_file(MINI).keys() == load_file(tmp_path / "new" / "a.safetensors").keys()
+    assert config == replace(read_config(MINI_DEPTH)[0], name="mine")
+    assert load_file(MINI_DEPTH).keys() == load_file(tmp_path / "new" / "a.safetensors").keys()
 
 
 @pytest.mark.parametrize(
@@ -58,12 +58,12 @@ def test_an_adapter_of_ours_can_be_renamed(tmp_path: Path, capsys: pytest.Captur
         ([str(GOLDEN / "checkpoints" / "depth")], "--base chooses another"),
         ([str(GOLDEN / "checkpoints" / "depth"), "--name", "fog"], "'fog' is none of depth, edge"),
         ([str(GOLDEN / "checkpoints")], "in it have. Name the very folder"),
-        ([str(MINI), "--base", "mini"], "--base is for published adapters"),
+        ([str(MINI_DEPTH), "--base", "mini"], "--base is for published adapters"),
         (["./absent"], "there is nothing at './absent'"),
         (["nobody/nothing"], "neither here nor in the hub cache"),
-        ([str(CASES / "kohya.safetensors")], "is a LoRA (kohya). Fuse it into the base with --lora"),
-        ([str(CASES / "lcm")], "is the folder of a LoRA"),
-        ([str(CASES / "lfs.safetensors")], "is a Git LFS pointer"),
+        ([str(ADAPTERS / "kohya.safetensors")], "is a LoRA (kohya). Fuse it into the base with --lora"),
+        ([str(ADAPTERS / "lcm")], "is the folder of a LoRA"),
+        ([str(ADAPTERS / "lfs.safetensors")], "is a Git LFS pointer"),
         ([str(GOLDEN / "checkpoints" / "depth" / "model.pth")], "is a part of one. Give its folder"),
         ([str(GOLDEN / "checkpoints" / "depth"), "--base", "nobody/nothing"], "neither here nor in the hub cache"),
     ],
@@ -90,4 +90,6 @@ def test_a_damaged_pickle_is_a_wrong_setting(damage: bytes, tmp_path: Path, caps
 def test_nothing_is_overwritten_by_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").write_text("x")
-    assert "there is a folder" in told(capsys, [str(MINI), "--to", "published", "--output", str(tmp_path / "out")], 2)
+    assert "there is a folder" in told(
+        capsys, [str(MINI_DEPTH), "--to", "published", "--output", str(tmp_path / "out")], 2
+    )

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from jobs import _cli, inpaint
-from tests.fake_depth import FakeDepth
-from tests.inputs import all_rows, picture, samples, write_tar
-from tests.run_fake_job import run_command
+from tests.support.fake_depth import FakeDepth
+from tests.support.inputs import all_rows, picture, samples, write_tar
+from tests.support.run_fake_job import run_command
 
 
 def mask() -> bytes:

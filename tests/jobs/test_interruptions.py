@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from pipelines.overlap import SILENCE_S, state_of
-from pipelines.status import read_status
-from tests.fake_depth import FakeDepth
-from tests.inputs import all_rows, picture, samples, write_tar
-from tests.run_fake_job import run
+from pipelines.runs.overlap import SILENCE_S, state_of
+from pipelines.runs.status import read_status
+from tests.support.fake_depth import FakeDepth
+from tests.support.inputs import all_rows, picture, samples, write_tar
+from tests.support.paths import PROJECT_ROOT
+from tests.support.run_fake_job import run
 
-SCRIPT = str(Path(__file__).resolve().parents[1] / "run_fake_job.py")
+SCRIPT = str(PROJECT_ROOT / "tests" / "support" / "run_fake_job.py")
 
 
 def start(arguments: list[str], delay_s: float, log: Path) -> subprocess.Popen[bytes]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.inputs import all_rows, samples, write_tar
-from tests.ray_clusters import RAY, ROOT, Cluster, cluster
+from tests.support.inputs import all_rows, samples, write_tar
+from tests.support.ray_clusters import PROJECT_ROOT, RAY, Cluster, cluster
 
 WITH_GPU, WITHOUT = ("--num-cpus=2", "--num-gpus=1", '--resources={"gpu-node": 1}'), ("--num-cpus=2",)
 LIMIT_S = 300
@@ -29,7 +29,13 @@ def ray(there: Cluster, *words: str) -> "subprocess.CompletedProcess[str]":
     command = [RAY, *words[:2], "--address", there.dashboard, *words[2:]]
     environment = {**there.process_environment(), "RAY_ADDRESS": there.dashboard}
     return subprocess.run(
-        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=LIMIT_S
+        command,
+        cwd=PROJECT_ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=LIMIT_S,
     )
 
 
@@ -81,7 +87,7 @@ def test_an_output_that_would_go_with_the_job_is_refused(there: Cluster, tmp_pat
 def test_a_job_that_is_stopped_goes_on_when_submitted_again(there: Cluster, tmp_path: Path) -> None:
     write_tar(tmp_path / "in.tar", samples(40))
     output = tmp_path / "out"
-    command = [str(ROOT / "tests" / "run_fake_job.py"), "0.3", "--input", str(tmp_path / "in.tar"),
+    command = [str(PROJECT_ROOT / "tests" / "support" / "run_fake_job.py"), "0.3", "--input", str(tmp_path / "in.tar"),
                "--output", str(output), "--chunk-size", "4"]  # fmt: skip
     submit(there, *command, options=("--no-wait", "--submission-id", "to-be-stopped"))
     deadline = time.monotonic() + LIMIT_S

@@ -8,10 +8,10 @@ from types import ModuleType
 import pytest
 
 from jobs import _cli, estimate, estimate_depth, generate_pairs, inpaint, synthesize, train_adapter
-from tests.inputs import picture, write_folder
+from tests.support.inputs import picture, write_folder
+from tests.support.paths import CASES, PROJECT_ROOT
 
-CASES = Path(__file__).parents[1] / "cases" / "adapters"
-ROOT = Path(__file__).parents[2]
+ADAPTERS = CASES / "adapters"
 JOBS: dict[ModuleType, list[str]] = {
     estimate: ["--condition", "depth"],
     estimate_depth: [],
@@ -36,13 +36,13 @@ def told(job: ModuleType, arguments: list[str], capsys: pytest.CaptureFixture[st
 
 
 WRONG = {
-    "kohya": (["--adapter", str(CASES / "kohya.safetensors")], ["--adapter: ", "is a LoRA (kohya)", "--lora"]),
-    "lcm": (["--adapter", str(CASES / "lcm")], ["--adapter: ", "folder of a LoRA", "--lora"]),
-    "pointer": (["--adapter", str(CASES / "lfs.safetensors")], ["--adapter: ", "Git LFS pointer", "git lfs pull"]),
-    "other-lora": (["--lora", str(CASES / "kohya.safetensors")], ["--lora: ", "match no layer of this model"]),
+    "kohya": (["--adapter", str(ADAPTERS / "kohya.safetensors")], ["--adapter: ", "is a LoRA (kohya)", "--lora"]),
+    "lcm": (["--adapter", str(ADAPTERS / "lcm")], ["--adapter: ", "folder of a LoRA", "--lora"]),
+    "pointer": (["--adapter", str(ADAPTERS / "lfs.safetensors")], ["--adapter: ", "Git LFS pointer", "git lfs pull"]),
+    "other-lora": (["--lora", str(ADAPTERS / "kohya.safetensors")], ["--lora: ", "match no layer of this model"]),
     "scale": (["--lora", "a.safetensors:nan"], ["--lora", "finite"]),
-    "model": (["--model", str(CASES / "kohya.safetensors")], ["--model: ", "is a LoRA (kohya)", "--lora"]),
-    "lora-folder": (["--model", str(CASES / "lcm")], ["--model: ", "is a LoRA", "--lora"]),
+    "model": (["--model", str(ADAPTERS / "kohya.safetensors")], ["--model: ", "is a LoRA (kohya)", "--lora"]),
+    "lora-folder": (["--model", str(ADAPTERS / "lcm")], ["--model: ", "is a LoRA", "--lora"]),
 }
 
 
@@ -61,16 +61,16 @@ def test_train_adapter_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     write_folder(tmp_path / "images", {"a.jpg": picture(), "b.jpg": picture()})
     arguments = ["--images", str(tmp_path / "images"), "--condition", "edge", "--work", str(tmp_path / "work")]
     arguments += ["--output", str(tmp_path / "a.safetensors")]
-    text = told(train_adapter, [*arguments, "--model", str(CASES / "lcm")], capsys)
+    text = told(train_adapter, [*arguments, "--model", str(ADAPTERS / "lcm")], capsys)
     assert "--model: " in text and "is a LoRA" in text
 
 
 def test_a_model_is_judged_without_torch_and_ray() -> None:
     """So that it takes no more than reading headers."""
     code = (
-        "import sys; from pipelines.errors import SettingError; from pipelines.predictors import *\n"
+        "import sys; from pipelines.errors import SettingError; from pipelines.tasks.model import *\n"
         "resolve_model(UniConModel(model='mini', conditions=('depth',)))\n"
         "print(sorted({'torch', 'ray', 'diffusers', 'transformers'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -15,22 +15,19 @@ import pytest
 from PIL import Image
 
 from jobs import _cli, render_scenes
-from pipelines import scenes
-from pipelines.readers import choose_member
-from pipelines.scene_shards import SceneShard
-from pipelines.scenes import (
-    decode_people,
-    default_shard_size,
-    encode_people,
-    sample_files,
-    shard_task,
-)
-from pipelines.store import FsspecStore
-from pipelines.tar_shards import index_tar, read_tar
-from pipelines.tar_writer import tar_bytes, write_tar_shard
+from pipelines.dataset.tar_bytes import tar_bytes
+from pipelines.readers.tar import index_tar, read_tar
+from pipelines.readers.tar_samples import choose_member
+from pipelines.scenes import render as scenes
+from pipelines.scenes.people import decode_people, encode_people
+from pipelines.scenes.render import default_shard_size, sample_files, shard_task
+from pipelines.scenes.shards import SceneShard
+from pipelines.scenes.tar_writer import write_tar_shard
+from pipelines.storage.store import FsspecStore
 from unicon.conditions import decode_depth
 from unicon.pose import JOINTS
-from unicon.scenes import render, sample_scene
+from unicon.scenes import render
+from unicon.scenes.layout import sample_scene
 
 SIZE_PX = (32, 24)
 

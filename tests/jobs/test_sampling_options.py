@@ -17,16 +17,16 @@ import pytest
 
 from jobs import _cli, estimate, estimate_depth, evaluate, generate_pairs, inpaint, synthesize, train_adapter
 from jobs._sampling import in_option_names
-from pipelines.claims import configuration_hash
-from pipelines.predictors import UniConModel, usable_cpus
-from pipelines.prompts import PromptFiles
-from tests.fake_depth import FakeDepth
-from tests.inputs import write_folder
-from tests.run_fake_job import identity
+from pipelines.planning.claims import configuration_hash
+from pipelines.readers.prompts import PromptFiles
+from pipelines.tasks.model import UniConModel, usable_cpus
+from tests.support.fake_depth import FakeDepth
+from tests.support.inputs import write_folder
+from tests.support.paths import PROJECT_ROOT
+from tests.support.run_fake_job import identity
 from unicon.limits import ModelLimits
 from unicon.options import SamplingOptions, SamplingSettings, option_names
 
-ROOT = Path(__file__).parents[2]
 IN = ["--input", "x", "--output", "y"]
 JOBS: dict[str, tuple[ModuleType, list[str]]] = {
     "estimate": (estimate, [*IN, "--condition", "depth"]),
@@ -230,7 +230,7 @@ def test_columns_of_text_files_are_refused(tmp_path: Path) -> None:
 def test_training_ignores_no_option(
     options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.pictures import write_squares
+    from tests.support.pictures import write_squares
 
     images = write_squares(tmp_path / "in", 2)
     words = ["--model", "mini", "--images", str(images), "--device", "cpu", "--output", str(tmp_path / "a.safetensors")]
@@ -265,15 +265,15 @@ def test_limits_of_a_model_are_known_before_it_is_loaded() -> None:
 
 def test_threads_are_those_of_the_actors_own_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Not of the driver's, and divided by the actors of a node, not of the cluster."""
-    from pipelines.placement import choose_resources
-    from pipelines.request import Request
+    from pipelines.runs.placement import choose_resources
+    from pipelines.runs.request import Request
 
     request = Request(inputs=["x"], output="y", actors=10)
     resources = choose_resources(request, {"CPU": 80.0}, False, nodes=5)
     assert resources.actors_per_node == 2
     assert UniConModel(model="mini", conditions=()).placed("cpu", 2).actors_per_node == 2
     quota = tmp_path / "cpu.max"
-    monkeypatch.setattr("pipelines.predictors.CPU_QUOTA", quota)
+    monkeypatch.setattr("pipelines.tasks.model.CPU_QUOTA", quota)
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(16)))
     assert usable_cpus() == 16
     quota.write_text("max 100000\n")
@@ -296,4 +296,4 @@ def test_choices_are_those_of_the_library() -> None:
 
 def test_the_options_cost_no_torch() -> None:
     light = "import unicon.options, unicon.limits, unicon.outcomes, jobs._sampling, jobs.estimate, jobs.synthesize, sys"
-    subprocess.run([sys.executable, "-c", f"{light}; assert 'torch' not in sys.modules"], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-c", f"{light}; assert 'torch' not in sys.modules"], check=True, cwd=PROJECT_ROOT)

@@ -13,9 +13,9 @@ import pytest
 
 from jobs import _cli, status
 from pipelines.errors import SettingError
-from tests.fake_depth import FakeDepth
-from tests.inputs import picture, samples, write_tar
-from tests.run_fake_job import run
+from tests.support.fake_depth import FakeDepth
+from tests.support.inputs import picture, samples, write_tar
+from tests.support.run_fake_job import run
 
 
 @pytest.fixture(scope="module")

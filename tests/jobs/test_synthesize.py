@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from jobs import _cli, synthesize
-from tests.fake_depth import FakeDepth
-from tests.inputs import all_rows, picture, write_parquet
-from tests.run_fake_job import run_command
+from tests.support.fake_depth import FakeDepth
+from tests.support.inputs import all_rows, picture, write_parquet
+from tests.support.run_fake_job import run_command
 
 
 def test_several_pictures_a_row_exactly_once(

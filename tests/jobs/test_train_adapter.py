@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from jobs import _cli, train_adapter
-from tests.pictures import square, write_squares
-from tests.tiny import write_tiny_model
+from tests.support.pictures import square, write_squares
+from tests.support.tiny import write_tiny_model
 from unicon import UniCon
-from unicon.adapter import named_adapter_parameters
-from unicon.checkpoint import read_config
+from unicon.adapters.checkpoint import read_config
+from unicon.adapters.unet import named_adapter_parameters
 from unicon.training.adapter import (
     AdapterRecipe,
     load_for_training,

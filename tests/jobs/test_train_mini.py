@@ -1,4 +1,4 @@
-"""The command line of the recipe; `tests/unicon/test_training.py` runs the recipe itself."""
+"""The command line of the recipe; `tests/unicon/training/test_adapter.py` runs the recipe itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from jobs.train_mini import parse, recipe_of
-from unicon.training.mini import SQUARE, TALL, WIDE, MiniRecipe
+from unicon.training.mini.recipe import SQUARE, TALL, WIDE, MiniRecipe
 
 REQUIRED = ["--work", "w", "--output", "o"]
 

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.ownership import is_our_png, is_our_text
-from tests.fake_depth import FakeDepth
-from tests.inputs import all_rows, picture, write_folder, write_tar
-from tests.run_fake_job import run
-
-CASES = Path(__file__).resolve().parents[1] / "cases"
+from pipelines.dataset.ownership import is_our_png, is_our_text
+from tests.support.fake_depth import FakeDepth
+from tests.support.inputs import all_rows, picture, write_folder, write_tar
+from tests.support.paths import CASES
+from tests.support.run_fake_job import run
 
 
 def test_a_folder_as_people_have_them(

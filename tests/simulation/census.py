@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipelines import storage
-from pipelines.marks import TOMBSTONE
+from pipelines.dataset.marks import TOMBSTONE
 from tests.simulation.contents import content
 from tests.simulation.job import read_lines
 

@@ -8,19 +8,21 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from pipelines import layout
-from pipelines.blocks import Flow
-from pipelines.environment import Environment
+from pipelines.dataset import layout
+from pipelines.engine.blocks import Flow
+from pipelines.engine.resources import Resources
 from pipelines.errors import SettingError
-from pipelines.progress import Progress
-from pipelines.request import Job, Request
-from pipelines.resources import Resources
-from pipelines.run_report import EXIT_ERROR_RATE
-from pipelines.runner import run_job
+from pipelines.readers.sources import PictureShards
+from pipelines.runs.environment import Environment
+from pipelines.runs.outcome import EXIT_ERROR_RATE
+from pipelines.runs.progress import Progress
+from pipelines.runs.request import Job, Request
+from pipelines.runs.runner import run_job
 from pipelines.samples import Columns
-from pipelines.sources import PictureShards
-from pipelines.stages import ComputeRows, PublishRows, ReadRows
-from pipelines.store import Store
+from pipelines.stages.compute import ComputeRows
+from pipelines.stages.publish import PublishRows
+from pipelines.stages.read import ReadRows
+from pipelines.storage.store import Store
 from tests.simulation.executor import SimulatedExecutor
 from tests.simulation.job import CopyText, JsonLines, Model
 from tests.simulation.objects import BEGINNING

@@ -1,4 +1,4 @@
-"""A local disk that may lose power, under the real functions that publish files on disks (`pipelines.local_files`).
+"""A local disk that may lose power, under the real functions of `pipelines.storage.local_files`.
 
 Each primitive operation is a point of its own. Names are safe once their folder is synced, contents once their file is:
 after a loss of power any part of the other changes of names has happened, and contents that were not synced are torn.
@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pipelines import local_files
-from pipelines.file_info import FileInfo, is_temporary
+from pipelines.storage import local_files
+from pipelines.storage.file_info import FileInfo, is_temporary
 from tests.simulation.objects import Objects, Stored
 from tests.simulation.store import SimulatedStore
 from tests.simulation.world import World
@@ -119,7 +119,7 @@ def _folder(change: Renaming) -> str:
 
 @dataclass(frozen=True)
 class SimulatedDisk:
-    """`pipelines.local_files.Disk` on a platter."""
+    """`pipelines.storage.local_files.Disk` on a platter."""
 
     world: World
     platter: Platter
@@ -162,7 +162,7 @@ class DiskStore(SimulatedStore):
     disk: local_files.Disk
 
     def iter_files(self, root: str) -> Iterator[FileInfo]:
-        """As `pipelines.local_files` lists."""
+        """As `pipelines.storage.local_files` lists."""
         return (file for file in super().iter_files(root) if not is_temporary(file.uri))
 
     def publish(self, uri: str, content: bytes) -> None:

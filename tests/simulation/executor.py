@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from pipelines.attempts import Ledger, building, watched
-from pipelines.blocks import Flow, chunk_of
+from pipelines.engine.attempts import building, watched
+from pipelines.engine.blocks import Flow, chunk_of
+from pipelines.engine.ledger import Ledger
+from pipelines.engine.resources import Resources
 from pipelines.errors import FlowError
-from pipelines.resources import Resources
 from pipelines.samples import Chunk
 from tests.simulation.scheduler import Killed, Thread
 from tests.simulation.world import World
@@ -59,7 +60,7 @@ class SimulatedExecutor:
         working: Callable[..., None],
         on_failure: Callable[[str], None],
     ) -> Iterator[Callable[[Sequence[Chunk]], Iterator[dict[str, Any]]]]:
-        """See `pipelines.environment.Executor`."""
+        """See `pipelines.runs.environment.Executor`."""
         flow = job.make_flow(output, Resources())
         working({"CPU": float(self.workers)}, Resources(actors=self.workers))
         yield lambda chunks: _Crew(self, flow, on_failure).process(chunks)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipelines.errors import SampleError
 from pipelines.samples import Sample
-from pipelines.store import FILES, Store
+from pipelines.storage.store import FILES, Store
 
 Row = Mapping[str, Any]
 Fails = Callable[[str], bool]

@@ -13,9 +13,14 @@ from typing import Any
 
 from pytest import MonkeyPatch
 
-from pipelines import finished, layout, plan, publish, readers, rounds, schema
-from pipelines.measure import Measured
-from pipelines.row_formats import PARQUET
+from pipelines import chunk_names
+from pipelines.dataset import layout, schema
+from pipelines.dataset.chunk_files import _ChunkFiles
+from pipelines.dataset.row_formats import PARQUET
+from pipelines.planning import finished, plan
+from pipelines.readers import chunks
+from pipelines.readers.shard_index import Measured
+from pipelines.runs import rounds
 from pipelines.samples import Chunk
 from tests.simulation.campaign import Kind, play_seed
 from tests.simulation.disk import SimulatedDisk
@@ -47,7 +52,7 @@ def schedules_to_find(fault: Fault, most: int = MOST_SCHEDULES) -> int | None:
 
 def _mark_first(patch: MonkeyPatch) -> None:
     def write(files: Any, chunk: Chunk, rows: Rows, errors: Rows) -> None:
-        stem = layout.version_stem(chunk.name, len(rows), (error["position"] for error in errors))
+        stem = chunk_names.version_stem(chunk.name, len(rows), (error["position"] for error in errors))
         mark = {"shard": chunk.shard_uri, "files": {file.uri: file.fingerprint for file in chunk.files}}
         files.store.publish(layout.mark_uri(files.output, stem), json.dumps(mark).encode())
         if errors:
@@ -56,7 +61,7 @@ def _mark_first(patch: MonkeyPatch) -> None:
             uri = layout.data_uri(files.output, stem, files.row_format.extension)
             files.store.publish(uri, files.row_format.encode(rows, files.rows_schema))
 
-    patch.setattr(publish._ChunkFiles, "write", write)
+    patch.setattr(_ChunkFiles, "write", write)
     _files_are_not_looked_at(patch)
 
 
@@ -144,7 +149,7 @@ def _no_last_look(patch: MonkeyPatch) -> None:
 
 def _content_is_not_checked(patch: MonkeyPatch) -> None:
     patch.setattr(SimulatedStore, "pinned", lambda store, fingerprints: store)
-    patch.setattr(readers, "checked", lambda samples, chunk, store: samples)
+    patch.setattr(chunks, "checked", lambda samples, chunk, store: samples)
 
 
 def _retry_trusts_what_it_finds(patch: MonkeyPatch) -> None:
@@ -162,7 +167,7 @@ def _retry_trusts_what_it_finds(patch: MonkeyPatch) -> None:
         )
         return all_rows, all_errors
 
-    patch.setattr(publish._ChunkFiles, "merged", merged)
+    patch.setattr(_ChunkFiles, "merged", merged)
     _counts_are_not_compared(patch)
 
 

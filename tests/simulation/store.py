@@ -1,4 +1,4 @@
-"""The simulated storage as `pipelines.store.Store`: every call is a point of the world.
+"""The simulated storage as `pipelines.storage.store.Store`: every call is a point of the world.
 
 Listings come in pages, and what is listed late may be newer than what was listed early. A conditional write is atomic,
 or is none at all where the storage does not know conditions.
@@ -15,7 +15,7 @@ from typing import IO
 from pipelines import storage
 from pipelines.errors import ShardChangedError
 from pipelines.storage import FileInfo
-from pipelines.storage_errors import StorageError
+from pipelines.storage.errors import StorageError
 from tests.simulation.world import World
 
 

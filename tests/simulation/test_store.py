@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from pipelines import local_files
 from pipelines.errors import ShardChangedError
-from pipelines.storage_errors import StorageError
+from pipelines.storage import file_info
+from pipelines.storage.errors import StorageError
 from tests.simulation.chance import Chance, Place
 from tests.simulation.disk import DiskStore, Platter, SimulatedDisk
 from tests.simulation.store import SimulatedStore
@@ -128,6 +128,6 @@ def test_a_removal_is_safe_once_the_folder_is_settled() -> None:
 
 def test_no_listing_of_a_disk_shows_what_a_killed_writer_left() -> None:
     store, _ = disk_store()
-    store.disk.write(f"{ROOT}/{local_files.temporary_name('a.json')}", json.dumps({}).encode())
+    store.disk.write(f"{ROOT}/{file_info.temporary_name('a.json')}", json.dumps({}).encode())
     store.publish(f"{ROOT}/b.json", b"{}")
     assert store.list_uris(ROOT) == [f"{ROOT}/b.json"]

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from pipelines.storage_errors import StorageError
+from pipelines.storage.errors import StorageError
 from tests.simulation.chance import Chance, Place
 from tests.simulation.events import CALM, STALE_PAGES, Rates, Situation, draw_event, most_likely_none
 from tests.simulation.objects import Objects

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny import write_tiny_model
+from tests.support.tiny import write_tiny_model
 
 torch.set_num_threads(1)  # tiny models are slower on several threads, much slower beside other work
 torch.backends.cudnn.allow_tf32 = False  # float32 means float32; PyTorch lets convolutions of a GPU round to 10 bits

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from tests.profiles import DISPLAY_P3, SRGB, cmyk_profile, gray_profile, rgb_profile
+from tests.support.profiles import DISPLAY_P3, SRGB, cmyk_profile, gray_profile, rgb_profile
 from unicon import images
 from unicon.colors import to_srgb
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unicon.adapter import AdapterConfig
+from unicon.adapters.config import AdapterConfig
 from unicon.conditions import CONDITIONS, Condition
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.tiny import tiny_model
+from tests.support.tiny import tiny_model
 from unicon.ensemble import Estimate, align, combine, member_seeds
 
 GENERATOR = np.random.default_rng(0)

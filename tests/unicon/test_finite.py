@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.tiny import MANY, tiny_model, write_tiny_model
+from tests.support.tiny import MANY, tiny_model, write_tiny_model
 from unicon import UniCon
 from unicon.outcomes import Failure, NonFiniteError
 
@@ -94,7 +94,7 @@ def test_a_row_that_overflows_is_told_and_the_others_are_kept(name: str, monkeyp
         drawn = noise(shape, generator=generator, **options)
         return drawn * torch.inf if generator.initial_seed() == 7 else drawn
 
-    monkeypatch.setattr("unicon.samplers.torch.randn", overflow)
+    monkeypatch.setattr("unicon.sampling.samplers.torch.randn", overflow)
     with pytest.raises(NonFiniteError, match=r"1 of 2 rows are not \(rows 1\).*not finite in float32") as caught:
         CALLS[name](model, seeds=[1, 7], num_inference_steps=2)
     good, bad = caught.value.outcomes
@@ -105,6 +105,6 @@ def test_a_row_that_overflows_is_told_and_the_others_are_kept(name: str, monkeyp
 
 def test_the_cure_of_float16_is_named(overflowing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     half = UniCon.from_pretrained(overflowing, device="cpu", dtype=torch.float16)
-    monkeypatch.setattr("unicon.samplers.torch.randn", lambda shape, generator: torch.full(shape, torch.nan))
+    monkeypatch.setattr("unicon.sampling.samplers.torch.randn", lambda shape, generator: torch.full(shape, torch.nan))
     with pytest.raises(NonFiniteError, match=r"in float16: try bfloat16 or float32 \(--dtype\)"):
         half.estimate(IMAGES[:1], "depth", num_inference_steps=1)

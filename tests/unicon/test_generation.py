@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.tiny import MANY, tiny_model, write_tiny_model
+from tests.support.tiny import MANY, tiny_model, write_tiny_model
 from unicon import Generated, UniCon
 from unicon.generation import Plan, micro_batches
-from unicon.schedule import joint
+from unicon.sampling.step_table import joint
 
 STEPS: dict[str, Any] = {"num_inference_steps": 2}
 GENERATOR = np.random.default_rng(0)

@@ -16,16 +16,17 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
 
-from unicon.adapter import named_adapter_parameters
-from unicon.guidance import Denoiser
-from unicon.merged import merge_adapters
+from tests.support.paths import PROJECT_ROOT
+from unicon.adapters.merge import merge_adapters
+from unicon.adapters.official import load_published, published_parameter_key
+from unicon.adapters.unet import named_adapter_parameters
 from unicon.pairs import Pair, Pairs
-from unicon.published import load_published, published_parameter_key
-from unicon.sampling import sample, starting_latents, with_timesteps
-from unicon.schedule import StepTable
+from unicon.sampling.guidance import Denoiser
+from unicon.sampling.loop import sample, starting_latents, with_timesteps
+from unicon.sampling.step_table import StepTable
 from unicon.training.loss import diffusion_loss
 
-GOLDEN = Path(os.environ.get("UNICON_GOLDEN_DIR", Path(__file__).parents[1] / "golden"))
+GOLDEN = Path(os.environ.get("UNICON_GOLDEN_DIR", PROJECT_ROOT / "tests" / "golden"))
 TOLERANCE = 1e-4
 FORMS = ("training", "inference")
 DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))

@@ -11,13 +11,15 @@ import torch
 from PIL import Image
 
 from pipelines.errors import SampleError
-from pipelines.microbatches import MicroBatches
-from tests.tiny import add_random_adapter, tiny_unet
+from pipelines.stages.microbatches import MicroBatches
+from tests.support.tiny import add_random_adapter, tiny_unet
 from unicon import UniCon
-from unicon.adapter import AdapterConfig, adapter_parameters
-from unicon.merged import merge_adapters
+from unicon.adapters.config import AdapterConfig
+from unicon.adapters.merge import merge_adapters
+from unicon.adapters.unet import adapter_parameters
 from unicon.pairs import Pairs
-from unicon.scenes import render, sample_scene
+from unicon.scenes import render
+from unicon.scenes.layout import sample_scene
 from unicon.training.fit import FitConfig, fit
 
 pytestmark = pytest.mark.gpu

@@ -16,12 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from tests.tiny import add_random_adapter, tiny_unet
+from tests.support.tiny import add_random_adapter, tiny_unet
 from unicon import UniCon
-from unicon.adapter import AdapterConfig, adapter_configs
-from unicon.folder import part_files, variant_of, weight_files, weights_to_load
+from unicon.adapters.config import AdapterConfig
+from unicon.adapters.merge import merge_adapters, merge_in_place
+from unicon.adapters.unet import adapter_configs
+from unicon.files.folder import part_files, variant_of, weight_files, weights_to_load
 from unicon.loading import check_finite, load_part
-from unicon.merged import merge_adapters, merge_in_place
 from unicon.pairs import Pair, Pairs
 
 UNET, VAE, TEXT = (

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.tiny import add_random_adapter, tiny_unet
+from tests.support.tiny import add_random_adapter, tiny_unet
 from unicon import UniCon
-from unicon.adapter import AdapterConfig
-from unicon.published import save_published
+from unicon.adapters.config import AdapterConfig
+from unicon.adapters.official import save_published
 
 SIZES = [(32, 32), (40, 30), (30, 40), (32, 32), (200, 100), (33, 31)]
 TOLERANCE = 1e-4

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.tiny import tiny_model
+from tests.support.tiny import tiny_model
 from unicon import Generated
 
 TOLERANCE = 1e-4

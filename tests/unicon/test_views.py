@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from tests.tiny import tiny_model
+from tests.support.tiny import tiny_model
 from unicon.conditions import CONDITIONS
 from unicon.views import VIEWS, merged, seen, views_of
 

@@ -1,6 +1,6 @@
 """How good a condition's estimate is, measured on ground truth. Pure numpy; one file a kind of map."""
 
-from unicon.metrics.colour import colour_likeness
+from unicon.metrics.color import colour_likeness
 from unicon.metrics.correlation import correlation
 from unicon.metrics.depth import (
     MAX_DEPTH_M,

@@ -22,12 +22,14 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPTokenizer
 
-from unicon.adapter import AdapterConfig, add_adapter, named_adapter_parameters
-from unicon.checkpoint import save_adapter
+from unicon.adapters.checkpoint import save_adapter
+from unicon.adapters.config import AdapterConfig
+from unicon.adapters.unet import add_adapter, named_adapter_parameters
 from unicon.conditions import CONDITIONS
-from unicon.folder import fingerprint, weight_files
+from unicon.files.folder import weight_files
+from unicon.files.hashes import fingerprint
+from unicon.files.inspection import check_model
 from unicon.images import resize_map
-from unicon.inspection import check_model
 from unicon.loading import load_part
 from unicon.model import UniCon
 from unicon.prompts import tokens_cut

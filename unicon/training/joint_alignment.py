@@ -18,7 +18,8 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from unicon.attention import LoraKind, base_qkv, lora_delta, lora_name
+from unicon.adapters.attention import base_qkv, lora_delta
+from unicon.adapters.config import LoraKind, lora_name
 
 AttentionInput = tuple[Attention, Tensor]
 """A self-attention module and the (2B, N, C) tokens it was given."""

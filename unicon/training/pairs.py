@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from unicon.pairs import Pair, Pairs
+from unicon.training.auxiliary_heads import Seeing, last_features
 from unicon.training.fit import Loss
 from unicon.training.joint_alignment import attention_inputs, joint_alignment
 from unicon.training.loss import diffusion_loss
-from unicon.training.seeing import Seeing, last_features
 
 NOISY_SHARE = 0.95
 """The timestep of a nearly pure noise is drawn from this share of the schedule upwards."""

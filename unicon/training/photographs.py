@@ -27,8 +27,8 @@ from diffusers import AutoencoderKL
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from unicon.image_metadata import without_metadata
 from unicon.images import to_model, to_rgb, working_size
-from unicon.metadata import without_metadata
 from unicon.texts import decode_text
 from unicon.training.annotators import Annotator
 from unicon.training.pairs import DrawnPairs, encode_latents

@@ -1,0 +1,146 @@
+"""Files beside the data that people have files of the same name of: what is not ours is never replaced.
+
+Ours say so: a comment at the end of a text, with a hash of what comes before it, or a note inside a PNG. A text that
+was edited is its editor's. Files of versions that left no mark are known by their form.
+"""
+
+import io
+import os
+import re
+from collections.abc import Callable
+
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+from pipelines import storage
+from pipelines.errors import SettingError
+from pipelines.storage.store import FILES, Store
+
+PROGRAM = "unicon-data"
+MARK = re.compile(rf"<!-- written by {PROGRAM}, ([0-9a-f]{{16}}):[^\n]*-->\s*\Z")
+MAX_BYTES = 64 << 20
+"""A larger file is none of ours."""
+MARGIN_PX = 8
+"""White, around the pictures of a sheet."""
+
+OLD_CARD = re.compile(
+    r"---\npretty_name: [^\n]*\ntask_categories:\n- [^\n]*\nconfigs:\n- config_name: default\n  default: true\n"
+    r"  data_files: [^\n]*\n- config_name: errors\n  data_files: errors/\*\.parquet\n---\n\n# [^\n]*\n\n"
+    r"\d+ rows in `data/`; \d+ samples that could not be processed are in `errors/` with their reasons\.\n\n"
+    r"!\[[^\n]*\]\(preview\.png\)\n\n```python\nimport datasets\n\nrows = [^\n]*\n```\n(?:\nIn each tar [^\n]*\n)?\n"
+    r"(?:\|[^\n]*\|\n)+\n## Settings\n\n(?:\|[^\n]*\|\n)+"
+)
+"""README.md of version 0.1 and before marks; a line more or less makes it somebody else's."""
+OLD_REPORT = re.compile(
+    r'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>.*</body></html>\n', re.DOTALL
+)
+OLD_SCENES = re.compile(r"# Rendered scenes\n\nWebDataset tars of rooms and yards .*", re.DOTALL)
+
+IsOurs = Callable[[bytes], bool]
+Say = Callable[[str], None]
+
+
+def marked(text: str) -> bytes:
+    """A text, in Markdown or HTML, with our mark."""
+    text = text.rstrip("\n") + "\n"
+    mark = f"<!-- written by {PROGRAM}, {storage.short_hash(text)}: the next run replaces it; edited, it stays -->"
+    return f"{text}{mark}\n".encode(errors="replace")
+
+
+def is_our_text(content: bytes) -> bool:
+    """Whether a text is as this program wrote it."""
+    text = content.decode("utf-8", "replace").replace("\r\n", "\n")
+    if match := MARK.search(text):
+        return storage.short_hash(text[: match.start()]) == match[1]
+    return any(old.fullmatch(text) for old in (OLD_CARD, OLD_REPORT, OLD_SCENES))
+
+
+def marked_png(image: Image.Image) -> bytes:
+    """A picture for people, with our mark."""
+    note = PngImagePlugin.PngInfo()
+    note.add_text("Software", PROGRAM)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=note)
+    return buffer.getvalue()
+
+
+def is_our_png(content: bytes) -> bool:
+    """Whether a picture has our mark, or the form of a sheet from before marks."""
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            if image.info.get("Software") == PROGRAM:
+                return True
+            return image.mode == "RGB" and _is_sheet(image)
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
+def publish_beside(output: str, name: str, content: bytes, is_ours: IsOurs, say: Say, store: Store = FILES) -> str:
+    """Publish a file in an output root, under another name where a file is that is not ours; returns the name.
+
+    Raises:
+        OSError: the storage failed.
+    """
+    for candidate in (name, other_name(name)):
+        uri = storage.join(output, candidate)
+        if is_replaceable(uri, is_ours, store):
+            store.publish(uri, content)
+            return candidate
+        instead = f"; ours is {other_name(name)}" if candidate == name else ", and ours is not written"
+        say(f"{uri} was not written by this program, or was edited: it stays as it is{instead}")
+    return ""
+
+
+def other_name(name: str) -> str:
+    """`README.md` -> `README-unicon.md`."""
+    stem, extension = os.path.splitext(name)
+    return f"{stem}-unicon{extension}"
+
+
+def our_file(output: str, name: str, is_ours: IsOurs, store: Store = FILES) -> bytes:
+    """The content of a file in an output root, or of the one that is called otherwise; empty where neither is ours."""
+    for candidate in (name, other_name(name)):
+        content = _content(storage.join(output, candidate), store)
+        if content and is_ours(content):
+            return content
+    return b""
+
+
+def is_replaceable(uri: str, is_ours: IsOurs, store: Store = FILES) -> bool:
+    """Whether nothing is at a URI, or a file of ours."""
+    content = _content(uri, store)
+    return is_ours(content) if content is not None else not store.exists(uri)
+
+
+def check_replaceable(option: str, uri: str, is_ours: IsOurs) -> None:
+    """Raises SettingError where an option names what cannot be written, or what this program did not write."""
+    storage.check_place(option, uri)
+    storage.check_writable(option, uri)
+    if not is_replaceable(storage.normalise(uri), is_ours):
+        raise SettingError(
+            f"{option} {uri!r}: there is a file or a folder that this program did not write, and it is not replaced. "
+            "Give another name, or move that one away."
+        )
+
+
+def _content(uri: str, store: Store) -> bytes | None:
+    """None where there is no file."""
+    if store.stat(uri) is None:
+        return None
+    try:
+        return store.read_bytes(uri, MAX_BYTES)
+    except FileNotFoundError:
+        return None
+    except storage.TooLargeError:
+        return b""
+
+
+def _is_sheet(image: Image.Image) -> bool:
+    """Whether there are white margins left and below, of exactly the width that sheets have."""
+    width, height = image.size
+    if min(width, height) <= 2 * MARGIN_PX:
+        return False
+    left = image.crop((0, 0, MARGIN_PX, height))
+    below = image.crop((0, height - MARGIN_PX, width, height))
+    content = image.crop((MARGIN_PX, 0, MARGIN_PX + 1, height))
+    is_white = [part.getextrema() == ((255, 255),) * 3 for part in (left, below, content)]
+    return is_white == [True, True, False]

@@ -1,0 +1,1 @@
+"""All of Ray: how chunks are scheduled, watched over and retried."""

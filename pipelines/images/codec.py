@@ -1,0 +1,255 @@
+"""Stored bytes <-> pixels, with limits. No torch here: these run in the CPU workers."""
+
+import struct
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from io import BytesIO
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from pipelines.errors import SampleError
+from pipelines.images.containers import IMAGE_EXTENSIONS, extension_of, first_image, fitting_name
+from pipelines.images.signatures import kind_of
+from pipelines.texts import clipped
+from unicon.colors import to_srgb as to_rgb
+from unicon.colors import upright
+from unicon.image_metadata import without_metadata
+
+KEPT_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP"})
+"""Stored as they came, of MPO its first JPEG; every viewer shows them. Others are stored again as PNG."""
+NOT_DECODED = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
+PNG_COMPRESSION = 1
+"""Of 0 to 9: on depth maps level 6 takes several times as long for a few per cent."""
+
+PACKED = pa.struct(
+    [("mode", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("pixels", pa.large_binary())]
+)
+"""A decoded picture that travels between stages."""
+
+
+class Opened(NamedTuple):
+    """An image file, decoded."""
+
+    image: Image.Image
+    content: bytes
+    """To be stored: the file as it came where every viewer shows its format, else the image as PNG."""
+    size_px: tuple[int, int]
+    """(width, height) of the image as stored; `image` may be smaller."""
+
+
+class TooManyPixelsError(SampleError):
+    """The image is larger than a limit allows."""
+
+
+class _Decoded(NamedTuple):
+    image: Image.Image
+    """Upright, in its own mode."""
+    format: str
+    kept: bytes | None
+    """The file, or what of it is the image; None where it is to be stored again."""
+
+
+def open_picture(content: bytes, max_pixels: int, background: str = "white") -> tuple[Image.Image, str]:
+    """Decode to 8-bit RGB in sRGB, upright, transparency over `background`; returns the image and its stored format.
+
+    Of several frames the first counts.
+
+    Raises:
+        SampleError: not an image, broken, or more than `max_pixels` pixels (checked before decoding).
+    """
+    decoded = _decode(content, max_pixels)
+    return to_rgb(decoded.image, background), decoded.format
+
+
+def open_map(content: bytes, max_pixels: int) -> tuple[Image.Image, str]:
+    """Decode a condition or a mask: 16-bit gray stays that, 8-bit gray too, all else becomes 8-bit RGB.
+
+    Raises:
+        SampleError: as `open_picture`, or numbers that no 16-bit gray holds.
+    """
+    decoded = _decode(content, max_pixels)
+    return _to_map(decoded.image), decoded.format
+
+
+def open_and_keep(content: bytes, max_pixels: int, max_area_px: int) -> Opened:
+    """As `open_picture`, with the image scaled down to at most `max_area_px` pixels, and what is stored of the file."""
+    decoded = _decode(content, max_pixels)
+    size_px = decoded.image.size
+    if decoded.kept is None:
+        image = to_rgb(decoded.image)
+        return Opened(shrink(image, max_area_px), png_bytes(image), size_px)
+    if decoded.image.mode == "RGB" and "transparency" not in decoded.image.info:  # converting fewer colors costs less
+        return Opened(to_rgb(shrink(decoded.image, max_area_px)), decoded.kept, size_px)
+    return Opened(shrink(to_rgb(decoded.image), max_area_px), decoded.kept, size_px)
+
+
+def open_and_keep_map(content: bytes, max_pixels: int) -> Opened:
+    """As `open_map`, with what is stored of the file."""
+    decoded = _decode(content, max_pixels)
+    image = _to_map(decoded.image)
+    return Opened(image, png_bytes(image) if decoded.kept is None else decoded.kept, image.size)
+
+
+def _decode(content: bytes, max_pixels: int) -> _Decoded:
+    """The image, without metadata where that is all that cannot be read."""
+    with _pixel_limit(max_pixels):
+        try:
+            return _decode_as_is(content, max_pixels)
+        except TooManyPixelsError:
+            raise
+        except SampleError as error:
+            problem = error
+        for less, profile in without_metadata(content):
+            try:
+                decoded = _decode_as_is(less, max_pixels)
+            except TooManyPixelsError:
+                raise
+            except SampleError:
+                continue
+            if profile is None:
+                return decoded
+            decoded.image.info["icc_profile"] = profile
+            return decoded._replace(kept=None)
+        raise problem
+
+
+def _decode_as_is(content: bytes, max_pixels: int) -> _Decoded:
+    try:
+        with Image.open(BytesIO(content), formats=_formats()) as image:
+            stored_format = image.format or ""
+            if image.width * image.height > max_pixels:
+                raise TooManyPixelsError(
+                    "decode", f"{image.width} x {image.height} pixels exceed --max-pixels {max_pixels}"
+                )
+            image.load()
+            decoded = upright(image)
+            kept = first_image(content, image) if stored_format == "MPO" else content
+    except SampleError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise TooManyPixelsError("decode", f"more pixels than --max-pixels {max_pixels}: {error}") from error
+    except Image.UnidentifiedImageError as error:
+        raise SampleError("decode", f"not a picture that Pillow can read ({_first_bytes(content)})") from error
+    except (Exception, struct.error) as error:  # Pillow's decoders raise nearly any type on broken bytes
+        raise SampleError("decode", f"broken picture: {type(error).__name__}: {clipped(str(error))}") from error
+    if min(decoded.size) < 2:
+        raise SampleError("decode", f"{decoded.width} x {decoded.height} pixels are too few")
+    if decoded.mode == "F" and not np.isfinite(np.asarray(decoded)).any():
+        raise SampleError("decode", "no pixel of the image is a finite number")
+    return _Decoded(decoded, stored_format, kept if stored_format in KEPT_FORMATS else None)
+
+
+def _to_map(image: Image.Image) -> Image.Image:
+    if image.mode == "L" and "transparency" not in image.info:
+        return image
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return to_rgb(image)
+    values = np.asarray(image)
+    scale, most = (65535.0, 1.0) if image.mode == "F" else (1.0, 65535)
+    if not (values.min() >= 0 and values.max() <= most):
+        raise SampleError("decode", f"a map has values of 0 to {most:g}; this one has {values.min()} to {values.max()}")
+    return Image.fromarray(np.round(values * scale).astype(np.uint16))
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """What Pillow opens, without the formats for which it would run another program or has no decoder of its own."""
+    Image.init()
+    return tuple(sorted(Image.OPEN.keys() - NOT_DECODED))
+
+
+def shrunk_size(size_px: tuple[int, int], max_area_px: int) -> tuple[int, int]:
+    """(width, height), scaled down to at most `max_area_px` pixels when there are more; the aspect ratio stays."""
+    width, height = size_px
+    ratio = (max_area_px / (width * height)) ** 0.5
+    return size_px if ratio >= 1 else (max(1, int(width * ratio)), max(1, int(height * ratio)))
+
+
+def shrink(image: Image.Image, max_area_px: int) -> Image.Image:
+    """The RGB picture, scaled down to at most `max_area_px` pixels when it has more."""
+    size = shrunk_size(image.size, max_area_px)
+    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def resize_map(image: Image.Image, size_px: tuple[int, int]) -> Image.Image:
+    """A map of any mode of `open_map` at (width, height), bilinear."""
+    if image.size == size_px:
+        return image
+    if image.mode.startswith("I;16"):
+        return Image.fromarray(resize_levels(np.asarray(image), size_px))
+    return image.resize(size_px, Image.Resampling.BILINEAR)
+
+
+def pack(image: Image.Image) -> dict[str, Any]:
+    """A picture of mode RGB, L or I;16 as a value of PACKED."""
+    return {"mode": image.mode, "width": image.width, "height": image.height, "pixels": image.tobytes()}
+
+
+def unpack(packed: Mapping[str, Any]) -> Image.Image:
+    """The inverse of `pack`."""
+    return Image.frombytes(packed["mode"], (packed["width"], packed["height"]), packed["pixels"])
+
+
+def stored(image: Image.Image, name: str) -> dict[str, Any]:
+    """A picture as a PNG for a media column, called NAME.png there."""
+    return {"bytes": png_bytes(image), "path": f"{name}.png"}
+
+
+def stored_bytes(content: bytes, name: str) -> dict[str, Any]:
+    """An encoded picture for a media column, called NAME and its usual extension there."""
+    return {"bytes": content, "path": f"{name}.{extension_of(content)}"}
+
+
+def file_name(name: str, content: bytes) -> str:
+    """The name of a stored image: that of its file, with an extension that the content agrees with."""
+    return fitting_name(name, content, IMAGE_EXTENSIONS)
+
+
+def to_grey(image: Image.Image) -> Image.Image:
+    """A map of any mode of `open_map` as 8-bit grey, 16-bit grey by its upper bits."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("L")
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """The picture as PNG."""
+    buffer = BytesIO()
+    image.save(buffer, "PNG", compress_level=PNG_COMPRESSION)
+    return buffer.getvalue()
+
+
+def depth_levels(depth: np.ndarray) -> np.ndarray:
+    """(H, W) in [0, 1] -> uint16: 0 far, 65535 near."""
+    return np.round(np.clip(depth, 0.0, 1.0) * 65535.0).astype(np.uint16)
+
+
+def resize_levels(levels: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
+    """uint16 (H, W) -> uint16 of `size_px` = (width, height), bilinear."""
+    if levels.shape == (size_px[1], size_px[0]):
+        return levels
+    resized = Image.fromarray(levels.astype(np.float32)).resize(size_px, Image.Resampling.BILINEAR)
+    return np.clip(np.round(np.asarray(resized)), 0, 65535).astype(np.uint16)
+
+
+def _first_bytes(content: bytes) -> str:
+    kind = kind_of(content)
+    return f"{f'it is {kind}; ' if kind else ''}{len(content)} bytes that begin with {content[:8]!r}"
+
+
+@contextmanager
+def _pixel_limit(max_pixels: int) -> Iterator[None]:
+    """Pillow's own limit raised to ours, and put back. It refuses at twice its value and warns before."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks about strange files; what matters raises
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before

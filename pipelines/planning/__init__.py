@@ -1,0 +1,1 @@
+"""Shards minus finished chunks: what is left to do."""

@@ -1,0 +1,1 @@
+"""Bytes in the wild become samples: one file for each shard format."""

@@ -1,0 +1,127 @@
+"""What a run says at its end: counts, reasons, what is left, and the exit code."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipelines import storage
+from pipelines.errors import FETCH
+from pipelines.readers.places import escaped
+from pipelines.planning.plan import Plan
+from pipelines.runs.progress import Progress, clock
+from pipelines.dataset.failures import reason_kinds, reasons_text
+from pipelines.runs.request import Job, Request
+
+EXIT_OK, EXIT_INCOMPLETE, EXIT_SETTING, EXIT_ERROR_RATE = 0, 1, 2, 3
+CHUNKS_NAMED = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the output holds of this run's input, counted in the output itself."""
+
+    planned: int
+    ok: int
+    bad: int
+    missing: tuple[str, ...]
+    """Names of chunks that are not finished."""
+    superseded: int = 0
+    """Versions that do not count and are still there."""
+    waiting: int = 0
+    """Of the `bad` samples those that the same command tries again."""
+
+    @classmethod
+    def of(cls, plan: Plan) -> "Outcome":
+        """By the last plan of a run."""
+        return cls(
+            planned=plan.samples,
+            ok=sum(version.ok for version in plan.finished),
+            bad=sum(version.bad for version in plan.finished),
+            missing=tuple(chunk.name for chunk in plan.chunks),
+            superseded=len(plan.superseded),
+            waiting=plan.waiting,
+        )
+
+    @property
+    def done(self) -> int:
+        """Samples in data/ or errors/."""
+        return self.ok + self.bad
+
+
+def exit_code(outcome: Outcome, max_error_rate: float, give_up: bool = False) -> int:
+    """0 only where nothing is left to do and nothing to remove."""
+    if outcome.missing or outcome.superseded or outcome.done != outcome.planned:
+        return EXIT_INCOMPLETE
+    if outcome.waiting and not give_up:
+        return EXIT_INCOMPLETE
+    return EXIT_ERROR_RATE if has_failed(outcome.ok, outcome.bad, max_error_rate) else EXIT_OK
+
+
+def has_failed(ok: int, bad: int, max_error_rate: float) -> bool:
+    """Whether too many samples failed: nothing succeeded, whatever the rate, or more than the rate allows."""
+    return bad > 0 and (ok == 0 or bad / (ok + bad) > max_error_rate)
+
+
+def report(
+    job: Job,
+    request: Request,
+    output: str,
+    outcome: Outcome,
+    progress: Progress,
+    trouble: str | None,
+    say: Callable[[str], None],
+) -> None:
+    """Tell the person at the terminal."""
+    say(f"\n{outcome.done} of {outcome.planned} samples: {outcome.ok} rows in data/, {outcome.bad} in errors/")
+    if progress.done:
+        rate = progress.done / progress.elapsed_s
+        say(f"this run: {progress.done} samples in {clock(progress.elapsed_s)}, {rate:.2f}/s")
+    if progress.prompts_cut:
+        say(f"{progress.prompts_cut} prompts were longer than the text encoder takes, and cut (prompt_tokens_cut)")
+    if progress.elsewhere:
+        say(f"{progress.elsewhere} samples were published by another run at the same time")
+    if progress.reasons:
+        say("failed in this run:\n" + reasons_text(reason_kinds(progress.reasons)))
+    for reason in dict.fromkeys(progress.failures):
+        say(f"a chunk failed: {reason}")
+    if trouble:
+        say(f"stopped: {trouble}")
+    _say_what_is_left(outcome, request, say)
+    if outcome.ok:
+        say(f"output: {output}")
+        say(f"load:   {_load_line(job, output)}")
+
+
+def _load_line(job: Job, output: str) -> str:
+    """What loads the rows, in Python; `datasets` takes a path for a pattern, and `::` for a chain of file systems."""
+    if "::" in output:
+        return f"datasets cannot read a path with '::' in it; rename the folder {output}"
+    files = storage.join(escaped(output), "data", f"*.{job.row_format.extension}")
+    quoted = json.dumps(files, ensure_ascii=False)
+    return f'datasets.load_dataset("{job.row_format.name}", data_files={quoted}{job.load_options(output)})'
+
+
+def _say_what_is_left(outcome: Outcome, request: Request, say: Callable[[str], None]) -> None:
+    if outcome.waiting:
+        what = (
+            "given up (--give-up): they stay in errors/"
+            if request.give_up
+            else "the same command tries them again; with --give-up they count as failed"
+        )
+        say(f"{outcome.waiting} samples in errors/ could not be fetched for now (stage {FETCH}); {what}")
+    if outcome.missing:
+        names = "\n".join(f"    {name}" for name in outcome.missing[:CHUNKS_NAMED])
+        say(f"{len(outcome.missing)} chunks are not finished; the same command does them:\n{names}")
+    elif outcome.superseded:
+        say(
+            f"{outcome.superseded} versions of chunks that do not count are still in the output: another run is at "
+            "work on it. The same command tidies up when that one has ended."
+        )
+    elif exit_code(outcome, request.max_error_rate, request.give_up) == EXIT_ERROR_RATE:
+        say(
+            f"{outcome.bad / outcome.done:.1%} of the samples failed, more than --max-error-rate "
+            f"{request.max_error_rate:g}: exit code 3. All work is done; the same command does not repeat it."
+            if outcome.ok
+            else f"not one of {outcome.done} samples succeeded: exit code 3, whatever --max-error-rate says. The "
+            "reasons are in errors/. All work is done; the same command does not repeat it."
+        )

@@ -1,0 +1,101 @@
+"""The progress line while a job runs, and the words of its end."""
+
+import re
+import sys
+import threading
+import time
+from collections import Counter
+from types import TracebackType
+from typing import Any, TextIO
+class Progress:
+    """Counts samples as receipts come in and keeps one line about them on the screen, or in the log now and then."""
+
+    def __init__(self, total: int, *, stream: TextIO | None = None, interval_s: float | None = None) -> None:
+        self.total = total
+        self.ok = 0
+        self.bad = 0
+        self.elsewhere = 0
+        """Of chunks that another run published at the same time."""
+        self.prompts_cut = 0
+        """Rows whose prompt was longer than the text encoder takes."""
+        self.reasons: Counter[str] = Counter()
+        self.seconds: Counter[str] = Counter()
+        """Spent inside each stage, all workers together."""
+        self.batch_size = 0
+        """The largest batch that a model took."""
+        self.failures: list[str] = []
+        """Why chunks failed for reasons other than their samples."""
+        self.stream = stream or sys.stderr
+        self.on_terminal = self.stream.isatty()
+        self.interval_s = interval_s or (1.0 if self.on_terminal else 10.0)
+        self.started = time.monotonic()
+        self.ended: float | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep_printing, daemon=True)
+
+    def add(self, receipt: dict[str, Any]) -> None:
+        """Count a published chunk."""
+        self.ok += receipt["ok"]
+        self.bad += receipt["bad"]
+        self.elsewhere += receipt.get("elsewhere", 0)
+        self.reasons.update(receipt.get("reasons", {}))
+        self.seconds.update(receipt.get("seconds", {}))
+        self.batch_size = max(self.batch_size, receipt.get("batch_size", 0))
+        self.prompts_cut += receipt.get("cut", 0)
+
+    def note_failure(self, reason: str) -> None:
+        """Remember why a chunk failed, for the report."""
+        self.failures.append(reason)
+
+    @property
+    def done(self) -> int:
+        """Samples that this run has published."""
+        return self.ok + self.bad
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds from when the first sample could have started to the end of the work, or to now."""
+        return (time.monotonic() if self.ended is None else self.ended) - self.started
+
+    def line(self) -> str:
+        """`640/1000 samples  12.3/s  99.5% ok  ETA 0:29`."""
+        if self.done == 0:
+            return f"0/{self.total} samples  {clock(self.elapsed_s)}  starting workers, loading the model"
+        rate = self.done / self.elapsed_s
+        accounted = self.done + self.elsewhere
+        left_s = (self.total - accounted) / rate
+        return (
+            f"{accounted}/{self.total} samples  {rate:.1f}/s  {100 * self.ok / self.done:.1f}% ok  ETA {clock(left_s)}"
+        )
+
+    def __enter__(self) -> "Progress":
+        self.started = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.ended = time.monotonic()
+        self._stop.set()
+        self._thread.join(timeout=5)
+        self._print()
+        if self.on_terminal:
+            print(file=self.stream, flush=True)
+
+    def _keep_printing(self) -> None:
+        while not self._stop.wait(self.interval_s):
+            self._print()
+
+    def _print(self) -> None:
+        if self.on_terminal:
+            print(f"\r\x1b[K{self.line()}", end="", file=self.stream, flush=True)
+        else:
+            print(self.line(), file=self.stream, flush=True)
+
+
+def clock(seconds: float) -> str:
+    """`1:02:03`, or `2:03` below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

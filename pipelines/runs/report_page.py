@@ -1,0 +1,96 @@
+"""report.html in the output root: one page without references to anything else, to open or to send."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from html import escape
+from typing import Any
+
+from pipelines.dataset.ownership import Say, is_our_png, is_our_text, marked, our_file, publish_beside
+from pipelines.texts import say
+from pipelines.dataset.failures import Reasons
+from pipelines.runs.status import Status, read_status
+from pipelines.runs.status_text import run_rows, untold_text
+from pipelines.storage.errors import redacted
+
+REASONS_SHOWN = 30
+SHARDS_SHOWN = 50
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 70em; padding: 0 1em; color: #222 }
+table { border-collapse: collapse; margin: .5em 0 1.5em } th { text-align: left }
+td, th { border-bottom: 1px solid #ddd; padding: .2em .8em .2em 0; vertical-align: top }
+td.number { text-align: right; font-variant-numeric: tabular-nums }
+img { max-width: 100% } code { overflow-wrap: anywhere }
+"""
+
+
+def write_report(output: str, tell: Say = say) -> None:
+    """Publish the page of an output that has had a run. Raises OSError when the storage fails."""
+    preview = our_file(output, "preview.png", is_our_png)
+    page = report_page(read_status(output), preview, datetime.now(UTC))
+    publish_beside(output, "report.html", marked(page), is_our_text, tell)
+
+
+def report_page(status: Status, preview: bytes, now: datetime) -> str:
+    """The page: counts, preview, errors by reason, shards that are not finished, runs, settings."""
+    last = status.runs[0]
+    open_ = sorted(
+        (shard for shard in status.shards if shard.pending or shard.bad), key=lambda shard: (-shard.pending, -shard.bad)
+    )
+    head, *runs = run_rows(status.runs, now)
+    waiting = [["of the failed, to be fetched again", status.waiting]] if status.waiting else []
+    sections = [
+        _table(["", "samples"], [["done", status.ok], ["failed", status.bad], ["pending", status.pending], *waiting]),
+        _picture(preview),
+        _section("Why samples failed", ["samples", "reason"], _reasons(status.reasons)),
+        _section("Shards with pending or failed samples", ["done", "failed", "pending", "shard"],
+                 [[shard.ok, shard.bad, shard.pending, shard.uri] for shard in open_[:SHARDS_SHOWN]]),
+        _section("Last runs", head, runs),
+        _section("Seconds of the last run, all workers together", ["stage", "seconds"],
+                 list(last.get("done", {}).get("seconds", {}).items())),
+        _section("Settings", ["setting", "value"], _settings(last["settings"])),
+        _section("Versions of the last run", ["package", "version"], list(last["versions"].items())),
+    ]  # fmt: skip
+    title = escape(f"{last['job']}: {redacted(status.output)}")
+    markup_head = f'<head><meta charset="utf-8"><title>{title}</title>\n<style>{STYLE}</style></head>'
+    body = f"<h1>{title}</h1>\n<p>As of {now:%Y-%m-%d %H:%M} UTC.</p>\n{''.join(sections)}"
+    return f'<!doctype html>\n<html lang="en">{markup_head}\n<body>{body}</body></html>\n'
+
+
+def _reasons(reasons: Reasons) -> list[list[Any]]:
+    """The commonest reasons with their counts, then what is not among them."""
+    shown = reasons.counts.most_common(REASONS_SHOWN)
+    rest = reasons.counts.total() - sum(count for _, count in shown)
+    others = [[rest, f"{len(reasons.counts) - len(shown):,} other reasons"]] if rest else []
+    untold = [[reasons.untold, untold_text(reasons)]] if reasons.untold else []
+    return [*([count, reason] for reason, count in shown), *others, *untold]
+
+
+def _settings(settings: Mapping[str, Any]) -> list[list[Any]]:
+    return [[name, value if isinstance(value, str) else json.dumps(value)] for name, value in settings.items()]
+
+
+def _picture(preview: bytes) -> str:
+    if not preview:
+        return ""
+    content = base64.b64encode(preview).decode()
+    return (
+        f'<h2>Preview</h2>\n<img alt="first rows, their pictures side by side" src="data:image/png;base64,{content}">\n'
+    )
+
+
+def _section(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table under its title; nothing where it has no rows."""
+    return f"<h2>{escape(title)}</h2>\n{_table(head, rows)}" if rows else ""
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    names = "".join(f"<th>{escape(name)}</th>" for name in head)
+    lines = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>\n" for row in rows)
+    return f"<table>\n<tr>{names}</tr>\n{lines}</table>\n"
+
+
+def _cell(value: Any) -> str:
+    number = isinstance(value, int | float)
+    return f'<td class="number">{value:,}</td>' if number else f"<td><code>{escape(str(value))}</code></td>"

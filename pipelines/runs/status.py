@@ -1,0 +1,259 @@
+"""How far an output is: the marks, counted against what the last runs planned. Reads records and errors, no data."""
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pipelines.dataset import layout
+from pipelines import storage
+from pipelines.errors import SettingError
+from pipelines.planning.finished import disjoint
+from pipelines.readers.shards import Shard, find_shards
+from pipelines.runs.overlap import state_of
+from pipelines.readers.prompts import PromptFiles
+from pipelines.dataset.failures import READING_THREADS, Reasons, read_reasons
+from pipelines.runs.request import MAX_ERROR_RATE
+from pipelines.runs.outcome import has_failed
+
+RUNS_SHOWN = 10
+SHARD_COUNTS = ("planned", "ok", "bad", "waiting", "pending")
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardStatus:
+    """One planned shard."""
+
+    uri: str
+    planned: int
+    """Samples."""
+    ok: int
+    bad: int
+    waiting: int = 0
+    """Of the `bad` samples those that the same command tries again."""
+
+    @property
+    def pending(self) -> int:
+        """Samples that no mark accounts for."""
+        return max(0, self.planned - self.ok - self.bad)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """The input now against the plan, by URIs; a listing does not tell how many samples are in the files."""
+
+    new: tuple[str, ...]
+    changed: tuple[str, ...]
+    gone: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What is known of an output root."""
+
+    output: str
+    shards: tuple[ShardStatus, ...]
+    others: int
+    """Finished samples of shards that no plan names: of other inputs, or no longer there."""
+    runs: tuple[Record, ...]
+    """The last ones, newest first; see `pipelines.runs.record`."""
+    changes: Changes | None
+    """Where the input was given."""
+    is_planned: bool = True
+    """Some run has come as far as its plan."""
+    reasons: Reasons = field(default_factory=Reasons)
+    """Why the `bad` samples failed."""
+
+    @property
+    def planned(self) -> int:
+        """Samples."""
+        return sum(shard.planned for shard in self.shards)
+
+    @property
+    def ok(self) -> int:
+        """Rows in data/."""
+        return sum(shard.ok for shard in self.shards)
+
+    @property
+    def bad(self) -> int:
+        """Samples in errors/."""
+        return sum(shard.bad for shard in self.shards)
+
+    @property
+    def waiting(self) -> int:
+        """Samples in errors/ that the same command tries again."""
+        return sum(shard.waiting for shard in self.shards)
+
+    @property
+    def pending(self) -> int:
+        """Samples that are planned and not done."""
+        return sum(shard.pending for shard in self.shards)
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 1 something is left or new or not planned yet, 3 more failures than the last run allowed."""
+        is_new = self.changes is not None and bool(self.changes.new or self.changes.changed)
+        options = self.runs[0].get("options", {}) if self.runs else {}
+        waits = self.waiting and not options.get("give_up", False)
+        if is_new or self.pending or waits or not self.is_planned:
+            return 1
+        return 3 if has_failed(self.ok, self.bad, options.get("max_error_rate", MAX_ERROR_RATE)) else 0
+
+
+def read_status(output: str, inputs: Sequence[str] = ()) -> Status:
+    """Two listings, the last records, the plans they name, and files of errors/.
+
+    Raises:
+        SettingError: nothing was ever run into this output, or an input does not exist.
+    """
+    storage.check_place("--output", output)
+    output = storage.normalise(output)
+    names = _run_names(output)
+    if not names:
+        raise SettingError(
+            f"--output {output} has no record of a run in _chunks/runs/. Check the path; an output that version 0.1.0 "
+            "made gets its first record with the next run."
+        )
+    runs, plans = _runs_and_plans(_records(output, names))
+    planned: dict[str, _Planned] = {}
+    for run in reversed(plans):
+        planned |= {_short(shard.id): shard for shard in _read_plan(output, run["plan"]["file"])}
+    finished = layout.list_output(output).finished
+    counting = _counting(finished, planned, (plans or runs)[0]["configuration"])
+    return Status(
+        output=output,
+        shards=tuple(_count(counting, planned)),
+        others=sum(version.ok + version.bad for version in finished if _short(version.name.shard) not in planned),
+        runs=tuple(runs[:RUNS_SHOWN]),
+        changes=_changes(planned, output, inputs, runs[0]["job"]) if inputs else None,
+        is_planned=bool(plans),
+        reasons=read_reasons(counting),
+    )
+
+
+def as_json(status: Status) -> dict[str, Any]:
+    """Everything, for programs."""
+    now = datetime.now(UTC)
+    changes = status.changes
+    return {
+        "output": status.output,
+        **{name: getattr(status, name) for name in (*SHARD_COUNTS, "others", "exit_code")},
+        "shards": [
+            {"uri": shard.uri, **{name: getattr(shard, name) for name in SHARD_COUNTS}} for shard in status.shards
+        ],
+        "reasons": dict(status.reasons.counts.most_common()),
+        "bad_without_reason": status.reasons.untold,
+        "runs": [{**run, "state": state_of(run, now)} for run in status.runs],
+        "changes": None if changes is None else {"new": changes.new, "changed": changes.changed, "gone": changes.gone},
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Planned:
+    id: str
+    """Hash of the URI, as in the names of chunks."""
+    uri: str
+    format: str
+    fingerprint: str
+    samples: int
+
+
+def _run_names(output: str) -> list[str]:
+    """Newest first."""
+    found = storage.list_files(storage.join(output, "_chunks", "runs"))
+    return [info.uri.rsplit("/", 1)[-1].removesuffix(".json") for info in reversed(found)]
+
+
+def _records(output: str, names: Sequence[str]) -> Iterator[Record]:
+    """The records in the order of their names, a few requests at a time."""
+    uris = [layout.run_uri(output, name) for name in names]
+    with ThreadPoolExecutor(READING_THREADS) as pool:
+        for at in range(0, len(uris), READING_THREADS):
+            for content in pool.map(storage.read_bytes, uris[at : at + READING_THREADS]):
+                yield json.loads(content)
+
+
+def _runs_and_plans(records: Iterator[Record]) -> tuple[list[Record], list[Record]]:
+    """The last runs, and the runs whose plans count together, both newest first.
+
+    These are the last run that planned the whole of its input, and the later ones with --since. Where no run has ever
+    planned a whole, the last that planned anything counts alone.
+    """
+    runs: list[Record] = []
+    plans: list[Record] = []
+    is_known = False
+    for run in records:
+        runs.append(run)
+        if "plan" in run and not is_known:
+            is_known = run["plan"]["is_whole"]
+            if is_known or run["options"]["limit"] is None:
+                plans.append(run)
+        if is_known and len(runs) >= RUNS_SHOWN:
+            break
+    return runs, plans if is_known else [run for run in runs if "plan" in run][:1]
+
+
+def _read_plan(output: str, name: str) -> list[_Planned]:
+    rows = json.loads(gzip.decompress(storage.read_bytes(layout.plan_uri(output, name))))
+    fields = ("id", "uri", "format", "fingerprint", "samples")
+    return [_Planned(**dict(zip(fields, row, strict=True))) for row in rows]
+
+
+def _short(id_: str) -> str:
+    """What hashes of today and of version 0.1 have in common."""
+    return id_[: storage.OLD_HASH_DIGITS]
+
+
+def _counting(
+    finished: Sequence[layout.Version], planned: Mapping[str, _Planned], configuration: str
+) -> list[layout.Version]:
+    """The versions of planned shards that count.
+
+    Those of a shard's older content do not. Of loose images a listing does not tell which have changed: these count as
+    done until a run does them again.
+    """
+    by_shard: dict[str, list[layout.Version]] = {}
+    for version in finished:
+        if _short(version.name.shard) in planned and _short(version.name.configuration) == _short(configuration):
+            by_shard.setdefault(_short(version.name.shard), []).append(version)
+    counting: list[layout.Version] = []
+    for id_, versions in by_shard.items():
+        if planned[id_].format == "folder":
+            counting += {
+                version.name.text: version for version in sorted(versions, key=lambda each: -each.bad)
+            }.values()
+        else:
+            current = [each for each in versions if _short(each.name.fingerprint) == _short(planned[id_].fingerprint)]
+            counting += disjoint(current)
+    return counting
+
+
+def _count(versions: Sequence[layout.Version], planned: Mapping[str, _Planned]) -> list[ShardStatus]:
+    """Every planned shard with what its versions count."""
+    ok: Counter[str] = Counter()
+    bad: Counter[str] = Counter()
+    waiting: Counter[str] = Counter()
+    for version in versions:
+        ok[_short(version.name.shard)] += version.ok
+        bad[_short(version.name.shard)] += version.bad
+        waiting[_short(version.name.shard)] += version.wait
+    return [
+        ShardStatus(uri=shard.uri, planned=shard.samples, ok=ok[id_], bad=bad[id_], waiting=waiting[id_])
+        for id_, shard in planned.items()
+    ]
+
+
+def _changes(planned: Mapping[str, _Planned], output: str, inputs: Sequence[str], job: str) -> Changes:
+    found: list[Shard] = PromptFiles().find(inputs, output) if job == "generate_pairs" else find_shards(inputs, output)
+    now = {_short(storage.short_hash(shard.uri)): shard for shard in found}
+    before = {id_: _short(planned[id_].fingerprint) for id_ in now if id_ in planned}
+    return Changes(
+        new=tuple(shard.uri for id_, shard in now.items() if id_ not in planned),
+        changed=tuple(now[id_].uri for id_, known in before.items() if _short(now[id_].fingerprint) != known),
+        gone=tuple(shard.uri for id_, shard in planned.items() if id_ not in now),
+    )

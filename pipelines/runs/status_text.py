@@ -1,0 +1,109 @@
+"""The words of `jobs/status.py`."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from pipelines.runs.overlap import NEVER_ENDED, state_of
+from pipelines.runs.progress import clock
+from pipelines.dataset.failures import reasons_text
+from pipelines.dataset.failures import FILES_READ, Reasons
+from pipelines.runs.status import Changes, Record, Status
+
+SHARDS_SHOWN = 20
+
+
+def status_text(status: Status, now: datetime) -> str:
+    """Everything on one screen: counts, shards that are not finished, changes of the input, runs, reasons."""
+    return "\n".join(_lines(status, now))
+
+
+def untold_text(reasons: Reasons) -> str:
+    """What is said of failed samples whose reasons are not among the counts."""
+    return f"and {reasons.untold:,} more, in files of errors/ that were not read; at most {FILES_READ:,} are"
+
+
+def run_rows(runs: Sequence[Record], now: datetime) -> list[list[str]]:
+    """A table of runs: started, took, state, ok, bad, samples a second, batch size, what it was asked for."""
+    head = ["started (UTC)", "took", "ended", "ok", "bad", "samples/s", "batch", "planned"]
+    return [head, *(_run_row(run, now) for run in runs)]
+
+
+def _lines(status: Status, now: datetime) -> Iterator[str]:
+    last = status.runs[0]
+    yield f"{status.output}: {last['job']}, configuration {last['configuration']}"
+    total = max(1, status.planned)
+    for name, count in (("done", status.ok), ("failed", status.bad), ("pending", status.pending)):
+        yield f"    {name:<8}{count:>12,}  {count / total:6.1%}"
+    if status.waiting:
+        yield f"    {status.waiting:,} of the failed could not be fetched for now; the same command tries them again"
+    yield f"    {'planned':<8}{status.planned:>12,}  samples in {len(status.shards):,} shards"
+    if not status.is_planned:
+        yield "    no run has come as far as its plan yet"
+    if status.others:
+        yield f"    and {status.others:,} finished samples of shards that the last plan does not name"
+    open_ = [shard for shard in status.shards if shard.pending or shard.bad]
+    if open_:
+        open_.sort(key=lambda shard: (-shard.pending, -shard.bad, shard.uri))
+        yield f"\nshards with pending or failed samples: {len(open_):,} of {len(status.shards):,}"
+        rows = [[str(shard.ok), str(shard.bad), str(shard.pending), shard.uri] for shard in open_[:SHARDS_SHOWN]]
+        yield from _table([["done", "failed", "pending", "shard"], *rows])
+        if len(open_) > SHARDS_SHOWN:
+            yield f"    and {len(open_) - SHARDS_SHOWN:,} more; --json has all"
+    if status.changes is not None:
+        yield from _change_lines(status.changes)
+    yield "\nlast runs"
+    yield from _table(run_rows(status.runs, now))
+    if status.bad:
+        yield "\nwhy samples failed"
+        if status.reasons.counts:
+            yield reasons_text(status.reasons.counts)
+        if status.reasons.untold:
+            yield f"    {untold_text(status.reasons)}"
+
+
+def _change_lines(changes: Changes) -> Iterator[str]:
+    yield "\ninput since the last plan"
+    for name, uris in (("new", changes.new), ("changed", changes.changed), ("gone", changes.gone)):
+        yield f"    {len(uris):>6,} {name}" + (
+            f": {', '.join(uris[:3])}{', ...' if len(uris) > 3 else ''}" if uris else ""
+        )
+
+
+def _run_row(run: Record, now: datetime) -> list[str]:
+    done, plan = run.get("done", {}), run.get("plan", {})
+    planned = f"{plan['samples']} samples, {plan['done_before']} done before" if plan else "-"
+    planned += "".join(f", --{name} {run['options'][name]}" for name in ("limit", "since") if run["options"][name])
+    if run["options"]["retry_errors"]:
+        planned += ", --retry-errors"
+    return [
+        run["started"].replace("T", " ").removesuffix("Z"),
+        _took(run),
+        _ended(run, now),
+        str(done.get("ok", "-")),
+        str(done.get("bad", "-")),
+        f"{done['samples_per_s']:.2f}" if done.get("samples_per_s") else "-",
+        str(done.get("batch_size") or "-"),
+        planned,
+    ]
+
+
+def _took(run: Record) -> str:
+    if run["ended"] is None:
+        return "-"
+    return clock((datetime.fromisoformat(run["ended"]) - datetime.fromisoformat(run["started"])).total_seconds())
+
+
+def _ended(run: Record, now: datetime) -> str:
+    state = state_of(run, now)
+    if run["ended"] is not None:
+        return f"{state}, exit code {run['exit_code']}"
+    heard = run["heard"].replace("T", " ").removesuffix("Z")
+    return f"{NEVER_ENDED}, last heard of {heard}" if state == NEVER_ENDED else f"{state}, heard of {heard}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Columns as wide as their widest cell; the last one runs free."""
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]) - 1)]
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=False)]
+        yield "    " + "  ".join([*cells, row[-1]])

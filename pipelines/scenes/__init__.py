@@ -1,0 +1,1 @@
+"""Rendered scenes as tars: images with exact conditions."""

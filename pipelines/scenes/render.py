@@ -1,0 +1,200 @@
+"""Rendered scenes as WebDataset tars: one shard is one task, the same settings give the same bytes.
+
+A shard's name says which scenes it holds (`scenes-s1-128x128-00000000-00001000.tar`: seed, size, range), so listing the
+output says what is left to do; see `pipelines.scenes.shards`.
+"""
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import numpy as np
+from PIL import Image
+
+from pipelines import storage
+from pipelines.dataset.layout import check_output
+from pipelines.dataset.ownership import is_our_text, marked, publish_beside
+from pipelines.dataset.tar_bytes import TarSample
+from pipelines.errors import FlowError
+from pipelines.images.codec import depth_levels, png_bytes
+from pipelines.runs.interrupts import Interrupted, interrupts_raise
+from pipelines.runs.outcome import EXIT_INCOMPLETE, EXIT_OK
+from pipelines.runs.progress import Progress, clock
+from pipelines.runs.runner import refusals_explained
+from pipelines.scenes.people import encode_people
+from pipelines.scenes.shards import Range, SceneShard, Series, Survey, on_grid, scenes_in, survey
+from pipelines.scenes.tar_writer import TarTask, write_tar_shards
+from pipelines.storage.errors import redacted
+from pipelines.storage.store import FILES, Store
+from pipelines.texts import say
+from unicon.scenes import render
+from unicon.scenes.layout import Scene, sample_scene
+from unicon.scenes.render import Rendering
+
+BYTES_PER_PIXEL = 8
+"""Of a sample in a shard: 4 for the exact depth, the rest for the pictures, generously."""
+
+
+SHARD_BYTES = 256 << 20
+"""A task makes its shard in memory: the default shard size keeps it below this."""
+
+
+MAX_ROUNDS = 5
+"""Other commands on the output may leave something to do after a command has done its part."""
+
+
+CARD = """# Rendered scenes
+
+WebDataset tars of rooms and yards with simple solids and posed mannequins, drawn from a seed, with exact ground truth.
+`scenes-s1-128x128-00000000-00001000.tar` holds scenes 0 to 999 of seed 1. Members of a sample:
+
+| member | content |
+|---|---|
+| `KEY.png` | the picture, 8-bit sRGB |
+| `KEY.txt` | English caption |
+| `KEY.json` | seed, index, place (room or yard), camera in metres; rotation columns: right, forward, up |
+| `KEY.depth.png` | 16-bit relative inverse depth: 0 = the farthest place seen, 65535 = the nearest |
+| `KEY.depth_m.npy` | float32 (H, W), metres along the optical axis; `inf` where the sky is |
+| `KEY.edges.png` | 8-bit, 255 where a surface ends |
+| `KEY.pose.png` | 8-bit RGB drawing of the mannequins' joints and limbs, black where nobody is in view |
+| `KEY.people.json` | list of mannequins: joint -> [x, y, visible], pixels from the upper left corner, visible 1 or 0 |
+
+A scene without a mannequin in view lists one person whose joints are all invisible, so that all samples have the same
+fields.
+
+```python
+import datasets
+
+rows = datasets.load_dataset("webdataset", data_files="*.tar", split="train")
+```
+"""
+
+
+def default_shard_size(width_px: int, height_px: int) -> int:
+    """Scenes in a shard: 1000, or fewer where they would fill the memory."""
+    return max(1, min(1000, SHARD_BYTES // (BYTES_PER_PIXEL * width_px * height_px)))
+
+
+def shard_task(output: str, seed: int, size_px: tuple[int, int], start: int, stop: int) -> TarTask:
+    """The task that writes scenes [start, stop) into their shard."""
+    name = SceneShard(seed=seed, size_px=size_px, start=start, stop=stop).name
+    return TarTask(uri=storage.join(output, name), make=partial(scene_samples, seed, size_px, start, stop))
+
+
+def scene_samples(seed: int, size_px: tuple[int, int], start: int, stop: int) -> Iterator[TarSample]:
+    """Render scenes [start, stop) of a seed, one after the other."""
+    for index in range(start, stop):
+        scene = sample_scene(seed, index)
+        rendering = render(scene, *size_px)
+        yield f"s{seed}-{index:08d}", sample_files(rendering, {"seed": seed, "index": index, **_facts(scene)})
+
+
+def sample_files(rendering: Rendering, facts: dict[str, object]) -> dict[str, bytes]:
+    """The files of one sample by extension, the picture first."""
+    depth_m = io.BytesIO()
+    np.save(depth_m, rendering.depth_m, allow_pickle=False)
+    return {
+        "png": png_bytes(Image.fromarray(rendering.image)),
+        "txt": rendering.caption.encode(),
+        "json": json.dumps(facts).encode(),
+        "depth.png": png_bytes(Image.fromarray(depth_levels(rendering.inverse_depth))),
+        "depth_m.npy": depth_m.getvalue(),
+        "edges.png": png_bytes(Image.fromarray(rendering.edges.astype(np.uint8) * 255)),
+        "pose.png": png_bytes(Image.fromarray(rendering.pose)),
+        "people.json": encode_people(rendering.people),
+    }
+
+
+def render_scenes(
+    output: str, seed: int, size_px: tuple[int, int], count: int, shard_size: int, store: Store = FILES
+) -> int:
+    """Render what is missing of scenes [0, count), remove what is there twice, and report; returns the exit code.
+
+    Raises:
+        SettingError: before any worker starts.
+    """
+    series = Series(output=check_output(output), seed=seed, size_px=size_px, store=store)
+    with interrupts_raise():
+        try:
+            with refusals_explained(series.output):
+                series.shards()  # another size is refused before anything is written
+                _create_card(series)
+            return _complete(series, count, series.agree_on_shard_size(shard_size, say))
+        except OSError as error:
+            say(f"stopped: {redacted(str(error))}\nThe same command goes on where this one stopped.")
+            return EXIT_INCOMPLETE
+        except Interrupted as interrupt:
+            say(f"\n{interrupt}: stopped; the same command renders the missing shards.")
+            raise SystemExit(interrupt.exit_code) from None
+
+
+def _complete(series: Series, count: int, shard_size: int) -> int:
+    """Render and remove until a listing has every scene exactly once; other commands may work on the output too."""
+    trouble: str | None = None
+    for rounds_left in reversed(range(MAX_ROUNDS + 1)):
+        found = survey(series.shards(), count)
+        if found.is_complete:
+            say(f"output: {series.output}")
+            return EXIT_OK
+        if trouble or not rounds_left:
+            break
+        trouble = _render(series, count, list(on_grid(found.missing, shard_size)))
+        if not trouble:
+            _remove(series, survey(series.shards(), count).removable)
+    _say_what_is_left(found, count, trouble)
+    return EXIT_INCOMPLETE
+
+
+def _render(series: Series, count: int, ranges: Sequence[Range]) -> str | None:
+    """Render the shards of some ranges; returns why it stopped early, if it did."""
+    left = scenes_in(ranges)
+    before = count - scenes_in((min(start, count), min(stop, count)) for start, stop in ranges)
+    say(f"{count} scenes; {before} rendered before, {left} to do in {len(ranges)} shards")
+    tasks = [shard_task(series.output, series.seed, series.size_px, *scenes) for scenes in ranges]
+    return _run(tasks, Progress(left), series.store) if tasks else None
+
+
+def _remove(series: Series, shards: Sequence[SceneShard]) -> None:
+    for shard in shards:
+        say(f"{shard.name} is removed: other shards hold its scenes too")
+        series.store.remove(series.uri(shard))
+
+
+def _say_what_is_left(found: Survey, count: int, trouble: str | None) -> None:
+    if trouble:
+        say(f"stopped: {trouble}")
+    if found.missing:
+        say(f"{scenes_in(found.missing)} of {count} scenes are missing; the same command renders them")
+    if found.removable:
+        shards = f"{len(found.removable)} shards" if len(found.removable) > 1 else "1 shard"
+        say(f"{shards} to remove, because others hold the same scenes; the same command does it")
+
+
+def _facts(scene: Scene) -> dict[str, object]:
+    return {
+        "place": scene.place,
+        "field_of_view_deg": scene.camera.field_of_view_deg,
+        "camera_position_m": scene.camera.position_m.tolist(),
+        "camera_rotation": scene.camera.rotation.tolist(),
+    }
+
+
+def _create_card(series: Series) -> None:
+    """Describe the members beside them, unless that is done. The first write: it finds an unwritable output."""
+    publish_beside(series.output, "README.md", marked(CARD), is_our_text, say, series.store)
+
+
+def _run(tasks: Sequence[TarTask], progress: Progress, store: Store) -> str | None:
+    """Render the shards; returns why it stopped early, if it did."""
+    from pipelines.engine.cluster import ray_session
+
+    try:
+        say("starting Ray ...")
+        with ray_session(), progress:
+            for receipt in write_tar_shards(tasks, store=store):
+                progress.add({"ok": receipt["samples"], "bad": 0})
+    except FlowError as error:
+        return str(error)
+    say(f"{progress.done} scenes in {clock(progress.elapsed_s)}, {progress.done / progress.elapsed_s:.1f}/s")
+    return None

@@ -1,0 +1,1 @@
+"""What happens to a chunk: read, compute, publish."""

@@ -1,0 +1,57 @@
+"""The first stage: a chunk is read into rows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.engine import blocks
+from pipelines.engine.attempts import Attempt
+from pipelines.errors import PassingError, SampleError
+from pipelines.readers.sources import Source
+from pipelines.samples import Chunk, Sample
+from pipelines.stages.compute import _blaming
+from pipelines.stages.task import COMMON, UNWATCHED, Task
+from pipelines.storage.errors import StorageError
+from pipelines.texts import printable
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadRows:
+    """First stage: the samples of a chunk, as rows small enough to travel."""
+
+    task: Task
+    source: Source
+    published: Callable[[Chunk], bool] | None = None
+    """Whether another run has published a chunk since it was planned: then it is passed on without its samples."""
+    gives_up: bool = False
+    """Whether samples that cannot be fetched for now are taken for failed ones, even all of a chunk (`--give-up`)."""
+
+    def __call__(self, chunk: Chunk, attempt: Attempt = UNWATCHED) -> pa.Table:
+        if self.published is not None and not chunk.only and self.published(chunk):
+            return blocks.published_elsewhere(chunk, pa.schema([*COMMON, *self.task.kept, *self.task.inputs]))
+        rows: list[dict[str, Any]] = []
+        waiting: list[PassingError] = []
+        for sample in self.source.read(chunk):
+            rows.append(self._row(sample, attempt))
+            if isinstance(sample.problem, PassingError):
+                waiting.append(sample.problem)
+        is_whole = len(waiting) == len(rows) and not chunk.only
+        if is_whole and not self.gives_up and any(problem.is_shared for problem in waiting):
+            raise StorageError(
+                f"nothing of this chunk: {waiting[0].reason}; --give-up takes such samples for failed", "unreachable"
+            )
+        return blocks.new_block(chunk, rows, pa.schema([*COMMON, *self.task.kept, *self.task.inputs]))
+
+    def _row(self, sample: Sample, attempt: Attempt) -> dict[str, Any]:
+        row: dict[str, Any] = {"position": sample.position, "key": printable(sample.key)}
+        try:
+            if sample.problem is not None:
+                raise sample.problem
+            with attempt.on(sample.position):
+                with _blaming("read"):
+                    read = self.task.read(sample)
+                return {**row, "caption_note": sample.caption_note or None, **read}
+        except SampleError as error:
+            return {**row, "error_stage": error.stage, "error_reason": error.reason}

@@ -1,0 +1,98 @@
+"""The three stages with a watch beside them.
+
+What a stage took travels with its chunk, in the first row of a column that the other stages do not see, to the receipt,
+where the run's record finds it; and into the metrics at once.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.engine import blocks, metrics
+from pipelines.engine.attempts import Attempt
+from pipelines.samples import Chunk
+from pipelines.stages.compute import BlockModel, ComputeRows
+
+MEASURED = "measured"
+"""The column: a JSON object, `seconds` by stage and `batch_size`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchedRead:
+    """The first stage."""
+
+    stage: Callable[[Chunk, Attempt], pa.Table]
+    job: str
+
+    def __call__(self, chunk: Chunk, attempt: Attempt) -> pa.Table:
+        started = time.monotonic()
+        block = self.stage(chunk, attempt)
+        elapsed_s = time.monotonic() - started
+        metrics.add("unicon_seconds", elapsed_s, self.job, "read")
+        return _noted(block, {"seconds": {"read": elapsed_s}})
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchedModel:
+    """The second stage, as its description."""
+
+    stage: ComputeRows
+    job: str
+
+    def build(self) -> "WatchedActor":
+        """Load the model."""
+        return WatchedActor(self.stage.build(), self.job)
+
+
+class WatchedActor:
+    """The second stage, in the actor."""
+
+    def __init__(self, model: BlockModel, job: str) -> None:
+        self.model = model
+        self.job = job
+        self.free_since = time.monotonic()
+
+    def __call__(self, block: pa.Table, attempt: Attempt) -> pa.Table:
+        started = time.monotonic()
+        measured = _measured(block)
+        result = self.model(block, attempt)
+        ended = time.monotonic()
+        used = self.model.batches
+        metrics.add("unicon_seconds", ended - started, self.job, "model")
+        metrics.show("unicon_batch_size", used.largest, self.job, "model")
+        metrics.show("unicon_model_busy_share", used.compute_s / (ended - self.free_since), self.job, "model")
+        self.free_since = ended
+        seconds = {**measured["seconds"], "model": ended - started}
+        return _noted(result, {"seconds": seconds, "batch_size": used.largest})
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchedPublish:
+    """The third stage; its receipt has `seconds` by stage and `batch_size`, 0 where the model had nothing to do."""
+
+    stage: Callable[[pa.Table, Attempt], Mapping[str, Any]]
+    job: str
+
+    def __call__(self, block: pa.Table, attempt: Attempt) -> dict[str, Any]:
+        started = time.monotonic()
+        measured = _measured(block)
+        receipt = self.stage(block.drop_columns([MEASURED]), attempt)
+        elapsed_s = time.monotonic() - started
+        metrics.add("unicon_seconds", elapsed_s, self.job, "publish")
+        metrics.add("unicon_samples", receipt["ok"], self.job, "publish")
+        for reason, count in receipt["reasons"].items():
+            metrics.add("unicon_errors", count, self.job, reason.split(":")[0])
+        return {**receipt, **measured, "seconds": {**measured["seconds"], "publish": elapsed_s}}
+
+
+def _noted(block: pa.Table, measured: Mapping[str, Any]) -> pa.Table:
+    values = [json.dumps(measured), *[None] * (block.num_rows - 1)]
+    return blocks.set_columns(block, {MEASURED: pa.array(values, pa.string())})
+
+
+def _measured(block: pa.Table) -> dict[str, Any]:
+    return json.loads(block.column(MEASURED)[0].as_py())

@@ -1,0 +1,92 @@
+"""The task of painting something new into a part of every picture, with conditions of the result beside it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from pipelines.dataset import schema
+from pipelines.errors import SampleError
+from pipelines.images.codec import (
+    PACKED,
+    open_and_keep,
+    open_and_keep_map,
+    open_map,
+    open_picture,
+    pack,
+    resize_map,
+    stored,
+    stored_bytes,
+    to_grey,
+    unpack,
+)
+from pipelines.samples import Sample
+from pipelines.stages.task import TOKENS_CUT, Row
+from pipelines.tasks.generation import PICTURE, TRANSPORT_AREA_PX, Generation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inpainting(Generation):
+    """Pictures with masks in; pictures that differ inside the masks only, out."""
+
+    mask: str
+    """Parquet column or tar extension of the mask: white is painted anew, black kept."""
+    max_pixels: int
+
+    @property
+    def inputs(self) -> pa.Schema:
+        return pa.schema([("pixels", PACKED), ("mask_pixels", PACKED)])
+
+    @property
+    def kept(self) -> pa.Schema:
+        return pa.schema([("original", pa.large_binary()), ("mask", pa.large_binary())])
+
+    @property
+    def columns(self) -> pa.Schema:
+        media = [(name, schema.MEDIA) for name in ("image", "original", "mask", *self.returned)]
+        return pa.schema([*media, (TOKENS_CUT, pa.int32())])
+
+    def read(self, sample: Sample) -> Row:
+        image, original, size_px = open_and_keep(sample.image, self.max_pixels, TRANSPORT_AREA_PX)
+        mask, kept_mask, _ = open_and_keep_map(sample.media[self.mask].content, self.max_pixels)
+        if mask.size != size_px:
+            sizes = f"{mask.width} x {mask.height} pixels, the picture {size_px[0]} x {size_px[1]}"
+            raise SampleError("decode", f"a mask has the size of its picture; this one has {sizes}")
+        return {
+            "caption": self.caption(sample),
+            "width": size_px[0],
+            "height": size_px[1],
+            "original": original,
+            "mask": kept_mask,
+            "pixels": pack(image),
+            "mask_pixels": pack(resize_map(to_grey(mask), image.size)),
+        }
+
+    def working_size(self, model: Any, row: Row) -> tuple[int, int]:
+        size = row["pixels"]["width"], row["pixels"]["height"]
+        return model.working_size(size, resolution_px=self.resolution_px)
+
+    def compute(self, model: Any, rows: Sequence[Row], seeds: Sequence[int]) -> Sequence[Row | SampleError]:
+        images = [unpack(row["pixels"]) for row in rows]
+        masks = [np.asarray(unpack(row["mask_pixels"]), np.float32) / 255 for row in rows]
+        prompts = [row["caption"] for row in rows]
+        options = {"condition": self.returned, **self.options(rows, seeds)}
+        return self.travelling(model, lambda: model.inpaint(images, masks, prompts, **options))
+
+    def write(self, row: Row) -> Row:
+        stem = schema.stem_of(row["key"])
+        size = row["width"], row["height"]
+        new = self.written(row, size)
+        if (row[PICTURE]["width"], row[PICTURE]["height"]) != size:  # kept pixels are the original's, not resized ones
+            new["image"] = stored(self._composed(row, size), stem)
+        originals = {name: stored_bytes(row[name], f"{stem}.{name}") for name in self.kept.names}
+        return {**new, **originals}
+
+    def _composed(self, row: Row, size_px: tuple[int, int]) -> Image.Image:
+        painted = unpack(row[PICTURE]).resize(size_px, Image.Resampling.LANCZOS)
+        original, _ = open_picture(row["original"], size_px[0] * size_px[1])
+        mask, _ = open_map(row["mask"], size_px[0] * size_px[1])
+        return Image.composite(painted, original, to_grey(mask))

@@ -1,0 +1,29 @@
+"""The progress line and the words of the end."""
+
+import io
+from collections import Counter
+
+from pipelines.runs.progress import Progress, clock
+from pipelines.dataset.failures import reasons_text
+
+
+def test_the_line_counts_and_predicts() -> None:
+    progress = Progress(100, stream=io.StringIO())
+    assert progress.line().startswith("0/100 samples")
+    progress.started -= 10
+    progress.add({"ok": 45, "bad": 5, "reasons": {"decode: broken": 5}})
+    assert progress.line() == "50/100 samples  5.0/s  90.0% ok  ETA 0:10"
+
+
+def test_a_log_gets_the_last_line() -> None:
+    stream = io.StringIO()
+    with Progress(10, stream=stream, interval_s=60) as progress:
+        progress.add({"ok": 10, "bad": 0})
+    assert stream.getvalue().startswith("10/10 samples")
+
+
+def test_clock_and_reasons() -> None:
+    assert [clock(seconds) for seconds in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]
+    text = reasons_text(Counter({f"decode: {number}": number for number in range(1, 12)}))
+    assert text.splitlines()[0].split() == ["11", "decode:", "11"]
+    assert text.endswith("and 3 other reasons")

@@ -1,0 +1,164 @@
+"""A model of a few lines, for tests of the data plane: brightness, plus the row's seed in the last bits."""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipelines.images.codec import depth_levels
+from pipelines.stages.task import row_seed
+
+BROKEN_DEVICES: set[int] = set()
+"""Processes whose device failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeDepth:
+    """Description and model in one; it speaks as `unicon.UniCon` does."""
+
+    delay_s: float = 0.0
+    """For each picture."""
+    die_on_red: bool = False
+    """The process ends on a picture whose first pixel is pure red."""
+    hang_on_green: bool = False
+    raise_on_blue: bool = False
+    break_on_white: bool = False
+    """Raises as a GPU that has failed, from then on for every picture."""
+    raises: str = ""
+    """For every picture."""
+    dies_twice_in: str = ""
+    """A folder; the process ends on the first pictures ever, and on the first after that."""
+    die_loading: bool = False
+    fail_to_load: bool = False
+    refuses_seeds_of: tuple[str, ...] = ()
+    """Keys (of run seed 0) whose picture does not fit into memory."""
+    fails_while: str = ""
+    """A file; while it is there, the maps of every third picture (by seed) are not finite, which fails the sample."""
+
+    def placed(self, device: str | None, actors_per_node: int) -> "FakeDepth":
+        return self
+
+    def build(self) -> "FakeDepth":
+        if self.die_loading:
+            os._exit(1)
+        if self.fail_to_load:
+            raise RuntimeError("these weights are for another model")
+        return self
+
+    def adapter_kind(self, adapter: str) -> Any:
+        if adapter == "depth":
+            return LightDepth
+        from unicon.conditions import CONDITIONS
+
+        return CONDITIONS[adapter]
+
+    def working_size(self, size_px: tuple[int, int], *, resolution_px: int | None = None) -> tuple[int, int]:
+        return (96, 64) if size_px[0] > size_px[1] else (64, 96)
+
+    def estimate(
+        self,
+        images: list[Image.Image],
+        condition: str,
+        *,
+        seeds: list[int],
+        ensemble: int | None = None,
+        **options: Any,
+    ) -> list[Any]:
+        time.sleep(self.delay_s * len(images))
+        self._misbehave({image.getpixel((0, 0)) for image in images})
+        if {row_seed(0, key) for key in self.refuses_seeds_of} & set(seeds):
+            raise MemoryError("out of memory")
+        assert len({self.working_size(image.size) for image in images}) == 1
+        maps = [
+            np.asarray(image.convert("L"), np.float32) / 260 + (seed % 256) / 65535
+            for image, seed in zip(images, seeds, strict=True)
+        ]
+        if self.fails_while and os.path.exists(self.fails_while):
+            maps = [values if seed % 3 else values * np.nan for values, seed in zip(maps, seeds, strict=True)]
+        return maps if ensemble is None else [FakeEstimate(values, 1 / ensemble) for values in maps]
+
+    def _misbehave(self, pixels: set[Any]) -> None:
+        if self.dies_twice_in and len(deaths := os.listdir(self.dies_twice_in)) < 2:
+            (Path(self.dies_twice_in) / str(len(deaths))).touch()
+            os._exit(1)
+        if self.die_on_red and (255, 0, 0) in pixels:
+            os._exit(1)
+        if self.hang_on_green and (0, 255, 0) in pixels:
+            time.sleep(10_000)
+        if self.raise_on_blue and (0, 0, 255) in pixels:
+            raise RuntimeError("the size of tensor a must match the size of tensor b")
+        if self.raises:
+            raise RuntimeError(self.raises)
+        if self.break_on_white and (255, 255, 255) in pixels:
+            BROKEN_DEVICES.add(os.getpid())
+        if os.getpid() in BROKEN_DEVICES:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+
+    def synthesize(
+        self, conditions: Mapping[str, list[np.ndarray]], prompts: list[str], *, seeds: list[int], **options: Any
+    ) -> list["FakeGenerated"]:
+        rows = [dict(zip(conditions, maps, strict=True)) for maps in zip(*conditions.values(), strict=True)]
+        sizes = [next(iter(maps.values())).shape[:2] for maps in rows]
+        return [
+            FakeGenerated(painted(size[::-1], seed), maps) for size, seed, maps in zip(sizes, seeds, rows, strict=True)
+        ]
+
+    def generate_pairs(
+        self, prompts: list[str], condition: tuple[str, ...], *, size: tuple[int, int] | None, seeds: list[int],
+        **options: Any,
+    ) -> list["FakeGenerated"]:  # fmt: skip
+        width, height = size or (64, 64)
+        maps = {name: np.full((height, width), 0.5, np.float32) for name in condition}
+        return [FakeGenerated(painted((width, height), seed), maps) for seed in seeds]
+
+    def inpaint(
+        self, images: list[Image.Image], masks: list[np.ndarray], prompts: list[str], *, condition: tuple[str, ...],
+        seeds: list[int], **options: Any,
+    ) -> list["FakeGenerated"]:  # fmt: skip
+        results = []
+        for image, mask, seed in zip(images, masks, seeds, strict=True):
+            grey = Image.fromarray((mask * 255).astype(np.uint8))
+            maps = {name: mask for name in condition}
+            results.append(FakeGenerated(Image.composite(painted(image.size, seed), image, grey), maps))
+        return results
+
+
+class LightDepth:
+    """The kind `depth` without `unicon.conditions`, whose torch takes seconds to import in every process."""
+
+    @staticmethod
+    def encode(depth: np.ndarray) -> Image.Image:
+        return Image.fromarray(depth_levels(depth))
+
+    @staticmethod
+    def decode(picture: Image.Image) -> np.ndarray:
+        from unicon.conditions import decode_depth
+
+        return decode_depth(picture)
+
+
+@dataclass(frozen=True)
+class FakeEstimate:
+    """What an ensemble returns."""
+
+    map: np.ndarray
+    confidence: float
+
+
+@dataclass(frozen=True)
+class FakeGenerated:
+    """A picture and its conditions."""
+
+    image: Image.Image
+    conditions: Mapping[str, np.ndarray]
+    prompt_tokens_cut: int = 0
+
+
+def painted(size: tuple[int, int], seed: int) -> Image.Image:
+    """One colour, which the seed decides."""
+    return Image.new("RGB", size, (seed % 256, seed // 256 % 256, 200))

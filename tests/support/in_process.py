@@ -1,0 +1,240 @@
+"""Real runs in this process, without Ray: chunks are read, computed and published one after the other.
+
+The data plane is the real one, on a real disk. Tests step in between two chunks, or between two writes.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipelines.dataset import layout
+from pipelines.engine.blocks import Flow
+from pipelines.engine.resources import Resources
+from pipelines.readers.sources import PictureShards
+from pipelines.runs.environment import Environment
+from pipelines.runs.request import Job, Request
+from pipelines.runs.runner import run_job
+from pipelines.samples import Chunk, Columns
+from pipelines.stages.compute import ComputeRows
+from pipelines.stages.publish import PublishRows
+from pipelines.stages.read import ReadRows
+from pipelines.stages.task import UNWATCHED
+from pipelines.storage.store import FILES, FsspecStore, Store
+from tests.simulation.job import CopyText, Model
+from tests.support.inputs import write_folder, write_tar
+
+Do = Callable[[Chunk], None]
+"""Processes one chunk."""
+During = Callable[[Sequence[Chunk], Do], None]
+"""What happens instead of one chunk after the other, the first time that a run processes any."""
+
+
+class KilledError(BaseException):
+    """Ends a run as SIGKILL does: no code of the run goes on."""
+
+
+@dataclass(frozen=True)
+class HookedStore(FsspecStore):
+    """The real store, with a look at every call that changes something, before it happens."""
+
+    before: Callable[[str, str], None] = lambda operation, uri: None
+    """(operation, URI); may raise."""
+
+    def publish(self, uri: str, content: bytes) -> None:
+        self.before("publish", uri)
+        super().publish(uri, content)
+
+    def create_once(self, uri: str, content: bytes) -> None:
+        self.before("create", uri)
+        super().create_once(uri, content)
+
+    def remove(self, uri: str) -> None:
+        self.before("remove", uri)
+        super().remove(uri)
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """An executor of one worker, in the driver."""
+
+    during: During | None = None
+
+    @contextmanager
+    def open(
+        self, job: Job, request: Request, output: str, working: Any, on_failure: Callable[[str], None]
+    ) -> Iterator[Callable[[Sequence[Chunk]], Iterator[dict[str, Any]]]]:
+        working({"CPU": 1.0}, Resources())
+        flow = job.make_flow(output, Resources())
+        model: Any = flow.model.build()
+        steps = [self.during] if self.during is not None else []
+
+        def process(chunks: Sequence[Chunk]) -> Iterator[dict[str, Any]]:
+            receipts: list[dict[str, Any]] = []
+
+            def do(chunk: Chunk) -> None:
+                try:
+                    receipts.append(dict(flow.publish(model(flow.read(chunk, UNWATCHED), UNWATCHED), UNWATCHED)))
+                except OSError as error:
+                    on_failure(str(error))
+
+            during = steps.pop() if steps else lambda chunks, do: [do(chunk) for chunk in chunks]
+            during(chunks, do)
+            yield from receipts
+
+        yield process
+
+
+@dataclass
+class World:
+    """An input folder, an output, and runs of one command on them."""
+
+    root: Path
+    said: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.inputs, self.output = self.root / "in", self.root / "out"
+        self.inputs.mkdir()
+
+    def run(
+        self,
+        *,
+        fails: Collection[str] = (),
+        during: During | None = None,
+        store: Store = FILES,
+        settings: Mapping[str, Any] | None = None,
+        inputs: Sequence[Path | str] | None = None,
+        **request: Any,
+    ) -> int:
+        """The exit code of one run, whose model fails for these keys."""
+        source = PictureShards(columns=Columns(), store=store)
+        task = CopyText()
+
+        def make_flow(output: str, resources: Resources) -> Flow:
+            compute = ComputeRows(task=task, model=Model(lambda key: key in fails), run_seed=0, batch_size=4)
+            publish = PublishRows(output=output, task=task, provenance={"seed": 0}, store=store)
+            published = partial(layout.is_published, output, extension="parquet", store=store)
+            gives_up = bool(request.get("give_up"))
+            read = ReadRows(task=task, source=source, published=published, gives_up=gives_up)  # type: ignore[arg-type]
+            return Flow(read=read, model=compute, publish=publish)
+
+        job = Job(
+            name="copy", settings=settings or {"a": 1}, source=source, make_flow=make_flow, finish=lambda *counts: None
+        )
+        environment = Environment(
+            store=store,
+            executor=InProcess(during),
+            say=self.said.append,
+            heartbeat=lambda beat: nullcontext(),
+            afterwards=lambda output: None,
+        )
+        words = [str(each) for each in inputs or [self.inputs]]
+        return run_job(
+            job, Request(inputs=words, output=str(self.output), **{"chunk_size": 10, **request}), environment
+        )
+
+    def until_done(self, **options: Any) -> list[int]:
+        """Exit codes of the same command, run until it says 0, at most four times."""
+        codes = [self.run(**options)]
+        while codes[-1] != 0 and len(codes) < 4:
+            codes.append(self.run(**options))
+        return codes
+
+    def rows(self) -> Counter[str]:
+        """How often each key is in data/ and errors/ together, of whichever shard."""
+        found: Counter[str] = Counter()
+        for folder in ("data", "errors"):
+            for path in sorted((self.output / folder).glob("*.parquet")):
+                found.update(pq.ParquetFile(path).read(["key"]).column("key").to_pylist())
+        return found
+
+    def values(self) -> dict[str, str]:
+        """key -> value of the rows in data/."""
+        tables = [pq.ParquetFile(path).read() for path in sorted((self.output / "data").glob("*.parquet"))]
+        return {row["key"]: row["value"] for table in tables for row in table.to_pylist()}
+
+    def failed(self) -> set[str]:
+        """The keys in errors/."""
+        paths = sorted((self.output / "errors").glob("*.parquet"))
+        return {key for path in paths for key in pq.ParquetFile(path).read(["key"]).column("key").to_pylist()}
+
+    def stems(self) -> set[str]:
+        """The versions that are finished."""
+        return {version.stem for version in layout.list_output(str(self.output)).finished}
+
+
+def once(keys: Collection[str]) -> Counter[str]:
+    """What `World.rows` must be."""
+    return Counter(dict.fromkeys(keys, 1))
+
+
+def keys(count: int, first: int = 0) -> list[str]:
+    return [f"{number:05d}" for number in range(first, first + count)]
+
+
+def tar(world: World, names: Sequence[str], version: int = 1, name: str = "a.tar") -> Path:
+    """A tar whose samples say their key and version; another version has another time."""
+    path = write_tar(world.inputs / name, [(f"{key}.jpg", f"{key} v{version}".encode()) for key in names])
+    os.utime(path, (version, version))
+    return path
+
+
+def images(world: World, names: Sequence[str], version: int = 1) -> None:
+    """Loose files, likewise."""
+    for name, content in {f"{key}.jpg": f"{key} v{version}".encode() for key in names}.items():
+        write_folder(world.inputs, {name: content})
+        os.utime(world.inputs / name, (version, version))
+
+
+def files(names: Sequence[str]) -> list[str]:
+    return [f"{key}.jpg" for key in names]
+
+
+def dies_at(number: int, error: type[BaseException] = KilledError) -> HookedStore:
+    """A store whose n-th change of rows, errors or marks raises before it happens."""
+    changes = iter(range(1, 1_000_000))
+
+    def before(operation: str, uri: str) -> None:
+        if any(f"/{folder}/" in uri for folder in ("data", "errors", "done")) and next(changes) == number:
+            raise error(28, f"{operation} {uri}")
+
+    return HookedStore(before=before)
+
+
+def interrupted_everywhere(
+    world_of: Callable[[], World], run: Callable[[World, HookedStore], int], check: Callable[[World], None]
+) -> None:
+    """Stop a run before each of its changes, by a kill and by a storage that refuses, and check what comes of it."""
+    for error in (KilledError, OSError):
+        for number in range(1, 60):
+            world = world_of()
+            try:
+                code = run(world, dies_at(number, error))
+            except KilledError:
+                code = -9
+            check(world)
+            if code == 0:
+                break
+        else:
+            raise AssertionError("a run of so few samples has fewer changes")
+    assert number > 3
+
+
+def worlds(tmp_path: Path, prepare: Callable[[World], None]) -> Callable[[], World]:
+    """Fresh worlds, each prepared alike."""
+    numbers = iter(range(1_000))
+
+    def new() -> World:
+        folder = tmp_path / f"world{next(numbers)}"
+        folder.mkdir()
+        world = World(folder)
+        prepare(world)
+        return world
+
+    return new

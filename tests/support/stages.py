@@ -1,0 +1,83 @@
+"""Stages for tests of the graph, in a module that workers can import."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.dataset.tar_bytes import TarSample
+from pipelines.engine import blocks
+from pipelines.engine.attempts import Attempt
+from pipelines.engine.blocks import chunk_of, new_block
+from pipelines.samples import Chunk
+from pipelines.stages.task import UNWATCHED
+
+PAYLOAD = pa.schema([("payload", pa.large_binary())])
+
+
+def make_chunk(number: int, rows: int = 16) -> Chunk:
+    return Chunk(name=f"chunk-{number}", shard_uri="/x.tar", shard_format="tar", start=number, stop=number + rows)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A read stage: 100 KB a row."""
+
+    size_bytes: int = 100_000
+
+    def __call__(self, chunk: Chunk, attempt: Attempt = UNWATCHED) -> pa.Table:
+        rows = [{"position": at, "key": str(at), "payload": bytes(self.size_bytes)} for at in chunk.positions]
+        return new_block(chunk, rows, PAYLOAD)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A model: the length of the payload; loses a row or fails where told to."""
+
+    loses_in: str = ""
+    fails_in: str = ""
+
+    def build(self) -> "Measure":
+        return self
+
+    def __call__(self, block: pa.Table, attempt: Attempt) -> pa.Table:
+        name = chunk_of(block).name
+        if name == self.fails_in:
+            raise RuntimeError("the device fell off the bus")
+        lengths = pa.array([len(value) for value in block.column("payload").to_pylist()])
+        result = blocks.set_columns(block, {"length": lengths}, drop=["payload"])
+        return result.slice(1) if name == self.loses_in else result
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A model that takes a while for each block, and notes the process that did it."""
+
+    seconds: float
+
+    def build(self) -> "Slow":
+        return self
+
+    def __call__(self, block: pa.Table, attempt: Attempt) -> pa.Table:
+        time.sleep(self.seconds)
+        return blocks.set_columns(block, {"process": pa.array([os.getpid()] * block.num_rows)}, drop=["payload"])
+
+
+def processes(block: pa.Table, attempt: Attempt) -> Mapping[str, Any]:
+    return {"chunk": chunk_of(block).name, "processes": block.column("process").unique().to_pylist()}
+
+
+def count(block: pa.Table, attempt: Attempt) -> Mapping[str, Any]:
+    return {"chunk": chunk_of(block).name, "ok": block.num_rows, "bytes": sum(block.column("length").to_pylist())}
+
+
+def double(task: int) -> Mapping[str, Any]:
+    return {"task": task, "double": 2 * task}
+
+
+def numbers(first: int, count: int) -> Iterator[TarSample]:
+    for number in range(first, first + count):
+        yield f"{number:06d}", {"txt": str(number).encode(), "json": b"{}"}

@@ -1,0 +1,27 @@
+"""Finished versions of chunks, as a run would publish them, with files that nobody opens."""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+from pipelines import chunk_names, storage
+from pipelines.dataset import layout
+from pipelines.samples import Chunk
+
+
+def finish(output: Path | str, chunk: Chunk, failed: Collection[int] = ()) -> str:
+    """Publish the chunk with these positions failed; returns its stem."""
+    ok = chunk.stop - chunk.start - len(failed)
+    stem = chunk_names.version_stem(chunk.name, ok, failed)
+    if failed:
+        storage.publish(layout.errors_uri(str(output), stem), b"errors")
+    if ok:
+        storage.publish(layout.data_uri(str(output), stem), b"rows")
+    mark(output, stem, chunk)
+    return stem
+
+
+def mark(output: Path | str, stem: str, chunk: Chunk) -> None:
+    """Write the mark of a version alone."""
+    content = {"shard": chunk.shard_uri, "files": {file.uri: file.fingerprint for file in chunk.files}}
+    storage.publish(layout.mark_uri(str(output), stem), json.dumps(content).encode())

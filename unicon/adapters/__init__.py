@@ -1,0 +1,1 @@
+"""Adapters: configuration, attention processors, merging, checkpoints."""

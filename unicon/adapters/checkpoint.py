@@ -1,0 +1,108 @@
+"""One adapter, one safetensors file, its configuration in the metadata, strict loading.
+
+Metadata: `format` = "unicon-adapter-1", `config` = AdapterConfig as JSON, `unet` = shape of the base UNet as JSON.
+Keys: see `unicon.adapters.unet.named_adapter_parameters`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unicon.adapters.config import AdapterConfig
+from unicon.adapters.unet import adapter_config, adapter_shapes, add_adapter, named_adapter_parameters
+from unicon.files.inspection import FORMAT, adapter_base, adapter_values, read_adapter_header
+from unicon.files.shapes import UNET_SHAPE_KEYS
+
+
+def unet_shape(unet: UNet2DConditionModel) -> dict:
+    """The configuration values of a UNet that an adapter depends on, as plain JSON values."""
+    return json.loads(json.dumps({key: unet.config.get(key) for key in UNET_SHAPE_KEYS}))
+
+
+def check_tensors(shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor], source: str) -> None:
+    """ValueError unless the tensors are exactly the expected ones, by name and shape."""
+    missing = sorted(set(shapes) - set(tensors))
+    unexpected = sorted(set(tensors) - set(shapes))
+    misshaped = [
+        f"{key}: {tuple(tensors[key].shape)} instead of {shape}"
+        for key, shape in shapes.items()
+        if key in tensors and tuple(tensors[key].shape) != tuple(shape)
+    ]
+    if missing or unexpected or misshaped:
+        raise ValueError(
+            f"An adapter file holds exactly the tensors of its UNet and configuration. {source}: {len(missing)} "
+            f"missing {missing[:3]}, {len(unexpected)} unexpected {unexpected[:3]}, {len(misshaped)} of another shape "
+            f"{misshaped[:3]}. Use the base model and configuration that the adapter was trained with."
+        )
+
+
+def install_adapter(
+    unet: UNet2DConditionModel, config: AdapterConfig, tensors: Mapping[str, Tensor], source: str
+) -> AdapterConfig:
+    """Add an adapter with given weights to the UNet, in place; nothing changes when the tensors do not fit."""
+    check_tensors(adapter_shapes(unet, config), tensors, source)
+    endless = [key for key, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    if endless:
+        raise ValueError(f"Weights are finite numbers; {endless[0]} of {source} is not. Get the adapter again.")
+    add_adapter(unet, config)
+    with torch.no_grad():
+        for key, parameter in named_adapter_parameters(unet, config.name).items():
+            parameter.copy_(tensors[key])
+    return config
+
+
+def save_adapter(
+    unet: UNet2DConditionModel, name: str, path: str | Path, *, tensors: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write one adapter of the UNet to a safetensors file.
+
+    `tensors` replaces the UNet's own values (an exponential moving average, for example), under the same names.
+    Errors: ValueError for an unknown adapter or tensors that do not fit.
+    """
+    parameters = named_adapter_parameters(unet, name)
+    values: Mapping[str, Tensor] = parameters if tensors is None else tensors
+    check_tensors({key: tuple(value.shape) for key, value in parameters.items()}, values, "tensors given")
+    metadata = {
+        "format": FORMAT,
+        "config": json.dumps(adapter_config(unet, name).to_dict(), sort_keys=True),
+        "unet": json.dumps(unet_shape(unet), sort_keys=True),
+    }
+    contents = {key: value.detach().contiguous().cpu() for key, value in values.items()}
+    save_file(contents, str(path), metadata=metadata)
+
+
+def read_config(path: str | Path) -> tuple[AdapterConfig, dict]:
+    """(configuration, shape of the base UNet) of an adapter file, without its tensors.
+
+    Errors: ValueError when it is something else or damaged; the message says what and what to do.
+    """
+    metadata, _ = read_adapter_header(Path(path))
+    return AdapterConfig(**adapter_values(metadata, Path(path))), adapter_base(metadata, Path(path))
+
+
+def load_adapter(unet: UNet2DConditionModel, path: str | Path, *, name: str | None = None) -> AdapterConfig:
+    """Add the adapter of a file to the UNet, in place, under its own name or `name`.
+
+    Errors: ValueError when the file is no UniCon adapter, was made for a UNet of another shape, or does not hold
+    exactly the expected tensors. The UNet is then unchanged.
+    """
+    config, shape = read_config(path)
+    if shape != unet_shape(unet):
+        ours = unet_shape(unet)
+        differences = {key: (shape.get(key), ours[key]) for key in ours if shape.get(key) != ours[key]}
+        raise ValueError(
+            f"An adapter fits the UNet shape it was trained on; {path} differs in (its, this UNet's) {differences}. "
+            "Load the base model that the adapter names."
+        )
+    with safe_open(str(path), framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no iterator)
+    return install_adapter(unet, replace(config, name=name or config.name), tensors, str(path))

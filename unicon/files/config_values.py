@@ -1,0 +1,161 @@
+"""Whether the values in a model's configurations are ones that it can be built from and sampled with. Without torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from unicon.files.foreign import OTHER_BASE, WANTED_MODEL
+from unicon.files.headers import read_json
+from unicon.files.shapes import UNET_DEFAULTS, VAE_DEFAULTS, text_config, with_defaults
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+ACTIVATIONS = ("silu", "swish", "mish", "gelu", "relu")
+"""Of UNet and autoencoder."""
+TEXT_ACTIVATIONS = ("quick_gelu", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu", "silu", "swish")
+_OTHER_SCHEDULES = ("EDM", "CMStochasticIterative", "KarrasVe", "ScoreSde", "VQDiffusion", "Amused", "DDPMWuerstchen",
+                    "SCM")  # fmt: skip
+"""Beginnings of the names of schedulers that describe no variance-preserving diffusion with betas."""
+
+
+def check_scheduler(folder: Path) -> None:
+    """Refuse noise schedules that are not those of denoising diffusion, and values that give none."""
+    try:
+        config = read_json(folder / "scheduler" / "scheduler_config.json")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"A model says its noise schedule in scheduler/scheduler_config.json; {error} Copy it from the same model."
+        ) from error
+    name, prediction = str(config.get("_class_name", "")), config.get("prediction_type", "epsilon")
+    if "FlowMatch" in name or config.get("use_flow_sigmas") or prediction == "flow_prediction":
+        raise ValueError(f"{WANTED_MODEL}; the scheduler of {folder} ({name}) is of flow matching. {OTHER_BASE}.")
+    if name.startswith(_OTHER_SCHEDULES):
+        raise ValueError(f"{WANTED_MODEL}; the scheduler of {folder} ({name}) is of another kind. {OTHER_BASE}.")
+    _check_one_of(folder, "prediction_type", prediction, PREDICTION_TYPES)
+    steps = config.get("num_train_timesteps", 1000)
+    _check_whole(folder, "num_train_timesteps", steps, 1, 1_000_000)
+    _check_whole(folder, "steps_offset", config.get("steps_offset", 0), 0, steps - 1)
+    _check_betas(folder, config, steps)
+
+
+def _check_betas(folder: Path, config: Mapping[str, Any], steps: int) -> None:
+    trained = config.get("trained_betas")
+    if trained is not None:
+        if (
+            not isinstance(trained, list)
+            or len(trained) != steps
+            or not all(_is_number(beta, 0, 1) for beta in trained)
+        ):
+            _refuse(folder, "trained_betas", f"{steps} numbers from 0 to 1, one a timestep", "other values")
+        return
+    _check_one_of(folder, "beta_schedule", config.get("beta_schedule"), BETA_SCHEDULES)
+    if config["beta_schedule"] == "squaredcos_cap_v2":
+        return
+    start, end = config.get("beta_start"), config.get("beta_end")
+    if not (_is_number(start, 0, 1) and _is_number(end, 0, 1) and 0 < start <= end < 1):  # type: ignore[operator]
+        _refuse(folder, "beta_start and beta_end", "numbers between 0 and 1, the first the smaller one",
+                f"{start!r} and {end!r}")  # fmt: skip
+
+
+def _check_one_of(folder: Path, name: str, value: Any, known: Iterable[str]) -> None:
+    if value not in (*known,):
+        _refuse(folder, name, f"one of {', '.join(known)}", repr(value))
+
+
+def _check_whole(folder: Path, name: str, value: Any, least: int, most: int) -> None:
+    if type(value) is not int or not least <= value <= most:
+        _refuse(folder, name, f"a whole number from {least} to {most}", repr(value))
+
+
+def _is_number(value: Any, least: float, most: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+
+
+def _refuse(folder: Path, name: str, wanted: str, came: str) -> None:
+    raise ValueError(
+        f"In a scheduler, {name} is {wanted}; the scheduler of {folder} says {came[:200]}. Correct "
+        "scheduler/scheduler_config.json, or copy it from the model."
+    )
+
+
+def check_tokenizer(folder: Path, text_values: Mapping[str, Any]) -> None:
+    """Refuse a tokenizer that is absent, or that gives tokens the text encoder does not know."""
+    place = folder / "tokenizer"
+    whole, parts = place / "tokenizer.json", (place / "vocab.json", place / "merges.txt")
+    if not whole.is_file() and not all(path.is_file() for path in parts):
+        raise FileNotFoundError(
+            f"A model has its tokenizer in tokenizer/ (tokenizer.json, or vocab.json and merges.txt); {place} has not. "
+            "Copy the folder tokenizer/ from the same model."
+        )
+    config = optional_json(place / "tokenizer_config.json")
+    positions, known = text_values["max_position_embeddings"], text_values["vocab_size"]
+    length = config.get("model_max_length")
+    if type(length) is not int or not 0 < length <= positions:
+        raise ValueError(
+            f"A tokenizer says how many tokens its text encoder takes; {place / 'tokenizer_config.json'} has "
+            f'model_max_length {length}. Write "model_max_length": {positions} into it.'
+        )
+    vocabulary = read_json(whole)["model"]["vocab"] if whole.is_file() else read_json(parts[0])
+    tokens = max([len(vocabulary), *(number + 1 for number in added_tokens(place).values())])
+    if tokens > known:
+        raise ValueError(
+            f"Tokenizer and text encoder have one vocabulary; in {folder} they have {tokens} and {known} tokens. Take "
+            "both from one model; tokens that were added to a tokenizer need a text encoder that knows them."
+        )
+
+
+def optional_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, empty where there is no file."""
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        return {}
+
+
+def added_tokens(place: Path) -> dict[str, int]:
+    """Tokens beside the vocabulary -> their numbers, of a tokenizer's folder."""
+    listed = optional_json(place / "tokenizer.json").get("added_tokens") or []
+    decoder = optional_json(place / "tokenizer_config.json").get("added_tokens_decoder") or {}
+    return {
+        **optional_json(place / "added_tokens.json"),
+        **{token["content"]: int(number) for number, token in decoder.items()},
+        **{token["content"]: token["id"] for token in listed},
+    }
+
+
+def check_values(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse values of UNet, autoencoder and text encoder that no module can be built from."""
+    quantized = next((part for part, config in configs.items() if config.get("quantization_config")), None)
+    if quantized:
+        raise ValueError(
+            f"Weights are float16, bfloat16 or float32; the {quantized} of {folder} is quantized (quantization_config "
+            "in its config.json). Take the model without quantization."
+        )
+    unet, vae = with_defaults(configs["unet"], UNET_DEFAULTS), with_defaults(configs["vae"], VAE_DEFAULTS)
+    for part, values in (("unet", unet), ("vae", vae)):
+        groups, widths = values["norm_num_groups"], values["block_out_channels"]
+        if type(groups) is not int or groups < 1 or any(width % groups for width in widths):
+            _refuse_part(folder, part, f"norm_num_groups divides every width of {widths}", groups)
+        if values["act_fn"] not in ACTIVATIONS:
+            _refuse_part(folder, part, f"act_fn is one of {', '.join(ACTIVATIONS)}", values["act_fn"])
+    heads = unet["num_attention_heads"] or unet["attention_head_dim"]
+    heads = heads if isinstance(heads, list) else [heads] * len(unet["block_out_channels"])
+    if any(count < 1 or width % count for width, count in zip(unet["block_out_channels"], heads, strict=False)):
+        _refuse_part(folder, "unet", f"attention_head_dim divides the widths {unet['block_out_channels']}", heads)
+    scaling = vae["scaling_factor"]
+    if not _is_number(scaling, 0, math.inf) or not 0 < scaling < math.inf:
+        _refuse_part(folder, "vae", "scaling_factor is a number above 0, 0.18215 of Stable Diffusion 1.x and 2.x",
+                     scaling)  # fmt: skip
+    text = text_config(configs["text_encoder"])
+    if text["hidden_size"] % text["num_attention_heads"]:
+        _refuse_part(folder, "text_encoder", f"num_attention_heads divides hidden_size {text['hidden_size']}",
+                     text["num_attention_heads"])  # fmt: skip
+    if text["hidden_act"] not in TEXT_ACTIVATIONS:
+        _refuse_part(folder, "text_encoder", f"hidden_act is one of {', '.join(TEXT_ACTIVATIONS)}", text["hidden_act"])
+
+
+def _refuse_part(folder: Path, part: str, rule: str, came: Any) -> None:
+    raise ValueError(f"In {part}/config.json {rule}; {folder} says {str(came)[:200]}. Copy the file from the model.")

@@ -1,0 +1,76 @@
+"""What of a model folder's configurations, scheduler and tokenizer changes a result, by content.
+
+Weights have a hash of their own (`unicon.files.folder.weight_files`). What does not count: versions of libraries,
+names, values that are the default, settings of training and of other pipelines, and how a file is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unicon.files.config_values import added_tokens
+from unicon.files.headers import read_json
+from unicon.files.shapes import UNET_DEFAULTS, VAE_DEFAULTS, text_config, with_defaults
+
+SCHEDULE_DEFAULTS: Mapping[str, Any] = {
+    "num_train_timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear",
+    "trained_betas": None, "prediction_type": "epsilon", "rescale_betas_zero_snr": False, "steps_offset": 0,
+}  # fmt: skip
+"""What of a scheduler describes the model, with diffusers' defaults."""
+_WITHOUT_EFFECT = ("dropout", "sample_size")
+_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+def model_config(folder: Path) -> dict[str, Any]:
+    """By part of the model: the scheduler's values, of the others a short hash.
+
+    Raises:
+        OSError, ValueError: a file is absent or cannot be read.
+    """
+    unet = with_defaults(read_json(folder / "unet" / "config.json"), UNET_DEFAULTS)
+    return {
+        "scheduler": with_defaults(read_json(folder / "scheduler" / "scheduler_config.json"), SCHEDULE_DEFAULTS),
+        "tokenizer": _hash(_tokenizer(folder / "tokenizer")),
+        "unet": _hash({name: value for name, value in unet.items() if name not in _WITHOUT_EFFECT}),
+        "native_size": unet["sample_size"],
+        "vae": _hash(with_defaults(read_json(folder / "vae" / "config.json"), VAE_DEFAULTS)),
+        "text_encoder": _hash(text_config(read_json(folder / "text_encoder" / "config.json"))),
+    }
+
+
+def _tokenizer(place: Path) -> dict[str, Any]:
+    """What transformers' CLIPTokenizer takes from its files: it has normalization and templates of its own."""
+    whole = place / "tokenizer.json"
+    if whole.is_file():
+        model = read_json(whole)["model"]
+        vocabulary, merges = model["vocab"], model["merges"]
+    else:
+        vocabulary = read_json(place / "vocab.json")
+        merges = (place / "merges.txt").read_text(encoding="utf-8").splitlines()
+    config: dict[str, Any] = {}
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (place / name).is_file():
+            config = {**read_json(place / name), **config}
+    beside = {token: number for token, number in added_tokens(place).items() if token not in vocabulary}
+    sides = {name: config[name] for name in ("padding_side", "truncation_side") if config.get(name, "right") != "right"}
+    tokens = {name: config.get(name) for name in _SPECIAL_TOKENS}
+    return {
+        "vocabulary": vocabulary,
+        "merges": [_merge(line) for line in merges if not str(line).startswith("#version") and line],
+        "tokens": {name: token["content"] if isinstance(token, dict) else token for name, token in tokens.items()},
+        "model_max_length": config.get("model_max_length"),
+        **({"added": beside} if beside else {}),
+        **sides,
+    }
+
+
+def _merge(line: str | list[str]) -> str:
+    return line.strip() if isinstance(line, str) else " ".join(line)
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

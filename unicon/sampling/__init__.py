@@ -1,0 +1,1 @@
+"""Step tables, samplers, guidance, and the sampling loop."""

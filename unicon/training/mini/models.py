@@ -1,0 +1,146 @@
+"""The parts of ``mini``: a small Stable-Diffusion-shaped model, built new or read from a folder, and saved."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from unicon.adapters.checkpoint import load_adapter, save_adapter
+from unicon.adapters.config import AdapterConfig
+from unicon.adapters.unet import add_adapter
+from unicon.training.mini.text import new_text_encoder, train_tokenizer
+from unicon.training.pairs import TrainingModels
+
+NOISE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+}
+"""The noisiest step is pure noise (arXiv 2305.08891): the first step of an estimation is then plain regression."""
+
+
+VIEWS = {"depth": 4}
+"""By condition: what lowers the error of ``mini``'s estimates; 1 for others."""
+ESTIMATION_STEPS = {"pose": 4}
+"""By condition, likewise. The mean of what is possible (one step) is best for a depth; joints need one sample of it."""
+
+
+def new_unet(vae: AutoencoderKL, channels: tuple[int, ...], text_width: int, size_px: int) -> UNet2DConditionModel:
+    """An untrained Stable-Diffusion-shaped UNet for the autoencoder's latents, its finest level without attention."""
+    attention = len(channels) - 1
+    return UNet2DConditionModel(
+        sample_size=size_px // 2 ** (len(vae.config.block_out_channels) - 1),
+        in_channels=vae.config.latent_channels,
+        out_channels=vae.config.latent_channels,
+        block_out_channels=channels,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * attention),
+        up_block_types=(*["CrossAttnUpBlock2D"] * attention, "UpBlock2D"),
+        cross_attention_dim=text_width,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    )
+
+
+def with_finest_attention(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """A UNet that computes the same, with attention at the finest level on the way up.
+
+    There a condition reads its image at full latent resolution. Training without it first takes two thirds of the time.
+    """
+    levels = len(unet.config.block_out_channels)
+    grown = UNet2DConditionModel.from_config(unet.config, up_block_types=["CrossAttnUpBlock2D"] * levels)
+    missing = grown.load_state_dict(unet.state_dict(), strict=False).missing_keys
+    assert all(name.startswith(f"up_blocks.{levels - 1}.attentions.") for name in missing)
+    for attention in grown.up_blocks[-1].attentions:
+        torch.nn.init.zeros_(attention.proj_out.weight)
+        torch.nn.init.zeros_(attention.proj_out.bias)
+    return grown.to(unet.device)
+
+
+def new_models(
+    tokenizer_folder: Path, vae: AutoencoderKL, captions: Sequence[str], channels: tuple[int, ...], size_px: int
+) -> TrainingModels:
+    """Untrained UNet and text encoder, and a tokenizer learned from captions (or found in its folder)."""
+    if not (tokenizer_folder / "vocab.json").exists():
+        train_tokenizer(["depth_map, edge_map, pose_map, ", *captions], tokenizer_folder)
+    tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder)
+    text_encoder = new_text_encoder(tokenizer)
+    unet = new_unet(vae, channels, text_encoder.config.hidden_size, size_px)
+    return TrainingModels(unet, text_encoder, tokenizer, DDPMScheduler(**NOISE))
+
+
+def read_models(folder: Path) -> TrainingModels:
+    """The models of a folder that ``save`` wrote, in float32, to be trained on."""
+    return TrainingModels(
+        UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=torch.float32),
+        CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32),
+        CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        DDPMScheduler(**NOISE),
+    )
+
+
+def install_adapters(unet: UNet2DConditionModel, kinds: Iterable[str], rank: int, folder: Path | None) -> None:
+    """Add an adapter of every kind in place: the folder's where it has one, else an untrained one."""
+    for kind in kinds:
+        recommended = {"estimation_steps": ESTIMATION_STEPS.get(kind, 1), "estimation_views": VIEWS.get(kind, 1)}
+        install_adapter_of(unet, AdapterConfig(name=kind, rank=rank, **recommended), folder)
+
+
+def install_adapter_of(unet: UNet2DConditionModel, fresh: AdapterConfig, folder: Path | None) -> None:
+    """Add the folder's adapter of that name in place, or an untrained one where it has none."""
+    path = None if folder is None else folder / "adapters" / f"{fresh.name}.safetensors"
+    if path is not None and path.exists():
+        load_adapter(unet, path)
+    else:
+        add_adapter(unet, fresh)
+
+
+def save(models: TrainingModels, vae: AutoencoderKL, adapters: Iterable[str], output: Path) -> None:
+    """Write the diffusers folder and the adapters, weights in float16."""
+    (output / "adapters").mkdir(parents=True, exist_ok=True)
+    unet = copy.deepcopy(models.unet).half()
+    for name in adapters:
+        save_adapter(unet, name, output / "adapters" / f"{name}.safetensors")
+    plain = UNet2DConditionModel.from_config(_public_config(models.unet)).half()
+    plain.load_state_dict(_without_adapters(unet.state_dict()))
+    plain.save_pretrained(output / "unet")
+    plain_vae = AutoencoderKL.from_config(_public_config(vae)).half()
+    plain_vae.load_state_dict(vae.state_dict())
+    plain_vae.save_pretrained(output / "vae")
+    copy.deepcopy(models.text_encoder).half().save_pretrained(output / "text_encoder")
+    models.tokenizer.save_pretrained(output / "tokenizer")
+    DDIMScheduler(**NOISE, clip_sample=False, timestep_spacing="trailing").save_pretrained(output / "scheduler")
+    parts = {
+        "unet": "UNet2DConditionModel",
+        "vae": "AutoencoderKL",
+        "scheduler": "DDIMScheduler",
+    }
+    texts = {"text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer"}
+    absent = [None, None]
+    index = {"_class_name": "StableDiffusionPipeline", "safety_checker": absent, "feature_extractor": absent}
+    index |= {name: ["diffusers", kind] for name, kind in parts.items()}
+    index |= {name: ["transformers", kind] for name, kind in texts.items()}
+    (output / "model_index.json").write_text(json.dumps({**index, "requires_safety_checker": False}, indent=2) + "\n")
+
+
+def _public_config(model: AutoencoderKL | UNet2DConditionModel) -> dict:
+    """The configuration without the private entries that loading adds, such as the path it came from."""
+    return {key: value for key, value in model.config.items() if not key.startswith("_")}
+
+
+def _without_adapters(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A UNet's own weights under their plain names."""
+    return {
+        name.replace(".base_layer.", "."): value
+        for name, value in state.items()
+        if ".lora_" not in name and ".processor." not in name
+    }

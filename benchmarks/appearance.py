@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Measure how well pictures made with an appearance condition take over its colours.
+"""Measure how well images that are generated with an appearance condition adopt its colors.
 
     python benchmarks/appearance.py --scenes 64 --picture out/appearance.png
 
-A scene is rendered twice, from two places. One view is the condition; a picture is made with the caption of the other.
-Colour likeness (`unicon.metrics.colour_likeness`) is measured between the view that was given and
+A scene is rendered from two viewpoints. One view is the condition, and an image is generated with the caption of the
+other. The color likeness (`unicon.metrics.color`) is measured between the given view and
 
-    made         the picture made with it
-    shuffled     the picture made with the next scene's view
-    caption      the picture made with the caption alone: what the prompt tells of the colours
+    made         the image generated with it
+    shuffled     the image generated with the view of the next scene
+    caption      the image generated with the caption alone: what the prompt says about the colors
     other view   the other rendering: what a perfect model would reach
 """
 
@@ -23,7 +23,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from unicon import UniCon
-from unicon.metrics.color import colour_likeness
+from unicon.metrics.color import color_likeness
 from unicon.scenes import render
 from unicon.scenes.layout import sample_scene
 
@@ -31,14 +31,14 @@ SHOWN = 8
 
 
 def main() -> None:
-    """The command: measures, prints one line of JSON, draws."""
+    """Measure, print one line of JSON, and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini", help="mini, or a folder (%(default)s)")
     parser.add_argument("--adapter", default="appearance", help="name of its adapter (%(default)s)")
-    parser.add_argument("--seed", type=int, default=101, help="of the scenes (%(default)s)")
-    parser.add_argument("--scenes", type=int, default=64, help="how many (%(default)s)")
+    parser.add_argument("--seed", type=int, default=101, help="seed of the scenes (%(default)s)")
+    parser.add_argument("--scenes", type=int, default=64, help="number of scenes (%(default)s)")
     parser.add_argument("--condition-guidance-scale", type=float, default=3.0, help="(%(default)s)")
-    parser.add_argument("--picture", type=Path, help="draw given, other view and made here")
+    parser.add_argument("--picture", type=Path, help="draw the two views and the generated images here")
     options = parser.parse_args()
     given = [render(sample_scene(options.seed, index, view=1)) for index in range(options.scenes)]
     other = [render(sample_scene(options.seed, index)) for index in range(options.scenes)]
@@ -55,7 +55,7 @@ def main() -> None:
         "caption": [np.asarray(result.image) for result in plain],
         "other view": [view.image for view in other],
     }
-    found = {name: mean_likeness(references, pictures) for name, pictures in compared.items()}
+    found = {name: mean_likeness(references, images) for name, images in compared.items()}
     print(json.dumps({"scenes": options.scenes, "seed": options.seed, "condition_guidance_scale": scale, **found}))
     if options.picture:
         options.picture.parent.mkdir(parents=True, exist_ok=True)
@@ -63,10 +63,10 @@ def main() -> None:
         Image.fromarray(np.concatenate([np.concatenate(row[:SHOWN], 1) for row in rows])).save(options.picture)
 
 
-def mean_likeness(references: list[np.ndarray], pictures: list[np.ndarray]) -> float:
-    """Mean colour likeness of partners, rounded to three places."""
-    pairs = zip(references, pictures, strict=True)
-    return round(float(np.mean([colour_likeness(one, other) for one, other in pairs])), 3)
+def mean_likeness(references: list[np.ndarray], images: list[np.ndarray]) -> float:
+    """Return the mean color likeness of corresponding images, rounded to three places."""
+    pairs = zip(references, images, strict=True)
+    return round(float(np.mean([color_likeness(one, other) for one, other in pairs])), 3)
 
 
 if __name__ == "__main__":

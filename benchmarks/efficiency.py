@@ -1,4 +1,4 @@
-"""What the data plane adds to the model: the job's flow beside the bare model loop on the same samples, in one run."""
+"""Overhead of the data plane: the pipeline of a job compared with a bare model loop on the same samples, in one run."""
 
 from __future__ import annotations
 
@@ -11,43 +11,47 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.stand_in import StandIn, products_for, write_shards
-from benchmarks.stand_in_job import task_run_of
+from benchmarks.fake_model import FakeModel, products_for, write_shards
+from benchmarks.fake_model_job import task_run_of
 from pipelines.dataset import layout
 from pipelines.engine.flow import run_flow
-from pipelines.images.codec import open_picture
+from pipelines.images.codec import open_image
 from pipelines.planning.plan import Plan, make_plan
-from pipelines.readers.sources import PictureShards
+from pipelines.readers.sources import ImageShards
 from pipelines.runs.placement import choose_resources
-from pipelines.runs.request import Request
+from pipelines.runs.request import RunRequest
 from pipelines.runs.task_run import TaskRun
 from pipelines.samples import Columns
+from pipelines.tasks.estimation import Estimation
+from pipelines.tasks.model import UniConModel
 from unicon.options import SamplingOptions
 
 WARM_CHUNKS = 2
-"""Steady state begins when this many chunks are published."""
+"""Number of published chunks after which the steady state begins."""
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """The options of this benchmark."""
+    """Add the options of this benchmark."""
     parser.add_argument("--samples", type=int, default=1280)
-    parser.add_argument("--seconds", type=float, default=0.05, help="of the model, a sample (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=0.05, help="model time per sample (default: %(default)s)")
     parser.add_argument("--busy", action="store_true", help="the model computes on this CPU instead of sleeping")
-    parser.add_argument("--model", help="`mini`, a folder or a hub id: a real model for depth instead of the stand-in")
-    parser.add_argument("--steps", type=int, default=10, help="of a real model (default: %(default)s)")
-    parser.add_argument("--size-px", type=int, default=512, help="side of the pictures (default: %(default)s)")
+    parser.add_argument("--model", help="`mini`, a folder or a hub id: a real depth model instead of the fake one")
+    parser.add_argument("--steps", type=int, default=10, help="sampling steps of a real model (default: %(default)s)")
+    parser.add_argument("--size-px", type=int, default=512, help="side of the images (default: %(default)s)")
     parser.add_argument("--chunk-size", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=8)
 
 
 def measure(options: Namespace) -> dict[str, Any]:
-    """Bare loop, flow, bare loop again; all times in seconds."""
+    """Measure the bare loop, the pipeline, and the bare loop again; all times are in seconds."""
     from pipelines.engine.cluster import ray_session
 
     with tempfile.TemporaryDirectory() as name:
         folder = write_shards(Path(name) / "in", 1, options.samples, options.size_px)
-        run, request, plan = planned(folder, Path(name) / "out", options, _stand_in(options))
-        job, alone = run.as_job(), partial(bare_loop, model=run.model.build(), options=run.task.sampling)
+        run, request, plan = planned(folder, Path(name) / "out", options, _fake_model(options))
+        job, task, model = run.as_job(), run.task, run.model
+        assert isinstance(task, Estimation) and isinstance(model, FakeModel | UniConModel)
+        alone = partial(bare_loop, model=model.build(), options=task.sampling)
         alone(replace(plan, chunks=plan.chunks[:WARM_CHUNKS]), batch_size=options.batch_size)
         bare_before_s = alone(plan, batch_size=options.batch_size)
         began = time.perf_counter()
@@ -59,15 +63,17 @@ def measure(options: Namespace) -> dict[str, Any]:
     return {"ray_start_s": ray_start_s, **times.beside(bare_s)}
 
 
-def _stand_in(options: Namespace) -> StandIn | None:
-    """None where a real model is named."""
+def _fake_model(options: Namespace) -> FakeModel | None:
+    """Return the fake model, or None if a real model is named."""
     if options.model:
         return None
-    return StandIn(products=products_for(options.seconds)) if options.busy else StandIn(seconds=options.seconds)
+    return FakeModel(products=products_for(options.seconds)) if options.busy else FakeModel(seconds=options.seconds)
 
 
-def planned(folder: Path, output: Path, options: Namespace, model: StandIn | None) -> tuple[TaskRun, Request, Plan]:
-    """What jobs/estimate_depth.py would run on a folder of shards, cut into chunks."""
+def planned(
+    folder: Path, output: Path, options: Namespace, model: FakeModel | None
+) -> tuple[TaskRun, RunRequest, Plan]:
+    """Plan what jobs/estimate_depth.py would run on a folder of shards."""
     arguments = ["--input", str(folder), "--output", str(output)]
     arguments += ["--chunk-size", str(options.chunk_size), "--batch-size", str(options.batch_size)]
     if model is None:
@@ -76,40 +82,40 @@ def planned(folder: Path, output: Path, options: Namespace, model: StandIn | Non
     job = run.as_job()
     measured = job.source.measure(job.source.find([str(folder)], str(output)), str(output), None)
     plan = make_plan(measured, layout.list_output(str(output)), "0" * 16, options.chunk_size)
-    return run, Request(inputs=[str(folder)], output=str(output)), plan
+    return run, RunRequest(inputs=[str(folder)], output=str(output)), plan
 
 
 def bare_loop(plan: Plan, model: Any, options: SamplingOptions, batch_size: int) -> float:
-    """Seconds for the model alone, in the same micro-batches, on decoded pictures in memory.
+    """Return the seconds of the model alone, with the same micro-batches, on decoded images in memory.
 
-    The pictures of an input repeat, so those of a few chunks stand for all.
+    The images of an input repeat, so those of a few chunks represent all.
     """
-    source = PictureShards(columns=Columns())
-    chunks = [[open_picture(sample.image, 1 << 30)[0] for sample in source.read(chunk)] for chunk in plan.chunks[:4]]
+    source = ImageShards(columns=Columns())
+    chunks = [[open_image(sample.image, 1 << 30)[0] for sample in source.read(chunk)] for chunk in plan.chunks[:4]]
     began = time.perf_counter()
     for number in range(len(plan.chunks)):
         images = chunks[number % len(chunks)]
         for at in range(0, len(images), batch_size):
-            model.estimate(images[at : at + batch_size], "depth", views=1, options=options)
+            model.estimate(images[at : at + batch_size], "depth", num_views=1, options=options)
     return time.perf_counter() - began
 
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """When receipts came, in seconds from the start of the flow, and how many samples each was for."""
+    """Times of the receipts, in seconds from the start of the pipeline, and the number of samples of each."""
 
     receipts: Sequence[tuple[float, int]]
     wall_s: float
 
     @classmethod
     def of(cls, flow: Any) -> Times:
-        """Run the flow."""
+        """Run the pipeline and record its times."""
         began = time.perf_counter()
         receipts = [(time.perf_counter() - began, receipt["ok"] + receipt["bad"]) for receipt in flow]
         return cls(receipts=receipts, wall_s=time.perf_counter() - began)
 
     def beside(self, bare_s: float) -> dict[str, Any]:
-        """Ratios to the bare loop: of everything, and in steady state, from the WARM_CHUNKS-th receipt to the last."""
+        """Return ratios to the bare loop: overall, and in steady state, which begins with receipt WARM_CHUNKS."""
         samples = sum(count for _, count in self.receipts)
         steady = sum(count for _, count in self.receipts[WARM_CHUNKS:])
         steady_s = self.receipts[-1][0] - self.receipts[WARM_CHUNKS - 1][0]

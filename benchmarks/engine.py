@@ -1,10 +1,13 @@
 #!/usr/bin/env python
-"""What UniCon's attention costs: a call with pairs beside the plain UNet on the same rows, in turns in one run.
+# diffusers declares its configurations as plain dictionaries, and torch overloads `Module.to` incompletely.
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false
+"""Cost of UniCon's attention: calls with pairs and calls of the plain UNet on the same rows, alternating in one run.
 
     python benchmarks/engine.py --rows 8 --rounds 10
     python benchmarks/engine.py --shape sd15 --device cuda --dtype float16 --rows 16
 
-Prints the median of every form's time over the plain UNet's. Small shapes pay more for launching many small operations.
+Prints the median ratio of the time of every form to that of the plain UNet. The overhead of launching many small
+operations is larger for small shapes.
 """
 
 from __future__ import annotations
@@ -47,10 +50,10 @@ TOKENS = 77
 
 
 def main() -> None:
-    """Measure, print, and write the result as JSON when asked."""
+    """Measure, print, and optionally write the result as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="mini")
-    parser.add_argument("--rows", type=int, default=8, help="rows of a call, half of them images")
+    parser.add_argument("--rows", type=int, default=8, help="rows per call, half of them images")
     parser.add_argument("--rank", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--device", default="cpu")
@@ -74,7 +77,7 @@ def main() -> None:
 
 
 def build(options: argparse.Namespace) -> dict[str, Callable[[], torch.Tensor]]:
-    """One call of every form on the same rows."""
+    """Build one call of every form on the same rows."""
     torch.manual_seed(0)
     dtype = getattr(torch, options.dtype)
     plain = UNet2DConditionModel(**SHAPES[options.shape]).to(options.device, dtype).eval()
@@ -99,7 +102,7 @@ def build(options: argparse.Namespace) -> dict[str, Callable[[], torch.Tensor]]:
 
 @torch.no_grad()
 def measure(forms: dict[str, Callable[[], torch.Tensor]], options: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds of every form's call in every round."""
+    """Return the seconds of the call of every form in every round."""
     times: dict[str, list[float]] = {name: [] for name in forms}
     for round_number in range(options.rounds + 1):
         for name, call in forms.items():
@@ -113,12 +116,12 @@ def measure(forms: dict[str, Callable[[], torch.Tensor]], options: argparse.Name
 
 
 def median_ratio(times: list[float], base: list[float]) -> float:
-    """Of times in the same rounds."""
+    """Return the median ratio of times in the same rounds."""
     return statistics.median(a / b for a, b in zip(times, base, strict=True))
 
 
 def hardware(device: str) -> str:
-    """The processor the numbers belong to."""
+    """Describe the processor."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

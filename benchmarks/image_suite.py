@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Put every file of a foreign image test suite through one run of a job, and account for each of them.
+"""Process every file of an external image test suite in one run of a job, and account for each of them.
 
-    pip download --no-deps --no-binary :all: pillow==11.3.0     # or fetch its source archive in any other way
+    pip download --no-deps --no-binary :all: pillow==11.3.0     # or obtain its source archive in another way
     python benchmarks/image_suite.py --archive pillow-11.3.0.tar.gz --folder Tests/images --json suite.json
 
-The suite's files become one WebDataset tar, each file a sample of its own. `jobs/estimate_depth.py` runs on it with the
-embedded model; then every file must be one row, in data/ or, with its reason, in errors/. Exit code 1 when one is not.
+The files of the suite become one WebDataset tar, in which each file is a separate sample. `jobs/estimate_depth.py` runs
+on it with the embedded model. Then every file must be one row, in data/ or, with a reason, in errors/; otherwise the
+exit code is 1.
 """
 
 import argparse
@@ -29,11 +30,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> int:
-    """Parse the command line, run, print and keep the numbers; returns the exit code."""
+    """Parse the command line, run, print and store the numbers, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--archive", type=Path, required=True, help="tar archive that holds the suite")
-    parser.add_argument("--folder", default="Tests/images", help="part of the path of its files (%(default)s)")
-    parser.add_argument("--json", type=Path, help="keep the numbers here")
+    parser.add_argument("--folder", default="Tests/images", help="folder of its files within the archive (%(default)s)")
+    parser.add_argument("--json", type=Path, help="write the numbers here")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="image-suite-") as work:
         names = write_suite(options.archive, options.folder, Path(work) / "suite.tar")
@@ -49,14 +50,14 @@ def main() -> int:
 
 
 def write_suite(archive: Path, folder: str, target: Path) -> dict[str, str]:
-    """Copy the suite's files into one tar, numbered; returns key -> the file's name."""
+    """Copy the files of the suite into one tar with numbers as keys, and return their names by key."""
     names: dict[str, str] = {}
     with tarfile.open(archive) as source, tarfile.open(target, "w") as suite:
         for member in source:
             if not member.isfile() or f"/{folder}/" not in f"/{member.name}":
                 continue
             content = source.extractfile(member)
-            assert content is not None  # a file has content
+            assert content is not None  # regular files have content
             key = f"{len(names):05d}"
             names[key] = PurePosixPath(member.name).name
             copied = tarfile.TarInfo(f"{key}{PurePosixPath(member.name).suffix or '.none'}")
@@ -66,13 +67,13 @@ def write_suite(archive: Path, folder: str, target: Path) -> dict[str, str]:
 
 
 def run_job(inputs: Path, output: Path) -> int:
-    """One run of the command, its output shown; returns its exit code."""
+    """Run the command, show its output, and return its exit code."""
     job = [sys.executable, str(ROOT / "jobs" / "estimate_depth.py"), "--input", str(inputs), "--output", str(output)]
     return subprocess.run([*job, "--max-error-rate", "1", "--views", "1"], check=False).returncode
 
 
 def account(names: dict[str, str], output: Path) -> dict[str, object]:
-    """What became of every file."""
+    """Return what became of every file."""
     good = ds.dataset(output / "data").to_table(columns=["key"])["key"].to_pylist()
     errors = ds.dataset(output / "errors").to_table(columns=["key", "reason"]).to_pylist()
     rows = Counter([*good, *(row["key"] for row in errors)])

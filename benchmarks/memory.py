@@ -1,4 +1,4 @@
-"""Peak memory of the command and its workers for inputs of different length: it must not grow with them."""
+"""Peak memory of the command and its workers, which must not grow with the length of the input."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from typing import Any
 
 import psutil
 
-from benchmarks.stand_in import write_shards
+from benchmarks.fake_model import write_shards
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES_IN_A_SHARD = 1000
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """The options of this benchmark."""
+    """Add the options of this benchmark."""
     parser.add_argument("--samples", type=int, nargs="+", default=[1_000, 20_000])
-    parser.add_argument("--size-px", type=int, default=256, help="side of the pictures (default: %(default)s)")
+    parser.add_argument("--size-px", type=int, default=256, help="side of the images (default: %(default)s)")
     parser.add_argument("--chunk-size", type=int, default=64)
     parser.add_argument("--actors", type=int, default=1)
 
 
 def measure(options: Namespace) -> dict[str, Any]:
-    """By number of samples: peaks in MB, of the largest process of each kind."""
+    """Return the peaks in MB of the largest process of each kind, by number of samples."""
     return {str(samples): _one_run(samples, options) for samples in options.samples}
 
 
@@ -38,7 +38,7 @@ def _one_run(samples: int, options: Namespace) -> dict[str, Any]:
         folder = write_shards(Path(name) / "in", samples // in_a_shard, in_a_shard, options.size_px)
         arguments = ["--input", str(folder), "--output", str(Path(name) / "out")]
         arguments += ["--chunk-size", str(options.chunk_size), "--actors", str(options.actors)]
-        command = [sys.executable, "-m", "benchmarks.stand_in_job", "0", *arguments]
+        command = [sys.executable, "-m", "benchmarks.fake_model_job", "0", *arguments]
         began = time.perf_counter()
         with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
             peaks = _peaks(process)
@@ -48,7 +48,7 @@ def _one_run(samples: int, options: Namespace) -> dict[str, Any]:
 
 
 def _peaks(process: subprocess.Popen[bytes]) -> dict[str, float]:
-    """Sampled four times a second. `private` leaves out what is shared, most of it the object store."""
+    """Sample the memory four times per second; `private` excludes shared memory, which is mostly the object store."""
     peaks: dict[str, float] = {}
     kinds: dict[int, str] = {}
     while process.poll() is None:

@@ -1,14 +1,14 @@
 #!/usr/bin/env python
-"""What the data plane costs: time, memory and planning of chunked jobs, with a stand-in of known cost for the model.
+"""What the data plane costs: time, memory and planning of chunked jobs, with a fake model of known cost.
 
-    python benchmarks/pipeline.py efficiency          # the flow over the bare model loop; goal 1.05 in steady state
+    python benchmarks/pipeline.py efficiency          # the pipeline over the bare model loop; goal 1.05 in steady state
     python benchmarks/pipeline.py efficiency --busy   # the same with a model on this CPU
     python benchmarks/pipeline.py startup             # the command on one sample
     python benchmarks/pipeline.py memory              # peaks at 1,000 and 20,000 samples
     python benchmarks/pipeline.py planning            # 1,000,000 samples in 1,000 shards; 100,000 finished chunks
     python benchmarks/pipeline.py scaling             # up to 64 actors on this machine; goal 0.9
 
-Prints JSON; --json FILE keeps it. `COMMAND --help` shows the sizes.
+Prints JSON, which --json FILE also writes to a file. `COMMAND --help` shows the sizes.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ PARTS = {
 
 
 def main() -> None:
-    """Measure, print, and write the result as JSON when asked."""
+    """Measure, print, and optionally write the result as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="part", required=True)
     for name, part in PARTS.items():
         command = commands.add_parser(name, help=(part.__doc__ or "").splitlines()[0], description=part.__doc__)
         part.add_options(command)
-        command.add_argument("--json", type=Path, metavar="FILE", help="write the result here too")
+        command.add_argument("--json", type=Path, metavar="FILE", help="also write the result here")
     options = parser.parse_args()
     result = {
         "command": shlex.join(["python", *sys.argv]),
@@ -57,16 +57,16 @@ def main() -> None:
 
 
 def hardware() -> str:
-    """The machine that the numbers belong to."""
+    """Describe the machine."""
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     load = os.getloadavg()[0]
-    torch = sys.modules.get("torch")  # only of a real model
+    torch = sys.modules.get("torch")  # imported only with a real model
     gpu = f"{torch.cuda.get_device_name()}; " if torch and torch.cuda.is_available() else ""
     return f"{gpu}{os.cpu_count()} cores, {platform.machine()}, {memory_gb:.0f} GB; load {load:.1f} at the end"
 
 
 def rounded(value: Any) -> Any:
-    """Numbers to four digits behind the point, wherever they are."""
+    """Round all numbers in a nested result to four decimal places."""
     if isinstance(value, dict):
         return {name: rounded(part) for name, part in value.items()}
     return round(value, 4) if isinstance(value, float) else value

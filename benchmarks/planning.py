@@ -1,4 +1,4 @@
-"""Time and memory of planning: a large input, first and again, and the listing of many finished chunks."""
+"""Time and memory of planning: a large input for the first and second time, and the listing of many finished chunks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.stand_in import write_shards
+from benchmarks.fake_model import write_shards
 from pipelines import chunk_names
 from pipelines.dataset import layout
 from pipelines.planning.plan import make_plan
@@ -25,15 +25,15 @@ CONFIGURATION = "0" * HASH_DIGITS
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """The options of this benchmark."""
+    """Add the options of this benchmark."""
     parser.add_argument("--shards", type=int, default=1_000)
-    parser.add_argument("--samples", type=int, default=1_000, help="in a shard (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=1_000, help="samples per shard (default: %(default)s)")
     parser.add_argument("--marks", type=int, default=100_000, help="finished chunks to list (default: %(default)s)")
     parser.add_argument("--chunk-size", type=int, default=64)
 
 
 def measure(options: Namespace) -> dict[str, Any]:
-    """Each part in a process of its own, with the most memory that it took."""
+    """Measure each part in its own process, with its peak memory."""
     with tempfile.TemporaryDirectory() as name:
         inputs, output = Path(name) / "in", Path(name) / "out"
         copy_shards(inputs, options.shards, options.samples)
@@ -47,14 +47,14 @@ def measure(options: Namespace) -> dict[str, Any]:
 
 
 def copy_shards(folder: Path, shards: int, samples: int) -> None:
-    """Copies of one tar of tiny pictures: planning looks at headers only."""
+    """Write copies of one tar of tiny images; planning reads only the headers."""
     first = write_shards(folder, 1, samples, 16) / "00000.tar"
     for number in range(1, shards):
         shutil.copyfile(first, folder / f"{number:05d}.tar")
 
 
 def write_marks(output: Path, count: int) -> None:
-    """Finished chunks of shards that are not part of the input, with their data files (empty: nothing opens them)."""
+    """Write finished chunks of shards outside the input, with empty data files, which nothing opens."""
     for folder in ("data", "_chunks/done"):
         (output / folder).mkdir(parents=True, exist_ok=True)
     for number in range(count):
@@ -68,7 +68,7 @@ def write_marks(output: Path, count: int) -> None:
 
 
 def plan_input(inputs: str, output: str, chunk_size: int) -> dict[str, Any]:
-    """The planning of a run, in its steps."""
+    """Plan a run and time the steps."""
     began = time.perf_counter()
     shards = find_shards([inputs], exclude=output)
     found = time.perf_counter()
@@ -89,14 +89,14 @@ def plan_input(inputs: str, output: str, chunk_size: int) -> dict[str, Any]:
 
 
 def list_marks(output: str) -> dict[str, Any]:
-    """What every run begins and ends with."""
+    """Time the listing with which every run begins and ends."""
     began = time.perf_counter()
     listing = layout.list_output(output)
     return {"marks": len(listing.finished), "list_s": time.perf_counter() - began}
 
 
 def in_a_process(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """The result of `work` in a new process, and its peak memory beside that of the process before the work."""
+    """Run `work` in a new process; return its result, its peak memory, and the part that the work added."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_with_memory, (work, arguments))
 

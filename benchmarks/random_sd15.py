@@ -1,10 +1,12 @@
 #!/usr/bin/env python
-"""A folder shaped like Stable Diffusion 1.5 with a depth adapter, its weights random: real costs, wrong pictures.
+# diffusers declares tuples of any length as tuples of one item.
+# pyright: reportArgumentType=false
+"""A folder with the structure of Stable Diffusion 1.5 and a depth adapter with random weights.
 
     python benchmarks/random_sd15.py --output /tmp/sd15 --device cuda
     python benchmarks/pipeline.py efficiency --model /tmp/sd15 --steps 10
 
-For measuring where no weights can be downloaded. 2.3 GB in float16.
+For measurements without a download of weights: the costs are real, the images meaningless. 2.3 GB in float16.
 """
 
 from __future__ import annotations
@@ -33,14 +35,14 @@ def main() -> None:
     """Write the folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--device", default="cpu", help="where the random numbers are drawn (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="device that draws the random numbers (default: %(default)s)")
     options = parser.parse_args()
     write(options.output, options.device)
 
 
 def write(folder: Path, device: str) -> None:
-    """The diffusers folder: UNet, autoencoder, text encoder and tokenizer, schedule, adapters/depth.safetensors."""
-    tokenizer = train_tokenizer(["depth_map, a picture"], folder / "tokenizer")
+    """Write the diffusers folder: UNet, VAE, text encoder, tokenizer, scheduler, adapters/depth.safetensors."""
+    tokenizer = train_tokenizer(["depth_map, an image"], folder / "tokenizer")
     torch.manual_seed(0)
     with torch.device(device):
         unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=TEXT_WIDTH)

@@ -1,7 +1,7 @@
-"""Many actors with a sleeping model on few cores: whether the data plane keeps all of them at work.
+"""Many actors with a sleeping model on few cores: whether the data plane keeps all of them busy.
 
-The models themselves write down when they work. Efficiency is the share of their time that they do, from the moment
-when the last of them has begun until no more than CHUNKS_AHEAD a model are left: those are handed out already.
+The models record when they work. Efficiency is the share of time during which they work, from the start of the last
+model until no more than CHUNKS_AHEAD chunks per model are left, which have already been handed out.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.efficiency import planned
-from benchmarks.stand_in import StandIn, read_log, write_shards
+from benchmarks.fake_model import FakeModel, read_log, write_shards
 from pipelines.engine.flow import run_flow
 from pipelines.runs.placement import choose_resources
-from pipelines.runs.request import Request
+from pipelines.runs.request import RunRequest
 
 CHUNKS_AHEAD = 2
-"""What Ray Data gives an actor in advance."""
+"""Number of chunks that Ray Data hands to an actor in advance."""
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """The options of this benchmark."""
+    """Add the options of this benchmark."""
     parser.add_argument("--actors", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--chunks-per-actor", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of the model, a sample (default: %(default)s)")
-    parser.add_argument("--size-px", type=int, default=256, help="side of the pictures (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="model time per sample (default: %(default)s)")
+    parser.add_argument("--size-px", type=int, default=256, help="side of the images (default: %(default)s)")
     parser.add_argument("--chunk-size", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=8)
 
 
 def measure(options: Namespace) -> dict[str, Any]:
-    """By number of actors: how busy the models were, and how long everything took."""
+    """Return how busy the models were and how long the run took, by number of actors."""
     return {str(actors): _one_run(actors, options) for actors in options.actors}
 
 
@@ -45,9 +45,9 @@ def _one_run(actors: int, options: Namespace) -> dict[str, Any]:
         log = Path(name) / "log"
         log.mkdir()
         shards = write_shards(Path(name) / "in", actors, options.chunks_per_actor * options.chunk_size, options.size_px)
-        model = StandIn(seconds=options.seconds, log=str(log))
+        model = FakeModel(seconds=options.seconds, log=str(log))
         run, request, plan = planned(shards, Path(name) / "out", options, model)
-        request = Request(inputs=request.inputs, output=request.output, actors=actors)
+        request = RunRequest(inputs=request.inputs, output=request.output, actors=actors)
         with ray_session() as available:
             resources = choose_resources(request, available, can_grow=False)
             began = time.time()
@@ -56,22 +56,27 @@ def _one_run(actors: int, options: Namespace) -> dict[str, Any]:
         return {"samples": samples, "flow_s": ended - began, **busy(read_log(log), began, CHUNKS_AHEAD)}
 
 
-def _flow(run: Any, request: Request, resources: Any) -> Any:
+def _flow(run: Any, request: RunRequest, resources: Any) -> Any:
     return run.as_job().make_flow(request.output, resources)
 
 
 def busy(calls: Sequence[Sequence[tuple[float, float]]], began: float, ahead: int) -> dict[str, Any]:
-    """Shares of the models' time that they work, from every model's calls (beginning, end).
+    """Compute the share of time during which the models work.
 
-    began: of the flow. ahead: calls a model has waiting.
-    Errors: ValueError where the work is done before all models have begun.
+    Args:
+        calls: The calls of every model as (start, end).
+        began: Start of the pipeline.
+        ahead: Number of calls that wait for each model.
+
+    Raises:
+        ValueError: The work is done before all models have started.
     """
     begins = sorted(begin for model in calls for begin, _ in model)
     first, last = begins[0], max(end for model in calls for _, end in model)
     all_began = max(model[0][0] for model in calls)
     steady_end = begins[max(0, len(begins) - ahead * len(calls))]
     if steady_end <= all_began:
-        raise ValueError("the work must last until all models have begun; it did not. Take more chunks an actor.")
+        raise ValueError("the work must last until all models have started; it did not. Use more chunks per actor.")
     return {
         "models": len(calls),
         "first_call_s": first - began,

@@ -1,4 +1,4 @@
-"""What a run costs before and after its work: the command on one sample with a model of no cost."""
+"""Fixed cost of a run: the command on one sample with a no-op model."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.stand_in import write_shards
+from benchmarks.fake_model import write_shards
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """The options of this benchmark."""
+    """Add the options of this benchmark."""
     parser.add_argument("--rounds", type=int, default=5)
 
 
 def measure(options: Namespace) -> dict[str, Any]:
-    """Median over the rounds, in seconds from the start of the command."""
+    """Return the medians over the rounds, in seconds from the start of the command."""
     with tempfile.TemporaryDirectory() as name:
         folder = write_shards(Path(name) / "in", 1, 1, 64)
         rounds = [_one_run(folder, Path(name) / f"out-{number}") for number in range(options.rounds)]
@@ -32,7 +32,7 @@ def measure(options: Namespace) -> dict[str, Any]:
 
 
 def _one_run(folder: Path, output: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.stand_in_job", "0", "--input", str(folder), "--output", str(output)]
+    command = [sys.executable, "-m", "benchmarks.fake_model_job", "0", "--input", str(folder), "--output", str(output)]
     began = time.perf_counter()
     times: dict[str, float] = {}
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:

@@ -1,0 +1,1 @@
+"""Commands: one file a job, run with python or `ray job submit`."""

@@ -1,4 +1,4 @@
-"""What the commands share: errors that help, what their options mean, exit codes."""
+"""Functions that the commands share: interpretation of options, checks, running a job, exit codes."""
 
 import dataclasses
 import io
@@ -19,33 +19,32 @@ if TYPE_CHECKING:
     from pipelines.dataset.row_formats import RowFormat
     from pipelines.runs.task_run import PlaceableModel, TaskRun
     from pipelines.samples import Columns
-    from pipelines.tasks.model import ModelIdentity
+    from pipelines.tasks.model_identity import ModelIdentity
 
 STORES = """
-S3 and other stores: credentials and endpoints come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+object stores: credentials and endpoints are read from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
 AWS_ENDPOINT_URL, FSSPEC_S3_ANON=true for public buckets).
 """
 EXIT_CODES = f"""
 exit codes:
-  0 done   1 something is left: the same command goes on   2 a wrong setting
-  3 all is done, but more samples failed than --max-error-rate allows, or all of them
-  130, 143 interrupted; the same command goes on
+  0 complete   1 incomplete; run the same command again to continue   2 wrong setting
+  3 complete, but more samples failed than --max-error-rate allows, or all of them
+  130, 143 interrupted; run the same command again to continue
 
-how far an output is, and how its runs went: python jobs/status.py --output URI, or report.html in the output
+progress of an output and history of its runs: python jobs/status.py --output URI, or report.html in the output
 {STORES}"""
 """The end of the help of every chunked job."""
 
-
 ALWAYS_IN_ESTIMATES = ("num_inference_steps", "guidance_scale")
 ALWAYS_IN_GENERATED = (*ALWAYS_IN_ESTIMATES, "condition_guidance_scale", "sampler")
-"""Settings of sampling that are columns of every row, also at their defaults."""
+"""Sampling settings that are columns of every row even at their defaults."""
 
 
 def provenance(
     identity: "ModelIdentity", options: Namespace, sampling: SamplingOptions, always: Sequence[str], code_version: str,
     **special: str | float | int | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """What made the rows: settings of sampling that are not the default or `always` there, and `special` ones."""
+    """Return the provenance columns: sampling settings in `always` or not at their defaults, and `special` ones."""
     columns = sampling.columns(always)
     special |= {"resolution_px": columns.pop("resolution_px", None), "dtype": options.dtype}
     return {
@@ -61,20 +60,20 @@ def generated_provenance(
     identity: "ModelIdentity", options: Namespace, sampling: SamplingOptions, code_version: str,
     **special: str | float | int | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """`provenance` of generated images, with the negative prompt last."""
+    """Return the `provenance` of generated images, with the negative prompt last."""
     special |= {"negative_prompt": options.negative_prompt or None}
     return provenance(identity, options, sampling, ALWAYS_IN_GENERATED, code_version, **special)
 
 
 def row_format_of(options: Namespace) -> "RowFormat":
-    """`--output-format`."""
+    """Return the format that `--output-format` names."""
     from pipelines.dataset.row_formats import ROW_FORMATS
 
     return ROW_FORMATS[options.output_format]
 
 
 def columns_of(options: Namespace, image: str | None, media: Sequence[str] = ()) -> "Columns":
-    """The columns of `add_data_options`, with those of the pictures."""
+    """Return the columns that `add_data_options` names, with the image column and other media columns."""
     from pipelines.samples import Columns
 
     return Columns(
@@ -87,20 +86,24 @@ def columns_of(options: Namespace, image: str | None, media: Sequence[str] = ())
 
 
 def data_settings(options: Namespace, *names: str) -> dict[str, Any]:
-    """Options of the data that change a row's content; `--where` where it was given."""
+    """Return the data options that change the content of a row, including `--where` if given."""
     where = {"where": options.where} if options.where else {}
     return {name: getattr(options, name) for name in (*names, "key_column", "caption_column", "max_pixels")} | where
 
 
 def named_values(option: str, texts: Sequence[str], value: str) -> dict[str, str]:
-    """Repeated NAME=VALUE options, in order. Raises SettingError for another syntax or a repeated name."""
+    """Parse repeated NAME=VALUE options in order.
+
+    Raises:
+        SettingError: A value has another syntax, or a name is repeated.
+    """
     found: dict[str, str] = {}
     for text in texts:
         name, equals, rest = text.partition("=")
         if not (name and equals and rest):
-            raise SettingError(f"{option} {text!r}: write NAME={value}, such as {option} depth={value.lower()}.")
+            raise SettingError(f"{option} {text!r}: expected NAME={value}, such as {option} depth={value.lower()}.")
         if name in found:
-            raise SettingError(f"{option} {text!r}: {name} comes twice; one {option} for each name.")
+            raise SettingError(f"{option} {text!r}: {name} is given twice. Give one {option} per name.")
         found[name] = rest
     return found
 
@@ -108,12 +111,14 @@ def named_values(option: str, texts: Sequence[str], value: str) -> dict[str, str
 def run_task(
     options: Namespace,
     conditions: Sequence[str],
-    understand: "Callable[[Namespace, ModelIdentity, PlaceableModel], TaskRun]",
+    make_task_run: "Callable[[Namespace, ModelIdentity, PlaceableModel], TaskRun]",
 ) -> int:
-    """Find the model with the adapters of the conditions, run the job that `understand` makes of it."""
-    sampling_of(options)  # what contradicts itself is refused before any file is read
+    """Find the model with the adapters for the conditions, then run the job that `make_task_run` describes."""
+    sampling_of(options)  # rejects contradictions before any file is read
     from pipelines.runs import runner
-    from pipelines.tasks.model import UniConModel, parse_adapters, parse_loras, parse_model, resolve_model
+    from pipelines.tasks.model import UniConModel
+    from pipelines.tasks.model_identity import resolve_model
+    from pipelines.tasks.model_options import parse_adapters, parse_loras, parse_model
 
     name, revision = parse_model(options.model)
     description = UniConModel(
@@ -125,35 +130,35 @@ def run_task(
         dtype=options.dtype,
     )
     model, identity = resolve_model(description)
-    run = dataclasses.replace(understand(options, identity, model), identity=identity, gives_up=options.give_up)
+    run = dataclasses.replace(make_task_run(options, identity, model), identity=identity, gives_up=options.give_up)
     check_limits(identity.limits, run.task.sampling)
     if identity.files is not None:
-        say_if_cut("--negative-prompt", getattr(options, "negative_prompt", ""), identity.files.folder)
+        warn_if_truncated("--negative-prompt", getattr(options, "negative_prompt", ""), identity.files.folder)
     return runner.run_job(run.as_job(), request_of(options))
 
 
 SHORT_PROMPT_TOKENS = 48
-"""A text encoder takes these; a token is a byte or more."""
+"""Every text encoder takes this many tokens; a token has at least one byte."""
 
 
-def say_if_cut(option: str, text: str, model: Path) -> None:
-    """Say so where a prompt for all rows is longer than the text encoder takes."""
+def warn_if_truncated(option: str, text: str, model: Path) -> None:
+    """Warn if a prompt that is used for all rows exceeds the limit of the text encoder."""
     if len(text.encode(errors="replace")) + 2 <= SHORT_PROMPT_TOKENS:
-        return  # otherwise it takes seconds to know
+        return  # avoids an import that takes seconds
     from transformers import CLIPTokenizer
 
     from unicon.prompts import tokens_cut
 
     tokenizer = CLIPTokenizer.from_pretrained(model / "tokenizer")
     if cut := tokens_cut(tokenizer, [text])[0]:
-        say(f"{option}: the text encoder takes {tokenizer.model_max_length} tokens; the last {cut} are cut off")
+        say(f"{option}: the text encoder takes {tokenizer.model_max_length} tokens; the last {cut} are truncated")
 
 
 def request_of(options: Namespace) -> Any:
-    """What the runner needs of a command line."""
-    from pipelines.runs.request import Request
+    """Return the request to the runner that a command line describes."""
+    from pipelines.runs.request import RunRequest
 
-    return Request(
+    return RunRequest(
         inputs=options.input,
         output=options.output,
         chunk_size=options.chunk_size,
@@ -170,19 +175,19 @@ def request_of(options: Namespace) -> Any:
 
 
 def check_device(name: str) -> None:
-    """Raises SettingError for a device that is not here."""
+    """Raise `SettingError` for a device that is not available."""
     import torch
 
     try:
         torch.empty(1, device=name).add(1).cpu()
     except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise SettingError(f"--device {name} cannot be used here: {reason}. Try --device cpu.") from error
+        raise SettingError(f"--device {name} is not available: {reason}. Try --device cpu.") from error
 
 
 def check_adapter_output(output: Path) -> None:
-    """Raises SettingError where `--output` names a file that is no adapter of ours: it is not replaced."""
-    from unicon.adapters.checkpoint import read_config
+    """Raise `SettingError` if `--output` is an existing file that is not an adapter of this project."""
+    from unicon.adapters.config import read_config
 
     if not output.is_file():
         return
@@ -190,14 +195,14 @@ def check_adapter_output(output: Path) -> None:
         read_config(output)
     except (ValueError, TypeError, LookupError, OSError) as error:
         raise SettingError(
-            f"--output {output}: there is a file that is no adapter of this program, and it is not replaced. Give "
-            "another name, or move that file away."
+            f"--output {output}: the existing file is not an adapter of this project and will not be replaced. Choose "
+            "another name, or move the file away."
         ) from error
 
 
 def finish(run: Callable[[], int]) -> NoReturn:
-    """Run a job and leave the process with its exit code; a wrong setting is one line, not a traceback."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8
+    """Run a job and exit with its code. A wrong setting is reported in one line, without a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names need not be UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = run()
@@ -206,10 +211,10 @@ def finish(run: Callable[[], int]) -> NoReturn:
         code = 2
     except OSError as error:
         if not (isinstance(error, StorageError) or error.filename):
-            raise  # about no place that a user could have named
+            raise  # not about a path that the user has given
         print(f"error: {redacted(str(error))}", file=sys.stderr)
         code = 2 if is_refusal(error) else 1
     except KeyboardInterrupt:
-        print("interrupted before any work began", file=sys.stderr)
+        print("interrupted before the work began", file=sys.stderr)
         code = 130
     raise SystemExit(code)

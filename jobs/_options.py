@@ -1,173 +1,182 @@
-"""The options that the chunked jobs share, in groups; what they mean is read in `jobs._cli`."""
+"""The options that the chunked jobs share, in groups. `jobs._cli` interprets their values."""
 
 from argparse import _ArgumentGroup
 from collections.abc import Collection, Mapping
 
-from jobs._arguments import actor_range, moment, named_place, number, place, whole
+from jobs._arguments import actor_range, integer, location, named_location, number, past_time
 from jobs._sampling import GENERATION_DEFAULTS, add_sampling_options
 
 OUTPUT_FORMATS = ("parquet", "webdataset")
 
 
-def add_input_option(data: _ArgumentGroup, what: str = "tars, Parquet files, folders of pictures") -> None:
-    """`--input`."""
+def add_input_option(data: _ArgumentGroup, what: str = "tar shards, Parquet files, folders of images") -> None:
+    """Add `--input`."""
     data.add_argument(
         "--input",
-        type=place,
+        type=location,
         nargs="+",
         required=True,
         metavar="URI",
-        help=f"{what}; globs and {{000..099}}; local or s3://, gs://, ...",
+        help=f"{what}; local or s3://, gs://, ...; globs and {{000..099}} ranges are expanded",
     )
 
 
 def add_image_column_option(data: _ArgumentGroup) -> None:
-    """`--image-column`."""
+    """Add `--image-column`."""
     data.add_argument(
         "--image-column",
         metavar="NAME",
-        help="Parquet column or tar extension of the picture (default: image, or the only candidate)",
+        help="Parquet column or tar extension of the image (default: image, or the only candidate)",
     )
 
 
 def add_output_option(data: _ArgumentGroup) -> None:
-    """`--output`, `--output-format`."""
+    """Add `--output` and `--output-format`."""
     data.add_argument(
-        "--output", type=place, required=True, metavar="URI", help="folder or object store prefix for the result"
+        "--output", type=location, required=True, metavar="URI", help="folder or object store prefix for the dataset"
     )
     data.add_argument(
         "--output-format",
         choices=OUTPUT_FORMATS,
         default="parquet",
         metavar="NAME",
-        help="of the files in data/: parquet, or webdataset (tars of KEY.jpg, KEY.CONDITION.png, KEY.json); an output "
-        "has one format (default: %(default)s)",
+        help="format of the files in data/: parquet, or webdataset (tars of KEY.jpg, KEY.CONDITION.png, KEY.json); it "
+        "cannot change within an output (default: %(default)s)",
     )
 
 
 def add_key_column_option(data: _ArgumentGroup) -> None:
-    """`--key-column`."""
+    """Add `--key-column`."""
     data.add_argument(
         "--key-column",
         metavar="NAME",
-        help="Parquet column or JSON field of unique names (default: key, __key__, or the row number)",
+        help="Parquet column or JSON field with unique names (default: key, __key__, or the row number)",
     )
 
 
 def add_limit_options(data: _ArgumentGroup, what: str = "samples") -> None:
-    """`--limit`, `--since`."""
-    data.add_argument("--limit", type=whole(1), metavar="N", help=f"only the first N {what}")
+    """Add `--limit` and `--since`."""
+    data.add_argument("--limit", type=integer(1), metavar="N", help=f"process only the first N {what}")
     data.add_argument(
         "--since",
-        type=moment,
+        type=past_time,
         metavar="WHEN",
-        help="only files written since: a date or time (2026-11-24, 2026-11-24T18:00, UTC), or how long ago (90m, 36h, "
-        "7d, 2w); a folder of loose pictures counts by its newest file. Saves planning: what is finished is skipped "
-        "anyway. What earlier runs left unfinished in older files stays so",
+        help="plan only files modified since a date or time (2026-11-24, 2026-11-24T18:00, UTC) or within a period "
+        "(90m, 36h, 7d, 2w); a folder of images has the time of its newest file. This only saves planning time: "
+        "finished samples are skipped anyway, and unfinished samples of older files stay unfinished",
     )
 
 
 def add_data_options(data: _ArgumentGroup) -> None:
-    """Output, key, caption, limits: what all jobs that read shards share."""
+    """Add the output, key, caption and limit options of the jobs that read shards."""
     add_output_option(data)
     add_key_column_option(data)
     data.add_argument(
         "--caption-column",
         metavar="NAME",
-        help="Parquet column, tar extension or JSON field (default: caption, text, prompt, or .txt). Of a list, the "
-        "first text that is not empty; a value that cannot be used is explained in the column caption_note",
+        help="Parquet column, tar extension or JSON field of the caption (default: caption, text, prompt, or .txt). "
+        "From a list, the first non-empty text is used; the column caption_note explains values that are not usable",
     )
     data.add_argument(
         "--where",
         action="append",
         default=[],
         metavar="CONDITION",
-        help="only rows of Parquet files that meet it, such as 'width>=512'; repeatable, all must hold",
+        help="process only rows of Parquet files that satisfy a condition, such as 'width>=512'; repeatable, and all "
+        "conditions must hold",
     )
     add_limit_options(data)
     data.add_argument(
         "--max-pixels",
-        type=whole(1),
+        type=integer(1),
         default=100_000_000,
         metavar="N",
-        help="larger pictures become error rows (default: %(default)s)",
+        help="images with more pixels become error rows (default: %(default)s)",
     )
 
 
 def add_prompt_option(data: _ArgumentGroup) -> None:
-    """`--prompt`."""
-    data.add_argument("--prompt", default="", metavar="TEXT", help="prompt of rows without a caption")
+    """Add `--prompt`."""
+    data.add_argument("--prompt", default="", metavar="TEXT", help="prompt for rows without a caption")
 
 
 def add_model_options(model: _ArgumentGroup, defaults: Mapping[str, str], leave_out: Collection[str] = ()) -> None:
-    """The model and how it samples; see `add_sampling_options`."""
-    model.add_argument(
-        "--model",
-        type=place,
-        default="mini",
-        metavar="NAME",
-        help="mini (ships with this project), a Stable Diffusion folder or its URI, or a hub id, OWNER/NAME or "
-        "OWNER/NAME@REVISION (default: %(default)s)",
-    )
-    model.add_argument(
-        "--adapter",
-        type=named_place,
-        action="append",
-        default=[],
-        metavar="[NAME=]PATH",
-        help="UniCon adapter of a condition, ours or published: path, URI, or OWNER/NAME or OWNER/NAME/FOLDER of the "
-        "hub; of a repository of several the condition's folder (default: the one in the model folder); repeatable",
-    )
-    model.add_argument(
-        "--lora",
-        type=place,
-        action="append",
-        default=[],
-        metavar="PATH[:SCALE]",
-        help="LoRA for the base (kohya, diffusers or peft, safetensors): path, URI or hub id, and how much it counts, "
-        "such as lcm.safetensors:0.8; fused into the model when it is loaded; repeatable",
-    )
+    """Add the options that choose a model and how it samples; see `add_sampling_options`."""
+    _add_weight_options(model)
     add_sampling_options(model, defaults, leave_out)
     model.add_argument(
         "--dtype",
         choices=("float16", "bfloat16", "float32"),
         metavar="NAME",
-        help="of weights and arithmetic: float16, bfloat16 for models that overflow float16, or float32 (default: "
-        "float16 on a GPU, float32 on a CPU)",
+        help="data type of weights and computation: float16, bfloat16 (for models that overflow in float16) or float32 "
+        "(default: float16 on a GPU, float32 on a CPU)",
     )
     model.add_argument(
         "--seed",
-        type=whole(0),
+        type=integer(0),
         default=0,
         metavar="N",
-        help="run seed; a row's seed depends on it and the row's key alone (default: %(default)s)",
+        help="seed of the run; the seed of a row is derived from it and from the row's key (default: %(default)s)",
+    )
+
+
+def _add_weight_options(model: _ArgumentGroup) -> None:
+    model.add_argument(
+        "--model",
+        type=location,
+        default="mini",
+        metavar="NAME",
+        help="mini (included in this project), a Stable Diffusion folder or its URI, or a hub id OWNER/NAME or "
+        "OWNER/NAME@REVISION (default: %(default)s)",
+    )
+    model.add_argument(
+        "--adapter",
+        type=named_location,
+        action="append",
+        default=[],
+        metavar="[NAME=]PATH",
+        help="UniCon adapter for a condition, in this project's or the published format: path, URI, or hub id "
+        "OWNER/NAME or OWNER/NAME/FOLDER; in a repository with several adapters, the folder of the condition is used; "
+        "repeatable (default: the adapter in the model folder)",
+    )
+    model.add_argument(
+        "--lora",
+        type=location,
+        action="append",
+        default=[],
+        metavar="PATH[:SCALE]",
+        help="LoRA for the base model (safetensors of kohya, diffusers or peft): path, URI or hub id, with an optional "
+        "scale, such as lcm.safetensors:0.8; fused into the weights when the model is loaded; repeatable",
     )
 
 
 def add_generation_options(model: _ArgumentGroup, leave_out: Collection[str] = ()) -> None:
-    """What all jobs share that make pictures."""
+    """Add the model options of the jobs that generate images."""
     add_model_options(model, GENERATION_DEFAULTS, leave_out)
     model.add_argument(
-        "--negative-prompt", default="", metavar="TEXT", help="what no picture shall show; acts through text guidance"
+        "--negative-prompt",
+        default="",
+        metavar="TEXT",
+        help="what the images should not show; requires text guidance (--guidance-scale above 1)",
     )
 
 
 def add_work_options(work: _ArgumentGroup, chunk_size: int = 64, batch_size: int = 8) -> None:
-    """How the work is cut and where it runs: nothing here changes a row."""
+    """Add the options that decide how the work is split and where it runs. None of them changes a row."""
     work.add_argument(
         "--chunk-size",
-        type=whole(1),
+        type=integer(1),
         default=chunk_size,
         metavar="N",
-        help="samples in one output file, and in one unit of resume; an output keeps that of its first run "
+        help="samples per output file, which is the unit of resuming; an output keeps the chunk size of its first run "
         "(default: %(default)s)",
     )
     work.add_argument(
         "--batch-size",
-        type=whole(1, 65_536),
+        type=integer(1, 65_536),
         default=batch_size,
         metavar="N",
-        help="pictures at once on a device; halved where memory is short (default: %(default)s)",
+        help="images per batch on a device; halved when the device runs out of memory (default: %(default)s)",
     )
     _add_actor_options(work)
     _add_failure_options(work)
@@ -178,14 +187,15 @@ def _add_actor_options(work: _ArgumentGroup) -> None:
         "--actors",
         type=actor_range,
         metavar="N",
-        help="model copies, or MIN:MAX to start with MIN and add more while chunks wait (default: one a GPU, else one)",
+        help="number of model copies, or MIN:MAX to start with MIN and add more while chunks wait (default: one per "
+        "GPU; one without GPUs)",
     )
     work.add_argument(
         "--num-gpus-per-actor",
         type=number(0, 1024),
         metavar="X",
-        help="GPUs, or a share of one, for each actor (default: 1 where there are GPUs, else 0); give it with --actors "
-        "where the cluster starts without GPUs and scales up",
+        help="GPUs, or a fraction of one, for each actor (default: 1 in a cluster with GPUs, else 0). Set it together "
+        "with --actors when the cluster starts without GPUs and scales up",
     )
 
 
@@ -193,28 +203,28 @@ def _add_failure_options(work: _ArgumentGroup) -> None:
     work.add_argument(
         "--retry-errors",
         action="store_true",
-        help="do the failed samples of earlier runs again, and nothing that succeeded",
+        help="process only the failed samples of earlier runs again",
     )
     work.add_argument(
         "--give-up",
         action="store_true",
-        help="take samples whose files cannot be fetched for now (no answer, time-out, 429, 5xx) for failed ones; "
-        "without it every run tries them again, and the exit code is 1 while some are left",
+        help="count samples as failed when their files cannot be fetched at the moment (no response, timeout, 429, "
+        "5xx); without it every run tries them again and exits with code 1 until none is left",
     )
     work.add_argument(
         "--max-error-rate",
         type=number(0, 1),
         default=0.5,
         metavar="X",
-        help="share of failed samples above which the exit code is 3; where all of them failed it is 3 in any case "
-        "(default: %(default)s: where most fail, a setting is wrong more often than the samples)",
+        help="share of failed samples above which the exit code is 3; it is also 3 when all samples failed "
+        "(default: %(default)s, since a majority of failures usually means a wrong setting)",
     )
     work.add_argument(
         "--chunk-timeout",
         type=number(1, 10_000_000),
         default=3600.0,
         metavar="SECONDS",
-        help="a worker that takes longer for a chunk is ended, and the chunk done again one sample at a time; a sample "
-        "that then takes longer alone, twice, goes to errors/ as timed out. Keep it above what your slowest sample "
-        "takes: slow chunks are only done twice (default: %(default)g)",
+        help="time limit of a worker for a chunk. After a timeout the worker is killed and the samples of the chunk "
+        "are processed one by one; a sample that exceeds the limit twice on its own goes to errors/. Choose a limit "
+        "above the time of your slowest sample; slow chunks are merely processed twice (default: %(default)g)",
     )

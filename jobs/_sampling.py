@@ -1,4 +1,4 @@
-"""The options of sampling, made from the fields of `SamplingOptions`, and the value that a command line gives."""
+"""The sampling options, generated from the fields of `SamplingOptions`, and the value that a command line gives."""
 
 import argparse
 import re
@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any, get_args, get_type_hints
 
-from jobs._arguments import number, whole
+from jobs._arguments import integer, number
 from pipelines.errors import SettingError
 from unicon.limits import ModelLimits
 from unicon.options import (
@@ -19,18 +19,21 @@ from unicon.options import (
     SamplingOptions,
 )
 
-WHOLE = frozenset({"num_inference_steps", "resolution_px"})
+INTEGERS = frozenset({"num_inference_steps", "resolution_px"})
 METAVARS = {"num_inference_steps": "N", "resolution_px": "PX"}
 LCM_DEFAULTS = {"num_inference_steps": LCM_STEPS, "guidance_scale": LCM_GUIDANCE_SCALE}
-ESTIMATION_DEFAULTS = {"num_inference_steps": "what the adapter recommends", "guidance_scale": "1"}
+ESTIMATION_DEFAULTS = {"num_inference_steps": "recommended by the adapter", "guidance_scale": "1"}
 GENERATION_DEFAULTS = {"num_inference_steps": f"{GENERATION_STEPS}", "guidance_scale": f"{GENERATION_GUIDANCE_SCALE:g}"}
-OTHER_DEFAULTS = {"timestep_spacing": "trailing", "resolution_px": "what the model was made for"}
+OTHER_DEFAULTS = {"timestep_spacing": "trailing", "resolution_px": "native resolution of the model"}
 
 
 def add_sampling_options(model: _ArgumentGroup, defaults: Mapping[str, str], leave_out: Collection[str] = ()) -> None:
-    """An option for every field of `SamplingOptions`, and `--published`.
+    """Add an option for every field of `SamplingOptions`, and `--published`.
 
-    defaults: of fields that are decided later, in words. leave_out: fields without a meaning for the command.
+    Args:
+        model: Group that receives the options.
+        defaults: Descriptions of defaults that are decided later, by field.
+        leave_out: Fields that have no meaning for the command.
     """
     hints = get_type_hints(SamplingOptions)
     for entry in fields(SamplingOptions):
@@ -39,12 +42,12 @@ def add_sampling_options(model: _ArgumentGroup, defaults: Mapping[str, str], lea
         name = entry.name
         default = {**OTHER_DEFAULTS, **defaults}.get(name, str(entry.default).lower())
         if name in LCM_DEFAULTS:
-            default += f"; of lcm {LCM_DEFAULTS[name]:g}"
+            default += f"; {LCM_DEFAULTS[name]:g} with lcm"
         settings: dict[str, Any] = {"default": None, "help": f"{entry.metadata['help']} (default: {default})"}
         if isinstance(entry.default, bool):
             settings["action"] = argparse.BooleanOptionalAction
-        elif name in WHOLE:
-            settings |= {"type": whole(entry.metadata["least"], entry.metadata["most"]), "metavar": METAVARS[name]}
+        elif name in INTEGERS:
+            settings |= {"type": integer(entry.metadata["least"], entry.metadata["most"]), "metavar": METAVARS[name]}
         elif entry.metadata["least"] is not None:
             settings |= {"type": number(entry.metadata["least"], entry.metadata["most"]), "metavar": "X"}
         else:
@@ -54,17 +57,17 @@ def add_sampling_options(model: _ArgumentGroup, defaults: Mapping[str, str], lea
     model.add_argument(
         "--published",
         action="store_true",
-        help="sample as UniCon was published: the spacing of each sampler's own scheduler (leading with ddim, else "
-        "linspace), a last step of ddim that ends at the first training timestep, what is given noised to the last "
-        f"step index, and {PUBLISHED_STEPS} steps where --steps says nothing",
+        help="sample as in the published implementation: leading timestep spacing and a last step that ends at the "
+        "first training timestep with ddim, linspace spacing with other samplers, given images and conditions noised "
+        f"to the last step index, and {PUBLISHED_STEPS} steps unless --steps is given",
     )
 
 
 def sampling_of(options: Namespace) -> SamplingOptions:
-    """What a command line says of sampling, its defaults still open.
+    """Return the sampling options of a command line, without the defaults that depend on the task.
 
     Raises:
-        SettingError: options that contradict each other.
+        SettingError: Some options contradict each other.
     """
     given = {
         entry.name: value
@@ -78,7 +81,7 @@ def sampling_of(options: Namespace) -> SamplingOptions:
 
 
 def check_limits(limits: ModelLimits | None, sampling: SamplingOptions) -> None:
-    """Raises SettingError for a resolution or a number of steps that the model cannot have."""
+    """Raise `SettingError` for a resolution or a number of steps that the model does not support."""
     try:
         if limits is not None:
             limits.check(sampling)
@@ -87,7 +90,7 @@ def check_limits(limits: ModelLimits | None, sampling: SamplingOptions) -> None:
 
 
 def in_option_names(text: str) -> str:
-    """An error of the library with the names of the options instead of those of the arguments."""
+    """Replace names of arguments in an error of the library by names of options."""
     for entry in fields(SamplingOptions):
         name = entry.name
         if "_" in name or name == "eta":
@@ -100,15 +103,15 @@ def _dest(option: str) -> str:
 
 
 def generation_sampling(options: Namespace) -> SamplingOptions:
-    """How a command line samples images, its defaults decided.
+    """Return the sampling options of a command that generates images, with all defaults.
 
     Raises:
-        SettingError: options that contradict each other, or a negative prompt without text guidance.
+        SettingError: Some options contradict each other, or a negative prompt is given without text guidance.
     """
     sampling = sampling_of(options).for_generation()
     if options.negative_prompt and sampling.guidance_scale == 1:
         raise SettingError(
-            f"--negative-prompt acts through text guidance, and --guidance-scale 1 is none; got "
-            f"{options.negative_prompt[:60]!r}. Leave it out, or give --guidance-scale above 1."
+            f"--negative-prompt {options.negative_prompt[:60]!r} needs text guidance, which --guidance-scale 1 "
+            "switches off. Remove it, or set --guidance-scale above 1."
         )
     return sampling

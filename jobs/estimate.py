@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Estimate a condition (depth, edge, pose, ...) of every picture of a collection, on as many GPUs as there are."""
+"""Estimate a condition (depth, edge, pose, ...) for every image of a dataset, on all available GPUs."""
 
 import sys
 from argparse import Namespace
@@ -9,57 +9,57 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs import _cli, _options
-from jobs._arguments import whole
+from jobs._arguments import integer
 from jobs._sampling import ESTIMATION_DEFAULTS, sampling_of
 
 if TYPE_CHECKING:
     from pipelines.dataset.card import Card
     from pipelines.runs.task_run import PlaceableModel, TaskRun
     from pipelines.tasks.condition_columns import ConditionColumn
-    from pipelines.tasks.model import ModelIdentity
+    from pipelines.tasks.model_identity import ModelIdentity
 
 CODE_VERSION = "1"
-"""Part of every row and of the configuration hash: raise it when the same settings give other rows."""
+"""Written to every row and part of the configuration hash. Increment it when equal settings produce different rows."""
 
 EXAMPLES = """
 examples:
-  # edges of a folder of pictures, with an adapter of one's own
+  # edges for a folder of images, with your own adapter
   python jobs/estimate.py --condition edge --input photos/ --output edges/ --adapter adapters/edge.safetensors
 
-  # poses, on the GPUs of a cluster
+  # poses, on the GPUs of a Ray cluster
   ray job submit --working-dir . -- python jobs/estimate.py --condition pose \\
       --input 's3://bucket/shards/{00000..00099}.tar' --output s3://bucket/poses \\
       --model /models/stable-diffusion-v1-5 --adapter /models/unicon/pose --steps 20
 
-  # depth as the median of five estimates, and how far they agree; then a second condition of the same pictures
+  # depth as the median of five estimates with a confidence map; then a second condition for the same images
   python jobs/estimate.py --input photos/ --output depth/ --ensemble 5
   python jobs/estimate.py --input depth/ --output depth-pose/ --condition pose --model /models/with-pose
 
-The same command again does what is left: after a crash, after a Ctrl-C, or the next night when files have been added.
+Run the same command again to continue after a crash or Ctrl-C, or to process files that were added since.
 
 output:
   data/*.parquet     rows: key, image, CONDITION (depth: 16-bit PNG; edge: 8-bit; pose: RGB), confidence (with
                      --ensemble), caption, sizes, provenance
-  errors/*.parquet   samples that could not be processed: key, shard, position, stage, reason
+  errors/*.parquet   samples that failed: key, shard, position, stage, reason
   README.md, preview.png, report.html
 """
 
 
 def parse(arguments: list[str] | None = None) -> Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = _cli.Parser(__doc__ or "", EXAMPLES + _cli.EXIT_CODES)
     parser.add_argument(
         "--condition",
         default="depth",
         metavar="NAME",
-        help="what to estimate: the name of an adapter, and of the column (default: %(default)s)",
+        help="condition to estimate: the name of the adapter and of the output column (default: %(default)s)",
     )
     add_options(parser)
     return parser.parse_args(arguments)
 
 
 def add_options(parser: _cli.Parser) -> None:
-    """Everything but the condition."""
+    """Add all options except the condition."""
     data = parser.add_argument_group("data")
     _options.add_input_option(data)
     _options.add_image_column_option(data)
@@ -68,24 +68,25 @@ def add_options(parser: _cli.Parser) -> None:
     _options.add_model_options(model, ESTIMATION_DEFAULTS)
     model.add_argument(
         "--ensemble",
-        type=whole(2, 100),
+        type=integer(2, 100),
         metavar="K",
-        help="median of K estimates, K times as slow; adds a column confidence, 1 where they agree (default: off)",
+        help="use the median of K estimates, which is K times as slow, and add a column confidence, which is 1 where "
+        "they agree (default: off)",
     )
     model.add_argument(
         "--views",
         type=int,
         choices=(1, 2, 4),
         metavar="N",
-        help="mean of 1, 2 or 4 estimates of each picture: as it is, larger by a quarter, and both mirrored (4 not for "
-        "poses); N times as slow and nearer to the truth (default: what the adapter recommends, else 1)",
+        help="average the estimates of N views of each image: the image, 25%% larger, and both mirrored (4 is not "
+        "available for poses); N times as slow and more accurate (default: recommended by the adapter, else 1)",
     )
     _options.add_work_options(parser.add_argument_group("work"))
 
 
 def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableModel") -> "TaskRun":
-    """The job of a command line; what it leaves open is as the adapter recommends."""
-    from pipelines.readers.sources import PictureShards
+    """Return the job of a command line. Open settings take the values that the adapter recommends."""
+    from pipelines.readers.sources import ImageShards
     from pipelines.runs.task_run import TaskRun
     from pipelines.tasks.condition_columns import check_guidance, check_views
     from pipelines.tasks.estimation import Estimation
@@ -101,10 +102,10 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
             condition=condition,
             sampling=sampling,
             max_pixels=options.max_pixels,
-            views=views,
-            ensemble=options.ensemble,
+            num_views=views,
+            ensemble_size=options.ensemble,
         ),
-        source=PictureShards(columns=_cli.columns_of(options, options.image_column)),
+        source=ImageShards(columns=_cli.columns_of(options, options.image_column)),
         model=model,
         provenance=_cli.provenance(
             identity, options, sampling, _cli.ALWAYS_IN_ESTIMATES, CODE_VERSION,
@@ -123,11 +124,11 @@ def _card(options: Namespace, condition: "ConditionColumn") -> "Card":
 
     columns = {
         "`key`": KEY_TEXT,
-        "`image`": "the picture as it came (JPEG, PNG, WebP), others as PNG",
-        f"`{condition.name}`": f"of the picture's size: {condition.encoding}",
+        "`image`": "the original image file (JPEG, PNG, WebP); other formats are converted to PNG",
+        f"`{condition.name}`": f"same size as the image: {condition.encoding}",
     }
     if options.ensemble:
-        columns[f"`{CONFIDENCE}`"] = f"1 where the {options.ensemble} estimates agree, towards 0 where they do not"
+        columns[f"`{CONFIDENCE}`"] = f"1 where the {options.ensemble} estimates agree, toward 0 where they differ"
     return Card(
         title=f"{condition.name.capitalize()} maps",
         task="depth-estimation" if condition.kind == "depth" else "image-to-image",
@@ -137,7 +138,7 @@ def _card(options: Namespace, condition: "ConditionColumn") -> "Card":
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command and return its exit code."""
     options = parse(arguments)
     return _cli.run_task(options, [options.condition], task_run)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Estimate the depth of every picture of a collection, on as many GPUs as there are: estimate.py for depth."""
+"""Estimate depth for every image of a dataset, on all available GPUs (estimate.py with --condition depth)."""
 
 import sys
 from argparse import Namespace
@@ -13,35 +13,35 @@ CONDITION = "depth"
 
 EXAMPLES = """
 examples:
-  # a folder of pictures, the model that ships with this project, on this machine
+  # a folder of images, with the model included in this project, on this machine
   python jobs/estimate_depth.py --input photos/ --output depth/
 
-  # WebDataset tars on S3, a Stable Diffusion model with a UniCon depth adapter, on the GPUs of a cluster
+  # WebDataset shards on S3, Stable Diffusion with a UniCon depth adapter, on the GPUs of a Ray cluster
   ray job submit --working-dir . -- python jobs/estimate_depth.py \\
       --input 's3://bucket/shards/{00000..00099}.tar' --output s3://bucket/depth \\
       --model /models/stable-diffusion-v1-5 --adapter /models/unicon/depth --steps 20
 
-  # try a hundred samples of a Parquet dataset first
-  python jobs/estimate_depth.py --input data/*.parquet --output trial/ --image-column picture --limit 100
+  # a trial run on 100 samples of a Parquet dataset
+  python jobs/estimate_depth.py --input data/*.parquet --output trial/ --image-column photo --limit 100
 
-The same command again does what is left: after a crash, after a Ctrl-C, or the next night when files have been added.
+Run the same command again to continue after a crash or Ctrl-C, or to process files that were added since.
 
 output:
   data/*.parquet     rows: key, image, depth (16-bit PNG, 0 far, 65535 near), caption, sizes, provenance
-  errors/*.parquet   samples that could not be processed: key, shard, position, stage, reason
+  errors/*.parquet   samples that failed: key, shard, position, stage, reason
   README.md, preview.png, report.html
 """
 
 
 def parse(arguments: list[str] | None = None) -> Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = _cli.Parser(__doc__ or "", EXAMPLES + _cli.EXIT_CODES)
     estimate.add_options(parser)
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command and return its exit code."""
     return _cli.run_task(parse(arguments), [CONDITION], estimate.task_run)
 
 

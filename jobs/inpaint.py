@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Paint something new into the masked part of every picture, as its caption says, with conditions beside it."""
+"""Repaint the masked part of every image according to its caption, optionally together with conditions."""
 
 import sys
 from argparse import Namespace
@@ -16,32 +16,32 @@ from pipelines.errors import SettingError
 if TYPE_CHECKING:
     from pipelines.dataset.card import Card
     from pipelines.runs.task_run import PlaceableModel, TaskRun
-    from pipelines.tasks.model import ModelIdentity
+    from pipelines.tasks.model_identity import ModelIdentity
 
 CODE_VERSION = "1"
-"""Part of every row and of the configuration hash: raise it when the same settings give other rows."""
+"""Written to every row and part of the configuration hash. Increment it when equal settings produce different rows."""
 
 EXAMPLES = """
 examples:
-  # tars with members KEY.jpg, KEY.mask.png (white: paint, black: keep) and KEY.txt (what to paint)
+  # tars with members KEY.jpg, KEY.mask.png (white: repaint, black: keep) and KEY.txt (the prompt)
   python jobs/inpaint.py --input shards/ --output painted/ --mask-column mask.png
 
-  # a Parquet dataset, one prompt for all, and the depth of the new picture beside it
+  # a Parquet dataset, with one prompt for all images, and the depth of the new images
   python jobs/inpaint.py --input data/*.parquet --output painted/ --image-column image --mask-column mask \\
       --prompt 'a red chair' --condition depth
 
-The same command again does what is left: after a crash, after a Ctrl-C, or the next night when files have been added.
+Run the same command again to continue after a crash or Ctrl-C, or to process files that were added since.
 
 output:
-  data/*.parquet     rows: key, image (PNG; as the original outside the mask), original, mask, conditions, caption (the
+  data/*.parquet     rows: key, image (PNG; unchanged outside the mask), original, mask, conditions, caption (the
                      prompt), sizes, provenance
-  errors/*.parquet   samples that could not be processed, such as those without a mask or with one of another size
+  errors/*.parquet   samples that failed, such as those without a mask or with a mask of another size
   README.md, preview.png, report.html
 """
 
 
 def parse(arguments: list[str] | None = None) -> Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = _cli.Parser(__doc__ or "", EXAMPLES + _cli.EXIT_CODES)
     data = parser.add_argument_group("data")
     _options.add_input_option(data, "tars or Parquet files, or folders of them")
@@ -50,7 +50,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
         "--mask-column",
         required=True,
         metavar="NAME",
-        help="Parquet column or tar extension of the mask: white is painted anew, black kept, grey mixed",
+        help="Parquet column or tar extension of the mask: white is repainted, black is kept, gray is blended",
     )
     _options.add_data_options(data)
     _options.add_prompt_option(data)
@@ -61,15 +61,15 @@ def parse(arguments: list[str] | None = None) -> Namespace:
         action="append",
         default=[],
         metavar="NAME",
-        help="painted together with the picture: the name of an adapter, and of the column; repeatable",
+        help="condition to generate with the image: the name of the adapter and of the output column; repeatable",
     )
     _options.add_work_options(parser.add_argument_group("work"), chunk_size=32)
     return parser.parse_args(arguments)
 
 
 def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableModel") -> "TaskRun":
-    """The job of a command line."""
-    from pipelines.readers.sources import PictureShards
+    """Return the job of a command line."""
+    from pipelines.readers.sources import ImageShards
     from pipelines.runs.task_run import TaskRun
     from pipelines.tasks.inpainting import Inpainting
 
@@ -78,8 +78,8 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
     if not options.condition:
         if sampling.condition_guidance_scale:
             raise SettingError(
-                f"--condition-guidance-scale {sampling.condition_guidance_scale:g} pulls toward conditions, and there "
-                "is no --condition. Leave it out, or name one."
+                f"--condition-guidance-scale {sampling.condition_guidance_scale:g} needs a --condition to guide "
+                "toward, and none is given. Remove it, or add a --condition."
             )
         sampling = replace(sampling, given_at="clean")
     return TaskRun(
@@ -92,7 +92,7 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
             sampling=sampling,
             negative_prompt=options.negative_prompt,
         ),
-        source=PictureShards(
+        source=ImageShards(
             columns=columns, media_options={options.mask_column: f"--mask-column {options.mask_column}"}
         ),
         model=model,
@@ -111,9 +111,12 @@ def _card(identity: "ModelIdentity") -> "Card":
 
     columns = {
         "`key`": KEY_TEXT,
-        "`image`": "the new picture, PNG; outside the mask the original's pixels",
-        "`original`, `mask`": "as they came; the mask is white where the picture is new",
-        **{f"`{condition.name}`": f"of the new picture: {condition.encoding}" for condition in identity.conditions},
+        "`image`": "the repainted image, PNG; equal to the original outside the mask",
+        "`original`, `mask`": "the given files, unchanged; the mask is white where the image was repainted",
+        **{
+            f"`{condition.name}`": f"condition of the new image: {condition.encoding}"
+            for condition in identity.conditions
+        },
         f"`{TOKENS_CUT}`": TOKENS_CUT_TEXT,
         "`caption`": "the prompt",
     }
@@ -121,11 +124,11 @@ def _card(identity: "ModelIdentity") -> "Card":
         **dict.fromkeys(("original", "mask", "image"), ""),
         **{condition.name: condition.kind for condition in identity.conditions},
     }
-    return Card(title="Inpainted pictures", task="image-to-image", columns=columns, previews=previews)
+    return Card(title="Inpainted images", task="image-to-image", columns=columns, previews=previews)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command and return its exit code."""
     options = parse(arguments)
     options.condition = list(dict.fromkeys(options.condition))
     return _cli.run_task(options, options.condition, task_run)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make pictures that follow the conditions of a dataset's rows: depth, edges, poses, several at once."""
+"""Generate images that follow the conditions of a dataset: depth, edges, poses, or several at once."""
 
 import sys
 from argparse import ArgumentTypeError, Namespace
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs import _cli, _options
-from jobs._arguments import number, whole
+from jobs._arguments import integer, number
 from jobs._sampling import generation_sampling
 from pipelines.errors import SettingError
 from unicon.options import MAX_WEIGHT
@@ -19,41 +19,41 @@ if TYPE_CHECKING:
     from pipelines.dataset.card import Card
     from pipelines.readers.sources import Source
     from pipelines.runs.task_run import PlaceableModel, TaskRun
-    from pipelines.tasks.model import ModelIdentity
+    from pipelines.tasks.model_identity import ModelIdentity
     from pipelines.tasks.synthesis import Synthesis
 
 CODE_VERSION = "1"
-"""Part of every row and of the configuration hash: raise it when the same settings give other rows."""
+"""Written to every row and part of the configuration hash. Increment it when equal settings produce different rows."""
 
 EXAMPLES = """
 examples:
-  # new pictures with the depth of old ones: the output of estimate_depth.py has the columns key, depth and caption
+  # new images with the depth of existing ones: outputs of estimate_depth.py have the columns key, depth and caption
   python jobs/synthesize.py --input depth/ --output new/ --condition depth=depth
 
-  # four pictures a row, each with its own seed: keys KEY#0 to KEY#3
+  # four images per row, each with its own seed, under the keys KEY#0 to KEY#3
   python jobs/synthesize.py --input depth/ --output many/ --condition depth=depth --images-per-row 4 \\
       --prompt 'a room in winter' --guidance-scale 5
 
-  # two conditions from tars with members KEY.depth.png, KEY.pose.png and KEY.txt; the depth counts for less
+  # two conditions from tars with members KEY.depth.png, KEY.pose.png and KEY.txt; depth has a smaller weight
   python jobs/synthesize.py --input 's3://bucket/{000..099}.tar' --output s3://bucket/new \\
       --condition depth=depth.png --condition pose=pose.png --weight depth=0.6 \\
       --model /models/sd15 --adapter depth=/models/unicon/depth --adapter pose=/models/unicon/pose
 
-  # from rough sketches of depth: the picture, and the depth cleaned, in the column depth_refined
+  # from rough depth sketches: an image, and the refined depth in the column depth_refined
   python jobs/synthesize.py --input sketches.parquet --output new/ --condition depth=sketch --coarse 0.7
 
-The same command again does what is left: after a crash, after a Ctrl-C, or the next night when files have been added.
+Run the same command again to continue after a crash or Ctrl-C, or to process files that were added since.
 
 output:
-  data/*.parquet     rows: key, image (PNG, of the condition's size), the conditions as they came, NAME_refined (with
+  data/*.parquet     rows: key, image (PNG, same size as the condition), the given conditions, NAME_refined (with
                      --coarse), caption (the prompt), sizes, provenance
-  errors/*.parquet   samples that could not be processed, such as those without one of the conditions
+  errors/*.parquet   samples that failed, such as those that lack one of the conditions
   README.md, preview.png, report.html
 """
 
 
 def parse(arguments: list[str] | None = None) -> Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = _cli.Parser(__doc__ or "", EXAMPLES + _cli.EXIT_CODES)
     data = parser.add_argument_group("data")
     _options.add_input_option(data, "tars or Parquet files, or folders of them")
@@ -62,13 +62,13 @@ def parse(arguments: list[str] | None = None) -> Namespace:
         action="append",
         required=True,
         metavar="NAME=COLUMN",
-        help="condition (the name of an adapter) and the Parquet column or tar extension of its map; repeatable; maps "
-        "of other sizes are resized to the first one's",
+        help="condition (the name of its adapter) and the Parquet column or tar extension of its map; repeatable. Maps "
+        "of different sizes are resized to that of the first",
     )
     _options.add_data_options(data)
     _options.add_prompt_option(data)
     data.add_argument(
-        "--images-per-row", type=whole(1, 1_000_000), default=1, metavar="N", help="pictures of every row (default: 1)"
+        "--images-per-row", type=integer(1, 1_000_000), default=1, metavar="N", help="images per row (default: 1)"
     )
     model = parser.add_argument_group("model")
     _options.add_generation_options(model)
@@ -77,35 +77,64 @@ def parse(arguments: list[str] | None = None) -> Namespace:
         action="append",
         default=[],
         metavar="NAME=X",
-        help="how much a condition counts, 1 as trained (default: 1); repeatable",
+        help="weight of a condition; 1 is the weight in training (default: 1); repeatable",
     )
     model.add_argument(
         "--coarse",
         type=number(0, 1),
         default=0.0,
         metavar="STRENGTH",
-        help="how rough the conditions are, 0 exact to 1 worthless: they are cleaned on the way (default: 0; try 0.7)",
+        help="how rough the conditions are, from 0 (exact) to 1 (useless); rough conditions are refined together with "
+        "the image (default: 0; 0.7 is a good start)",
     )
     _options.add_work_options(parser.add_argument_group("work"), chunk_size=32)
     return parser.parse_args(arguments)
 
 
 def weights_of(options: Namespace, conditions: "dict[str, str]") -> dict[str, float]:
-    """`--weight` by condition. Raises SettingError."""
+    """Return the values of `--weight` by condition.
+
+    Raises:
+        SettingError: A value is not a number in range, or its condition is not given.
+    """
     weights: dict[str, float] = {}
     for name, text in _cli.named_values("--weight", options.weight, "0.8").items():
         if name not in conditions:
-            raise SettingError(f"--weight {name}={text}: there is no --condition {name}, only {', '.join(conditions)}.")
+            raise SettingError(
+                f"--weight {name}={text}: --condition {name} is not given, only {', '.join(conditions)}."
+            )
         try:
             weights[name] = number(-MAX_WEIGHT, MAX_WEIGHT)(text)
         except ArgumentTypeError as error:
-            raise SettingError(f"--weight {name}={text}: {error}; 1 is as trained.") from None
+            raise SettingError(f"--weight {name}={text}: {error}; 1 is the weight in training.") from None
     return weights
 
 
 def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableModel") -> "TaskRun":
-    """The job of a command line."""
+    """Return the job of a command line."""
     from pipelines.runs.task_run import TaskRun
+
+    task = _task(options, identity)
+    shown = ", ".join(f"{name}={weight:g}" for name, weight in task.weights.items())
+    return TaskRun(
+        job="synthesize",
+        task=task,
+        source=_source(options, dict(task.media)),
+        model=model,
+        provenance=_cli.generated_provenance(
+            identity, options, task.sampling, CODE_VERSION, weights=shown or None, strength=options.coarse or None
+        ),
+        other_settings={
+            "conditions": dict(task.media),
+            **_cli.data_settings(options, "prompt", "images_per_row"),
+        },
+        batch_size=options.batch_size,
+        row_format=_cli.row_format_of(options),
+        card=_card(options, task),
+    )
+
+
+def _task(options: Namespace, identity: "ModelIdentity") -> "Synthesis":
     from pipelines.tasks.synthesis import Synthesis
 
     media = _cli.named_values("--condition", options.condition, "COLUMN")
@@ -113,12 +142,12 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
     sampling = generation_sampling(options)
     if options.coarse and options.given_at:
         raise SettingError(
-            f"--given-at is for conditions that are exact; with --coarse {options.coarse:g} they start part-way. Leave "
-            "one of them out."
+            f"--given-at applies to exact conditions only; with --coarse {options.coarse:g} they start at an "
+            "intermediate noise level. Remove one of the options."
         )
     if options.coarse:
         sampling = replace(sampling, given_at="clean")
-    task = Synthesis(
+    return Synthesis(
         conditions=identity.conditions,
         prompt=options.prompt,
         media=media,
@@ -128,30 +157,13 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
         weights=weights,
         negative_prompt=options.negative_prompt,
     )
-    shown = ", ".join(f"{name}={weight:g}" for name, weight in weights.items())
-    return TaskRun(
-        job="synthesize",
-        task=task,
-        source=_source(options, media),
-        model=model,
-        provenance=_cli.generated_provenance(
-            identity, options, sampling, CODE_VERSION, weights=shown or None, strength=options.coarse or None
-        ),
-        other_settings={
-            "conditions": media,
-            **_cli.data_settings(options, "prompt", "images_per_row"),
-        },
-        batch_size=options.batch_size,
-        row_format=_cli.row_format_of(options),
-        card=_card(options, task),
-    )
 
 
 def _source(options: Namespace, media: dict[str, str]) -> "Source":
-    from pipelines.readers.sources import PictureShards, Repeated
+    from pipelines.readers.sources import ImageShards, Repeated
 
     names = tuple(dict.fromkeys(media.values()))
-    source = PictureShards(
+    source = ImageShards(
         columns=_cli.columns_of(options, names[0], names),
         media_options={column: f"--condition {name}={column}" for name, column in media.items()},
     )
@@ -166,26 +178,27 @@ def _card(options: Namespace, task: "Synthesis") -> "Card":
     from pipelines.tasks.generation import TOKENS_CUT_TEXT
     from pipelines.tasks.synthesis import REFINED
 
-    copies = "" if options.images_per_row == 1 else "; pictures of one row end in #0, #1, ..."
-    columns = {"`key`": KEY_TEXT + copies, "`image`": "the new picture, PNG"}
+    copies = "" if options.images_per_row == 1 else "; images of one row end in #0, #1, ..."
+    columns = {"`key`": KEY_TEXT + copies, "`image`": "the generated image, PNG"}
     previews = {"image": ""}
     for condition in task.conditions:
-        columns[f"`{condition.name}`"] = f"the condition asked for, as it came ({condition.encoding})"
+        columns[f"`{condition.name}`"] = f"the given condition, unchanged ({condition.encoding})"
         previews[condition.name] = condition.kind
         if options.coarse:
-            columns[f"`{condition.name}{REFINED}`"] = f"the condition as the model cleaned it: {condition.encoding}"
+            columns[f"`{condition.name}{REFINED}`"] = f"the condition as refined by the model: {condition.encoding}"
             previews[f"{condition.name}{REFINED}"] = condition.kind
     columns[f"`{TOKENS_CUT}`"] = TOKENS_CUT_TEXT
     columns["`caption`"] = "the prompt"
     if options.images_per_row > 1:
         columns["`shard`, `position`"] = (
-            f"where the condition came from: {options.images_per_row} x its number in the shard + the picture's number"
+            f"source of the condition; the position is {options.images_per_row} x its position in the shard + the "
+            "image's number"
         )
-    return Card(title="Pictures by condition", task="text-to-image", columns=columns, previews=previews)
+    return Card(title="Images by condition", task="text-to-image", columns=columns, previews=previews)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command and return its exit code."""
     options = parse(arguments)
     return _cli.run_task(options, list(_cli.named_values("--condition", options.condition, "COLUMN")), task_run)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train the embedded model `mini` from nothing: scenes, autoencoder, text encoder, UNet and adapters."""
+"""Train the embedded model `mini` from scratch: scenes, autoencoder, text encoder, UNet and adapters."""
 
 from __future__ import annotations
 
@@ -15,108 +15,100 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from jobs import _cli
-from jobs._arguments import local_path, whole
+from jobs._arguments import integer, local_path
 from pipelines import storage
 from pipelines.errors import SettingError
-from unicon.training.mini.recipe import SQUARE, TALL, WIDE, MiniRecipe, train_mini
+from unicon.training.mini.recipe import SQUARE, TALL, WIDE, MiniRecipe
+from unicon.training.mini.train import train_mini
 
 EXAMPLES = """
 examples:
-  # everything from nothing
+  # everything from scratch
   python jobs/train_mini.py --work runs/mini --output unicon/models/mini
 
-  # train an existing model on, with other shares of the conditions
+  # continue the training of an existing model, with other shares of the conditions
   python jobs/train_mini.py --work runs/on --output unicon/models/mini --start-from unicon/models/mini --steps 4000 \\
       --seed 4 --share depth=0.4 --share edge=0.2 --share pose=0.4
 
-Hours on a CPU, minutes on a GPU. Killed and started again, it goes on where it stopped. Progress, checkpoints and logs
-(log.jsonl of every stage) lie in the work folder.
+The training takes hours on a CPU and minutes on a GPU. Run the same command again to continue after an interruption.
+The work folder receives the scenes, the checkpoints and the log.jsonl of every stage.
 
 exit codes:
-  0 done   2 a wrong setting
+  0 complete   2 wrong setting
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train as the command line says; returns the exit code."""
+    """Run the command and return its exit code."""
     options = parse(arguments)
     check_output(options.output, options.work)
     for option, folder in (("--work", options.work), ("--output", options.output)):
         storage.check_writable(option, str(folder), ("",))
     if options.start_from is not None and not (options.start_from / "unet" / "config.json").is_file():
-        raise SettingError(f"--start-from {options.start_from} holds no model: there is no unet/config.json in it.")
+        raise SettingError(f"--start-from {options.start_from} is not a model folder: it has no unet/config.json.")
     _cli.check_device(options.device)
     train_mini(options.work, options.output, recipe_of(options), options.device, options.start_from)
     return 0
 
 
 def check_output(output: Path, work: Path) -> None:
-    """Raises SettingError where a folder holds anything but a model of this command: nothing else is replaced."""
-    if (work / "together").is_dir():  # a training that goes on: the model may be half written
+    """Raise `SettingError` if `output` holds anything but a model of this command, which would be replaced."""
+    if (work / "together").is_dir():  # the training continues, and the model may be half written
         return
     if output.is_file() or (output.is_dir() and any(output.iterdir()) and not any((output / "adapters").glob("*"))):
         raise SettingError(
-            f"--output {output} holds something that this command did not make, and it is not replaced. Give an empty "
-            "folder, or a new one."
+            f"--output {output} has content that this command did not write and will not replace. Choose an empty or "
+            "new folder."
         )
     for adapter in (output / "adapters").glob("*"):
         _cli.check_adapter_output(adapter)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    recipe = MiniRecipe()
+    """Parse the command line."""
     parser = _cli.Parser(__doc__ or "", EXAMPLES)
     parser.add_argument(
         "--work", type=local_path, required=True, metavar="DIR", help="folder for scenes, checkpoints and logs"
     )
-    parser.add_argument(
-        "--output", type=local_path, required=True, metavar="DIR", help="folder that receives the model"
-    )
-    parser.add_argument(
-        "--steps",
-        type=whole(1),
-        default=recipe.together.steps,
-        help="steps of the UNet with its adapters (%(default)s)",
-    )
-    parser.add_argument(
-        "--batch-size",
-        type=whole(1, 65_536),
-        default=recipe.sampling.batch_size,
-        help="pairs of such a step (%(default)s)",
-    )
-    parser.add_argument(
-        "--checkpoint-every", type=whole(1), default=recipe.together.checkpoint_every, help="such steps (%(default)s)"
-    )
-    parser.add_argument(
-        "--scenes",
-        type=whole(12),
-        default=recipe.scenes[SQUARE],
-        help="square ones; a sixth of them more are not (%(default)s)",
-    )
+    parser.add_argument("--output", type=local_path, required=True, metavar="DIR", help="folder to write the model to")
     parser.add_argument(
         "--start-from",
         type=local_path,
         metavar="DIR",
-        help="model folder whose weights are trained on, instead of new ones",
+        help="model folder whose weights the training starts from, instead of random ones",
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
-        "--seed", type=whole(0), default=recipe.seed, help="of the scenes and of every step (%(default)s)"
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        metavar="NAME",
+        help="cuda, cuda:1 or cpu (default: a GPU if there is one)",
     )
+    _add_recipe_options(parser, MiniRecipe())
+    return parser.parse_args(arguments)
+
+
+def _add_recipe_options(parser: _cli.Parser, recipe: MiniRecipe) -> None:
+    for option, kind, default, text in (
+        ("--steps", integer(1), recipe.together.steps, "joint training steps of the UNet and its adapters"),
+        ("--batch-size", integer(1, 65_536), recipe.sampling.batch_size, "pairs per step"),
+        ("--checkpoint-every", integer(1), recipe.together.checkpoint_every, "steps between checkpoints"),
+        ("--scenes", integer(12), recipe.scenes[SQUARE], "square scenes; a sixth as many of other shapes are added"),
+        ("--seed", integer(0), recipe.seed, "seed of the scenes and of every step"),
+    ):
+        parser.add_argument(option, type=kind, default=default, metavar="N", help=f"{text} (default: %(default)s)")
     parser.add_argument(
         "--share",
         type=_share,
         action="append",
         default=[],
         metavar="CONDITION=SHARE",
-        help=f"share of the steps that a condition's adapter gets (default: {_shares_text(recipe.shares)})",
+        help="share of the steps that train the adapter of a condition; repeatable (default: "
+        f"{_shares_text(recipe.shares)})",
     )
-    return parser.parse_args(arguments)
 
 
 def recipe_of(options: argparse.Namespace) -> MiniRecipe:
-    """The recipe, with what the command line changes."""
+    """Return the recipe with the changes of the command line."""
     recipe = MiniRecipe()
     together = dataclasses.replace(
         recipe.together, steps=options.steps, seed=options.seed, checkpoint_every=options.checkpoint_every
@@ -140,8 +132,8 @@ def _share(text: str) -> tuple[str, float]:
         value = 0.0
     if name not in known or not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(
-            f"expected CONDITION=SHARE, a condition of {', '.join(known)} and a positive number, as in depth=0.6; "
-            f"got {text!r}"
+            f"expected CONDITION=SHARE with a condition of {', '.join(known)} and a positive number, such as "
+            f"depth=0.6; got {text!r}"
         )
     return name, value
 

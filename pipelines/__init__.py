@@ -1,4 +1,4 @@
 """The data plane: Ray Data flows from shards to datasets."""
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 """Of the project, as in pyproject.toml: every run's record names it."""

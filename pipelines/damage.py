@@ -1,7 +1,9 @@
-"""Damaged content, told apart from storage that fails: the first becomes error rows, the second fails its chunk.
+"""Distinguishing damaged content, which becomes error rows, from failing storage, which fails its chunk.
 
-Damaged files make decoders raise nearly anything (pyarrow: ArrowInvalid, OSError without a number, KeyError,
-UnicodeDecodeError, MemoryError, ...), so damage is what is left when all other causes are excluded.
+At damaged files, decoders raise nearly any exception (pyarrow: ArrowInvalid, OSError without a number, KeyError,
+UnicodeDecodeError, MemoryError, ...). Therefore an exception means damage if all other causes are excluded.
+
+Tested in tests/pipelines/readers/test_damage.py.
 """
 
 from pipelines.errors import SettingError, ShardChangedError
@@ -10,16 +12,16 @@ from pipelines.texts import clipped
 
 
 class ContradictionError(ValueError):
-    """Parts of a file that say the same thing say different things."""
+    """Parts of a file that should agree contradict each other."""
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether an exception that was raised while content was understood is the content's fault."""
+    """Return whether an exception that was raised while parsing content is the fault of the content."""
     if isinstance(error, (StorageError, SettingError, ShardChangedError, FileNotFoundError)):
         return False
     return not (isinstance(error, OSError) and error.errno is not None)
 
 
 def reason_of(error: BaseException) -> str:
-    """What an exception says, for a row in errors/."""
+    """Return the message of an exception for a row in errors/."""
     return clipped(str(error)) or type(error).__name__

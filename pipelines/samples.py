@@ -1,10 +1,13 @@
-"""One input sample, and the chunk of consecutive samples that travels as a unit."""
+"""An input sample, and the chunk of consecutive samples that is processed as a unit.
+
+Tested in tests/pipelines/readers/test_chunks.py.
+"""
 
 import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipelines.errors import SampleError
 from pipelines.texts import clipped
@@ -12,29 +15,29 @@ from pipelines.texts import clipped
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Which field of a sample is what. None: found by the rule in the field's comment."""
+    """The names of a sample's fields. None means that the rule below the field decides."""
 
     image: str | None = None
-    """Parquet column, JSON field (both `a.b` where nested) or tar member extension. None: `image`, or the only column
-    that can be one; in tars the first of the known image extensions."""
+    """Parquet column, JSON field (both `a.b` if nested) or extension of a tar's member. None means `image` or the only
+    column that can be an image; in tars the first of the known image extensions."""
     key: str | None = None
-    """Parquet column of unique names. None: `key` or `__key__` if there, else shard name and row number."""
+    """Parquet column of unique names. None means `key` or `__key__`, or shard name and row number without these."""
     caption: str | None = None
-    """Parquet column, tar member extension or JSON field. None: `caption`, `text` or `prompt`, or the `.txt` member.
-    What counts as a caption, see `pipelines.readers.captions`."""
+    """Parquet column, extension of a tar's member or JSON field. None means `caption`, `text` or `prompt`, or the
+    `.txt` member. `pipelines.readers.captions` defines what counts as a caption."""
     media: tuple[str, ...] = ()
-    """Parquet columns or tar member extensions of further pictures, such as conditions and masks."""
+    """Parquet columns or extensions of tar members of further images, such as conditions and masks."""
     where: tuple[str, ...] = ()
-    """Conditions such as `width>=512` on Parquet columns: rows that do not meet all of them are no samples."""
+    """Predicates such as `width>=512` on Parquet columns. Only rows that match all of them are samples."""
 
 
 def repeated_key(key: str) -> SampleError:
-    """The problem of the second sample of a key within a shard."""
+    """Return the problem of the second sample with a key within a shard."""
     return SampleError("read", f"duplicate key: an earlier sample of this shard is called {clipped(key, 120)!r} too")
 
 
-class Stored(NamedTuple):
-    """A picture as it is stored, with its file's name."""
+class EncodedImage(NamedTuple):
+    """An image as it is stored, with the name of its file."""
 
     content: bytes
     name: str
@@ -42,7 +45,7 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One sample as stored: nothing is decoded yet."""
+    """One sample as it is stored, with nothing decoded."""
 
     position: int
     """Index in the shard, from 0."""
@@ -51,11 +54,11 @@ class Sample:
     image_name: str = ""
     caption: str = ""
     caption_note: str = ""
-    """Why the caption is not what is stored, or why there is none though something is: `pipelines.readers.captions`."""
-    media: Mapping[str, Stored] = field(default_factory=dict)
-    """The pictures of `Columns.media`, by name."""
+    """Why the caption differs from the stored value or is missing; see `pipelines.readers.captions`."""
+    media: Mapping[str, EncodedImage] = field(default_factory=dict)
+    """The images of `Columns.media`, by name."""
     problem: SampleError | None = None
-    """Why this sample cannot be used, found while reading."""
+    """Why this sample cannot be used, as found while reading."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +67,7 @@ class ChunkFile:
 
     uri: str
     fingerprint: str
-    """Changes when the image or a file beside it changes."""
+    """Changes if the image or a file beside it changes."""
     sidecars: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     """URI of the image and of each file beside it -> its own fingerprint."""
@@ -75,46 +78,46 @@ class Chunk:
     """Up to N consecutive samples of one shard: the unit of scheduling, retry and resume."""
 
     name: str
-    """Of the published file, without extension."""
+    """Name of the published file, without its extension."""
     shard_uri: str
     shard_format: str
     shard_fingerprint: str = ""
-    """Of a shard that is one file: what it must still be when its last sample has been read. Empty: not checked."""
+    """Fingerprint that a shard of one file must still have after its last sample. Not checked if it is empty."""
     start: int
     stop: int
     """Positions [start, stop) in the shard."""
     seek_position: int = 0
     seek_bytes: int = 0
-    """A sample at or before `start`, and where it begins: the byte offset of its first header in a tar, of its line in
-    JSON lines; in Parquet with conditions its row."""
-    gzip_points: str = ""
-    """URI of the points where a compressed tar can be entered; empty where it cannot."""
+    """A sample at or before `start`, and where it begins: the byte offset of its first header in a tar or of its line
+    in JSON lines, or its row number in a Parquet file with predicates."""
+    gzip_index_uri: str = ""
+    """URI of the index for seeking in a compressed tar; empty if there is none."""
     duplicates: tuple[int, ...] = ()
-    """Positions whose key came before in the shard."""
+    """Positions whose key has occurred before in the shard."""
     damage: str = ""
-    """Why the shard cannot be read to its end; the last position then stands for the unreadable rest."""
+    """Why the shard cannot be read to its end. The last position then stands for the unreadable rest."""
     damage_position: int = -1
     files: tuple[ChunkFile, ...] = ()
-    """Folders: the images themselves."""
+    """Only for folders: the images themselves."""
     only: tuple[int, ...] = ()
     """Positions to process; empty means all of them."""
     base_data: str = ""
     base_errors: str = ""
-    """With `only`: URIs of the published files that hold the other positions; empty where there is no such file."""
+    """With `only`: URIs of the published files that hold the other positions; empty if there is no such file."""
 
     @property
     def positions(self) -> tuple[int, ...]:
-        """The positions this chunk must account for, ascending."""
+        """The positions that this chunk must account for, ascending."""
         return self.only or tuple(range(self.start, self.stop))
 
     def to_json(self) -> str:
-        """The chunk as one line, to travel in a dataset row."""
+        """Return the chunk as one line of JSON, for a dataset row."""
         return json.dumps(dataclasses.asdict(self), separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> "Chunk":
-        """The inverse of `to_json`."""
+        """Invert `to_json`."""
         fields = json.loads(text)
         files = tuple(ChunkFile(**{**file, "sidecars": tuple(file["sidecars"])}) for file in fields.pop("files"))
-        tuples = {name: tuple(fields.pop(name)) for name in ("duplicates", "only")}
+        tuples: dict[str, Any] = {name: tuple(fields.pop(name)) for name in ("duplicates", "only")}
         return cls(**fields, **tuples, files=files)

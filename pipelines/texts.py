@@ -1,13 +1,16 @@
-"""Text for people: messages on stderr, and foreign text that is safe to print."""
+"""Messages on stderr, and making text of unknown origin safe to print.
+
+Tested in tests/pipelines/readers/test_damage.py and test_captions.py.
+"""
 
 import sys
 
 FOREIGN_CHARS = 200
-"""Of text that is not ours, in a message."""
+"""Maximum number of characters of foreign text in a message."""
 
 
 def printable(text: str) -> str:
-    r"""Text that can be stored as UTF-8: bytes that were no text in a file's name are written as `\xff`."""
+    r"""Make text encodable as UTF-8: undecodable bytes of file names are written as `\xff`."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -18,7 +21,7 @@ def printable(text: str) -> str:
 
 
 def clipped(text: str, limit_chars: int = FOREIGN_CHARS) -> str:
-    r"""Text that is not ours, for a message: on one line, controls as `\x1b`, at most `limit_chars` letters."""
+    r"""Shorten foreign text for a message to one line of `limit_chars` characters, with controls as `\x1b`."""
     text = " ".join(printable(text[: 10 * limit_chars]).split())
     if not text.isprintable():
         text = "".join(letter if letter.isprintable() else _escaped(letter) for letter in text)
@@ -30,10 +33,10 @@ def _escaped(letter: str) -> str:
 
 
 def _is_file_name(text: str) -> bool:
-    """Whether its surrogates are those Python puts into the names of files, and no halves of JSON's pairs."""
+    """Return whether all surrogates are those of Python's file names, rather than halves of JSON's pairs."""
     return all(not 0xD800 <= ord(letter) <= 0xDFFF or 0xDC80 <= ord(letter) <= 0xDCFF for letter in text)
 
 
 def say(text: str) -> None:
-    """One line for the person at the terminal."""
+    """Print one line for the user at the terminal."""
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Settings of every test: no network, no telemetry, one Ray for the session."""
+"""Settings for all tests: no network, no telemetry, one Ray instance per session."""
 
 import os
 import sys
@@ -17,14 +17,14 @@ if ROOT not in sys.path:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Warnings are errors here, but Ray's about itself are not ours to mend."""
+    """Do not turn the warnings that Ray raises about itself into errors; all other warnings are errors."""
     for warning in ("ignore::DeprecationWarning:ray.*", "ignore::FutureWarning:ray.*", "ignore::ResourceWarning"):
         config.addinivalue_line("filterwarnings", warning)
 
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """A real local Ray of two CPUs, and a GPU that only Ray believes in; started once."""
+    """Start a real local Ray once, with two CPUs and one GPU that exists only in Ray's accounting."""
     import ray
 
     from pipelines.engine.cluster import start_local

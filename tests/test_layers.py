@@ -1,4 +1,4 @@
-"""The folder tree is the import graph: rooms import downwards only, no file imports in a circle, Ray has one room."""
+"""The folder tree is the import graph: packages import only downward, without cycles, and one package imports Ray."""
 
 import ast
 import subprocess
@@ -23,8 +23,8 @@ LEVELS = (
     ("scenes",),
     ("evaluation",),
 )
-"""The rooms and files of `pipelines`, lowest first. Within a level, each may import those that stand before it."""
-UNICON_ROOMS = {
+"""The packages and files of `pipelines`, lowest first; within a level, each may import those listed before it."""
+UNICON_PACKAGES = {
     "files": set(),
     "sampling": set(),
     "metrics": set(),
@@ -32,27 +32,27 @@ UNICON_ROOMS = {
     "adapters": {"files"},
     "training": {"adapters", "files", "metrics", "scenes"},
 }
-"""Each room of `unicon`, and those that it may import."""
+"""The packages of `unicon`, and those that each may import."""
 FORBIDDEN = {
     "unicon": {"pipelines", "jobs", "tests", "ray", "pyarrow", "fsspec", "s3fs"},
     "pipelines": {"jobs", "tests", "torch", "diffusers"},
     "jobs": {"tests", "ray", "pyarrow", "fsspec"},
 }
 TORCH_FILES = {"pipelines/tasks/model.py"}
-"""They import torch within a function that runs in the actor."""
+"""Files that import torch within a function that runs in the actor."""
 FILES_IN_PIPELINES = 6
-ROOMS_WITHOUT_TORCH = ("unicon.files", "unicon.options", "unicon.adapters.config", "unicon.limits")
+PACKAGES_WITHOUT_TORCH = ("unicon.files", "unicon.options", "unicon.adapters.config", "unicon.limits")
 
 
 def modules(package: str) -> Iterator[tuple[str, ast.Module]]:
-    """Dotted name and syntax tree of every module of a package."""
+    """Yield the dotted name and syntax tree of every module of a package."""
     for path in sorted((PROJECT_ROOT / package).rglob("*.py")):
         parts = path.relative_to(PROJECT_ROOT).with_suffix("").parts
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), ast.parse(path.read_text())
 
 
 def imported_names(tree: ast.Module) -> Iterator[str]:
-    """Dotted names of all imports of a module, those within functions included."""
+    """Yield the dotted names of all imports of a module, including those within functions."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -61,7 +61,7 @@ def imported_names(tree: ast.Module) -> Iterator[str]:
 
 
 def graph(package: str) -> dict[str, set[str]]:
-    """Module -> modules of the same package that it imports."""
+    """Return the modules of the same package that each module imports."""
     trees = dict(modules(package))
     edges: dict[str, set[str]] = defaultdict(set)
     for module, tree in trees.items():
@@ -72,8 +72,8 @@ def graph(package: str) -> dict[str, set[str]]:
     return edges
 
 
-def circle(edges: Mapping[str, set[str]]) -> list[str]:
-    """The modules of one import circle; empty where there is none."""
+def find_cycle(edges: Mapping[str, set[str]]) -> list[str]:
+    """Return the modules of one import cycle, or nothing if there is none."""
     done: set[str] = set()
 
     def visit(module: str, path: list[str]) -> list[str]:
@@ -90,12 +90,12 @@ def circle(edges: Mapping[str, set[str]]) -> list[str]:
     return next((found for module in sorted(edges) if (found := visit(module, []))), [])
 
 
-def room_of(module: str) -> str:
+def package_of(module: str) -> str:
     return f"{module}.".split(".")[1]
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)
-def test_packages_import_downwards(package: str) -> None:
+def test_top_level_packages_import_downward(package: str) -> None:
     wrong = []
     for module, tree in modules(package):
         name = module.replace(".", "/") + ".py"
@@ -107,50 +107,50 @@ def test_packages_import_downwards(package: str) -> None:
     assert wrong == []
 
 
-def test_rooms_of_pipelines_import_downwards() -> None:
-    order = {room: (level, at) for level, rooms in enumerate(LEVELS) for at, room in enumerate(rooms)}
+def test_packages_of_pipelines_import_downward() -> None:
+    order = {package: (level, at) for level, packages in enumerate(LEVELS) for at, package in enumerate(packages)}
     wrong = [
         f"{module} imports {target}"
         for module, targets in graph("pipelines").items()
         for target in sorted(targets)
-        if room_of(module) != room_of(target) and order[room_of(module)] <= order[room_of(target)]
+        if package_of(module) != package_of(target) and order[package_of(module)] <= order[package_of(target)]
     ]
     assert wrong == []
 
 
-def test_rooms_of_unicon_import_downwards() -> None:
+def test_packages_of_unicon_import_downward() -> None:
     wrong = [
         f"{module} imports {target}"
         for module, targets in graph("unicon").items()
         for target in sorted(targets)
-        if (room := room_of(module)) in UNICON_ROOMS
-        and (other := room_of(target)) in UNICON_ROOMS
-        and other not in {room, *UNICON_ROOMS[room]}
+        if (package := package_of(module)) in UNICON_PACKAGES
+        and (other := package_of(target)) in UNICON_PACKAGES
+        and other not in {package, *UNICON_PACKAGES[package]}
     ]
     assert wrong == []
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)
-def test_nothing_is_imported_in_a_circle(package: str) -> None:
-    assert circle(graph(package)) == []
+def test_there_are_no_import_cycles(package: str) -> None:
+    assert find_cycle(graph(package)) == []
 
 
-def test_a_circle_is_found() -> None:
-    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c", "a"]
-    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+def test_an_import_cycle_is_found() -> None:
+    assert find_cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c", "a"]
+    assert find_cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
-def test_rooms_are_folders() -> None:
+def test_modules_of_pipelines_are_in_packages() -> None:
     files = {path.name for path in (PROJECT_ROOT / "pipelines").glob("*.py")}
-    assert len(files) <= FILES_IN_PIPELINES, f"these belong to rooms: {sorted(files)}"
+    assert len(files) <= FILES_IN_PIPELINES, f"move these into packages: {sorted(files)}"
 
 
 @pytest.mark.parametrize("package", ["jobs", "files of unicon"])
 def test_torch_waits_until_it_is_needed(package: str) -> None:
-    """`--help` and what the driver checks before it starts take a second, not ten."""
+    """`--help` and the checks of the driver before its start take one second, not ten."""
     if package == "jobs":
         names = [module for module, _ in modules("jobs") if "train_mini" not in module]
     else:
-        names = [module for module, _ in modules("unicon") if module.startswith(ROOMS_WITHOUT_TORCH)]
+        names = [module for module, _ in modules("unicon") if module.startswith(PACKAGES_WITHOUT_TORCH)]
     code = f"import sys\nimport {', '.join(names)}\nassert not {{'torch', 'diffusers', 'ray'}} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, check=True)

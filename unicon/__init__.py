@@ -1,8 +1,10 @@
-"""UniCon: one frozen Stable Diffusion that estimates and follows conditions (arXiv 2410.11439).
+"""UniCon: a frozen Stable Diffusion that estimates and follows conditions (arXiv 2410.11439).
 
     from unicon import UniCon
 
-What is named here is imported on first use, so that light parts (scenes, pairs) cost no diffusers import.
+The names here are imported on first use, so that importing light modules (scenes, pairs) does not import diffusers.
+
+Tested in tests/unicon/test_model.py.
 """
 
 from __future__ import annotations

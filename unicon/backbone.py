@@ -1,4 +1,9 @@
-"""`Backbone`: a Stable Diffusion folder with its adapters on a device; pictures and prompts to tensors, and back."""
+# diffusers declares its outputs as tuples and its configurations as plain dictionaries, and arguments too narrowly.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+"""`Backbone`: a Stable Diffusion model with its adapters on a device, and its conversions of images and prompts.
+
+Tested in tests/unicon/test_loading.py, tests/unicon/test_model.py and tests/unicon/test_finite.py.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +20,12 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from unicon import images as pictures
+from unicon import images as image_tools
 from unicon.adapters.config import AdapterConfig
 from unicon.adapters.unet import adapter_configs
 from unicon.conditions import CONDITIONS, Condition
-from unicon.files.folder import find_adapters, find_folder, weight_files
+from unicon.files.adapters import find_adapters
+from unicon.files.folder import find_folder, weight_files
 from unicon.files.hashes import fingerprint
 from unicon.files.hub import commit_of
 from unicon.files.loras import Loras, find_loras
@@ -33,7 +39,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 class Backbone:
-    """A frozen Stable Diffusion with UniCon adapters merged into it. Nothing in it changes after loading."""
+    """A frozen Stable Diffusion with UniCon adapters. It does not change after loading."""
 
     def __init__(
         self,
@@ -46,9 +52,16 @@ class Backbone:
         description: Mapping[str, Any],
         timestep_spacing: TimestepSpacing | None = None,
     ) -> None:
-        """`unet` in inference form (`unicon.adapters.merge`) or in training form; every part on one device.
+        """Assemble a model from its parts, all on one device.
 
-        scheduler: whose configuration says how the model was trained. timestep_spacing: of calls that name none.
+        Args:
+            unet: The UNet in inference form (`unicon.adapters.merge`) or in training form.
+            vae: The autoencoder.
+            text_encoder: The text encoder.
+            tokenizer: The tokenizer.
+            scheduler: Its configuration says how the model was trained.
+            description: See `describe`.
+            timestep_spacing: Spacing of calls that name none.
         """
         self.unet = unet
         self.vae = vae
@@ -70,15 +83,23 @@ class Backbone:
     ) -> Self:  # fmt: skip
         """Load a model and its adapters, strictly.
 
-        model: "mini" (embedded), a Stable Diffusion 1.x/2.x folder in the diffusers layout, or a hub id, at
-        `revision` or as "owner/name@revision"; safetensors only. adapters: name -> our file, a published folder, or
-        such an adapter in the hub, "owner/name" or "owner/name/folder"; None means every adapters/NAME.safetensors of
-        the model. loras: LoRAs of other tools for the base, fused into it: paths, or path -> scale. device: a GPU when
-        there is one (CUDA, then MPS). dtype: float16 on a GPU, float32 on a CPU. timestep_spacing: of calls that name
-        none; "trailing" suits few steps, "leading" is how Stable Diffusion 1.x was published (arXiv 2305.08891, table
-        2). weights_sha256: where the caller knows it, to save reading every file for it.
-        Errors: FileNotFoundError for absent models, adapters and LoRAs, ValueError for what is something else, damaged
-        or does not fit; most of it before weights are read (`unicon.files.inspection`).
+        Args:
+            model: "mini" (embedded), a Stable Diffusion 1.x or 2.x folder in the diffusers layout, or a hub id, which
+                may end in "@revision". Weights are read from safetensors only.
+            adapters: Name -> a file of this project, a folder in the official layout, or such an adapter on the hub,
+                "owner/name" or "owner/name/folder". None means every adapters/NAME.safetensors of the model.
+            device: By default a GPU if there is one (CUDA, then MPS), else the CPU.
+            dtype: By default float16 on a GPU and float32 on a CPU.
+            revision: Branch, tag or commit of a hub id.
+            timestep_spacing: Spacing of calls that name none. "trailing" suits few steps; "leading" is how Stable
+                Diffusion 1.x was published (arXiv 2305.08891, table 2).
+            loras: LoRAs of other tools for the base model, fused into it: paths, or path -> scale.
+            weights_sha256: The hash of the weights if the caller knows it, which saves reading all files for it.
+
+        Raises:
+            FileNotFoundError: The model, an adapter or a LoRA is absent.
+            ValueError: One of them is something else, damaged, or does not fit. Most of these errors are found before
+                weights are read (`unicon.files.inspection`).
         """
         folder = find_folder(model, revision)
         paths = find_adapters(folder, adapters)
@@ -110,7 +131,11 @@ class Backbone:
         return adapter_configs(self.unet)
 
     def adapter_kind(self, adapter: str) -> Condition:
-        """The kind of condition of an adapter. Errors: ValueError for an absent adapter, or one of an unknown kind."""
+        """The kind of condition of an adapter.
+
+        Raises:
+            ValueError: The adapter is absent or of an unknown kind.
+        """
         if adapter not in self.adapters:
             raise ValueError(
                 f"A condition is the name of a loaded adapter, {sorted(self.adapters)}; got {adapter!r}. "
@@ -134,7 +159,7 @@ class Backbone:
 
     @property
     def weights_sha256(self) -> str:
-        """sha256 over all files of weights in use, in hexadecimal; "" for a model that was put together by hand."""
+        """SHA-256 over all weight files in use, in hexadecimal; empty for a model that was not loaded from files."""
         return self._description.get("weights_sha256", "")
 
     def describe(self) -> dict[str, Any]:
@@ -143,32 +168,32 @@ class Backbone:
 
     @property
     def vae_scale(self) -> int:
-        """Pixels a latent pixel, a side."""
+        """Pixels per latent pixel along each side."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
     def native_px(self) -> int:
-        """Side of the square that the model was made for, in pixels."""
+        """Side of the square that the model was trained for, in pixels."""
         return self.limits.native_px
 
     @property
     def limits(self) -> ModelLimits:
-        """The sizes and numbers of steps that the model can have."""
+        """The sizes and numbers of steps that the model supports."""
         return ModelLimits.of(self.unet.config, self.vae.config, self.scheduler.config)
 
     def working_size(self, image_size: tuple[int, int], *, resolution_px: int | None = None) -> tuple[int, int]:
-        """(width, height) at which the model sees a picture of `image_size` = (width, height).
+        """(width, height) at which the model works on an image of `image_size` = (width, height).
 
-        resolution_px: side of the square whose area is aimed at; the model's native resolution when None. Pictures
-        of one working size can share a batch.
+        Images of one working size can share a batch. `resolution_px` is the side of the square whose area is aimed at;
+        the default is the native resolution of the model.
         """
         area = (self.native_px if resolution_px is None else resolution_px) ** 2
         multiple = self.vae_scale * 2 ** (len(self.unet.config.block_out_channels) - 1)
-        return pictures.working_size(image_size, area=area, multiple=multiple)
+        return image_tools.working_size(image_size, area=area, multiple=multiple)
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """(B, 3, height, width) in [-1, 1] -> scaled latents (B, channels, h, w), the mode of the VAE's posterior.
+        """Encode (B, 3, height, width) in [-1, 1] to scaled latents (B, channels, h, w), the mode of the posterior.
 
         A row that is not finite in float16 is encoded again in float32.
         """
@@ -181,7 +206,7 @@ class Backbone:
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
-        """Scaled latents (B, channels, h, w) -> (B, 3, height, width) around [-1, 1]
+        """Decode scaled latents (B, channels, h, w) to (B, 3, height, width) around [-1, 1].
 
         A row that is not finite in float16 is decoded again in float32.
         """
@@ -192,10 +217,11 @@ class Backbone:
         return self._finite(decode, latents / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0))
 
     def _finite(self, run: Callable[[AutoencoderKL, Tensor], Tensor], inputs: Tensor) -> Tensor:
-        """`run(vae, inputs)`, (B, ...); rows that overflow float16 are done again in float32, one by one.
+        """Run `run(vae, inputs)`, (B, ...), and repeat rows that overflow float16 in float32, one by one.
 
-        Which of them does not depend on a row's neighbours, so neither does its result. `force_upcast` of the VAE is
-        not asked: it is true by default, also where float16 is fine, as in Stable Diffusion 1.x and 2.x.
+        Whether a row is repeated does not depend on its neighbors, and so neither does its result. `force_upcast` of
+        the VAE is ignored, because it is true by default even where float16 is sufficient, as in Stable Diffusion 1.x
+        and 2.x.
         """
         with torch.autocast(self.device.type, enabled=False):
             outputs = run(self.vae, inputs)
@@ -211,18 +237,18 @@ class Backbone:
 
     @cached_property
     def _wide_vae(self) -> AutoencoderKL:
-        """The autoencoder in float32; made when float16 first fails, and kept: that is a property of its weights."""
+        """The autoencoder in float32. It is kept once made, since overflow is a property of the weights."""
         return copy.deepcopy(self.vae).float()
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """(len(prompts), tokens, text C); "" and the triggers are computed once, at loading."""
+        """Encode prompts to (len(prompts), tokens, text C). The empty prompt and triggers are encoded at loading."""
         others = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._constant_embeds]
         embeds = self._constant_embeds | (dict(zip(others, self._encode(others), strict=True)) if others else {})
         return torch.stack([embeds[prompt] for prompt in prompts])
 
     def tokens_cut(self, prompts: Sequence[str]) -> list[int]:
-        """How many tokens of each prompt the text encoder does not get, since it takes no more."""
+        """The number of tokens by which each prompt exceeds the text encoder's limit."""
         return tokens_cut(self.tokenizer, prompts)
 
     @torch.no_grad()
@@ -239,14 +265,18 @@ class Backbone:
 
 
 def default_device() -> str:
-    """ "cuda", else "mps", else "cpu"."""
+    """Return "cuda" if available, else "mps" if available, else "cpu"."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:
-    """The device, or the default one. Raises ValueError for a name that is none, and for a GPU that is not there."""
+    """Return the device, or the default one for None.
+
+    Raises:
+        ValueError: The name is no device, or the GPU does not exist.
+    """
     try:
         found = torch.device(device or default_device())
     except RuntimeError as error:
@@ -257,7 +287,7 @@ def usable_device(device: str | torch.device | None) -> torch.device:
 
 
 def floating_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    """A dtype by name or as it is. Raises ValueError for one that a model does not compute in."""
+    """Return a dtype given by its name or itself. Raises ValueError for one that models do not compute in."""
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if found not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise ValueError(f"dtype is float16, bfloat16, float32 or float64; got {dtype!r}. Correct it.")
@@ -265,7 +295,7 @@ def floating_dtype(dtype: torch.dtype | str) -> torch.dtype:
 
 
 def ddim_scheduler(folder: Path) -> DDIMScheduler:
-    """The folder's noise schedule; how it is sampled, each call says."""
+    """The noise schedule of a model folder. How it is sampled is decided by each call."""
     config = DDIMScheduler.load_config(folder, subfolder="scheduler")
     schedule = {key: config[key] for key in SCHEDULE_KEYS if key in config}
     return DDIMScheduler(**schedule, timestep_spacing="trailing", clip_sample=False)

@@ -1,40 +1,42 @@
-"""Images of any mode and color profile -> 8-bit RGB as screens show it (sRGB), upright. No torch here."""
+"""Converting images of any mode and color profile to upright 8-bit sRGB. Imports no torch."""
 
 from __future__ import annotations
 
 import struct
 from functools import lru_cache
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
 MAX_PROFILE_BYTES = 16 << 20
+"""Larger profiles are ignored."""
 PROFILES_KEPT = 8
-"""Transforms of this many profiles are kept; most datasets have two or three."""
+"""Number of profiles whose transforms are cached. Most datasets have two or three."""
 SRGB_TOLERANCE = 3
-"""Of 255. A profile that changes no color by more is sRGB under another name, and the pixels stay as they are."""
+"""A profile that changes no color by more than this, of 255, counts as sRGB, and the pixels do not change."""
 _SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
-"""Mode of the pixels -> color space that their profile must be of."""
+"""Mode of the pixels -> color space that their profile must have."""
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF says; EXIF that cannot be read says nothing."""
+    """Apply the EXIF orientation of an image. EXIF that cannot be read is ignored."""
     try:
         return ImageOps.exif_transpose(image)
-    except (Exception, struct.error):  # Pillow raises nearly any type on broken EXIF
+    except (Exception, struct.error):  # Pillow raises errors of nearly any type for broken EXIF
         return image.copy()
 
 
 def to_srgb(image: Image.Image, background: str = "white") -> Image.Image:
-    """Any Pillow mode -> 8-bit RGB in sRGB, by the color profile where there is one; transparency on `background`.
+    """Convert an image of any Pillow mode to 8-bit sRGB, using its color profile, with transparency on `background`.
 
-    16-bit gray keeps its upper 8 bits; 32-bit integer gray counts as 16-bit when it exceeds 255; float gray counts as
-    [0, 1] unless it exceeds 1, NaN as black. A profile that is damaged, or of another color space than the pixels, is
-    ignored.
+    16-bit gray keeps its upper 8 bits. 32-bit integer gray counts as 16-bit if it exceeds 255. Float gray counts as
+    [0, 1] unless it exceeds 1, and NaN as black. A profile that is damaged or has another color space than the pixels
+    is ignored.
 
     Raises:
-        ValueError: not one value of a float image is finite.
+        ValueError: No value of a float image is finite.
     """
     has_profile = bool(image.info.get("icc_profile"))
     if image.mode == "RGB" and "transparency" not in image.info:
@@ -47,7 +49,7 @@ def to_srgb(image: Image.Image, background: str = "white") -> Image.Image:
         if has_profile:
             rgba = _with_srgb_colors(rgba, image)
         return Image.alpha_composite(Image.new("RGBA", rgba.size, background), rgba).convert("RGB")
-    if not has_profile and image.mode != "LAB":  # of which Pillow leaves a profile on the result
+    if not has_profile and image.mode != "LAB":  # converting LAB, Pillow leaves a profile on the result
         return image.convert("RGB")
     return _in_srgb(image if image.mode in ("L", "CMYK") else image.convert("RGB"), image.info.get("icc_profile", b""))
 
@@ -61,15 +63,15 @@ def _with_srgb_colors(rgba: Image.Image, image: Image.Image) -> Image.Image:
 
 
 def _in_srgb(image: Image.Image, profile: bytes | None = None) -> Image.Image:
-    """RGB, L or CMYK pixels of a profile, the image's own by default, as RGB. A profile that is left on it is sRGB."""
-    profile = image.info["icc_profile"] if profile is None else profile
-    transform = _transform(profile, image.mode) if len(profile) <= MAX_PROFILE_BYTES else None
+    """Convert RGB, L or CMYK pixels to sRGB by a profile, by default that of the image."""
+    content: bytes = image.info["icc_profile"] if profile is None else profile
+    transform = _transform(content, image.mode) if len(content) <= MAX_PROFILE_BYTES else None
     if transform is _UNCHANGED and image.mode == "RGB":
         return image
     is_converting = isinstance(transform, ImageCms.ImageCmsTransform)
     converted = ImageCms.applyTransform(image, transform) if is_converting else image.convert("RGB")
-    assert converted is not None  # which is for conversions in place
-    converted.info.pop("icc_profile", None)  # it describes the pixels as they were, or was added by Pillow
+    assert converted is not None  # None is returned for conversions in place only
+    converted.info.pop("icc_profile", None)  # it describes the original pixels, or was added by Pillow
     return converted
 
 
@@ -78,9 +80,9 @@ _UNCHANGED = object()
 
 @lru_cache(PROFILES_KEPT)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | object | None:
-    """From pixels of a mode to sRGB; _UNCHANGED where they are in sRGB; None for what is no profile of such pixels."""
+    """The transform of pixels of a mode to sRGB; _UNCHANGED if they are in sRGB; None if the profile does not fit."""
     try:
-        opened = ImageCms.ImageCmsProfile(BytesIO(profile))
+        opened: Any = ImageCms.ImageCmsProfile(BytesIO(profile))  # Pillow does not declare its attributes
         if opened.profile.xcolor_space.strip() != _SPACES[mode]:
             return None
         transform = ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB")
@@ -95,7 +97,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | object
 
 
 def _all_colors(mode: str) -> Image.Image:
-    """A grid of all colors of RGB, or all grays."""
+    """A grid over all colors of RGB, or all grays."""
     if mode == "L":
         return Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     steps = np.linspace(0, 255, 16).round().astype(np.uint8)
@@ -104,7 +106,7 @@ def _all_colors(mode: str) -> Image.Image:
 
 def _gray_levels(values: np.ndarray) -> np.ndarray:
     levels = np.nan_to_num(values.astype(np.float32), posinf=np.inf, neginf=0.0)
-    most = levels.max(initial=0.0, where=np.isfinite(levels))  # a single infinite pixel says nothing of the range
+    most = levels.max(initial=0.0, where=np.isfinite(levels))  # infinite pixels say nothing about the range
     if values.dtype.kind == "f":
         if not np.isfinite(values).any():
             raise ValueError("no pixel of the image is a finite number")

@@ -1,6 +1,6 @@
-"""Several estimates of one picture: their median, and where they disagree.
+"""Ensembles: the median of several estimates of one image, and how far they disagree.
 
-Source: test-time ensembling, arXiv 2312.02145 (Marigold), section 3.4; here the scales and shifts come from alternating
+Source: test-time ensembling, arXiv 2312.02145 (Marigold), section 3.4. Here the scales and shifts come from alternating
 least squares against the median.
 """
 
@@ -15,9 +15,9 @@ import torch
 from unicon.images import resize_map
 
 ALIGNMENTS = 5
-"""Alternations of aligning and taking the median."""
+"""Number of alternations of aligning and taking the median."""
 MIN_CORRELATION = 0.5
-"""A member less like the reference than this is not stretched any further to fit it."""
+"""Members that correlate less with the reference are scaled as if they had this correlation."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Estimate:
     map: np.ndarray
     """The members' median, float32 (H, W) or (H, W, 3) in [0, 1]."""
     spread: np.ndarray
-    """Median absolute deviation of the members at every pixel after alignment, the mean over channels, in the units of
-    the map; float32 (H, W), 0 to 0.5."""
+    """Median absolute deviation of the aligned members at every pixel, averaged over the channels, in the units of the
+    map; float32 (H, W), 0 to 0.5."""
 
     @property
     def confidence(self) -> float:
-        """1 - 2 * mean spread, in [0, 1]: 1 when the members agree, 0 when half of them say 0 and half say 1."""
+        """1 - 2 * mean spread, in [0, 1]: 1 where the members agree, 0 where half of them are 0 and half are 1."""
         return float(np.clip(1.0 - 2.0 * self.spread.mean(dtype=np.float64), 0.0, 1.0))
 
     def resized(self, size: tuple[int, int]) -> Estimate:
@@ -41,18 +41,19 @@ class Estimate:
 
 
 def member_seeds(seed: int, count: int) -> list[int]:
-    """Seeds of an ensemble: the row's own first, the others drawn from it; fewer members have the first of more.
+    """Seeds of an ensemble: the row's own, then others derived from it. A smaller ensemble has the first of them.
 
-    Errors: ValueError for less than one member.
+    Raises:
+        ValueError: There is less than one member.
     """
     if count < 1:
-        raise ValueError(f"An ensemble has at least one member; got ensemble={count}. 5 to 10 are usual.")
+        raise ValueError(f"An ensemble has at least one member; got ensemble_size={count}. 5 to 10 are usual.")
     generator = torch.Generator().manual_seed(seed)
     return [seed, *(int(torch.randint(2**63 - 1, (), generator=generator)) for _ in range(count - 1))]
 
 
 def combine(maps: Sequence[np.ndarray], *, affine: bool) -> Estimate:
-    """Median and spread of the members' maps, all of one shape; aligned by scale and shift before if `affine`."""
+    """Median and spread of the members' maps, all of one shape. If `affine`, scale and shift are aligned before."""
     members = np.stack(maps).astype(np.float32)
     if affine:
         members = np.clip(align(members), 0.0, 1.0)
@@ -62,24 +63,24 @@ def combine(maps: Sequence[np.ndarray], *, affine: bool) -> Estimate:
 
 
 def align(members: np.ndarray) -> np.ndarray:
-    """Members (K, ...) brought to a common scale and shift, by least squares with the first, then with the median.
+    """Align members (K, ...) in scale and shift, by least squares against the first, then against the median.
 
-    Fitted is member = scale * reference + shift: what is a member's own error does not change its scale, and stays to
-    be seen as spread. (The other way round, the less a member has to do with the reference, the flatter it becomes,
-    and members that have nothing in common seem to agree.) In the end all are moved together to where their median fits
-    the members as they came best. Members without anything in common are returned as they came.
+    The fit is member = scale * reference + shift, so that the error of a member does not change its scale and remains
+    visible as spread. With the opposite fit, a member would become flatter the less it has in common with the
+    reference, and unrelated members would seem to agree. In the end all members are moved together to where their
+    median fits the original members best. Unrelated members are returned as they are.
     """
     flat = members.reshape(len(members), -1).astype(np.float64)
-    centred = flat - flat.mean(axis=1, keepdims=True)
-    deviations = np.maximum(centred.std(axis=1), 1e-9)
+    centered = flat - flat.mean(axis=1, keepdims=True)
+    deviations = np.maximum(centered.std(axis=1), 1e-9)
     reference, aligned = flat[0], flat
     for _ in range(ALIGNMENTS):
         deviation = max(reference.std(), 1e-9)
-        correlations = (centred * (reference - reference.mean())).mean(axis=1) / (deviations * deviation)
+        correlations = (centered * (reference - reference.mean())).mean(axis=1) / (deviations * deviation)
         scales = np.maximum(correlations, MIN_CORRELATION) * deviations / deviation
-        aligned = reference.mean() + centred / scales[:, None]
+        aligned = reference.mean() + centered / scales[:, None]
         reference = np.median(aligned, axis=0)
-    slope = (centred.mean(axis=0) * (reference - reference.mean())).mean() / max(reference.var(), 1e-18)
+    slope = (centered.mean(axis=0) * (reference - reference.mean())).mean() / max(reference.var(), 1e-18)
     if slope <= 0:
         return members
     return (flat.mean() + slope * (aligned - reference.mean())).reshape(members.shape).astype(members.dtype)

@@ -1,10 +1,12 @@
-"""The one way from requests to results, whatever is given and whatever is generated.
+# diffusers declares its configurations as plain dictionaries.
+# pyright: reportAttributeAccessIssue=false
+"""From requests to results: the one path for all tasks, whatever is given and whatever is generated.
+
+A `RowRequest` is one row: its inputs (image, maps, mask) and what is asked for (prompt, seed, sizes). A
+`GenerationPlan` holds what all rows of a call share: roles and their paths, weights, guidance, sampler. A role whose
+path stays at the clean end is given. Every other role is generated, inside the request's mask if it has one.
 
 Shapes: B rows of a micro-batch, R roles (the image, then the conditions of a plan), (channels, h, w) latents.
-
-A `Request` is one row: what it has (picture, maps, mask) and what it wants (prompt, seed, sizes). A `Plan` is what all
-rows of a call share: roles and their paths, weights, guidance, sampler. A role whose path stays at the clean end is
-given; every other role is generated, inside the request's mask if it has one.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unicon import images as pictures
+from unicon import images as image_tools
 from unicon.backbone import Backbone
 from unicon.options import MAX_WEIGHT, SamplingOptions, check_whole
 from unicon.outcomes import Failure
@@ -29,58 +31,62 @@ from unicon.sampling.samplers import Sampler, row_noise
 from unicon.sampling.step_table import StepTable
 
 Weight = float | tuple[float, float]
-"""Of the joint attention of an adapter: one for both sides, or (to the image, to the condition)."""
+"""Weight of the joint attention of an adapter: one for both sides, or (to the image, to the condition)."""
 MAX_BATCH_SIZE = 65_536
 
 
 @dataclass(frozen=True)
 class Generated:
-    """A picture with its conditions."""
+    """An image with its conditions."""
 
     image: Image.Image
     """8-bit RGB."""
     conditions: dict[str, np.ndarray]
-    """Maps by adapter name, as they ended: given ones as they were given, others of the image's size."""
+    """Adapter name -> map. Given maps are returned as they were given, others have the size of the image."""
     prompt_tokens_cut: int = 0
-    """Tokens of the prompt, with the longest trigger text before it, that the text encoder did not get."""
+    """Tokens by which the prompt, with the longest trigger text before it, exceeded the text encoder's limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """One row: what it has and what it wants. A row's result is a function of this and the plan."""
+class RowRequest:
+    """One row: its inputs and what is asked for. The result of a row is a function of this and the plan."""
 
     working_size: tuple[int, int]
-    """(width, height) at which the model sees it; requests of one working size share micro-batches."""
+    """(width, height) at which the model works. Requests of one working size share micro-batches."""
     size: tuple[int, int]
     """(width, height) of the result."""
     seed: int
-    """All random numbers of the row come from a generator with this seed."""
+    """Seed of the generator from which all random numbers of the row come."""
     prompt: str = ""
     negative_prompt: str = ""
     image: Image.Image | None = None
-    """8-bit RGB; needed when the image is given or partly kept."""
+    """8-bit RGB. Needed where the image is given or partly kept."""
     maps: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """By adapter name; needed for conditions that are given, partly kept, or start part-way."""
+    """Adapter name -> map. Needed for conditions that are given, partly kept, or start part-way."""
     mask: np.ndarray | None = None
-    """float32 (H, W) of the result's size, 1 generate and 0 keep; everything is generated when None."""
+    """float32 (H, W) of the result's size: 1 generates, 0 keeps. For None, everything is generated."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What every row of a call shares. Errors: ValueError for a batch size or weights that make no sense."""
+class GenerationPlan:
+    """What all rows of a call share.
+
+    Raises:
+        ValueError: The batch size or a weight is out of range, or the adapters and weights do not fit each other.
+    """
 
     adapters: tuple[str, ...]
-    """Adapters of the conditions: the roles after the image."""
+    """Adapters of the conditions, which are the roles after the image."""
     table: StepTable
     """The paths of the image and the conditions."""
     given: tuple[int, ...] = ()
-    """Roles that come back as they were given, whatever their path."""
+    """Roles that are returned as they were given, whatever their path."""
     weights: Mapping[str, Weight] = field(default_factory=dict)
-    """By adapter name; 1 where nothing is said."""
+    """Adapter name -> weight; 1 by default."""
     sampling: SamplingOptions = SamplingOptions(guidance_scale=1.0)
-    """With its defaults decided."""
+    """Sampling options without open defaults."""
     batch_size: int | None = None
-    """The most rows the model sees at once; all of one working size when None."""
+    """The most rows in one micro-batch. For None, all rows of one working size."""
 
     def __post_init__(self) -> None:
         if self.batch_size is not None:
@@ -95,11 +101,11 @@ class Plan:
         unknown = sorted(set(self.weights) - set(self.adapters))
         if unknown:
             raise ValueError(
-                f"Weights belong to the conditions of the call, {list(self.adapters)}; got some for {unknown}. "
+                f"Weights belong to the conditions of the call, {list(self.adapters)}; got weights for {unknown}. "
                 "Correct the names."
             )
         if len(set(self.adapters)) != len(self.adapters):
-            raise ValueError(f"A condition comes once a row; got {list(self.adapters)}. Load the adapter twice.")
+            raise ValueError(f"A row has each condition once; got {list(self.adapters)}. Load the adapter twice.")
 
     def pairs(self, num_rows: int) -> Pairs:
         """The pairs of a batch: images, then the conditions of every adapter in the same order."""
@@ -111,17 +117,24 @@ class Plan:
         return Pairs(tuple(pairs), num_rows * (1 + len(self.adapters)))
 
 
-def generate(model: Backbone, requests: Sequence[Request], plan: Plan) -> list[Generated | Failure]:
-    """Outcomes in the order of the requests; which of them share a micro-batch changes nothing but rounding."""
+def generate(
+    model: Backbone, requests: Sequence[RowRequest | Failure], plan: GenerationPlan
+) -> list[Generated | Failure]:
+    """Run all requests; the outcomes are in their order, and failures among the requests are returned.
+
+    How requests share micro-batches only changes rounding.
+    """
+    good = [request for request in requests if not isinstance(request, Failure)]
     results: dict[int, Generated | Failure] = {}
-    for rows in micro_batches(requests, plan.batch_size):
-        batch = [requests[row] for row in rows]
+    for rows in micro_batches(good, plan.batch_size):
+        batch = [good[row] for row in rows]
         results |= zip(rows, _finish(model, batch, plan, sample_batch(model, batch, plan)), strict=True)
-    return [results[row] for row in range(len(requests))]
+    outcomes = iter([results[row] for row in range(len(good))])
+    return [request if isinstance(request, Failure) else next(outcomes) for request in requests]
 
 
-def micro_batches(requests: Sequence[Request], batch_size: int | None) -> Iterator[list[int]]:
-    """Rows of one working size, at most `batch_size` of them, in order."""
+def micro_batches(requests: Sequence[RowRequest], batch_size: int | None) -> Iterator[list[int]]:
+    """Yield rows of one working size, at most `batch_size` of them, in order."""
     by_size: dict[tuple[int, int], list[int]] = {}
     for row, request in enumerate(requests):
         by_size.setdefault(request.working_size, []).append(row)
@@ -131,11 +144,11 @@ def micro_batches(requests: Sequence[Request], batch_size: int | None) -> Iterat
 
 
 @torch.no_grad()
-def sample_batch(model: Backbone, batch: Sequence[Request], plan: Plan) -> Tensor:
-    """Requests of one working size -> final latents, float32 (R, B, channels, h, w).
+def sample_batch(model: Backbone, batch: Sequence[RowRequest], plan: GenerationPlan) -> Tensor:
+    """Sample requests of one working size; returns the final latents, float32 (R, B, channels, h, w).
 
-    A row's generator gives the starting noise of every generated role in the order of the roles, then the fresh noise
-    of stochastic steps.
+    The generator of a row first gives the starting noise of every generated role, in the order of the roles, then the
+    fresh noise of stochastic steps.
     """
     num_roles, size = 1 + len(plan.adapters), len(batch)
     moving = [not plan.table.is_clean(role) for role in range(num_roles)]
@@ -165,10 +178,10 @@ def sample_batch(model: Backbone, batch: Sequence[Request], plan: Plan) -> Tenso
     return latents.unflatten(0, (num_roles, size))
 
 
-def encode_given(model: Backbone, batch: Sequence[Request], plan: Plan) -> Tensor:
-    """Latents of what the rows have, float32 (R, B, channels, h, w); zeros for roles of which they have nothing.
+def encode_given(model: Backbone, batch: Sequence[RowRequest], plan: GenerationPlan) -> Tensor:
+    """Encode the images and maps of the rows, float32 (R, B, channels, h, w). Absent ones are zero.
 
-    A picture that several rows share (members of an ensemble) is encoded once.
+    An image that several rows share, such as the members of an ensemble, is encoded once.
     """
     width, height = batch[0].working_size
     shape = (len(batch), model.unet.config.in_channels, height // model.vae_scale, width // model.vae_scale)
@@ -176,20 +189,20 @@ def encode_given(model: Backbone, batch: Sequence[Request], plan: Plan) -> Tenso
     images = [request.image for request in batch if request.image is not None]
     if images:
         unique = {id(image): image for image in images}
-        pixels = torch.stack([pictures.to_model(image, (width, height)) for image in unique.values()])
+        pixels = torch.stack([image_tools.to_model(image, (width, height)) for image in unique.values()])
         places = [list(unique).index(id(image)) for image in images]
         roles[0] = model.encode_images(pixels).float()[places]
     for role, adapter in enumerate(plan.adapters, start=1):
         maps = [request.maps[adapter] for request in batch if adapter in request.maps]
         if maps:
             to_model = model.adapter_kind(adapter).to_model
-            pixels = torch.stack([to_model(pictures.resize_map(values, (width, height))) for values in maps])
+            pixels = torch.stack([to_model(image_tools.resize_map(values, (width, height))) for values in maps])
             roles[role] = model.encode_images(pixels).float()
     return torch.stack(roles)
 
 
-def _denoiser(model: Backbone, batch: Sequence[Request], plan: Plan) -> Denoiser:
-    """Condition rows have the trigger text before the row's prompt; the negative prompt stands as it is."""
+def _denoiser(model: Backbone, batch: Sequence[RowRequest], plan: GenerationPlan) -> Denoiser:
+    """The denoiser of a batch. Trigger texts precede the prompts of condition rows, but not the negative prompts."""
     triggers = ["", *(model.adapters[adapter].trigger or "" for adapter in plan.adapters)]
     prompts = [trigger + request.prompt for trigger in triggers for request in batch]
     negative_prompts = [request.negative_prompt for request in batch] * len(triggers)
@@ -205,25 +218,27 @@ def _denoiser(model: Backbone, batch: Sequence[Request], plan: Plan) -> Denoiser
     )
 
 
-def _masks(model: Backbone, batch: Sequence[Request], num_roles: int) -> Tensor | None:
-    """(R * B, 1, h, w), or None where no row has a mask."""
+def _masks(model: Backbone, batch: Sequence[RowRequest], num_roles: int) -> Tensor | None:
+    """Masks (R * B, 1, h, w), or None where no row has one."""
     masks = [
-        pictures.latent_mask(request.mask, request.working_size, model.vae_scale)
+        image_tools.latent_mask(request.mask, request.working_size, model.vae_scale)
         for request in batch
         if request.mask is not None
     ]
     return torch.stack(masks).to(model.device).repeat(num_roles, 1, 1, 1) if masks else None
 
 
-def _finish(model: Backbone, batch: Sequence[Request], plan: Plan, latents: Tensor) -> list[Generated | Failure]:
-    """Latents (R, B, channels, h, w) -> pictures and maps of the results' sizes, kept places exactly as they were."""
+def _finish(
+    model: Backbone, batch: Sequence[RowRequest], plan: GenerationPlan, latents: Tensor
+) -> list[Generated | Failure]:
+    """Decode latents (R, B, channels, h, w) into images and maps of the results' sizes. Kept pixels do not change."""
     roles = [role for role in range(len(latents)) if role not in plan.given and not plan.table.is_clean(role)]
     decoded = {role: model.decode_latents(latents[role]) for role in roles}
     sampled = _finite_rows([latents[role] for role in roles], len(batch))
-    drawn = _finite_rows(list(decoded.values()), len(batch))
+    finite = _finite_rows(list(decoded.values()), len(batch))
     return [
         _finish_row(model, request, plan, {role: tensors[row] for role, tensors in decoded.items()})
-        if drawn[row]
+        if finite[row]
         else Failure(_not_finite(model, by_vae=sampled[row]))
         for row, request in enumerate(batch)
     ]
@@ -239,13 +254,13 @@ def _finite_rows(tensors: Sequence[Tensor], num_rows: int) -> list[bool]:
 def _not_finite(model: Backbone, *, by_vae: bool) -> str:
     dtype = str(model.dtype).removeprefix("torch.")
     if by_vae:
-        return "the autoencoder's result is not finite, in float32 neither: its weights, or the latents, are unusual."
+        return "the autoencoder's result is not finite, not even in float32: its weights or the latents are unusual."
     cure = "try bfloat16 or float32 (--dtype), or lower guidance" if dtype == "float16" else "try lower guidance"
     return f"the denoiser's result is not finite in {dtype}: {cure}, or check the weights of model and adapters."
 
 
-def _finish_row(model: Backbone, request: Request, plan: Plan, decoded: Mapping[int, Tensor]) -> Generated:
-    """decoded: by role, (3, height, width), finite."""
+def _finish_row(model: Backbone, request: RowRequest, plan: GenerationPlan, decoded: Mapping[int, Tensor]) -> Generated:
+    """The result of one row; `decoded` maps roles to finite tensors (3, height, width)."""
     image = _finish_image(decoded[0], request) if 0 in decoded else request.image
     assert image is not None, "a given image is in the request"
     conditions = {}
@@ -261,14 +276,14 @@ def _finish_row(model: Backbone, request: Request, plan: Plan, decoded: Mapping[
     return Generated(image, conditions, max(cut))
 
 
-def _finish_image(decoded: Tensor, request: Request) -> Image.Image:
-    image = pictures.from_model(decoded, request.size)
+def _finish_image(decoded: Tensor, request: RowRequest) -> Image.Image:
+    image = image_tools.from_model(decoded, request.size)
     if request.mask is None or request.image is None:
         return image
-    mixed = pictures.blend(np.asarray(image), np.asarray(request.image), request.mask)
+    mixed = image_tools.blend(np.asarray(image), np.asarray(request.image), request.mask)
     return Image.fromarray(np.rint(mixed).astype(np.uint8))
 
 
-def _finish_map(values: np.ndarray, request: Request, kept: np.ndarray | None) -> np.ndarray:
-    values = pictures.resize_map(values, request.size)
-    return values if request.mask is None or kept is None else pictures.blend(values, kept, request.mask)
+def _finish_map(values: np.ndarray, request: RowRequest, kept: np.ndarray | None) -> np.ndarray:
+    values = image_tools.resize_map(values, request.size)
+    return values if request.mask is None or kept is None else image_tools.blend(values, kept, request.mask)

@@ -1,4 +1,7 @@
-"""Image files whose metadata keeps Pillow from opening them, though their pixels are sound."""
+"""Removing metadata that prevents Pillow from opening an image file whose pixels are intact.
+
+Tested in tests/pipelines/images/test_containers.py.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import NamedTuple
 JPEG_MAGIC = b"\xff\xd8\xff"
 EXIF, PROFILE, ADOBE, COMMENT, SCAN = 0xE1, 0xE2, 0xEE, 0xFE, 0xDA
 ADOBE_BYTES = 16
-"""Of the whole segment that says how the colors are stored; a shorter one says nothing."""
+"""Size of the segment that says how colors are stored. A shorter one is meaningless."""
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 TEXT_CHUNKS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
@@ -18,18 +21,18 @@ MAX_PROFILE_BYTES = 16 << 20
 
 
 class Readable(NamedTuple):
-    """A file in which metadata that says nothing of the pixels is left out."""
+    """A file without metadata that does not affect the pixels."""
 
     content: bytes
     profile: bytes | None = None
-    """The color profile, where the file has lost it."""
+    """The color profile, if it was removed from the file."""
 
 
 def without_metadata(content: bytes) -> Iterator[Readable]:
-    """An image file that cannot be opened, with less and less of its metadata. Nothing where that does not help.
+    """Yield an image file that cannot be opened with less and less of its metadata.
 
-    Pillow refuses a PNG whose texts or profile are large once unpacked, or damaged. Nothing is unpacked here but a
-    profile, up to MAX_PROFILE_BYTES. Of a JPEG it refuses segments that are too short for what they should hold.
+    Pillow refuses a PNG whose texts or profile are damaged or large once decompressed, and a JPEG with segments that
+    are too short. Only a profile is decompressed here, up to MAX_PROFILE_BYTES.
     """
     if content.startswith(JPEG_MAGIC):
         yield from _jpegs(content)
@@ -48,7 +51,7 @@ def without_metadata(content: bytes) -> Iterator[Readable]:
 
 
 def _jpegs(content: bytes) -> Iterator[Readable]:
-    """A JPEG without its application segments and comments; the profile goes after the others, the turning last."""
+    """A JPEG without application segments and comments: first all but EXIF and profile, then the profile, then EXIF."""
     segments, rest = _jpeg_segments(content)
     for kept in ({EXIF, PROFILE}, {EXIF}, set()):
         yield Readable(b"".join((content[:2], *(each for each in segments if _says_pixels(each, kept)), rest)))
@@ -62,7 +65,7 @@ def _says_pixels(segment: memoryview, kept: Container[int]) -> bool:
 
 
 def _jpeg_segments(content: bytes) -> tuple[list[memoryview], memoryview]:
-    """The segments before the pixels, each with its marker and length, and the rest."""
+    """(the segments before the pixels, each with its marker and length; the rest of the file)."""
     view = memoryview(content)
     segments = []
     at = 2
@@ -78,7 +81,7 @@ def _png(chunks: Iterator[memoryview]) -> Readable:
 
 
 def _png_chunks(content: bytes) -> Iterator[memoryview]:
-    """Length, kind, data and checksum of every chunk; what is cut short is the last one."""
+    """Yield every chunk with its length, kind, data and checksum. The last one may be incomplete."""
     view = memoryview(content)
     at = len(PNG_MAGIC)
     while at + 8 <= len(view):

@@ -1,4 +1,4 @@
-"""PIL pictures <-> tensors, working sizes, maps back to the size of the picture."""
+"""Conversions between PIL images and tensors, working sizes, and resizing of maps and masks."""
 
 from __future__ import annotations
 
@@ -14,31 +14,33 @@ from torch.nn.functional import max_pool2d
 from unicon.colors import to_srgb, upright
 
 MAX_ASPECT = 4.0
-"""Pictures that are longer than this are squeezed to it while the model sees them."""
+"""Longest aspect ratio at which the model works. Longer images are squeezed to it."""
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any image -> 8-bit RGB in sRGB, upright by its EXIF orientation, transparency on white; see `to_srgb`."""
+    """Convert any image to 8-bit sRGB, upright by its EXIF orientation, with transparency on white; see `to_srgb`."""
     return to_srgb(upright(image))
 
 
 def oriented_size(image: Image.Image) -> tuple[int, int]:
-    """(width, height) of a picture once its EXIF orientation is applied, without decoding it."""
+    """(width, height) of an image after applying its EXIF orientation, without decoding it."""
     width, height = image.size
     return (height, width) if image.getexif().get(0x0112, 1) in (5, 6, 7, 8) else (width, height)
 
 
 def working_size(image_size: tuple[int, int], *, area: int, multiple: int) -> tuple[int, int]:
-    """(width, height) at which the model sees a picture of `image_size`.
+    """(width, height) at which the model works on an image of `image_size`.
 
-    Both sides are multiples of `multiple`; the area is close to `area` pixels; the aspect ratio is the nearest that
-    these allow (up to MAX_ASPECT), so pictures fall into few sizes.
-    Errors: ValueError for sizes that are not positive.
+    Both sides are multiples of `multiple`, the area is close to `area` pixels, and the aspect ratio is the nearest one
+    that these allow (up to MAX_ASPECT). So the images of a dataset have few working sizes.
+
+    Raises:
+        ValueError: A size is not positive.
     """
     width, height = image_size
     if min(width, height, area, multiple) < 1:
         raise ValueError(
-            f"Sizes are positive pixels; got image {image_size}, area {area}, multiple {multiple}. Give a picture."
+            f"Sizes are positive pixels; got image {image_size}, area {area}, multiple {multiple}. Give an image."
         )
     aspect = math.log(width / height)
     return min(_working_sizes(area, multiple), key=lambda size: abs(math.log(size[0] / size[1]) - aspect))
@@ -46,7 +48,7 @@ def working_size(image_size: tuple[int, int], *, area: int, multiple: int) -> tu
 
 @lru_cache
 def _working_sizes(area: int, multiple: int) -> tuple[tuple[int, int], ...]:
-    """All working sizes: every long side up to MAX_ASPECT with the short side that comes nearest to the area."""
+    """All working sizes: every long side up to MAX_ASPECT, with the short side that brings the area nearest."""
     side = math.sqrt(area)
     sizes = []
     for step in range(max(round(side / multiple), 1), max(round(side * math.sqrt(MAX_ASPECT) / multiple), 1) + 1):
@@ -57,7 +59,7 @@ def _working_sizes(area: int, multiple: int) -> tuple[tuple[int, int], ...]:
 
 
 def to_model(image: Image.Image, size: tuple[int, int]) -> Tensor:
-    """RGB picture -> float32 (3, height, width) in [-1, 1], resized to `size` = (width, height) with antialiasing."""
+    """Convert an RGB image to float32 (3, height, width) in [-1, 1], resized to `size` = (width, height)."""
     if image.size != size:
         image = image.resize(size, Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(image, dtype=np.float32))
@@ -65,7 +67,7 @@ def to_model(image: Image.Image, size: tuple[int, int]) -> Tensor:
 
 
 def from_model(tensor: Tensor, size: tuple[int, int] | None = None) -> Image.Image:
-    """(3, height, width) in [-1, 1] -> 8-bit RGB picture, of `size` = (width, height) if given; rounded once."""
+    """Convert (3, height, width) in [-1, 1] to an 8-bit RGB image of `size` = (width, height), rounded once."""
     pixels = (tensor.float().clamp(-1.0, 1.0) + 1.0).permute(1, 2, 0).cpu().numpy() * 127.5
     if size is not None:
         pixels = resize_map(pixels, size, Image.Resampling.BICUBIC).clip(0.0, 255.0)
@@ -75,7 +77,7 @@ def from_model(tensor: Tensor, size: tuple[int, int] | None = None) -> Image.Ima
 def resize_map(
     values: np.ndarray, size: tuple[int, int], resampling: Image.Resampling = Image.Resampling.BILINEAR
 ) -> np.ndarray:
-    """float32 (h, w) or (h, w, channels) -> the same at `size` = (width, height), antialiased when smaller."""
+    """Resize float32 (h, w) or (h, w, channels) to `size` = (width, height), antialiased when smaller."""
     if values.shape[:2] == (size[1], size[0]):
         return values
     if values.ndim == 3:
@@ -84,16 +86,20 @@ def resize_map(
 
 
 def latent_mask(mask: np.ndarray, size: tuple[int, int], scale: int) -> Tensor:
-    """Mask (H, W) in [0, 1] -> float32 (1, h, w), the mask of latents.
+    """Convert a mask (H, W) in [0, 1] to the mask of the latents, float32 (1, h, w).
 
-    size: (width, height) at which the model sees it. scale: pixels a latent pixel, a side. The result is 1 wherever any
-    pixel is above 0: the model paints a little more than the mask, never less.
+    The result is 1 wherever any pixel is above 0, so the model paints a little more than the mask, never less.
+
+    Args:
+        mask: The mask.
+        size: (width, height) at which the model works.
+        scale: Pixels per latent pixel along each side.
     """
     pixels = torch.from_numpy(np.ascontiguousarray(resize_map(mask, size)))[None]
     return (max_pool2d(pixels, scale) > 0).float()
 
 
 def blend(generated: np.ndarray, kept: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """float32 `generated` where the mask (H, W) is 1, exactly `kept` where it is 0, a mixture between."""
+    """Blend by a mask (H, W), float32: `generated` where it is 1, exactly `kept` where it is 0, a mixture between."""
     weight = mask.reshape(*mask.shape, *[1] * (kept.ndim - 2)).astype(np.float32)
     return weight * generated.astype(np.float32) + (1.0 - weight) * kept.astype(np.float32)

@@ -1,4 +1,7 @@
-"""What the configuration of a model allows, known without its weights and without torch."""
+"""The sizes and numbers of steps that a model supports, from its configuration alone. Imports no torch.
+
+Tested in tests/unicon/test_generation.py and tests/jobs/test_sampling_options.py.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from unicon.files.headers import read_json
 from unicon.options import SamplingOptions
 
 MAX_SCALE = 8
-"""A model works at up to this many times the side it was made for, and down to its inverse."""
+"""A model works at up to this many times the side it was trained for, and down to the inverse of it."""
 NUM_TRAIN_TIMESTEPS = 1000
-"""Where a scheduler does not say."""
+"""Training timesteps where the scheduler does not state them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +24,9 @@ class ModelLimits:
     """Sizes and timesteps of a model."""
 
     native_px: int
-    """Side of the square that it was made for."""
+    """Side of the square that the model was trained for."""
     multiple_px: int
-    """Sides that it works at are multiples of this."""
+    """Number of pixels of which all sides are multiples."""
     num_train_timesteps: int = NUM_TRAIN_TIMESTEPS
     steps_offset: int = 0
     starts_from_nothing: bool = False
@@ -31,7 +34,7 @@ class ModelLimits:
 
     @classmethod
     def of(cls, unet: Mapping[str, Any], vae: Mapping[str, Any], scheduler: Mapping[str, Any]) -> Self:
-        """From the configurations of the parts."""
+        """The limits of a model, from the configurations of its parts."""
         scale = 2 ** (len(vae["block_out_channels"]) - 1)
         size = unet["sample_size"]
         return cls(
@@ -45,32 +48,34 @@ class ModelLimits:
 
     @classmethod
     def of_folder(cls, folder: Path) -> Self:
-        """Of a model folder in the diffusers layout.
+        """The limits of a model folder in the diffusers layout.
 
         Raises:
-            OSError, ValueError, KeyError: a configuration is missing or is something else.
+            OSError: A configuration is missing.
+            ValueError: A configuration is something else.
+            KeyError: A configuration lacks a value.
         """
         names = ("unet/config.json", "vae/config.json", "scheduler/scheduler_config.json")
         return cls.of(*(read_json(folder / name) for name in names))
 
     def check(self, options: SamplingOptions) -> None:
-        """Raises ValueError for a resolution or a number of steps that the model cannot have."""
+        """Raise ValueError for a resolution or a number of steps that the model does not support."""
         least, most = max(self.multiple_px, self.native_px // MAX_SCALE), self.native_px * MAX_SCALE
         if options.resolution_px is not None and not least <= options.resolution_px <= most:
             raise ValueError(
-                f"resolution_px of this model, made for {self.native_px} pixels, is {least} to {most}; got "
+                f"resolution_px of this model, trained for {self.native_px} pixels, is {least} to {most}; got "
                 f"{options.resolution_px}. Leave it out for {self.native_px}."
             )
         steps, most = options.num_inference_steps or 1, self.num_train_timesteps
         if options.timestep_spacing == "leading":
-            most -= self.steps_offset  # it would lead beyond the last timestep
+            most -= self.steps_offset  # more steps would go beyond the last timestep
         if steps > most:
             raise ValueError(f"num_inference_steps of this model is at most {most}; got {steps}. 10 to 50 are usual.")
         spacing = options.timestep_spacing or "trailing"
         from_last = spacing == "trailing" or (spacing == "linspace" and options.sampler == "ddim")
         if self.starts_from_nothing and (from_last or options.sampler == "lcm"):
             raise ValueError(
-                "Predicting noise says nothing about the picture where there is only noise; this model's schedule has "
+                "Predicting noise says nothing about the image where there is only noise; this model's schedule has "
                 "zero terminal SNR (rescale_betas_zero_snr) and prediction_type epsilon. Use timestep_spacing leading, "
                 "or correct scheduler/scheduler_config.json."
             )

@@ -1,4 +1,6 @@
-"""Loading the parts of a model folder, strictly: what is in the files is what is in the modules, and all of it."""
+# transformers does not declare that `output_loading_info` adds a second result.
+# pyright: reportGeneralTypeIssues=false
+"""Loading the parts of a model folder strictly: the files hold exactly the tensors of the modules."""
 
 from __future__ import annotations
 
@@ -14,17 +16,20 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from unicon.adapters.checkpoint import load_adapter
 from unicon.adapters.merge import merge_in_place
-from unicon.adapters.official import load_published
-from unicon.files.folder import Lora, is_published, part_files, variant_of
-from unicon.files.inspection import ModelShape, check_adapter, check_model
+from unicon.adapters.official import load_official
+from unicon.files.adapter_inspection import check_adapter
+from unicon.files.adapters import is_official
+from unicon.files.folder import Lora
+from unicon.files.inspection import ModelShape, check_model
 from unicon.files.loras import LoraLayer, lora_layers
 from unicon.files.shapes import current_name
+from unicon.files.weights import part_files, variant_of
 
 PART_CLASSES: Mapping[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
 
 
 class Parts(NamedTuple):
-    """A model, frozen, on one device; the UNet in inference form."""
+    """The frozen parts of a model on one device, with the UNet in inference form."""
 
     unet: UNet2DConditionModel
     vae: AutoencoderKL
@@ -35,11 +40,11 @@ class Parts(NamedTuple):
 def load_parts(
     folder: Path, adapters: Mapping[str, Path], loras: Sequence[Lora], device: torch.device, dtype: torch.dtype
 ) -> Parts:
-    """Check, load, fuse the LoRAs into the base, add the adapters, merge them.
+    """Check and load a model, fuse the LoRAs into its base, add the adapters and merge them.
 
     Raises:
-        FileNotFoundError, ValueError: a part is absent, is something else, or does not fit; before weights are read
-            where headers show it.
+        FileNotFoundError: A part is absent.
+        ValueError: A part is something else or does not fit. It is raised before weights are read if headers show it.
     """
     layers = check_fit(folder, adapters, loras)
     unet = load_part(folder, "unet", device, dtype)
@@ -47,7 +52,7 @@ def load_parts(
     for lora, changed in zip(loras, layers, strict=True):
         fuse_lora({"unet": unet, "text_encoder": text_encoder}, lora, changed)
     for name, path in adapters.items():
-        (load_published if is_published(path) else load_adapter)(unet, path, name=name)
+        (load_official if is_official(path) else load_adapter)(unet, path, name=name)
     return Parts(
         unet=merge_in_place(unet),
         vae=load_part(folder, "vae", device, dtype),
@@ -57,7 +62,7 @@ def load_parts(
 
 
 def check_fit(folder: Path, adapters: Mapping[str, Path], loras: Sequence[Lora]) -> list[list[LoraLayer]]:
-    """Judge model, adapters and LoRAs by their headers; returns the layers of each LoRA. Raises as `load_parts`."""
+    """Check model, adapters and LoRAs by their headers, and return the layers of each LoRA. Raises as `load_parts`."""
     shape: ModelShape = check_model(folder)
     for path in adapters.values():
         check_adapter(path, shape)
@@ -65,10 +70,10 @@ def check_fit(folder: Path, adapters: Mapping[str, Path], loras: Sequence[Lora])
 
 
 def load_part(folder: Path, part: str, device: str | torch.device, dtype: torch.dtype) -> Any:
-    """One part of a model, frozen, in evaluation mode.
+    """Load one part of a model, frozen and in evaluation mode.
 
     Raises:
-        ValueError: its files do not hold exactly its tensors, or numbers that are not finite in this dtype.
+        ValueError: Its files do not hold exactly its tensors, or values are not finite in this dtype.
     """
     names = [path.name for path in part_files(folder, part)]
     options = {"use_safetensors": True, "variant": variant_of(names), "output_loading_info": True}
@@ -90,7 +95,7 @@ def load_part(folder: Path, part: str, device: str | torch.device, dtype: torch.
 
 
 def check_finite(module: nn.Module, place: str) -> None:
-    """ValueError for weights that are not finite: they give no pictures, only NaN."""
+    """Raise ValueError for weights that are not finite, since their results would be NaN."""
     for name, weight in module.named_parameters():
         if not bool(torch.isfinite(weight).all()):
             kind = str(weight.dtype).removeprefix("torch.")
@@ -102,7 +107,7 @@ def check_finite(module: nn.Module, place: str) -> None:
 
 @torch.no_grad()
 def fuse_lora(parts: Mapping[str, nn.Module], lora: Lora, layers: Sequence[LoraLayer]) -> None:
-    """Add a LoRA to the weights of the base, in place: W + scale * alpha / rank * up @ down, computed in float32."""
+    """Add a LoRA to the weights of the base in place: W + scale * alpha / rank * up @ down, computed in float32."""
     with safe_open(str(lora.path), framework="pt") as file:
         for layer in layers:
             weight = cast(Tensor, parts[layer.part].get_submodule(layer.module).weight)

@@ -1,10 +1,12 @@
-"""How results are sampled, as one frozen value: the same object from the command line to the sampler. Without torch.
+"""Sampling options as one frozen value, the same object from the command line to the sampler. Imports no torch.
 
-Every field is an argument of the methods of `UniCon` and an option of the commands, whose parser, provenance columns
-and configuration hash are made from the fields here.
+Every field is an argument of the methods of `UniCon` and an option of the commands. The commands' parser, provenance
+columns and configuration hash are derived from the fields.
 
 Published sampling is that of arXiv 2410.11439 and its released code: the scheduler's own timestep spacing, a last step
-that ends at the first training timestep, and what is given noised to the last step index.
+that ends at the first training timestep, and given images or conditions noised to the last step index.
+
+Tested in tests/jobs/test_sampling_options.py and tests/unicon/sampling/test_loop.py.
 """
 
 from __future__ import annotations
@@ -23,67 +25,68 @@ ESTIMATION_GUIDANCE_SCALE = 1.0
 GENERATION_STEPS = 20
 """Sampling steps of a generated image."""
 GENERATION_GUIDANCE_SCALE = 7.5
-"""Text guidance of a generated image: what Stable Diffusion 1.x and UniCon are published with."""
+"""Text guidance of a generated image, as published for Stable Diffusion 1.x and UniCon."""
 LCM_STEPS, LCM_MAX_STEPS = 4, 50
-"""Steps of latent consistency models: by default, and what they are distilled from."""
+"""Steps of latent consistency models: the default, and the number of steps that they are distilled from."""
 LCM_GUIDANCE_SCALE = 1.0
 PUBLISHED_STEPS = 50
 MAX_SEED = 2**63 - 1
 MAX_WEIGHT = 10.0
-"""Of the joint attention of an adapter, to either side of zero."""
+"""Largest weight of the joint attention of an adapter, to either side of zero."""
 
 
 def setting(option: str, help: str, *, default: Any, least: float | None = None, most: float | None = None) -> Any:
-    """A field with its option on the command line, its help, and the range of numbers it takes."""
+    """A field of `SamplingOptions` with its command-line option, help text, and range of values."""
     return field(default=default, metadata={"option": option, "help": help, "least": least, "most": most})
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
-    """How results are sampled. `None` is what suits the task: see `with_defaults`.
+    """How results are sampled. None stands for what suits the task, see `with_defaults`.
 
     Raises:
-        ValueError: a value out of its range, or values that contradict each other.
+        ValueError: A value is out of its range, or values contradict each other.
     """
 
     num_inference_steps: int | None = setting("--steps", "sampling steps", default=None, least=1, most=1000)
     guidance_scale: float | None = setting(
-        "--guidance-scale", "text guidance; 1 is none and twice as fast", default=None, least=0, most=100
+        "--guidance-scale", "text guidance; 1 switches it off and is twice as fast", default=None, least=0, most=100
     )
     condition_guidance_scale: float = setting(
         "--condition-guidance-scale",
-        "pull toward the conditions, or of an estimate toward its image; 0 is none, others cost a third pass",
+        "guidance toward the conditions, or of an estimate toward its image; 0 is off, other values add a third pass",
         default=0.0, least=0, most=100,
     )  # fmt: skip
     sampler: SamplerName = setting(
         "--sampler",
-        f"{', '.join(get_args(SamplerName))}; lcm is for models with a latent consistency LoRA (--lora), in 2 to 8 "
-        "steps at guidance scales of 1 to 2",
+        f"{', '.join(get_args(SamplerName))}; lcm needs a latent consistency LoRA (--lora), 2 to 8 steps and "
+        "guidance scales of 1 to 2",
         default="ddim",
     )
     eta: float = setting(
-        "--eta", "fresh noise in each step of ddim, 0 none to 1 as in training", default=0.0, least=0, most=1
+        "--eta", "noise added in each step of ddim, from 0 (none) to 1 (as in training)", default=0.0, least=0, most=1
     )
     timestep_spacing: TimestepSpacing | None = setting(
         "--timestep-spacing",
-        "of the steps: trailing suits few steps, leading is how Stable Diffusion 1.x was published with ddim, linspace "
-        "with the other samplers; lcm has its own",
+        "spacing of the timesteps: trailing suits few steps; Stable Diffusion 1.x was published with leading for ddim "
+        "and linspace for the other samplers; lcm has its own",
         default=None,
     )
     set_alpha_to_one: bool = setting(
         "--set-alpha-to-one",
-        "whether the last step of ddim ends without noise; published sampling ends at the first training timestep",
+        "whether the last step of ddim ends without noise; the published implementation ends at the first training "
+        "timestep",
         default=True,
     )
     given_at: GivenAt = setting(
         "--given-at",
-        "how the given image of an estimate, or the given conditions of a generated image, enter: clean, or noised to "
-        "the last_index of the steps as published",
+        "noise level of the given image (estimation) or the given conditions (generation): clean, or last_index, the "
+        "last step index, as in the published implementation",
         default="clean",
     )
     resolution_px: int | None = setting(
         "--resolution",
-        "side of the square whose area the model works at, in pixels",
+        "work at the area of a square with this side, in pixels",
         default=None, least=16, most=8192,
     )  # fmt: skip
 
@@ -119,16 +122,22 @@ class SamplingOptions:
                 "last_index with num_inference_steps 1. Use more steps, or clean."
             )
 
+    @property
+    def steps(self) -> int:
+        """The number of sampling steps, which `with_defaults` has decided."""
+        assert self.num_inference_steps is not None, "with_defaults has decided"
+        return self.num_inference_steps
+
     @classmethod
     def published(cls, **settings: Any) -> Self:
-        """Published sampling, with other settings beside it.
+        """Published sampling, combined with other settings.
 
         Raises:
-            ValueError: a setting that is not as published.
+            ValueError: A setting contradicts published sampling.
         """
         sampler = settings.get("sampler", "ddim")
         if sampler == "lcm":
-            raise ValueError("Published sampling knows no sampler lcm. Leave one of them out.")
+            raise ValueError("Published sampling has no sampler lcm. Leave one of them out.")
         preset = {"timestep_spacing": "leading", "set_alpha_to_one": False, "given_at": "last_index", "eta": 0.0}
         if sampler != "ddim":
             preset |= {"timestep_spacing": "linspace", "set_alpha_to_one": True}
@@ -140,7 +149,7 @@ class SamplingOptions:
         return cls(**{"num_inference_steps": PUBLISHED_STEPS, **settings, **preset})
 
     def with_defaults(self, *, num_inference_steps: int, guidance_scale: float) -> Self:
-        """The same with steps and text guidance decided: as given, else lcm's own, else these of the task."""
+        """The same options with steps and text guidance decided: as given, else those of lcm, else these defaults."""
         if self.sampler == "lcm":
             num_inference_steps, guidance_scale = LCM_STEPS, LCM_GUIDANCE_SCALE
         steps = self.num_inference_steps
@@ -151,21 +160,32 @@ class SamplingOptions:
         )
 
     def for_estimation(self, num_inference_steps: int) -> Self:
-        """`with_defaults` of an estimate; the steps are those that its adapter recommends."""
+        """`with_defaults` for an estimate, with the number of steps that its adapter recommends."""
         return self.with_defaults(
             num_inference_steps=num_inference_steps, guidance_scale=ESTIMATION_GUIDANCE_SCALE
         )  # fmt: skip
 
+    def for_first_estimation(self, num_inference_steps: int) -> Self:
+        """`for_estimation` for conditions that are estimated before they are painted together with an image."""
+        first = replace(
+            self,
+            num_inference_steps=None if self.given_at == "clean" else self.num_inference_steps,
+            guidance_scale=None,
+            condition_guidance_scale=0.0,
+            sampler="lcm" if self.sampler == "lcm" else "ddim",
+        )
+        return first.for_estimation(num_inference_steps)
+
     def for_generation(self) -> Self:
-        """`with_defaults` of a generated image."""
+        """`with_defaults` for a generated image."""
         return self.with_defaults(
             num_inference_steps=GENERATION_STEPS, guidance_scale=GENERATION_GUIDANCE_SCALE
         )  # fmt: skip
 
     def columns(self, always: Collection[str] = ()) -> dict[str, Any]:
-        """What is written into every row: settings that are not the default, and those named `always`.
+        """The values that are written into every row: those that are not the default, and those named in `always`.
 
-        An output is known by these values, so a setting at its default changes no existing output.
+        They identify an output, so a new setting at its default does not change existing outputs.
         """
         return {
             entry.name: getattr(self, entry.name)
@@ -193,25 +213,28 @@ class SamplingSettings(TypedDict, total=False):
 
 
 def option_names() -> Mapping[str, str]:
-    """Field -> its option on the command line."""
+    """Map each field to its command-line option."""
     return {entry.name: entry.metadata["option"] for entry in fields(SamplingOptions)}
 
 
 def check_number(name: str, value: Any, least: float, most: float) -> None:
-    """Raises ValueError unless a value is a finite number in [least, most]."""
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not least <= value <= most:  # so that NaN is refused
+    """Raise ValueError unless a value is a finite number in [least, most]."""
+    if not _is_number(value, numbers.Real) or not least <= value <= most:  # written so that NaN is refused
         raise ValueError(f"{name} is a number from {least:g} to {most:g}; got {value!r}.")
 
 
 def check_whole(name: str, value: Any, least: int, most: int) -> None:
-    """Raises ValueError unless a value is a whole number in [least, most]."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+    """Raise ValueError unless a value is a whole number in [least, most]."""
+    if not _is_number(value, numbers.Integral):
         raise ValueError(f"{name} is a whole number; got {value!r}.")
     if value < least:
         raise ValueError(f"{name} is at least {least}; got {value}.")
     if value > most:
         raise ValueError(f"{name} is at most {most}; got {value}.")
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _check_value(name: str, value: Any, least: float | None, most: float | None) -> None:

@@ -1,4 +1,7 @@
-"""Rows that failed among rows that came through. Imports no torch."""
+"""Rows that failed beside rows that succeeded. Imports no torch.
+
+Tested in tests/unicon/test_finite.py.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,11 @@ class Failure:
     """A row without a result."""
 
     reason: str
-    """What is wrong, and what would help."""
+    """What is wrong, and the likely cure."""
 
 
 class NonFiniteError(ValueError):
-    """Rows whose results are not finite numbers; the results of the others are in `outcomes`."""
+    """Raised where the results of rows are not finite numbers. The results of the other rows are in `outcomes`."""
 
     def __init__(self, outcomes: Sequence[Any]) -> None:
         failed = {row: each for row, each in enumerate(outcomes) if isinstance(each, Failure)}
@@ -30,12 +33,22 @@ class NonFiniteError(ValueError):
             f"{' '.join(reasons)} The results of the other rows are in this error's `outcomes`."
         )
         self.outcomes = list(outcomes)
-        """One entry a row: its result, or a `Failure`."""
+        """One entry per row: its result, or a `Failure`."""
 
 
 def settled(outcomes: Sequence[T | Failure]) -> list[T]:
-    """The results of all rows. Raises NonFiniteError where a row failed."""
+    """Return the results of all rows. Raises NonFiniteError where a row failed."""
     results = [each for each in outcomes if not isinstance(each, Failure)]
     if len(results) < len(outcomes):
         raise NonFiniteError(outcomes)
     return results
+
+
+def grouped(outcomes: Sequence[T | Failure], size: int) -> list[list[T] | Failure]:
+    """Outcomes in groups of a size. A group with a failure is that failure."""
+    groups: list[list[T] | Failure] = []
+    for start in range(0, len(outcomes), size):
+        group = outcomes[start : start + size]
+        failed = [each for each in group if isinstance(each, Failure)]
+        groups.append(failed[0] if failed else [each for each in group if not isinstance(each, Failure)])
+    return groups

@@ -1,7 +1,7 @@
-"""Which rows of a batch belong together: a value, given as an argument of every call.
+"""Pairs: which rows of a batch belong together. They are an argument of every call of the UNet.
 
-Every row of a batch is an image row or a condition row of one adapter. A pair joins one image row with one
-condition row; a row may belong to several pairs (one image, several conditions).
+Every row of a batch is an image row or a condition row of one adapter. A pair joins one image row with one condition
+row. A row may belong to several pairs, as an image with several conditions does.
 
     pairs = Pairs.one_to_one(batch_size=4, adapter="depth")        # rows 0..3 images, rows 4..7 their depth maps
     unet(latents, timesteps, prompt_embeds, cross_attention_kwargs={"pairs": pairs})
@@ -22,7 +22,7 @@ Role = Literal["image", "condition"]
 
 @dataclass(frozen=True)
 class Pair:
-    """One image row and one condition row that see each other through joint cross-attention."""
+    """An image row and a condition row that attend to each other through joint cross-attention."""
 
     image_row: int
     """Row of the image in the batch."""
@@ -37,12 +37,12 @@ class Pair:
 
     @property
     def is_joined(self) -> bool:
-        """False when both weights are 0: the joint term is off, the condition adapter stays on."""
+        """False if both weights are 0. The joint term is then off, and the condition adapter stays on."""
         return self.weight_to_image != 0 or self.weight_to_condition != 0
 
 
 class _Cached:
-    """Frozen dataclass whose cached properties (index tensors) stay out of pickles and copies."""
+    """A frozen dataclass whose cached properties (index tensors) are not pickled or copied."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
@@ -53,13 +53,13 @@ class _Cached:
 
 @dataclass(frozen=True)
 class Rows(_Cached):
-    """Some rows of a batch, in an order; a row may come twice. Adjacent rows are read without a copy."""
+    """Some rows of a batch in an order. A row may occur twice. Adjacent rows are read without a copy."""
 
     indices: tuple[int, ...]
 
     @cached_property
     def span(self) -> slice | None:
-        """The rows as a slice where they are adjacent and ascending, else None."""
+        """The rows as a slice if they are adjacent and ascending, else None."""
         first = self.indices[0]
         if self.indices == tuple(range(first, first + len(self.indices))):
             return slice(first, first + len(self.indices))
@@ -70,21 +70,21 @@ class Rows(_Cached):
         return {}
 
     def index(self, device: torch.device) -> Tensor:
-        """The rows as an int64 tensor on the device, made once."""
+        """The rows as an int64 tensor on the device. It is created once."""
         if device not in self._index_by_device:
             self._index_by_device[device] = torch.tensor(self.indices, dtype=torch.int64, device=device)
         return self._index_by_device[device]
 
     def take(self, batch: Tensor) -> Tensor:
-        """(B, ...) -> (len(self), ...)"""
+        """Take these rows: (B, ...) -> (len(self), ...)."""
         return batch[self.span] if self.span is not None else batch.index_select(0, self.index(batch.device))
 
     def add(self, batch: Tensor, rows: Tensor) -> Tensor:
-        """A new (B, ...) with (len(self), ...) added to these rows; a row that comes twice gets the sum."""
+        """Return a new (B, ...) with (len(self), ...) added to these rows. A row that occurs twice gets the sum."""
         return batch.index_add(0, self.index(batch.device), rows.to(batch.dtype))
 
     def add_(self, batch: Tensor, rows: Tensor) -> None:
-        """As `add`, in place."""
+        """Do the same as `add`, in place."""
         if self.span is not None:
             batch[self.span] += rows
         else:
@@ -97,7 +97,7 @@ class Segment:
 
     role: Role
     adapter: str | None
-    """Adapter of condition rows; None for image rows."""
+    """The adapter of condition rows; None for image rows."""
     rows: slice
 
 
@@ -116,7 +116,7 @@ class JointGroup(_Cached):
         return {}
 
     def weigh(self, joint: Tensor, role: Role) -> Tensor:
-        """(len, N, C) times the weight of every pair on the side of the role."""
+        """Multiply (len, N, C) by the weight of every pair on the side of the role."""
         weights = self.weights_to_image if role == "image" else self.weights_to_condition
         if all(weight == 1 for weight in weights):
             return joint
@@ -128,10 +128,11 @@ class JointGroup(_Cached):
 
 @dataclass(frozen=True)
 class Pairs(_Cached):
-    """The pairs of a batch and its number of rows.
+    """The pairs of a batch and its number of rows. Rows without a pair are image rows.
 
-    Rows that no pair names are image rows. Errors: ValueError when a row is outside the batch, is both an image
-    and a condition, is a condition of two adapters, or when a pair comes twice.
+    Raises:
+        ValueError: A row is outside the batch, is both an image and a condition, or is a condition of two adapters; or
+            a pair occurs twice.
     """
 
     pairs: tuple[Pair, ...]
@@ -182,17 +183,17 @@ class Pairs(_Cached):
         return cls(tuple(pairs), 2 * batch_size)
 
     def repeat(self, times: int) -> Pairs:
-        """The batch stacked `times` times: for classifier-free guidance, all negative rows, then all positive."""
+        """Stack the batch `times` times, as classifier-free guidance does: all negative rows, then all positive."""
         return self.concatenate([self] * times)
 
     def without_joint(self) -> Pairs:
-        """The same rows with the joint term off; condition rows keep their condition adapter."""
+        """The same rows without the joint term. Condition rows keep their condition adapter."""
         off = (replace(pair, weight_to_image=0.0, weight_to_condition=0.0) for pair in self.pairs)
         return Pairs(tuple(off), self.num_rows)
 
     @staticmethod
     def concatenate(batches: Iterable[Pairs]) -> Pairs:
-        """The pairs of batches stacked along the rows."""
+        """The pairs of several batches stacked along the rows."""
         pairs: list[Pair] = []
         start = 0
         for batch in batches:
@@ -205,7 +206,7 @@ class Pairs(_Cached):
 
     @cached_property
     def condition_adapters(self) -> tuple[str | None, ...]:
-        """Per row: the adapter a condition row belongs to, None for an image row."""
+        """The adapter of every condition row; None for image rows."""
         adapter_of = {pair.condition_row: pair.adapter for pair in self.pairs}
         return tuple(adapter_of.get(row) for row in range(self.num_rows))
 
@@ -225,7 +226,7 @@ class Pairs(_Cached):
 
     @cached_property
     def joint_groups(self) -> tuple[JointGroup, ...]:
-        """The joined pairs (a weight is not 0), one group an adapter."""
+        """The joined pairs, those with a weight that is not 0, one group per adapter."""
         groups = []
         for adapter in self.adapters:
             joined = [pair for pair in self.pairs if pair.adapter == adapter and pair.is_joined]
@@ -243,7 +244,7 @@ class Pairs(_Cached):
 
     @cached_property
     def segments(self) -> tuple[Segment, ...]:
-        """The batch cut into runs of adjacent rows of one role, covering every row in order."""
+        """The batch as runs of adjacent rows of one role, covering every row in order."""
         starts = [0]
         for row in range(1, self.num_rows):
             if self.condition_adapters[row] != self.condition_adapters[row - 1]:

@@ -1,4 +1,7 @@
-"""How much of a prompt the text encoder gets."""
+"""Counting the tokens of prompts beyond the limit of the text encoder.
+
+Tested in tests/unicon/test_generation.py.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,11 @@ from transformers import PreTrainedTokenizerBase
 
 
 def tokens_cut(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[int]:
-    """How many tokens of each prompt a text encoder does not get, since it takes no more than the tokenizer says."""
+    """The number of tokens by which each prompt exceeds the maximum length of the tokenizer."""
     most = tokenizer.model_max_length
     return [
         max(0, len(tokenizer(prompt, truncation=False, verbose=False).input_ids) - most)
-        if len(prompt.encode(errors="replace")) + 2 > most  # a token is a byte or more, and two stand around them
+        if len(prompt.encode(errors="replace")) + 2 > most  # a token has at least a byte, and two enclose the prompt
         else 0
         for prompt in prompts
     ]

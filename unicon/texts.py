@@ -1,4 +1,7 @@
-"""Text files of any encoding: Unicode by its marks, else what is clear, and nothing that is a guess."""
+"""Decoding text files of any encoding: Unicode by its byte order mark, else encodings that are certain, never a guess.
+
+Tested in tests/pipelines/readers/test_captions.py.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +18,22 @@ _BYTE_ORDER_MARKS = (
 )
 _CONTROLS = re.compile("[\x01-\x08\x0b\x0e-\x1f\x7f]")
 _WESTERN = re.compile("[^\x00-\x7fÀ-ÖØ-öø-ÿŒœŠšŽžŸ\xa0«»‘’“”–—…€£¥§©®™°·¿¡¼½¾²³ªº´]")
-"""What no text in Windows-1252 has; other encodings of one byte a letter look like it."""
+"""Characters that no text in Windows-1252 has. Other single-byte encodings look like it."""
 
 
 class DecodedText(NamedTuple):
-    """The text in some bytes."""
+    """A decoded text."""
 
     text: str
     note: str = ""
-    """Why the text is not what is stored, or why there is none although something is stored; else empty."""
+    """Why the text differs from what is stored, or why it is empty although something is stored; else empty."""
 
 
 def decode_text(content: bytes) -> DecodedText:
-    """The text in a file, without white space around it: UTF-8, UTF-16 or UTF-32, else Windows-1252 if it is clear.
+    """Decode the content of a text file as UTF-8, UTF-16 or UTF-32, else as Windows-1252 if that is certain.
 
-    NUL characters are left out. UTF-8 with a few damaged characters has replacement characters, and a note.
+    Surrounding white space and NUL characters are removed. UTF-8 with a few damaged characters gets replacement
+    characters and a note.
     """
     encoding = unicode_encoding(content)
     try:
@@ -46,7 +50,7 @@ def decode_text(content: bytes) -> DecodedText:
 
 
 def unicode_encoding(content: bytes) -> str | None:
-    """The Unicode encoding that the beginning of a text shows; None where it may be UTF-8 without a mark, or none."""
+    """The Unicode encoding that a text is known to have; None if it may be UTF-8 without a mark, or no Unicode."""
     marked = next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), None)
     return marked or _utf_16_without_mark(content)
 
@@ -56,7 +60,7 @@ def _stripped(text: str) -> str:
 
 
 def _utf_16_without_mark(content: bytes) -> str | None:
-    """UTF-16 where at least half of the letters have an upper half of zero, and no lower half is zero."""
+    """UTF-16 if at least half of the characters have an upper byte of zero and no lower byte is zero."""
     while content[-2:] == b"\0\0":
         content = content[:-2]
     if len(content) % 2 or b"\0" not in content:

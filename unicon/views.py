@@ -1,8 +1,8 @@
-"""Several views of one picture, whose estimates are averaged: test-time augmentation.
+"""Test-time augmentation: several views of one image, whose estimates are averaged.
 
-A view is the picture mirrored, seen larger, or both. Their errors differ, and their mean is nearer to the truth than
-each of them; it costs as many times the work as there are views. Mirroring is left out for kinds of conditions that
-tell left from right, such as poses.
+A view is the image mirrored, enlarged, or both. The errors of the views differ, so their mean is more accurate than
+each of them; the cost grows with the number of views. Kinds of conditions that tell left from right, such as poses, are
+not mirrored.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from unicon.conditions import Condition
-from unicon.generation import Request
+from unicon.generation import RowRequest
 
 WorkingSize = Callable[[tuple[int, int], float], tuple[int, int]]
-"""(width, height) of a picture, magnification -> (width, height) at which the model sees it."""
+"""(width, height) of an image, magnification -> (width, height) at which the model works."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One way of looking at a picture."""
+    """One view of an image."""
 
     mirrored: bool = False
     magnification: float = 1.0
-    """Of both sides of the working size."""
+    """Factor of both sides of the working size."""
 
 
 ONCE = (View(),)
@@ -36,13 +36,14 @@ VIEWS = {
     2: (*ONCE, LARGER),
     4: (*ONCE, LARGER, View(mirrored=True), View(mirrored=True, magnification=LARGER.magnification)),
 }
-"""By their number."""
+"""Number of views -> the views."""
 
 
 def views_of(kind: Condition, count: int) -> tuple[View, ...]:
-    """The views of a kind of condition.
+    """The views with which a kind of condition is estimated.
 
-    Errors: ValueError for a number that there is not, or mirrored views of a kind that tells left from right.
+    Raises:
+        ValueError: There are no views of that number, or they are mirrored and the kind tells left from right.
     """
     possible = {n: views for n, views in VIEWS.items() if kind.mirrors or not any(view.mirrored for view in views)}
     if count not in possible:
@@ -50,10 +51,10 @@ def views_of(kind: Condition, count: int) -> tuple[View, ...]:
     return possible[count]
 
 
-def seen(requests: Sequence[Request], views: Sequence[View], working_size: WorkingSize) -> list[Request]:
-    """Every request in every view, the views of a request side by side."""
+def expand_views(requests: Sequence[RowRequest], views: Sequence[View], working_size: WorkingSize) -> list[RowRequest]:
+    """Every request in every view. The views of a request are adjacent."""
     mirrored: dict[int, Image.Image] = {}
-    """By the identity of the picture: requests that share one share its mirror image, which is encoded once."""
+    """Identity of an image -> its mirror image. Requests that share an image share its mirror image, encoded once."""
     found = []
     for request in requests:
         assert request.image is not None, "an estimate has its image"
@@ -67,8 +68,8 @@ def seen(requests: Sequence[Request], views: Sequence[View], working_size: Worki
     return found
 
 
-def merged(maps: Sequence[np.ndarray], views: Sequence[View]) -> list[np.ndarray]:
-    """The mean of the views of every request, maps (H, W) or (H, W, 3) in the order of `seen`."""
+def average_views(maps: Sequence[np.ndarray], views: Sequence[View]) -> list[np.ndarray]:
+    """Average the maps (H, W) or (H, W, 3) of the views of every request, in the order of `expand_views`."""
     if len(views) == 1:
         return list(maps)
     groups = (maps[start : start + len(views)] for start in range(0, len(maps), len(views)))

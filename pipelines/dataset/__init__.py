@@ -1,1 +1,1 @@
-"""What lies in an output: names, schemas, files of rows, marks, and what is there for people."""
+"""The contents of an output: names, schemas, files of rows, marks, and files for people."""

@@ -1,4 +1,4 @@
-"""What lies beside the data for people: the dataset card and the preview picture."""
+"""The dataset card, for people and for the Hugging Face hub. Tested in tests/pipelines/dataset/test_ownership.py."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,19 +9,16 @@ from pipelines.dataset.row_formats import PARQUET, RowFormat
 
 PREVIEW = "preview.png"
 
-
 KEY_TEXT = "name of the sample: WebDataset key, Parquet key column, or path in the folder; unique within its `shard`"
 
-
 MEMBERS = """
-In each tar `image` is KEY.jpg, KEY.png or KEY.webp, another image column is KEY.COLUMN.png (or .jpg, .webp where it is
-kept as it came), and the rest is in KEY.json. Of the columns of one image all but one are None:
+In each tar, `image` is KEY.jpg, KEY.png or KEY.webp, another image column is KEY.COLUMN.png (or .jpg or .webp if it is
+stored as it came), and the other columns are in KEY.json. All but one of the columns of an image are None:
 
 ```python
 image = next(row[kind] for kind in ("jpg", "png", "webp") if row.get(kind) is not None)
 ```
 """
-
 
 CARD_TEXT = """---
 pretty_name: {title}
@@ -39,7 +36,7 @@ configs:
 
 {ok} rows in `data/`; {bad} samples that could not be processed are in `errors/` with their reasons.
 
-![pictures and conditions, side by side]({preview})
+![images and conditions, side by side]({preview})
 
 ```python
 import datasets
@@ -58,26 +55,25 @@ rows = datasets.load_dataset("{format}", data_files="{files}", split="train"{opt
 {settings}
 """
 
-
 COMMON_COLUMNS = {
     "`caption`": "text that came with the sample",
     "`width`, `height`": "pixels, after the EXIF rotation",
-    "`caption_note`": "why the caption is not what came with the sample, or why there is none; else null",
+    "`caption_note`": "why the caption differs from what came with the sample, or why there is none; else null",
     "`shard`, `position`": "where the sample came from",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What a job says of its datasets."""
+    """How a job describes its datasets."""
 
     title: str
     task: str
-    """Task category of the hub."""
+    """Task category of the Hugging Face hub."""
     columns: Mapping[str, str]
-    """Columns, in backquotes, -> what they hold; replaces lines of COMMON_COLUMNS, or comes before them."""
+    """Columns, in backquotes -> their contents; replaces lines of COMMON_COLUMNS or precedes them."""
     previews: Mapping[str, str]
-    """Columns to show in preview.png -> kind of condition, or "" for an ordinary picture."""
+    """Columns to show in preview.png -> kind of condition, or "" for an ordinary image."""
 
 
 def card_text(
@@ -90,7 +86,7 @@ def card_text(
     features: Features | None = None,
     preview: str = PREVIEW,
 ) -> str:
-    """The README.md of a dataset: front matter that the hub understands, columns, settings, counts."""
+    """Return the README.md of a dataset: front matter for the Hugging Face hub, columns, settings, counts."""
     return CARD_TEXT.format(
         title=card.title,
         task=card.task,
@@ -108,12 +104,12 @@ def card_text(
 
 
 def _cell(value: Any) -> str:
-    """A value in a table of Markdown: on one line, without what ends a cell."""
+    """Format a value for a Markdown table: on one line, without characters that end a cell."""
     return " ".join(str(value).split()).replace("|", "\\|").replace("`", "'") if isinstance(value, str) else str(value)
 
 
 def _column_lines(card: Card, provenance: Sequence[str]) -> str:
     own = {name: text for name, text in card.columns.items() if name not in COMMON_COLUMNS}
-    made_by = {", ".join(f"`{name}`" for name in provenance): "what made it"}
+    made_by = {", ".join(f"`{name}`" for name in provenance): "how it was made"}
     texts = {**own, **COMMON_COLUMNS, **card.columns, **made_by}
     return "\n".join(f"| {name} | {text} |" for name, text in texts.items())

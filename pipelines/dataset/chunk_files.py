@@ -1,8 +1,10 @@
-"""The files of one chunk: errors, then data, then the mark.
+"""The files of one chunk, which are written in the order errors, data, mark.
 
-Their names say which positions failed (`pipelines.chunk_names`), so whatever is published beside them, by
-another attempt or another run, never mixes with them. A stop in between leaves files that do not count, and the chunk
-is done again.
+Their names say which positions failed (`pipelines.chunk_names`), so files that another attempt or another run publishes
+beside them never mix with them. If the process ends in between, it leaves files that do not count, and the chunk is
+processed again.
+
+Tested in tests/pipelines/dataset/test_webdataset.py and tests/pipelines/runs/test_exactly_once.py.
 """
 
 import json
@@ -23,19 +25,21 @@ from pipelines.storage.store import FILES, Store
 from pipelines.texts import printable
 
 MAX_REMOVALS = 1_000
-"""Of versions of one outcome of one chunk."""
-
+"""Maximum number of removed versions of one outcome of one chunk."""
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 def failed_positions(version: layout.Version, store: Store = FILES, waiting_only: bool = False) -> list[int]:
-    """Positions of the samples of a finished version that are in errors/; none if another run has removed it.
+    """The positions of a finished version that are in errors/; none if another run has removed it.
 
-    waiting_only: those that wait, see `pipelines.errors.PassingError`.
+    Args:
+        version: The version.
+        store: The storage of the output.
+        waiting_only: Whether to return only samples that wait, see `pipelines.errors.PassingError`.
 
     Raises:
-        OSError: the file is damaged.
+        OSError: The file is damaged.
     """
     try:
         rows = PARQUET.read(version.errors_uri, ["position", "stage"], store)
@@ -44,7 +48,7 @@ def failed_positions(version: layout.Version, store: Store = FILES, waiting_only
         return []
     except pa.ArrowException as error:
         raise OSError(
-            f"{version.errors_uri} is damaged ({error}). Delete it: the same command then does its chunk again."
+            f"{version.errors_uri} is damaged ({error}). Delete it; the same command then processes its chunk again."
         ) from error
 
 
@@ -53,13 +57,13 @@ class _NewVersion(NamedTuple):
 
     ok: int
     content: bytes | None
-    """The file of its `ok` rows; None where a value of one of them has no place in it."""
+    """The file of its `ok` rows; None if the format cannot represent a value of one of them."""
     errors: Rows
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ChunkFiles:
-    """The files of chunks: rows in one format, errors in Parquet, marks."""
+class ChunkFiles:
+    """Writes the files of chunks: rows in one format, errors in Parquet, and marks."""
 
     output: str
     rows_schema: pa.Schema
@@ -67,7 +71,7 @@ class _ChunkFiles:
     store: Store
 
     def version(self, chunk: Chunk, rows: Rows, errors: Rows) -> "_NewVersion":
-        """The version of a whole chunk, of rows and errors of its samples or of those that were done again."""
+        """Make the version of a whole chunk from the rows and errors of its samples, or of those processed again."""
         if chunk.only:
             rows, errors = self.merged(chunk, rows, errors)
         try:
@@ -77,16 +81,16 @@ class _ChunkFiles:
         return _NewVersion(len(rows), content, _by_position(errors))
 
     def without_unstorable(self, rows: Rows, chunk: Chunk, errors: list[dict[str, Any]]) -> Rows:
-        """The rows that can be stored; each of the others is added to `errors`."""
+        """Return the rows that can be stored; the others are added to `errors`."""
         refused = unstorable(rows, lambda one: self.row_format.encode(one, self.rows_schema))
         for at, reason in refused.items():
-            errors.append(_error(str(rows[at]["key"]), rows[at]["position"], chunk, "publish", reason))
+            errors.append(error_row(str(rows[at]["key"]), rows[at]["position"], chunk, "publish", reason))
         return [row for at, row in enumerate(rows) if at not in refused]
 
     def write(self, chunk: Chunk, version: "_NewVersion") -> None:
         """Publish a version of the whole chunk."""
         if version.content is None:
-            raise ValueError(f"chunk {chunk.name}: its rows can be stored one by one, but not together")
+            raise ValueError(f"chunk {chunk.name}: its rows can be stored one at a time, but not together")
         errors = version.errors
         waiting = {error["position"] for error in errors if error["stage"] == FETCH}
         mark = {"shard": chunk.shard_uri, "files": {file.uri: file.fingerprint for file in chunk.files}}
@@ -102,7 +106,7 @@ class _ChunkFiles:
         raise OSError(f"chunk {chunk.name}: other runs have removed its files {MAX_REMOVALS} times")
 
     def merged(self, chunk: Chunk, rows: Rows, errors: Rows) -> tuple[Rows, Rows]:
-        """Samples done again together with the published ones of the same chunk."""
+        """Merge samples that were processed again with the published ones of the same chunk."""
         before = self._published(chunk.base_data, self.row_format), self._published(chunk.base_errors, PARQUET)
         again = set(chunk.only)
         all_rows, all_errors = (
@@ -112,18 +116,18 @@ class _ChunkFiles:
         positions = sorted(row["position"] for row in (*all_rows, *all_errors))
         if positions != list(range(chunk.start, chunk.stop)):
             raise OSError(
-                f"chunk {chunk.name}: the published files account for other samples than their names say; "
-                "the same command does the chunk again"
+                f"chunk {chunk.name}: the published files have other samples than their names say; the same command "
+                "processes the chunk again"
             )
         return all_rows, all_errors
 
     def _published(self, uri: str, row_format: RowFormat) -> Rows:
-        """The rows of a file that a retry builds on. Raises FileNotFoundError where another run has replaced it."""
+        """The rows of a file that a retry builds on. Raises FileNotFoundError if another run has replaced it."""
         return list(row_format.read(uri, store=self.store)) if uri else []
 
 
-def _waits_on(chunk: Chunk, errors: Rows) -> bool:
-    """Whether a version's waiting samples were tried again and all of them wait on: it stays as it is."""
+def still_waits(chunk: Chunk, errors: Rows) -> bool:
+    """Whether all waiting samples of a version were tried again and still wait, so that it stays as it is."""
     waiting = sum(error["stage"] == FETCH for error in errors)
     return bool(chunk.only) and waiting == len(chunk.only) == chunk_names.waiting_in(chunk.base_errors)
 
@@ -132,7 +136,8 @@ def _by_position(rows: Rows) -> Rows:
     return sorted(rows, key=lambda row: row["position"])
 
 
-def _error(key: str, position: int, chunk: Chunk, stage: str, reason: str) -> dict[str, Any]:
+def error_row(key: str, position: int, chunk: Chunk, stage: str, reason: str) -> dict[str, Any]:
+    """The row of errors/ for a failed sample."""
     return {
         "key": printable(key),
         "shard": printable(chunk.shard_uri),

@@ -1,7 +1,7 @@
-"""Why the failed samples of an output failed, from errors/ alone: records are not asked, so a killed run hides none.
+"""Why the samples of an output failed, from errors/ alone: without the records of runs, a killed run hides nothing.
 
-The names of finished versions say which have failures, and how many. Only files of these are read, at most FILES_READ
-of them, those with the most failures first; of the rest the number of samples is told.
+The names of finished versions say which have failures, and how many. Only the files of these are read, at most
+FILES_READ of them, those with the most failures first; for the others only the number of samples is reported.
 """
 
 import re
@@ -20,34 +20,36 @@ from pipelines.storage.errors import redacted
 FILES_READ = 1_000
 READING_THREADS = 16
 COLUMNS = ["stage", "reason"]
+REASONS_SHOWN = 8
+NAMED_FILE = re.compile(r"(?<=cannot read )\S.*?: (?=\S)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reasons:
-    """Failed samples by what was wrong with them."""
+    """Failed samples, counted by what was wrong with them."""
 
     counts: Counter[str] = field(default_factory=Counter)
     """`stage: kind of reason` -> samples."""
-    untold: int = 0
-    """Failed samples whose file was not read, or is gone."""
+    unread: int = 0
+    """Failed samples whose file was not read or is missing."""
 
 
 def read_reasons(versions: Iterable[layout.Version]) -> Reasons:
-    """The reasons of the failed samples of some finished chunks. Raises OSError when the storage fails."""
-    failed = sorted((version for version in versions if version.bad), key=_place)
+    """Count the reasons of the failed samples of some finished chunks. Raises OSError if the storage fails."""
+    failed = sorted((version for version in versions if version.bad), key=_order)
     kinds: Counter[str] = Counter()
-    untold = sum(version.bad for version in failed[FILES_READ:])
+    unread = sum(version.bad for version in failed[FILES_READ:])
     for version, found in _read(failed[:FILES_READ]):
         kinds.update(found or {})
-        untold += version.bad if found is None else 0
+        unread += version.bad if found is None else 0
     counts: Counter[str] = Counter()
     for kind, count in kinds.items():
         counts[redacted(kind)] += count
-    return Reasons(counts=counts, untold=untold)
+    return Reasons(counts=counts, unread=unread)
 
 
-def _place(version: layout.Version) -> tuple[int, str]:
-    """The most failures first; of equals those whose hashes are first, so that no shard is preferred."""
+def _order(version: layout.Version) -> tuple[int, str]:
+    """Sort key: the most failures first, then by hash, so that no shard is preferred."""
     return -version.bad, storage.short_hash(version.stem)
 
 
@@ -58,7 +60,7 @@ def _read(versions: Sequence[layout.Version]) -> Iterable[tuple[layout.Version, 
 
 
 def _reasons_in(uri: str) -> Counter[str] | None:
-    """The reasons in one file, got in one request; None where it is not there or cannot be understood."""
+    """Count the reasons in one file, which is read in one request; None if it is missing or damaged."""
     try:
         file = pq.ParquetFile(pa.BufferReader(storage.read_bytes(uri)))
         table = file.read(columns=COLUMNS, use_threads=False)
@@ -68,16 +70,10 @@ def _reasons_in(uri: str) -> Counter[str] | None:
     return reason_kinds(Counter({f"{row['stage']}: {row['reason']}": row["count_all"] for row in counted}))
 
 
-REASONS_SHOWN = 8
-
-
-NAMED_FILE = re.compile(r"(?<=cannot read )\S.*?: (?=\S)")
-
-
 def reason_kinds(reasons: Counter[str]) -> Counter[str]:
-    """Reasons without the particulars of one sample: the text up to the second colon or the first bracket.
+    """Count reasons without the details of one sample: the text up to the second colon or the first parenthesis.
 
-    Of a file that cannot be read the name is left out, not what follows it.
+    The name of a file that cannot be read is left out, but not the text after it.
     """
     kinds: Counter[str] = Counter()
     for reason, count in dict(reasons).items():
@@ -87,7 +83,7 @@ def reason_kinds(reasons: Counter[str]) -> Counter[str]:
 
 
 def reasons_text(reasons: Counter[str]) -> str:
-    """The commonest reasons, one a line, with counts."""
+    """Format the most common reasons, one per line, with counts."""
     lines = [f"    {count:>6}  {reason[:160]}" for reason, count in reasons.most_common(REASONS_SHOWN)]
     if len(reasons) > REASONS_SHOWN:
         lines.append(f"            and {len(reasons) - REASONS_SHOWN} other reasons")

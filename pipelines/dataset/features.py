@@ -1,18 +1,18 @@
-"""The types of columns, told to the `datasets` library: in code that loads rows, and in the card that the hub reads."""
+"""The types of columns for the `datasets` library: in code that loads rows, and in the card that the hub reads."""
 
 from collections.abc import Iterator, Mapping
 
 Features = Mapping[str, "str | Mapping[str, str]"]
-"""Column -> `image`, or the library's name of its type, or those of the fields of an object."""
+"""Column -> `image`, the library's name of its type, or the names of the types of an object's fields."""
 
 
 def load_options(features: Features) -> str:
-    """Code of a further argument of `datasets.load_dataset`, `, features=...`; nothing where the files say it all."""
+    """Return the code of one more argument of `datasets.load_dataset`, or nothing if the files are self-describing."""
     return f", features=datasets.Features({_code(features)})" if features else ""
 
 
 def front_matter(features: Features) -> str:
-    """Lines of the YAML at the beginning of a card; nothing where the files say it all."""
+    """Return lines of the YAML at the beginning of a card, or nothing if the files are self-describing."""
     if not features:
         return ""
     lines = ["dataset_info:", "- config_name: default", "  features:"]
@@ -26,7 +26,7 @@ def front_matter(features: Features) -> str:
 
 
 def _code(features: Features) -> str:
-    """A dictionary of features, those of one type together."""
+    """The code of a dictionary of features, grouped by type."""
     by_kind: dict[str, list[str]] = {}
     for name, kind in features.items():
         if isinstance(kind, str):

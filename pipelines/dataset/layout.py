@@ -1,23 +1,25 @@
-"""The output root: where files lie, what their names mean, what is finished.
+"""The output root: where the files are, what their names mean, and what is finished.
 
     data/STEM.parquet            rows that succeeded; STEM.tar with --output-format webdataset
-    errors/STEM.parquet          samples that did not
+    errors/STEM.parquet          samples that failed
     _chunks/done/STEM            the mark, written last: this version of the chunk is finished
-    _chunks/removed/STEM         its mark may say instead that it was removed: see pipelines/dataset/marks.py
-    _chunks/index/               what planning learned about each tar, kept for the next run
-    _chunks/runs/, plans/        what each run was, did and planned: see pipelines/runs/record.py
-    _chunks/chunk-size.json, configuration.json    decided once for the output: see pipelines/planning/claims.py
+    _chunks/removed/STEM         this version may have been removed instead: see pipelines/dataset/marks.py
+    _chunks/index/               what planning found out about each tar, for the next run
+    _chunks/runs/, plans/        settings, results and plan of each run: see pipelines/runs/record.py
+    _chunks/chunk-size.json, configuration.json    decided once per output: see pipelines/planning/claims.py
     README.md, preview.png, report.html
 
 STEM = NAME-OUTCOME.ok60.bad4. NAME is a function of the chunk: shard name, hash of the shard's URI, its fingerprint,
-first and last position, configuration hash. OUTCOME is a hash of the positions that failed. Where some of these only
-wait, because a file that they name could not be fetched for now, OUTCOME says which, and `.wait2` follows: two of the
-four. So files never change:
-doing a chunk again with the same outcome writes the same files, with another outcome it writes other files beside them,
-and which version counts is decided by planning from the listing alone (`pipelines.planning.finished`).
+first and last position, configuration hash. OUTCOME is a hash of the positions that failed. If some of these only wait,
+because a file that they name could not be fetched for now, OUTCOME depends on which ones, and their number
+follows, here as `.wait2` for two of the four. Therefore files never change: processing a chunk again writes the same
+files if the outcome is the same, and other files beside them if it differs. Planning decides from the listing alone
+which version counts (`pipelines.planning.finished`).
 
 Version 0.1 wrote data/NAME.parquet and _chunks/done/NAME.ok60.bad4 with shorter hashes; its outputs are read and
 continued.
+
+Tested in tests/pipelines/dataset/test_marks.py and tests/pipelines/planning/.
 """
 
 import json
@@ -39,11 +41,11 @@ from pipelines.storage.uris import S3, check_given
 
 
 class Version(NamedTuple):
-    """A finished chunk, as one attempt has published it."""
+    """A finished chunk, as one attempt published it."""
 
     name: ChunkName
     stem: str
-    """Of its files."""
+    """Name of its files without extension."""
     ok: int
     bad: int
     mark_uri: str
@@ -54,12 +56,12 @@ class Version(NamedTuple):
 
     @property
     def data_uri(self) -> str:
-        """The file in data/; empty where no sample succeeded."""
+        """The file in data/; empty if no sample succeeded."""
         return self._file("data")
 
     @property
     def errors_uri(self) -> str:
-        """The file in errors/; empty where no sample failed."""
+        """The file in errors/; empty if no sample failed."""
         return self._file("errors")
 
     def _file(self, folder: str) -> str:
@@ -68,37 +70,37 @@ class Version(NamedTuple):
 
 @dataclass(kw_only=True)
 class Remains:
-    """Files of a version that is not finished: of an attempt that works or was killed, or damaged by hand."""
+    """Files of a version that is not finished: its attempt is at work or was killed, or a user deleted some."""
 
     name: ChunkName
     mark_uri: str
-    """Where its mark would be; empty where it will have none: a version of 0.1, or one that was removed."""
+    """Where its mark would be; empty if it will have none: a version of 0.1, or one that was removed."""
     marks: list[str]
     files: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What lies in an output root."""
+    """The contents of an output root."""
 
     finished: tuple[Version, ...]
-    """Versions that are whole: one mark, with the files that it speaks of and no other."""
+    """Complete versions: one mark, with exactly the files that it requires."""
     remains: tuple[Remains, ...]
-    """Everything else with a name of ours."""
+    """Everything else that is named like a file of a version."""
 
 
 def data_uri(output: str, stem: str, extension: str = "parquet") -> str:
-    """Where the good rows of a version go."""
+    """The file for the successful rows of a version."""
     return storage.join(output, "data", f"{stem}.{extension}")
 
 
 def errors_uri(output: str, stem: str) -> str:
-    """Where the failed samples of a version go."""
+    """The file for the failed samples of a version."""
     return storage.join(output, "errors", f"{stem}.parquet")
 
 
 def mark_uri(output: str, stem: str) -> str:
-    """The file that says a version is finished."""
+    """The file that says that a version is finished."""
     return storage.join(output, "_chunks", "done", stem)
 
 
@@ -108,18 +110,18 @@ def run_uri(output: str, run: str) -> str:
 
 
 def plan_uri(output: str, name: str) -> str:
-    """What a run planned, by the name that its record gives."""
+    """The plan of a run, by the name in its record."""
     return storage.join(output, "_chunks", "plans", name)
 
 
 def is_published(output: str, chunk: Chunk, extension: str, store: Store = FILES) -> bool:
-    """Whether a whole chunk has been published without failures, by another run perhaps. One or two requests."""
+    """Whether a whole chunk has been published without failures, perhaps by another run. One or two requests."""
     stem = version_stem(chunk.name, chunk.stop - chunk.start, ())
     return is_marked(store, mark_uri(output, stem)) and store.exists(data_uri(output, stem, extension))
 
 
 def list_output(output: str, store: Store = FILES) -> Listing:
-    """List the output root; nothing is opened. What is listed is there to stay: a run may end on the strength of it."""
+    """List the output root without reading rows. What is listed is durable, so that a run may rely on it and end."""
     found: dict[str, _Found] = {}
     for uri in store.list_uris(storage.join(output, "_chunks", "done")):
         text = uri.rsplit("/", 1)[-1]
@@ -150,20 +152,20 @@ class _Found:
 
     name: ChunkName
     marks: list[tuple[str, int, int]] = field(default_factory=list)
-    """(URI, ok, bad); more than one where version 0.1 was killed during a retry: then none can be believed."""
+    """(URI, ok, bad); several if version 0.1 was killed during a retry, in which case none is valid."""
     files: list[str] = field(default_factory=list)
     is_removed: bool = False
     """Whether the mark is a tombstone."""
 
     def version(self, stem: str) -> Version | None:
-        """The finished version that they are, if they are one."""
+        """The finished version that these files are, if they are one."""
         if len(self.marks) != 1:
             return None
         ((uri, ok, bad),) = self.marks
         wanted = (ok > 0) + (bad > 0)
         if ok + bad != self.name.stop - self.name.start or len(self.files) != wanted:
             return None
-        folders = [file.rsplit("/", 2)[1] for file in self.files]  # as they were listed: data/ first
+        folders = [file.rsplit("/", 2)[1] for file in self.files]  # in the order of the listing: data/ first
         if (ok and folders[0] != "data") or (bad and folders[-1] != "errors"):
             return None
         return Version(self.name, stem, ok, bad, uri, tuple(self.files), waiting_in(uri))
@@ -174,7 +176,7 @@ class _Found:
 
 
 def _drop_tombstones(found: dict[str, _Found], removed: Iterable[str], store: Store) -> None:
-    """Take tombstones for no marks; those beside which no files lie are of no more interest."""
+    """Do not count tombstones as marks; forget those without files."""
     named = [stem for stem in removed if stem in found and found[stem].marks]
     marks = [found[stem].marks[0][0] for stem in named]
     are_removed = map_concurrently(store, partial(is_removed, store), marks, READING_THREADS)
@@ -198,22 +200,24 @@ FOLDERS = (
     "_chunks",
     *(f"_chunks/{name}" for name in ("done", "removed", "runs", "plans", "index")),
 )
-"""Of an output root."""
+"""Folders of an output root."""
 
 
 def check_output(uri: str) -> str:
-    """The output root, normalised. Raises SettingError where workers could not write."""
+    """Return the normalized output root. Raises SettingError if workers could not write there."""
     check_given("--output", uri)
-    output = storage.normalise(uri)
+    output = storage.normalize(uri)
     if storage.protocol(output) == "memory":
-        raise SettingError(f"--output {uri!r}: memory:// lives in one process and workers are others. Use a folder.")
+        raise SettingError(
+            f"--output {uri!r}: memory:// exists in one process, and workers are other processes. Use a folder."
+        )
     if storage.protocol(output) in S3 and "?versionId=" in output:
-        raise SettingError(f"--output {uri!r}: on S3 ?versionId= asks for a version of a file. Rename it.")
+        raise SettingError(f"--output {uri!r}: on S3, ?versionId= selects a version of a file. Rename it.")
     storage.check_writable("--output", uri, FOLDERS)
     if _goes_with_the_job(output):
         raise SettingError(
-            f"--output {uri!r} lies in the working directory that `ray job submit` uploaded; the cluster deletes it "
-            "with the job. Give an absolute path on a file system that all nodes share, or an object store."
+            f"--output {uri!r} is in the working directory that `ray job submit` uploaded; the cluster deletes it "
+            "with the job. Use an absolute path on a file system that all nodes share, or an object store."
         )
     return output
 

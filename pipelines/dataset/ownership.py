@@ -1,7 +1,8 @@
-"""Files beside the data that people have files of the same name of: what is not ours is never replaced.
+"""Files beside the data whose names users' files may have, too: files that this program did not write are not replaced.
 
-Ours say so: a comment at the end of a text, with a hash of what comes before it, or a note inside a PNG. A text that
-was edited is its editor's. Files of versions that left no mark are known by their form.
+Files of this program contain a mark: a comment at the end of a text, with a hash of the text before it, or a note in a
+PNG. A text that was edited belongs to its editor. Files of earlier versions, without a mark, are recognized by their
+form.
 """
 
 import io
@@ -18,9 +19,9 @@ from pipelines.storage.store import FILES, Store
 PROGRAM = "unicon-data"
 MARK = re.compile(rf"<!-- written by {PROGRAM}, ([0-9a-f]{{16}}):[^\n]*-->\s*\Z")
 MAX_BYTES = 64 << 20
-"""A larger file is none of ours."""
+"""A larger file is not from this program."""
 MARGIN_PX = 8
-"""White, around the pictures of a sheet."""
+"""White margin around the images of a preview sheet."""
 
 OLD_CARD = re.compile(
     r"---\npretty_name: [^\n]*\ntask_categories:\n- [^\n]*\nconfigs:\n- config_name: default\n  default: true\n"
@@ -29,7 +30,7 @@ OLD_CARD = re.compile(
     r"!\[[^\n]*\]\(preview\.png\)\n\n```python\nimport datasets\n\nrows = [^\n]*\n```\n(?:\nIn each tar [^\n]*\n)?\n"
     r"(?:\|[^\n]*\|\n)+\n## Settings\n\n(?:\|[^\n]*\|\n)+"
 )
-"""README.md of version 0.1 and before marks; a line more or less makes it somebody else's."""
+"""README.md of version 0.1 and of versions without marks; one line more or less makes it a user's file."""
 OLD_REPORT = re.compile(
     r'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>.*</body></html>\n', re.DOTALL
 )
@@ -40,14 +41,14 @@ Say = Callable[[str], None]
 
 
 def marked(text: str) -> bytes:
-    """A text, in Markdown or HTML, with our mark."""
+    """Return a text, in Markdown or HTML, with the mark."""
     text = text.rstrip("\n") + "\n"
-    mark = f"<!-- written by {PROGRAM}, {storage.short_hash(text)}: the next run replaces it; edited, it stays -->"
+    mark = f"<!-- written by {PROGRAM}, {storage.short_hash(text)}: the next run replaces this file unless it is edited -->"
     return f"{text}{mark}\n".encode(errors="replace")
 
 
 def is_our_text(content: bytes) -> bool:
-    """Whether a text is as this program wrote it."""
+    """Whether a text is unchanged since this program wrote it."""
     text = content.decode("utf-8", "replace").replace("\r\n", "\n")
     if match := MARK.search(text):
         return storage.short_hash(text[: match.start()]) == match[1]
@@ -55,7 +56,7 @@ def is_our_text(content: bytes) -> bool:
 
 
 def marked_png(image: Image.Image) -> bytes:
-    """A picture for people, with our mark."""
+    """Encode an image for people as a PNG with the mark."""
     note = PngImagePlugin.PngInfo()
     note.add_text("Software", PROGRAM)
     buffer = io.BytesIO()
@@ -64,7 +65,7 @@ def marked_png(image: Image.Image) -> bytes:
 
 
 def is_our_png(content: bytes) -> bool:
-    """Whether a picture has our mark, or the form of a sheet from before marks."""
+    """Whether an image has the mark, or the form of a preview sheet of earlier versions."""
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             if image.info.get("Software") == PROGRAM:
@@ -75,17 +76,19 @@ def is_our_png(content: bytes) -> bool:
 
 
 def publish_beside(output: str, name: str, content: bytes, is_ours: IsOurs, say: Say, store: Store = FILES) -> str:
-    """Publish a file in an output root, under another name where a file is that is not ours; returns the name.
+    """Publish a file in an output root, under another name if a user's file has this one; returns the name.
+
+    Returns an empty name if both names are taken.
 
     Raises:
-        OSError: the storage failed.
+        OSError: The storage failed.
     """
     for candidate in (name, other_name(name)):
         uri = storage.join(output, candidate)
         if is_replaceable(uri, is_ours, store):
             store.publish(uri, content)
             return candidate
-        instead = f"; ours is {other_name(name)}" if candidate == name else ", and ours is not written"
+        instead = f"; the new file is {other_name(name)}" if candidate == name else ", and the new one is not written"
         say(f"{uri} was not written by this program, or was edited: it stays as it is{instead}")
     return ""
 
@@ -97,7 +100,7 @@ def other_name(name: str) -> str:
 
 
 def our_file(output: str, name: str, is_ours: IsOurs, store: Store = FILES) -> bytes:
-    """The content of a file in an output root, or of the one that is called otherwise; empty where neither is ours."""
+    """Return the content of a file in an output root, under either name; empty if neither is from this program."""
     for candidate in (name, other_name(name)):
         content = _content(storage.join(output, candidate), store)
         if content and is_ours(content):
@@ -106,24 +109,24 @@ def our_file(output: str, name: str, is_ours: IsOurs, store: Store = FILES) -> b
 
 
 def is_replaceable(uri: str, is_ours: IsOurs, store: Store = FILES) -> bool:
-    """Whether nothing is at a URI, or a file of ours."""
+    """Whether there is nothing at a URI, or a file of this program."""
     content = _content(uri, store)
     return is_ours(content) if content is not None else not store.exists(uri)
 
 
 def check_replaceable(option: str, uri: str, is_ours: IsOurs) -> None:
-    """Raises SettingError where an option names what cannot be written, or what this program did not write."""
+    """Raise SettingError if an option names a file that cannot be written, or that this program did not write."""
     storage.check_place(option, uri)
     storage.check_writable(option, uri)
-    if not is_replaceable(storage.normalise(uri), is_ours):
+    if not is_replaceable(storage.normalize(uri), is_ours):
         raise SettingError(
             f"{option} {uri!r}: there is a file or a folder that this program did not write, and it is not replaced. "
-            "Give another name, or move that one away."
+            "Use another name, or move it away."
         )
 
 
 def _content(uri: str, store: Store) -> bytes | None:
-    """None where there is no file."""
+    """The content of a file; None if there is none, and empty if it is too large to be from this program."""
     if store.stat(uri) is None:
         return None
     try:
@@ -135,7 +138,7 @@ def _content(uri: str, store: Store) -> bytes | None:
 
 
 def _is_sheet(image: Image.Image) -> bool:
-    """Whether there are white margins left and below, of exactly the width that sheets have."""
+    """Whether there are white margins at the left and the bottom, exactly as wide as those of preview sheets."""
     width, height = image.size
     if min(width, height) <= 2 * MARGIN_PX:
         return False

@@ -1,4 +1,4 @@
-"""preview.png: the first rows of a dataset as one image."""
+"""preview.png, which shows the first rows of a dataset. Tested in tests/pipelines/dataset/test_ownership.py."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -10,21 +10,24 @@ from pipelines import storage
 from pipelines.dataset.card import PREVIEW
 from pipelines.dataset.ownership import Say, is_our_png, marked_png, publish_beside
 from pipelines.dataset.row_formats import PARQUET, RowFormat
-from pipelines.images.codec import open_map, open_picture
+from pipelines.images.codec import open_image, open_map
 from pipelines.texts import say
 
 PREVIEW_ROWS = 8
-
-
 PREVIEW_HEIGHT_PX = 192
 
 
 def write_preview(output: str, kinds: Mapping[str, str], row_format: RowFormat = PARQUET, tell: Say = say) -> str:
-    """preview.png: the first rows of the data, their pictures and coloured conditions side by side, two rows a line.
+    """Write preview.png: the images and colored conditions of the first rows, two rows side by side.
 
-    kinds: column -> kind of condition, or "" for an ordinary picture.
+    Args:
+        output: The output root.
+        kinds: Column -> kind of condition, or "" for an ordinary image.
+        row_format: The file format of the output.
+        tell: Called with a message if the file gets another name.
 
-    Returns the file's name, which is another where a file of this name is that is not ours.
+    Returns:
+        The name of the file, which differs if a user's file has this one.
     """
     groups = [_group(row, kinds) for row in _first_rows(output, list(kinds), row_format)]
     if not groups:
@@ -42,8 +45,8 @@ def _first_rows(output: str, columns: list[str], row_format: RowFormat) -> list[
 
 
 def _group(row: Mapping[str, Any], kinds: Mapping[str, str]) -> Image.Image:
-    """The pictures of one row side by side, of the first one's shape."""
-    tiles = [_coloured(row[column]["bytes"], kind) for column, kind in kinds.items()]
+    """Put the images of one row side by side, in the shape of the first one."""
+    tiles = [_colored(row[column]["bytes"], kind) for column, kind in kinds.items()]
     first = tiles[0]
     size = max(1, min(first.width * PREVIEW_HEIGHT_PX // first.height, 2 * PREVIEW_HEIGHT_PX)), PREVIEW_HEIGHT_PX
     group = Image.new("RGB", (len(tiles) * size[0], size[1]))
@@ -52,18 +55,18 @@ def _group(row: Mapping[str, Any], kinds: Mapping[str, str]) -> Image.Image:
     return group
 
 
-def _coloured(content: bytes, kind: str) -> Image.Image:
-    """A stored picture for people."""
+def _colored(content: bytes, kind: str) -> Image.Image:
+    """Decode a stored image; a condition is colored for people."""
     from unicon.conditions import CONDITIONS
 
     if kind not in CONDITIONS:
-        return open_picture(content, 1 << 40)[0]
+        return open_image(content, 1 << 40)[0]
     condition = CONDITIONS[kind]
     return condition.preview(condition.decode(open_map(content, 1 << 40)[0]))
 
 
 def _sheet(groups: list[Image.Image]) -> Image.Image:
-    """Groups in two columns on white."""
+    """Arrange groups in two columns on white."""
     gap = 8
     width = max(group.width for group in groups)
     lines = (len(groups) + 1) // 2

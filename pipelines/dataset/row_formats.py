@@ -1,4 +1,7 @@
-"""The file formats of published rows: what a chunk's file in data/ is, both ways."""
+"""The file formats of published rows: writing and reading the files in data/.
+
+Tested in tests/pipelines/dataset/test_webdataset.py and tests/pipelines/stages/test_publish.py.
+"""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -15,28 +18,30 @@ Row = Mapping[str, Any]
 
 
 class RowFormat(Protocol):
-    """Rows <-> the bytes of one file. Light and picklable; the same rows give the same bytes."""
+    """Converts rows to the bytes of one file and back. Lightweight, picklable and deterministic."""
 
     name: str
-    """Of the format, in `--output-format` and in the `datasets` library."""
+    """Name of the format in `--output-format` and in the `datasets` library."""
     extension: str
 
     def encode(self, rows: Sequence[Row], rows_schema: pa.Schema) -> bytes:
-        """The file of some rows; media columns are `schema.MEDIA`."""
+        """Encode rows as one file; media columns are of the type `schema.MEDIA`."""
         ...
 
     def read(self, uri: str, columns: Sequence[str] | None = None, store: Store = FILES) -> Iterator[dict[str, Any]]:
-        """The rows of a file one by one, whole or some columns of them."""
+        """Yield the rows of a file, with all columns or only some."""
         ...
 
     def column_names(self, uri: str, store: Store = FILES) -> frozenset[str]:
-        """The columns of a file."""
+        """Return the names of the columns of a file."""
         ...
 
-    def features(self, rows_schema: pa.Schema, kept: Collection[str]) -> Features:
-        """What reading every row needs to be told of the columns; nothing where the files say it.
+    def features(self, rows_schema: pa.Schema, passthrough: Collection[str]) -> Features:
+        """Return what a reader must know about the columns; nothing if the files are self-describing.
 
-        kept: media columns whose images are of the kind that they came as.
+        Args:
+            rows_schema: The schema of the rows.
+            passthrough: Media columns whose images are stored as they came, in any format.
         """
         ...
 
@@ -48,22 +53,22 @@ class Parquet:
     extension = "parquet"
 
     def encode(self, rows: Iterable[Row], rows_schema: pa.Schema) -> bytes:
-        """One Parquet file."""
+        """Encode rows as one Parquet file."""
         return schema.parquet_bytes(rows, rows_schema)
 
     def read(self, uri: str, columns: Sequence[str] | None = None, store: Store = FILES) -> Iterator[dict[str, Any]]:
-        """The rows, a few in memory at a time."""
+        """Yield the rows, with a few in memory at a time."""
         with store.open_read(uri) as file, pq.ParquetFile(file) as parquet:
             for batch in parquet.iter_batches(16, columns=None if columns is None else list(columns)):
                 yield from batch.to_pylist()
 
     def column_names(self, uri: str, store: Store = FILES) -> frozenset[str]:
-        """From the footer."""
+        """Return the names of the columns, from the footer."""
         with store.open_read(uri) as file, pq.ParquetFile(file) as parquet:
             return frozenset(parquet.schema_arrow.names)
 
-    def features(self, rows_schema: pa.Schema, kept: Collection[str]) -> Features:
-        """Nothing: the files say what their columns are."""
+    def features(self, rows_schema: pa.Schema, passthrough: Collection[str]) -> Features:
+        """Return nothing: Parquet files are self-describing."""
         return {}
 
 

@@ -1,4 +1,9 @@
-"""Arrow schemas of the published files, with the Hugging Face features that make pictures show as pictures."""
+# pyarrow declares the options of its writer too narrowly.
+# pyright: reportArgumentType=false
+"""Arrow schemas of the published files, with the Hugging Face features by which images are shown as images.
+
+Tested in tests/pipelines/dataset/test_features.py.
+"""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,40 +29,39 @@ ERRORS = pa.schema(
 )
 
 
-def with_features(schema: pa.Schema, notes: Mapping[str, str] | None = None) -> pa.Schema:
-    """The schema with the `datasets` library's features (media columns: `Image`) and our notes as metadata."""
+def with_features(schema: pa.Schema, metadata: Mapping[str, str] | None = None) -> pa.Schema:
+    """Return the schema with the features of the `datasets` library (media columns: `Image`) and more metadata."""
     features = {field.name: _feature(field.type) for field in schema}
-    metadata = {"huggingface": json.dumps({"info": {"features": features}}), **(notes or {})}
-    return schema.with_metadata(metadata)
+    huggingface = json.dumps({"info": {"features": features}})
+    return schema.with_metadata({"huggingface": huggingface, **(metadata or {})})
 
 
 def stem_of(key: str) -> str:
-    """The name of a row's pictures: its key without folders and extensions."""
+    """The name of the images of a row: its key without folders and extensions."""
     return key.rsplit("/", 1)[-1].split(".", 1)[0]
 
 
 def parquet_bytes(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> bytes:
-    """One Parquet file: media columns plain and uncompressed, others zstd; row groups of at most about 100 MB."""
+    """Encode rows as one Parquet file, in row groups of at most about 100 MB; media columns are not compressed."""
     media = {field.name for field in schema if field.type == MEDIA}
     plain = [field.name for field in schema if field.name not in media]
     buffer = BytesIO()
-    with pq.ParquetWriter(
-        buffer,
-        schema,
-        compression={
+    options: dict[str, Any] = {
+        "compression": {
             **{name: "zstd" for name in plain},
             **{f"{name}.{part}": "none" for name in media for part in ("bytes", "path")},
         },
-        use_dictionary=[name for name in plain if pa.types.is_string(schema.field(name).type)],
-        write_statistics=plain,
-    ) as writer:
+        "use_dictionary": [name for name in plain if pa.types.is_string(schema.field(name).type)],
+        "write_statistics": plain,
+    }
+    with pq.ParquetWriter(buffer, schema, **options) as writer:
         for group in _row_groups(rows, media):
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
     return buffer.getvalue()
 
 
 def value_name(kind: pa.DataType) -> str:
-    """What the `datasets` library calls a type."""
+    """The name of a type in the `datasets` library."""
     return _VALUE_NAMES.get(str(kind), str(kind))
 
 

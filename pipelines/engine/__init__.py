@@ -1,1 +1,1 @@
-"""All of Ray: how chunks are scheduled, watched over and retried."""
+"""All use of Ray: how chunks are scheduled, supervised and retried."""

@@ -1,19 +1,22 @@
-"""What becomes of a chunk whose worker died or hung: who is to blame, and how the rest is saved.
+"""What happens to a chunk whose worker died or hung: find the sample to blame, and save the rest of the chunk.
 
-Ray gives a task whose process died to another process, for ever. So each stage of a chunk is an attempt that a ledger,
-in a process of its own, knows of before it starts:
+Ray gives a task whose process died to another process, without end. Therefore each stage of a chunk is an attempt that
+is registered in a ledger, which lives in a process of its own, before it starts:
 
-1. The first attempt does the chunk as a whole.
-2. After a death the chunk is done one sample at a time, each noted before it is worked on, those that died before
-   first. (A death costs the loading of a model: halving would take log2(n) of them to find what one pass finds.)
-3. A sample on which, alone, the process died LONE_DEATHS times is given up: an error row, and the rest goes on. A
-   single death, such as that of a preempted machine, gives up nothing; one whose node is lost does not even count.
-4. Where it is not the samples the chunk fails, loudly: OTHER_DEATHS deaths outside of any sample, a worker that lost
-   GIVEN_UP_IN_A_ROW samples and got none through in between, or a result lost more than RESULTS_LOST times.
+1. The first attempt processes the chunk as a whole.
+2. After a death the chunk is processed one sample at a time. Each sample is noted in the ledger before the work on it
+   starts; samples that a process died on come first. (Every death costs the loading of a model, and bisecting the chunk
+   would take log2(n) deaths to find what one pass finds.)
+3. A sample on which the process died MAX_DEATHS_PER_SAMPLE times, while it worked on nothing else, becomes an error row
+   and the rest of the chunk continues. A single death, such as that of a preempted machine, gives up no sample, and the
+   death of a lost node is not counted at all.
+4. If the samples are not to blame, the chunk fails: after MAX_OTHER_DEATHS deaths outside of any sample, if a worker
+   lost MAX_SAMPLES_LOST_IN_A_ROW samples and completed none in between, or if a result was lost more than
+   MAX_RESULTS_LOST times.
 
-A process that works longer than the time limit, on a chunk or on one sample of rule 2, is ended: a death like others.
-It ends itself; one that is stopped cannot, and the kernel ends it (`lifeline.py`).
-No Ray here: `flow.py` puts the ledger into an actor and says how it is asked.
+A process that exceeds the time limit, on a chunk or on one sample of rule 2, is ended, which counts as a death. It ends
+itself; a stopped process cannot, so the kernel kills it (`kernel_timer.py`).
+Ray is not used here: `ledger_client.py` runs the ledger in an actor and calls it.
 """
 
 import os
@@ -22,12 +25,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipelines.engine.ledger import BUILD_DEATHS, Orders
-from pipelines.engine.watchdog import Watchdog, _end_when_frozen
+from pipelines.engine.ledger import MAX_BUILD_DEATHS, AttemptPlan
+from pipelines.engine.watchdog import Watchdog, kill_when_frozen_later
 from pipelines.errors import SampleError
 
 Ask = Callable[..., Any]
-"""`ask(method, *arguments)`: calls a method of the ledger wherever it lives, and waits for its answer."""
+"""`ask(method, *arguments)`: calls a method of the ledger, wherever it lives, and waits for its answer."""
 
 
 class WorkerDeathError(RuntimeError):
@@ -35,36 +38,38 @@ class WorkerDeathError(RuntimeError):
 
 
 class BrokenProcessError(RuntimeError):
-    """This process can be trusted no longer, whatever it works on: raised inside of an attempt, it ends the process."""
+    """This process can no longer be trusted, whatever it works on; raised inside an attempt, it ends the process."""
 
 
 class Attempt:
-    """One try at a stage of a chunk, as the stage sees it. Without a ledger: the first, which nobody watches."""
+    """One attempt at a stage of a chunk, as the stage sees it. Without arguments: a first attempt without a ledger."""
 
-    def __init__(self, stage: str = "", orders: Orders | None = None, note: Callable[..., None] | None = None) -> None:
+    def __init__(
+        self, stage: str = "", plan: AttemptPlan | None = None, note: Callable[..., None] | None = None
+    ) -> None:
         self.stage = stage
-        self.orders = orders or Orders()
-        self._note = note or (lambda *words: None)
+        self.plan = plan or AttemptPlan()
+        self._note = note or (lambda *position: None)
         """`note(position)` before a sample, `note()` after it."""
 
     @property
     def one_by_one(self) -> bool:
-        """Whether samples must be worked on alone, each inside `on`."""
-        return self.orders.one_by_one
+        """Whether the samples must be processed one at a time, each inside `on`."""
+        return self.plan.one_by_one
 
     def in_order(self, positions: Iterable[int]) -> list[int]:
-        """The positions, those that a process died on first: a further death then costs no other sample's work."""
-        return sorted(positions, key=lambda position: (position not in self.orders.first, position))
+        """Sort the positions that a process died on first, so that another death costs no other sample's work."""
+        return sorted(positions, key=lambda position: (position not in self.plan.first, position))
 
     @contextmanager
     def on(self, position: int) -> Iterator[None]:
-        """Around the work on one sample.
+        """Enclose the work on one sample.
 
         Raises:
-            SampleError: it was given up.
+            SampleError: The sample was given up.
         """
-        if position in self.orders.given_up:
-            raise SampleError(self.stage, self.orders.given_up[position])
+        if position in self.plan.given_up:
+            raise SampleError(self.stage, self.plan.given_up[position])
         if not self.one_by_one:
             yield
             return
@@ -72,7 +77,7 @@ class Attempt:
         try:
             yield
         except BrokenProcessError:
-            raise  # it did not come through
+            raise  # the sample is not done
         except Exception:
             self._note()
             raise
@@ -80,7 +85,7 @@ class Attempt:
 
 
 @contextmanager
-def watched(
+def supervised(
     ask: Ask,
     stage: str,
     chunk: str,
@@ -90,53 +95,61 @@ def watched(
     failed_before: bool = False,
     limit_s: float | None = None,
 ) -> Iterator[Attempt]:
-    """Around a stage of a chunk, in a worker.
-
-    worker: what a dead process's successor shares with it: the actor, or the machine of a task.
-    failed_before: see `Ledger.begin`.
+    """Enclose a stage of a chunk, in a worker. The arguments but `limit_s` are those of `Ledger.begin`.
 
     Raises:
-        WorkerDeathError: this chunk was tried often enough.
+        WorkerDeathError: This chunk was tried often enough.
     """
-    _end_when_frozen(limit_s)
-    orders: Orders = ask("begin", stage, chunk, worker, node, failed_before)
-    if orders.hopeless:
-        raise WorkerDeathError(f"{stage} of {chunk}: {orders.hopeless}")
-    this = (stage, chunk, orders.number)
-    watchdog = Watchdog(limit_s, lambda text: ask("last_words", *this, text))
-
-    def note(position: int | None = None) -> None:
-        ask(*(("came_through", *this) if position is None else ("works_on", *this, position)))
-        watchdog.start()
-
-    well = False
+    kill_when_frozen_later(limit_s)
+    plan: AttemptPlan = ask("begin", stage, chunk, worker, node, failed_before)
+    if plan.failure:
+        raise WorkerDeathError(f"{stage} of {chunk}: {plan.failure}")
+    this = (stage, chunk, plan.number)
+    watchdog = Watchdog(limit_s, lambda text: ask("set_exit_reason", *this, text))
+    succeeded = False
     watchdog.start()
     try:
-        yield Attempt(stage, orders, note)
-        well = True
+        yield Attempt(stage, plan, _note_to(ask, this, watchdog))
+        succeeded = True
     except BrokenProcessError as broken:
         traceback.print_exc()
-        ask("last_words", *this, str(broken))
+        ask("set_exit_reason", *this, str(broken))
         os._exit(1)
     finally:
         watchdog.stop()
-        ask("end", *this, well)
+        ask("end", *this, succeeded)
+
+
+def _note_to(ask: Ask, attempt: tuple[str, str, int], watchdog: Watchdog) -> Callable[..., None]:
+    """Return the `note` of an `Attempt`: it tells the ledger and restarts the clock of the watchdog."""
+
+    def note(position: int | None = None) -> None:
+        if position is None:
+            ask("sample_done", *attempt)
+        else:
+            ask("sample_started", *attempt, position)
+        watchdog.start()
+
+    return note
 
 
 @contextmanager
 def building(ask: Ask, worker: str, limit_s: float | None = None) -> Iterator[None]:
-    """Around the loading of a model, in its actor, which Ray restarts for ever.
+    """Enclose the loading of a model, in its actor, which Ray restarts without end.
 
-    limit_s: an actor that is stopped for longer is ended, now or later; loading may take as long as it likes.
+    Args:
+        ask: Calls the ledger.
+        worker: The actor.
+        limit_s: An actor that is stopped for longer is killed, now or later; loading may take any time.
 
     Raises:
-        WorkerDeathError: the process died of it BUILD_DEATHS times.
+        WorkerDeathError: The process died MAX_BUILD_DEATHS times while it loaded the model.
     """
-    _end_when_frozen(limit_s)
-    deaths = ask("build_begins", worker)
+    kill_when_frozen_later(limit_s)
+    deaths = ask("build_started", worker)
     try:
-        if deaths >= BUILD_DEATHS:
+        if deaths >= MAX_BUILD_DEATHS:
             raise WorkerDeathError(f"the worker process died {deaths} times while it loaded the model")
         yield
     finally:
-        ask("build_ends", worker)
+        ask("build_done", worker)

@@ -1,4 +1,7 @@
-"""Starting or joining Ray, quietly, and what it has to offer."""
+"""Starting or joining Ray without noise on the terminal, and the resources that it offers.
+
+Tested in tests/jobs/test_job_submit.py.
+"""
 
 import contextlib
 import logging
@@ -21,7 +24,8 @@ START_ATTEMPTS = 3
 def ray_session() -> Iterator[Mapping[str, float]]:
     """Join the cluster of RAY_ADDRESS (set inside `ray job submit`), or start a local one; yields its resources.
 
-    A Ray that is already initialised is used and left alone. A local one starts without dashboard and is shut down.
+    If Ray is already initialized, it is used as it is and not shut down. A local cluster starts without a dashboard and
+    is shut down at the end.
     """
     if ray.is_initialized():
         yield ray.cluster_resources()
@@ -40,22 +44,24 @@ def ray_session() -> Iterator[Mapping[str, float]]:
 
 
 def working_nodes() -> int:
-    """How many machines of the cluster have CPUs for work."""
+    """The number of nodes of the cluster that have CPUs for work."""
     return sum(bool(node["Alive"] and node["Resources"].get("CPU")) for node in ray.nodes())
 
 
 def start_local(num_cpus: int | None = None, num_gpus: int | None = None) -> None:
-    """Start a Ray of this machine, without dashboard and telemetry, its workers at this process's niceness.
+    """Start a local cluster, without dashboard and telemetry, whose workers have the niceness of this process.
 
-    num_cpus, num_gpus: what Ray shall believe there is; None: what there is.
+    Ray's daemon waits 15 s for a process of its own and aborts if that starts later, as it may on a busy machine. In
+    this case the start is repeated.
 
-    Ray's daemon waits 15 s for a process of its own and aborts when that comes up later, as it may on a busy machine:
-    it is tried again then.
+    Args:
+        num_cpus: CPUs of the cluster; None: those of this machine.
+        num_gpus: GPUs of the cluster; None: those of this machine.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves a local run beside any other program
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 starves a local run beside other programs
     paths = [str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # workers import this house wherever the command was started
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # workers import this package from any working directory
     for attempt in range(START_ATTEMPTS):
         try:
             return _start(address="local", include_dashboard=False, num_cpus=num_cpus, num_gpus=num_gpus)
@@ -66,14 +72,14 @@ def start_local(num_cpus: int | None = None, num_gpus: int | None = None) -> Non
 
 
 def _start(**options: Any) -> None:
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its errors are about itself; ours come as exceptions
-    with _start_quietly(), _handlers_kept():
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's own errors; ours arrive as exceptions
+    with _hidden_output(), _restored_handlers():
         ray.init(configure_logging=True, logging_level=logging.ERROR, log_to_driver=False, **options)
 
 
 @contextlib.contextmanager
-def _handlers_kept() -> Iterator[None]:
-    """Put the caller's SIGTERM handler back: Ray replaces it by its own, which leaves with exit code 15."""
+def _restored_handlers() -> Iterator[None]:
+    """Restore the SIGTERM handler of the caller: Ray replaces it with its own, which exits with code 15."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -83,17 +89,17 @@ def _handlers_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _start_quietly() -> Iterator[None]:
-    """Keep what Ray's native code prints while starting off the terminal; shown after all when the start fails."""
+def _hidden_output() -> Iterator[None]:
+    """Hide what Ray's native code prints while it starts, unless the start fails."""
     sys.stderr.flush()
     terminal = os.dup(2)
-    with tempfile.TemporaryFile() as kept:
-        os.dup2(kept.fileno(), 2)
+    with tempfile.TemporaryFile() as hidden:
+        os.dup2(hidden.fileno(), 2)
         try:
             yield
         except BaseException:
-            kept.seek(0)
-            os.write(terminal, kept.read())
+            hidden.seek(0)
+            os.write(terminal, hidden.read())
             raise
         finally:
             os.dup2(terminal, 2)

@@ -1,6 +1,6 @@
-"""The jobs' own metrics, through Ray's: every node of a cluster shows them to Prometheus beside Ray's own.
+"""The metrics of the jobs. Ray exports them to Prometheus on every node of a cluster, together with its own metrics.
 
-Recorded where Ray runs and nowhere else: the stages work without Ray too. `deploy/grafana/` draws them.
+They are recorded only if Ray runs; the stages work without Ray, too. `deploy/grafana/` has a dashboard for them.
 """
 
 import sys
@@ -13,19 +13,19 @@ COUNTERS = {
     "unicon_seconds": "Seconds spent inside a stage; waiting between the stages is not counted",
 }
 GAUGES = {
-    "unicon_batch_size": "Rows of the largest batch of the last chunk that fitted into memory",
+    "unicon_batch_size": "Rows of the largest batch of the last chunk that fit into memory",
     "unicon_model_busy_share": "Share of the time since an actor's last chunk that its model computed, 0 to 1",
 }
 TAGS = ("job", "stage")
 
 
 def exported_name(name: str) -> str:
-    """What Prometheus sees of COUNTERS and GAUGES."""
+    """The name of a counter or gauge in Prometheus."""
     return f"ray_{name}_total" if name in COUNTERS else f"ray_{name}"
 
 
 def add(name: str, value: float, job: str, stage: str) -> None:
-    """Raise a counter."""
+    """Increase a counter."""
     if value > 0 and _ray_runs():
         _metric(name).inc(value, {"job": job, "stage": stage})
 

@@ -1,22 +1,22 @@
-"""What the stages of a job ask of the cluster."""
+"""What the stages of a job request from the cluster. Tested in tests/pipelines/engine/test_flow.py."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What the stages ask of the cluster."""
+    """What the stages of a job request from the cluster."""
 
     actors: int = 1
     fewest_actors: int | None = None
-    """Actors to start with; up to `actors` follow while chunks wait for one. None: `actors`."""
+    """Actors to start with; up to `actors` are added while chunks wait for one. None: `actors`."""
     actors_per_node: int = 1
-    """Of `actors`, where they are spread evenly: what a node's CPUs are divided by."""
+    """How many of the `actors` share a node if they are spread evenly; the CPUs of a node are divided by this."""
     gpus_per_actor: float = 0.0
     cpus_per_actor: float = 1.0
     cpus_per_task: float = 0.5
-    """Of a reading or publishing task; both mostly wait for storage, or decode pictures."""
+    """CPUs of a reading or publishing task; both mostly wait for storage, or decode images."""
     failed_chunks_allowed: int = 0
     """Chunks that may fail for reasons other than their samples before the run stops."""
     chunk_timeout_s: float | None = None
-    """A worker that takes longer at one stage of a chunk is ended; None: never."""
+    """A worker that spends longer on one stage of a chunk is ended; None: never."""

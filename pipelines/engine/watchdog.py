@@ -1,44 +1,48 @@
-"""Kills a worker whose chunk takes longer than allowed."""
+"""Ends a worker whose chunk takes longer than allowed.
+
+Tested in tests/pipelines/engine/test_attempts.py.
+"""
 
 import faulthandler
 import os
 import threading
 from collections.abc import Callable
 
-from pipelines.engine.kernel_timer import end_when_frozen
+from pipelines.engine.kernel_timer import kill_when_frozen
 
 GRACE_S = 10.0
-"""Between the end of the time limit and the end of a process that does not even run its watchdog; as long again
-is given to one that runs no thread at all."""
+"""From the end of the time limit to the end of a process that does not even run its watchdog; twice that for one that
+runs no thread at all."""
 
 
 def timed_out(limit_s: float) -> str:
-    """The last words of a process that hangs."""
+    """The exit reason of a process that hangs."""
     return f"timed out after {limit_s:g} s"
 
 
-def _end_when_frozen(limit_s: float | None) -> None:
-    """Later than a watchdog, which says more."""
+def kill_when_frozen_later(limit_s: float | None) -> None:
+    """Let the kernel kill this process if it is stopped, later than a watchdog would, whose report says more."""
     if limit_s is not None:
-        end_when_frozen(limit_s + 2 * GRACE_S)
+        kill_when_frozen(limit_s + 2 * GRACE_S)
 
 
 class Watchdog:
-    """Ends this process when it has worked for too long since the last `start`."""
+    """Ends this process if it has worked for too long since the last `start`."""
 
-    def __init__(self, limit_s: float | None, last_words: Callable[[str], None]) -> None:
+    def __init__(self, limit_s: float | None, report: Callable[[str], None]) -> None:
         self.limit_s = limit_s
-        self._last_words = last_words
+        self._report = report
+        """Called with the exit reason before the process ends."""
         self._timer: threading.Timer | None = None
 
     def start(self) -> None:
-        """Start the clock, anew if it runs."""
+        """Start the clock, or restart it."""
         self.stop()
         if self.limit_s is not None:
-            self._timer = threading.Timer(self.limit_s, self._bite)
+            self._timer = threading.Timer(self.limit_s, self._end_process, [self.limit_s])
             self._timer.daemon = True
             self._timer.start()
-            # Code that hangs without giving threads a turn: this one is native, and tells where in the worker's log.
+            # For code that hangs and lets no other thread run: this timer is native and logs where the code hangs.
             faulthandler.dump_traceback_later(self.limit_s + GRACE_S, exit=True, file=2)
 
     def stop(self) -> None:
@@ -48,9 +52,9 @@ class Watchdog:
             faulthandler.cancel_dump_traceback_later()
             self._timer = None
 
-    def _bite(self) -> None:
+    def _end_process(self, limit_s: float) -> None:
         try:
-            self._last_words(timed_out(self.limit_s))
+            self._report(timed_out(limit_s))
             faulthandler.dump_traceback(file=2)
         finally:
             os._exit(1)

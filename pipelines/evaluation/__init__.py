@@ -1,10 +1,10 @@
-"""Estimated conditions against the truth, joined by key: how good they are, or how alike."""
+"""Evaluation of estimated conditions against the truth, joined by key: accuracy or correlation."""
 
 from pipelines.evaluation.accuracy import Evaluation, evaluate
 from pipelines.evaluation.join import Join, Pair
 from pipelines.evaluation.likeness import Likeness, compare_maps
 from pipelines.evaluation.measures import ESTIMATE, Measure, TrainingScenes, measure_of
-from pipelines.evaluation.report import accuracy_table, alike_table, picture, summary
+from pipelines.evaluation.report import accuracy_table, comparison_image, likeness_table, summary
 
 __all__ = [
     "ESTIMATE",
@@ -15,10 +15,10 @@ __all__ = [
     "Pair",
     "TrainingScenes",
     "accuracy_table",
-    "alike_table",
+    "likeness_table",
     "compare_maps",
     "evaluate",
     "measure_of",
-    "picture",
+    "comparison_image",
     "summary",
 ]

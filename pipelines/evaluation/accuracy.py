@@ -1,4 +1,7 @@
-"""How good estimates are: scored scene by scene beside guesses that see less, and by how sure they were."""
+"""The accuracy of estimates: scores of each scene beside those of baselines, and errors by confidence.
+
+Tested in tests/jobs/test_evaluate.py.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,12 +15,13 @@ from pipelines.evaluation.join import Join, Pair
 from pipelines.evaluation.measures import ESTIMATE, Measure
 from pipelines.texts import clipped
 
-PICTURE_SCENES = 8
+SCENES_SHOWN = 8
+"""Scenes in the comparison image."""
 QUARTERS = ("lowest quarter", "second quarter", "third quarter", "highest quarter")
 
 
 class Quarter(NamedTuple):
-    """The images of one quarter, ordered by confidence."""
+    """One quarter of the images, ordered by confidence."""
 
     name: str
     mean_confidence: float
@@ -28,61 +32,61 @@ class Quarter(NamedTuple):
 
 @dataclass(kw_only=True)
 class Evaluation:
-    """What is known after all pairs."""
+    """The scores of all pairs."""
 
     measure: Measure
     join: Join
     scores: dict[str, list[Any]] = field(default_factory=dict)
-    """By row of the table, one for each image."""
+    """Row of the table -> one score for each image."""
     confidence: list[float | None] = field(default_factory=list)
-    """Of each image."""
-    pictured: list[Pair] = field(default_factory=list)
-    """The first pairs."""
+    """One value for each image."""
+    shown: list[Pair] = field(default_factory=list)
+    """The first pairs, for the comparison image."""
 
     @property
     def images(self) -> int:
-        """Joined pairs."""
+        """Number of joined pairs."""
         return len(self.confidence)
 
     def numbers(self) -> dict[str, dict[str, float]]:
-        """The numbers of the set, by row of the table."""
+        """Return the metrics of the set, by row of the table."""
         return {name: self.measure.numbers(scores) for name, scores in self.scores.items()}
 
     def quarters(self) -> list[Quarter]:
-        """The estimates' error by confidence; empty where fewer than four images have both."""
+        """Return the error of the estimates by confidence; empty if fewer than four images have both."""
         return quarters(self.confidence, self.measure.errors(self.scores[ESTIMATE]))
 
 
 def evaluate(predictions: str, truth: str, measure: Measure) -> Evaluation:
-    """Compare every estimate with its scene, and the measure's guesses with the same scenes.
+    """Compare every estimate with its scene, and the baselines of the measure with the same scenes.
 
     Args:
-        predictions: URI of an estimate job's output.
-        truth: URI of tars of rendered scenes.
-        measure: judges the estimates of one condition.
+        predictions: URI of the output of an estimate job.
+        truth: URI of tars with rendered scenes.
+        measure: The measure of the condition.
 
     Raises:
-        SettingError: one of the two is not what it should be, or they have no key in common.
+        SettingError: An input is not what it should be, or they have no key in common.
     """
     join = Join(condition=measure.condition, predictions=predictions, truth=truth, members=measure.members)
     evaluation = Evaluation(measure=measure, join=join)
     for pair in join.pairs():
         try:
             scores = measure.compare(pair.estimate, pair.truth)
-        except Exception as error:  # decoders raise nearly any type on broken truth
+        except Exception as error:  # decoders raise almost any type for broken files
             if not is_damage(error):
                 raise
             raise SettingError(f"scene {clipped(pair.key)!r} cannot be evaluated: {clipped(str(error))}") from error
         for name, score in scores.items():
             evaluation.scores.setdefault(name, []).append(score)
         evaluation.confidence.append(pair.confidence)
-        if len(evaluation.pictured) < PICTURE_SCENES:
-            evaluation.pictured.append(pair)
+        if len(evaluation.shown) < SCENES_SHOWN:
+            evaluation.shown.append(pair)
     return evaluation
 
 
 def quarters(confidence: Sequence[float | None], errors: np.ndarray) -> list[Quarter]:
-    """Mean errors of the quarters of the images that have a confidence and an error; empty below four images."""
+    """Return mean errors of the quarters of images with a confidence and an error; empty below four images."""
     sure = np.array([np.nan if value is None else value for value in confidence], np.float64)
     known = np.isfinite(sure) & np.isfinite(errors)
     if known.sum() < len(QUARTERS):

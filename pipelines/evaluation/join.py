@@ -1,4 +1,4 @@
-"""Predictions and truth joined by key: every Parquet file's keys are known first, one truth shard is in memory."""
+"""Predictions and truth joined by key: the keys of all predictions, but only one truth shard, are in memory."""
 
 import io
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -13,11 +13,12 @@ from PIL import Image
 from pipelines.damage import is_damage, reason_of
 from pipelines.errors import SampleError, SettingError
 from pipelines.readers.fields import place_of
-from pipelines.readers.parquet import picture_in
+from pipelines.readers.parquet import image_in
 from pipelines.readers.parquet_columns import check_image_type, check_single, listed
 from pipelines.readers.parquet_files import BadRow, OpenParquet, open_parquet, read_row_range
 from pipelines.readers.row_samples import named
-from pipelines.readers.shards import Shard, find_shards
+from pipelines.readers.shard_index import Shard
+from pipelines.readers.shards import find_shards
 from pipelines.readers.tar import index_tar, read_tar
 from pipelines.storage.store import FILES
 from pipelines.texts import clipped
@@ -25,47 +26,47 @@ from unicon.conditions import CONDITIONS
 
 PROVENANCE = ("model", "adapter", "weights_sha256", "seed", "num_inference_steps", "guidance_scale", "code_version")
 MAP_MEMBERS = {"depth": "depth.png", "edge": "edges.png", "pose": "pose.png"}
-"""The member of a rendered scene that holds the map of a condition."""
+"""Condition -> member of a rendered scene with its map."""
 TARS = ("tar", "tar.gz")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """One prediction and its truth."""
+    """A prediction and its truth."""
 
     key: str
     estimate: np.ndarray
-    """The map, as its condition decodes it."""
+    """The map, as decoded by its condition."""
     confidence: float | None
-    """What the prediction says of itself, larger is surer; None where it says nothing."""
+    """Confidence of the prediction, higher is better; None if it has none."""
     truth: Mapping[str, bytes]
-    """Files of the rendered scene by extension; of a truth in Parquet only the map, under its member's name."""
+    """Files of the rendered scene by extension; of a truth in Parquet only the map, under the name of its member."""
 
 
 @dataclass(kw_only=True)
 class Join:
-    """The pairs of two data sets; who found no partner is known once all pairs were taken."""
+    """The pairs of two datasets; keys without a partner are known after all pairs were iterated."""
 
     condition: str
     predictions: str
-    """URI of Parquet files with the columns `key` and the condition's name."""
+    """URI of Parquet files with the columns `key` and the name of the condition."""
     truth: str
-    """URI of tars of rendered scenes, or of Parquet files like the predictions."""
+    """URI of tars with rendered scenes, or of Parquet files like the predictions."""
     members: tuple[str, ...]
-    """Extensions a rendered scene must have."""
+    """Extensions that a rendered scene must have."""
     truth_formats: tuple[str, ...] = TARS
     provenance: dict[str, Any] = field(default_factory=dict)
-    """What the first prediction says of its making."""
+    """Provenance columns of the first prediction."""
     without_estimate: list[str] = field(default_factory=list)
-    """Keys of truth nobody predicted."""
+    """Keys of the truth without a prediction."""
     without_truth: list[str] = field(default_factory=list)
-    """Keys of predictions that have no truth."""
+    """Keys of predictions without a truth."""
 
     def pairs(self) -> Iterator[Pair]:
-        """All pairs, by truth shard, then in the order of the predictions' files.
+        """Yield all pairs, by truth shard, then in the order of the files of predictions.
 
         Raises:
-            SettingError: one of the two is not what it should be, or they have no key in common.
+            SettingError: An input is not what it should be, or they have no key in common.
         """
         file_of = self._find_predictions()
         seen: set[str] = set()
@@ -73,7 +74,7 @@ class Join:
             scenes = dict(self._read_truth(shard))
             if repeated := scenes.keys() & seen:
                 raise SettingError(
-                    f"--truth: keys must be unique; {_quoted(min(repeated))} is in {shard.uri} and a shard before."
+                    f"--truth: keys must be unique; {_quoted(min(repeated))} is in {shard.uri} and in an earlier shard."
                 )
             seen |= scenes.keys()
             self.without_estimate += sorted(scenes.keys() - file_of.keys())
@@ -82,15 +83,15 @@ class Join:
         self.without_truth += sorted(file_of.keys() - seen)
         if not seen & file_of.keys():
             raise SettingError(
-                f"no key is in both: --predictions has {_some(file_of)}, --truth has {_some(seen)}. "
-                f"Estimate the {self.condition} of the very samples that --truth names."
+                f"--predictions and --truth have no key in common: the first has {_some(file_of)}, the second "
+                f"{_some(seen)}. Estimate the {self.condition} of the same samples."
             )
 
     def _find_predictions(self) -> dict[str, str]:
-        """Key -> URI of its Parquet file; remembers the provenance.
+        """Return key -> URI of its Parquet file, and set the provenance.
 
         Raises:
-            SettingError: there are none, they lack a column, or a key comes twice.
+            SettingError: There are no predictions, a column is missing, or a key is repeated.
         """
         file_of: dict[str, str] = {}
         for shard in _files(self.predictions, "--predictions", ("parquet",), "Parquet files that estimate jobs write"):
@@ -100,7 +101,7 @@ class Join:
                     if key in file_of:
                         raise SettingError(
                             f"--predictions: keys must be unique; {_quoted(key)} is in {file_of[key]} and {shard.uri}. "
-                            "Estimate one set of scenes with one setting into one output."
+                            "Estimate each set of scenes with one setting into one output."
                         )
                     file_of[key] = shard.uri
                 columns = [name for name in PROVENANCE if name in parquet.schema.names]
@@ -111,21 +112,21 @@ class Join:
 
     @contextmanager
     def _open(self, uri: str, option: str) -> Iterator[OpenParquet]:
-        """A file of maps; inside, what is wrong with it is a SettingError."""
+        """Open a file of maps; what is wrong with it is raised as a SettingError, also in the body."""
         try:
             with open_parquet(uri, FILES) as parquet:
-                with parquet.believed():
+                with parquet.verifying_schema():
                     self._check_columns(parquet.schema, option, uri)
                 yield parquet
         except SampleError as error:
             raise SettingError(
-                f"{option}: {uri}: {error.reason}. Make its rows again, or leave the file out."
+                f"{option}: {uri}: {error.reason}. Create its rows again, or remove the file."
             ) from error
         except Exception as error:
             if not is_damage(error):
                 raise
             raise SettingError(
-                f"{option}: {uri} cannot be read: {reason_of(error)}. Make it again, or leave it out."
+                f"{option}: {uri} cannot be read: {reason_of(error)}. Create it again, or remove it."
             ) from error
 
     def _check_columns(self, schema: pa.Schema, option: str, uri: str) -> None:
@@ -134,7 +135,7 @@ class Join:
         if not {"key", self.condition} <= {*schema.names}:
             raise SettingError(
                 f"{option}: files must have the columns key and {self.condition}; {uri} has {listed(schema.names)}. "
-                f"Name the output of an estimation of {self.condition}."
+                f"Give the output of an estimation of {self.condition}."
             )
         check_image_type(schema, f"{option}: column", self.condition, uri)
 
@@ -151,7 +152,7 @@ class Join:
     def _maps(
         self, parquet: OpenParquet, uri: str, wanted: Container[str] | None = None
     ) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
-        """(key, map, row) of the wanted keys of a file. Raises SampleError."""
+        """Yield (key, map, row) of the wanted keys of a file. Raises SampleError."""
         names = [name for name in ("key", self.condition, "confidence") if name in parquet.schema.names]
         folder = place_of(uri)[0]
         for _, row in read_row_range(parquet, names, None, [], 0, parquet.rows):
@@ -160,26 +161,26 @@ class Join:
                 continue
             values = _values(row)
             try:
-                content = picture_in(values[self.condition], folder, self.condition).content
+                content = image_in(values[self.condition], folder, self.condition).content
             except SampleError as error:
                 raise SampleError("read", f"row {_quoted(key)} has no {self.condition}: {error.reason}") from error
             yield key, content, values
 
     def decoded(self, option: str, key: str, content: bytes) -> np.ndarray:
-        """The map of a row. Raises SettingError where it cannot be decoded."""
+        """Return the map of a row. Raises SettingError if it cannot be decoded."""
         try:
             return decode_map(self.condition, content)
-        except Exception as error:  # Pillow raises nearly any type on broken bytes
+        except Exception as error:  # Pillow raises almost any type for broken files
             raise SettingError(
                 f"{option}: the {self.condition} of {_quoted(key)} cannot be decoded: {reason_of(error)}. "
-                "Make it again."
+                "Create it again."
             ) from error
 
     def _read_truth(self, shard: Shard) -> Iterator[tuple[str, Mapping[str, bytes]]]:
-        """Key and files of every sample of one shard.
+        """Yield key and files of every sample of a shard.
 
         Raises:
-            SettingError: a sample lacks a member, a file lacks a column, or a shard is damaged.
+            SettingError: A member of a sample or a column of a file is missing, or the shard is damaged.
         """
         if shard.format in TARS:
             yield from read_scenes(shard.uri, self.members, shard.format == "tar.gz")
@@ -190,16 +191,16 @@ class Join:
 
 
 def decode_map(condition: str, content: bytes) -> np.ndarray:
-    """A stored map of a condition."""
+    """Decode a stored map of a condition."""
     with Image.open(io.BytesIO(content)) as stored:
         return CONDITIONS[condition].decode(stored)
 
 
 def read_scenes(uri: str, members: tuple[str, ...], compressed: bool) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Key and wanted files of the rendered scenes of one tar.
+    """Yield key and wanted files of the rendered scenes of a tar.
 
     Raises:
-        SettingError: a scene lacks a file, or the tar is damaged.
+        SettingError: A file of a scene is missing, or the tar is damaged.
     """
     index = index_tar(uri, compressed)
     if index.damage:
@@ -210,14 +211,14 @@ def read_scenes(uri: str, members: tuple[str, ...], compressed: bool) -> Iterato
         if absent:
             wanted = ", ".join(f".{name}" for name in members)
             raise SettingError(
-                f"--truth: samples must have the members {wanted}; {_quoted(key)} of {uri} lacks .{absent[0]}. Name "
-                "the output of render_scenes.py, or render it again in another folder."
+                f"--truth: samples must have the members {wanted}; {_quoted(key)} of {uri} lacks .{absent[0]}. Give "
+                "the output of render_scenes.py, or render it again into another folder."
             )
         yield key, content
 
 
 def _values(row: dict[str, Any] | BadRow) -> dict[str, Any]:
-    """Raises SampleError where a value cannot be read."""
+    """Return the values of a row. Raises SampleError if a value cannot be read."""
     if isinstance(row, BadRow):
         raise row.problem
     for value in row.values():
@@ -227,7 +228,7 @@ def _values(row: dict[str, Any] | BadRow) -> dict[str, Any]:
 
 
 def _key_of(row: dict[str, Any] | BadRow) -> str:
-    """Raises SampleError where there is none."""
+    """Return the key of a row. Raises SampleError if there is none."""
     key, problem = named(row.problem if isinstance(row, BadRow) else row["key"], "column key")
     if key is None:
         raise problem or SampleError("read", "column key is null")
@@ -243,17 +244,17 @@ def _quoted(key: str) -> str:
 
 
 def _files(uri: str, option: str, formats: tuple[str, ...], wanted: str) -> list[Shard]:
-    """The input files of the wanted formats."""
+    """Find the input files of the wanted formats."""
     try:
         shards = [shard for shard in find_shards([uri]) if shard.format in formats]
     except SettingError as error:
         raise SettingError(str(error).replace("--input", option, 1)) from error
     if not shards:
-        raise SettingError(f"{option} {uri!r} holds none of the {wanted}. Check the path.")
+        raise SettingError(f"{option} {uri!r} contains no {wanted}. Check the path.")
     return shards
 
 
 def _some(keys: Iterable[str]) -> str:
-    """The first keys, for a message."""
+    """Return the first keys, for a message."""
     first = sorted(keys)
     return f"{', '.join(map(_quoted, first[:3]))}{', ...' if len(first) > 3 else ''}" if first else "none"

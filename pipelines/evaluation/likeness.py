@@ -1,7 +1,10 @@
-"""How alike two sets of maps are: the correlation of every map with its partner, and with somebody else's.
+"""The likeness of two sets of maps: the correlation of every map with its partner, and with the partner of another.
 
-A picture made to a condition is judged so: estimate its condition and correlate that with the condition asked for. The
-number for partners means something only when that for strangers is much lower.
+This measures how well generated images follow their conditions: estimate the condition of an image and correlate it
+with the condition that was requested. The correlation of matched pairs is meaningful only if that of shuffled pairs is
+much lower.
+
+Tested in tests/pipelines/evaluation/test_join.py and tests/jobs/test_evaluate.py.
 """
 
 from dataclasses import dataclass, field
@@ -16,31 +19,31 @@ from unicon.metrics import correlation
 
 @dataclass(kw_only=True)
 class Likeness:
-    """Pearson's correlations of maps."""
+    """Pearson correlations of maps."""
 
     join: Join
     matched: list[float] = field(default_factory=list)
-    """Of every estimate with its own truth."""
+    """Correlation of every estimate with its own truth."""
     shuffled: list[float] = field(default_factory=list)
-    """Of every estimate with the truth of the next pair; the last with that of the first."""
+    """Correlation of every estimate with the truth of the next pair, and of the last with that of the first."""
     left_out: int = 0
-    """Pairs whose truth is the same everywhere, such as the pose of nobody: nothing can correlate with it."""
+    """Pairs with a constant truth, such as the pose of an image without people, whose correlation is undefined."""
 
     def means(self) -> dict[str, float]:
-        """Means over the pairs."""
+        """Return the means over the pairs."""
         return {"matched": float(np.mean(self.matched)), "shuffled": float(np.mean(self.shuffled))}
 
 
 def compare_maps(predictions: str, truth: str, condition: str) -> Likeness:
-    """Correlate every prediction with its truth and with the next one's.
+    """Correlate every prediction with its truth and with the next truth.
 
     Args:
-        predictions: URI of Parquet files with the columns `key` and the condition's name.
-        truth: URI of the same, or of tars of rendered scenes; a map of another size is scaled to the estimate's.
-        condition: whose maps.
+        predictions: URI of Parquet files with the columns `key` and the name of the condition.
+        truth: URI of such files, or of tars with rendered scenes. Maps are resized to the size of the estimate.
+        condition: The condition of the maps.
 
     Raises:
-        SettingError: one of the two is not what it should be, or they have fewer than two keys in common.
+        SettingError: An input is not what it should be, or they have fewer than two keys in common.
     """
     member = MAP_MEMBERS[condition]
     join = Join(
@@ -57,20 +60,20 @@ def compare_maps(predictions: str, truth: str, condition: str) -> Likeness:
         if asked.min() == asked.max():
             found.left_out += 1
             continue
-        found.matched.append(_alike(pair.estimate, asked))
+        found.matched.append(_correlation(pair.estimate, asked))
         if previous is None:
             first_truth = asked
         else:
-            found.shuffled.append(_alike(previous, asked))
+            found.shuffled.append(_correlation(previous, asked))
         previous = pair.estimate
     if len(found.matched) < 2 or previous is None or first_truth is None:
         raise SettingError(
-            f"shuffled pairs need at least two keys in common whose truth is not the same everywhere, got "
-            f"{len(found.matched)}; {found.left_out} are. Predict more samples."
+            f"shuffled pairs need at least two common keys whose truth is not constant; got {len(found.matched)}, and "
+            f"{found.left_out} with a constant truth. Predict more samples."
         )
-    found.shuffled.append(_alike(previous, first_truth))
+    found.shuffled.append(_correlation(previous, first_truth))
     return found
 
 
-def _alike(estimate: np.ndarray, truth: np.ndarray) -> float:
+def _correlation(estimate: np.ndarray, truth: np.ndarray) -> float:
     return correlation(estimate, resize_map(truth, (estimate.shape[1], estimate.shape[0])))

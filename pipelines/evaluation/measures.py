@@ -1,7 +1,9 @@
-"""How estimates of each condition are judged, and the guesses they stand beside.
+"""The measures of each condition, and the baselines that estimates are compared with.
 
-A measure scores one image at a time, the estimate and the guesses alike, and turns the scores of a set into numbers.
-A new condition is one class, named in `measure_of`.
+A measure scores one image at a time, for the estimate and each baseline, and computes metrics from the scores of a set.
+A new condition needs one class, added to `measure_of`.
+
+Tested in tests/jobs/test_evaluate.py.
 """
 
 import io
@@ -24,10 +26,11 @@ from unicon.scenes.render import Rendering
 
 ESTIMATE, TRAINING_MEAN = "UniCon", "mean of training scenes"
 RAMP, GRADIENT = "vertical ramp", "gradient of the picture"
+"""Rows of the table, which are also keys of the JSON file."""
 
 
 class TrainingScenes:
-    """Scenes of the training seed, to guess from without looking."""
+    """Scenes of the training seed, whose means are baselines that do not depend on the image."""
 
     def __init__(self, seed: int, scenes: int) -> None:
         self.seed = seed
@@ -35,7 +38,7 @@ class TrainingScenes:
         self._means: dict[tuple[Callable[[Rendering], np.ndarray], int, int], np.ndarray] = {}
 
     def mean(self, value: Callable[[Rendering], np.ndarray], height_px: int, width_px: int) -> np.ndarray:
-        """The mean of a value over the scenes, nan left out; rendered at the first call for a value and size."""
+        """Return the mean of a value over the scenes, without NaN; rendered at the first call for a value and size."""
         wanted = (value, height_px, width_px)
         if wanted not in self._means:
             total, count = np.zeros(()), np.zeros(())
@@ -49,15 +52,15 @@ class TrainingScenes:
 
 
 class Measure(ABC):
-    """How estimates of one condition are judged."""
+    """The measure of the estimates of one condition."""
 
     condition: str
     members: tuple[str, ...]
-    """Extensions of the files of a rendered scene that it needs."""
+    """Extensions of the required files of a rendered scene."""
     columns: Mapping[str, tuple[str, str]]
-    """Of the table: name of the number -> heading, format."""
+    """Columns of the table: name of the metric -> heading, format."""
     error_name: str
-    """Heading of `errors`."""
+    """Heading of the values of `errors`."""
 
     def __init__(self, training: TrainingScenes) -> None:
         self.training = training
@@ -65,27 +68,27 @@ class Measure(ABC):
     @property
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What decides the numbers, for a JSON file."""
+        """The settings of the measure, for a JSON file."""
 
     @abstractmethod
     def compare(self, estimate: np.ndarray, truth: Mapping[str, bytes]) -> dict[str, Any]:
-        """The scores of one image by row of the table: the estimate's and each guess's.
+        """Return the scores of one image by row of the table: of the estimate and of each baseline.
 
         Raises:
-            ValueError: the estimate does not fit the truth.
+            ValueError: The estimate does not fit the truth.
         """
 
     @abstractmethod
     def numbers(self, scores: Sequence[Any]) -> dict[str, float]:
-        """The numbers of a set, at least those of `columns`."""
+        """Return the metrics of a set, at least those of `columns`."""
 
     @abstractmethod
     def errors(self, scores: Sequence[Any]) -> np.ndarray:
-        """The error of each image of a set, nan where it has none."""
+        """Return the error of each image of a set, NaN if it has none."""
 
 
 class DepthMeasure(Measure):
-    """Errors in metres after the best scale and shift; see `unicon.metrics.depth`."""
+    """Errors in meters after the best scale and shift, see `unicon.metrics.depth`."""
 
     condition = "depth"
     members = ("png", "depth.png", "depth_m.npy")
@@ -111,12 +114,12 @@ class DepthMeasure(Measure):
 
     def compare(self, estimate: np.ndarray, truth: Mapping[str, bytes]) -> dict[str, DepthMetrics]:
         depth_m = np.load(io.BytesIO(truth["depth_m.npy"]), allow_pickle=False)
-        guesses = {
+        baselines = {
             ESTIMATE: estimate,
             TRAINING_MEAN: self.training.mean(_inverse_depth, *depth_m.shape),
             RAMP: vertical_ramp(*depth_m.shape),
         }
-        return {name: depth_metrics(guess, depth_m, self.max_depth_m) for name, guess in guesses.items()}
+        return {name: depth_metrics(baseline, depth_m, self.max_depth_m) for name, baseline in baselines.items()}
 
     def numbers(self, scores: Sequence[DepthMetrics]) -> dict[str, float]:
         return asdict(mean_metrics(scores))
@@ -126,7 +129,7 @@ class DepthMeasure(Measure):
 
 
 class EdgeMeasure(Measure):
-    """Precision and recall within a pixel, each row at its own best threshold; see `unicon.metrics.edge`."""
+    """Precision and recall within one pixel, each row at its own best threshold, see `unicon.metrics.edge`."""
 
     condition = "edge"
     members = ("png", "edges.png")
@@ -144,24 +147,24 @@ class EdgeMeasure(Measure):
 
     def compare(self, estimate: np.ndarray, truth: Mapping[str, bytes]) -> dict[str, EdgeCounts]:
         edges = _pixels(truth["edges.png"], "L") > 127
-        guesses = {
+        baselines = {
             ESTIMATE: estimate,
             GRADIENT: gradient_magnitude(_pixels(truth["png"], "RGB")),
             TRAINING_MEAN: self.training.mean(_edges, *edges.shape),
         }
-        return {name: edge_counts(guess, edges) for name, guess in guesses.items()}
+        return {name: edge_counts(baseline, edges) for name, baseline in baselines.items()}
 
     def numbers(self, scores: Sequence[EdgeCounts]) -> dict[str, float]:
         return asdict(best_edge_metrics(scores))
 
     def errors(self, scores: Sequence[EdgeCounts]) -> np.ndarray:
-        """At the set's threshold."""
+        """Return the error of each image at the threshold of the set."""
         level = int(np.abs(THRESHOLDS - best_edge_metrics(scores).threshold).argmin())
         return np.array([1 - score.metrics(THRESHOLDS)[level].f1 for score in scores])
 
 
 class PoseMeasure(Measure):
-    """Share of correct joints of the one skeleton read back from a drawing; see `unicon.metrics.pose`."""
+    """Share of correct joints of the skeleton that is read from a drawing, see `unicon.metrics.pose`."""
 
     condition = "pose"
     members = ("png", "pose.png", "people.json")
@@ -175,24 +178,24 @@ class PoseMeasure(Measure):
     def compare(self, estimate: np.ndarray, truth: Mapping[str, bytes]) -> dict[str, PoseMetrics]:
         size = _pixels(truth["pose.png"], "RGB").shape
         if estimate.shape != size:
-            raise ValueError(f"estimate and truth must have one shape, got {estimate.shape} and {size}")
+            raise ValueError(f"estimate and truth must have the same shape, got {estimate.shape} and {size}")
         people = decode_people(truth["people.json"])
         place = self.training.mean(_person, *size[:2])
         mean = np.column_stack([np.nan_to_num(place), ~np.isnan(place[:, 0])])
         read = read_pose(np.round(estimate * 255).astype(np.uint8))
-        return {name: pose_metrics(guess, people) for name, guess in ((ESTIMATE, read), (TRAINING_MEAN, mean))}
+        return {name: pose_metrics(baseline, people) for name, baseline in ((ESTIMATE, read), (TRAINING_MEAN, mean))}
 
     def numbers(self, scores: Sequence[PoseMetrics]) -> dict[str, float]:
         total = total_pose_metrics(scores)
         return {**asdict(total), "pck": total.pck, "invention": total.invention}
 
     def errors(self, scores: Sequence[PoseMetrics]) -> np.ndarray:
-        """nan where nobody is in view."""
+        """Return the error of each image, NaN if nobody is in view."""
         return np.array([1 - score.pck for score in scores])
 
 
 def measure_of(condition: str, training: TrainingScenes, max_depth_m: float) -> Measure:
-    """The measure of a condition; the depth cap is for depth alone."""
+    """Return the measure of a condition; only depth uses the maximum depth."""
     measures = (DepthMeasure(training, max_depth_m), EdgeMeasure(training), PoseMeasure(training))
     return next(measure for measure in measures if measure.condition == condition)
 
@@ -206,7 +209,7 @@ def _edges(rendering: Rendering) -> np.ndarray:
 
 
 def _person(rendering: Rendering) -> np.ndarray:
-    """Places (J, 2) of the first person's joints, nan for those not in view."""
+    """Return the positions (J, 2) of the joints of the first person, NaN for invisible joints."""
     if not len(rendering.people):
         return np.full((len(JOINTS), 2), np.nan)
     return np.where(rendering.people[0, :, 2:] > 0, rendering.people[0, :, :2], np.nan)

@@ -1,4 +1,7 @@
-"""What an evaluation found, as text, as numbers for a file, and as a picture."""
+"""The results of an evaluation as text, as numbers for a file, and as an image.
+
+Tested in tests/jobs/test_evaluate.py.
+"""
 
 import io
 import math
@@ -17,7 +20,7 @@ COLUMN_WIDTH = 8
 
 
 def accuracy_table(evaluation: Evaluation) -> str:
-    """The numbers of the set, a row for the estimates and one for each guess; then the error by confidence."""
+    """Return the metrics of the set, with a row for the estimates and each baseline, and the error by confidence."""
     columns = evaluation.measure.columns
     rows = [
         [name, *(format(numbers[column], style) for column, (_, style) in columns.items()), str(evaluation.images)]
@@ -31,15 +34,15 @@ def accuracy_table(evaluation: Evaluation) -> str:
     return f"{text}\n\n{_table(['by confidence', 'mean', evaluation.measure.error_name, 'images'], rows)}"
 
 
-def alike_table(likeness: Likeness) -> str:
-    """The mean correlations of matched and of shuffled pairs."""
+def likeness_table(likeness: Likeness) -> str:
+    """Return the mean correlations of matched and of shuffled pairs."""
     means = [f"{mean:.3f}" for mean in likeness.means().values()]
     row = [f"correlation of {likeness.join.condition}", *means, str(len(likeness.matched))]
     return _table(["", *likeness.means(), "pairs"], [row])
 
 
 def summary(found: Evaluation | Likeness) -> dict[str, Any]:
-    """The numbers and how they came about, for a JSON file; a number that is not defined is null."""
+    """Return the metrics and their origin for a JSON file; undefined metrics are null."""
     join = found.join
     if isinstance(found, Likeness):
         made = {"protocol": "mean Pearson correlation of maps; shuffled: with the truth of the next pair"}
@@ -61,9 +64,9 @@ def summary(found: Evaluation | Likeness) -> dict[str, Any]:
     return result
 
 
-def picture(pictured: Sequence[Pair], condition: str) -> Image.Image:
-    """Image, truth and estimate of each scene side by side, two scenes a line."""
-    tiles = [_triple(pair, condition) for pair in pictured]
+def comparison_image(pairs: Sequence[Pair], condition: str) -> Image.Image:
+    """Return image, truth and estimate of each scene side by side, two scenes per line."""
+    tiles = [_triple(pair, condition) for pair in pairs]
     gap, title = 8, 16
     width, height = max(tile.width for tile in tiles), max(tile.height for tile in tiles)
     columns = min(2, len(tiles))
@@ -90,7 +93,7 @@ def _triple(pair: Pair, condition: str) -> Image.Image:
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Text with the first column to the left and the others to the right."""
+    """Return a table with its first column aligned to the left and the others to the right."""
     widths = [max(COLUMN_WIDTH, len(heading) + 2) for heading in headings[1:]]
     return "\n".join(
         f"{row[0]:<{NAME_WIDTH}}" + "".join(f"{cell:>{width}}" for cell, width in zip(row[1:], widths, strict=True))

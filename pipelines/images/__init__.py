@@ -1,1 +1,1 @@
-"""Image files: pixels from bytes and back, within limits, and what a file of bytes really is."""
+"""Image files: decoding and encoding within limits, and recognizing the real content of a file."""

@@ -1,4 +1,4 @@
-"""Stored bytes <-> pixels, with limits. No torch here: these run in the CPU workers."""
+"""Decoding and encoding of stored images, with limits. Runs in the CPU workers, so it does not import torch."""
 
 import struct
 import warnings
@@ -16,20 +16,19 @@ from pipelines.errors import SampleError
 from pipelines.images.containers import IMAGE_EXTENSIONS, extension_of, first_image, fitting_name
 from pipelines.images.signatures import kind_of
 from pipelines.texts import clipped
-from unicon.colors import to_srgb as to_rgb
-from unicon.colors import upright
+from unicon.colors import to_srgb, upright
 from unicon.image_metadata import without_metadata
 
 KEPT_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP"})
-"""Stored as they came, of MPO its first JPEG; every viewer shows them. Others are stored again as PNG."""
+"""Formats that are stored unchanged because every viewer shows them (of MPO the first JPEG). Others become PNG."""
 NOT_DECODED = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
 PNG_COMPRESSION = 1
-"""Of 0 to 9: on depth maps level 6 takes several times as long for a few per cent."""
+"""Level from 0 to 9. On depth maps, level 6 takes several times as long and saves a few percent."""
 
 PACKED = pa.struct(
     [("mode", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("pixels", pa.large_binary())]
 )
-"""A decoded picture that travels between stages."""
+"""Arrow type of a decoded image that is passed between stages."""
 
 
 class Opened(NamedTuple):
@@ -37,9 +36,9 @@ class Opened(NamedTuple):
 
     image: Image.Image
     content: bytes
-    """To be stored: the file as it came where every viewer shows its format, else the image as PNG."""
+    """The bytes to store: the original file if every viewer shows its format, otherwise the image as PNG."""
     size_px: tuple[int, int]
-    """(width, height) of the image as stored; `image` may be smaller."""
+    """(width, height) of the stored image; `image` may be smaller."""
 
 
 class TooManyPixelsError(SampleError):
@@ -51,52 +50,54 @@ class _Decoded(NamedTuple):
     """Upright, in its own mode."""
     format: str
     kept: bytes | None
-    """The file, or what of it is the image; None where it is to be stored again."""
+    """The file, or the part of it that is the image; None if the image must be encoded again."""
 
 
-def open_picture(content: bytes, max_pixels: int, background: str = "white") -> tuple[Image.Image, str]:
-    """Decode to 8-bit RGB in sRGB, upright, transparency over `background`; returns the image and its stored format.
+def open_image(content: bytes, max_pixels: int, background: str = "white") -> tuple[Image.Image, str]:
+    """Decode an image to upright 8-bit sRGB, with transparent pixels over `background`. Uses the first frame.
 
-    Of several frames the first counts.
+    Returns:
+        The image and its stored format.
 
     Raises:
-        SampleError: not an image, broken, or more than `max_pixels` pixels (checked before decoding).
+        SampleError: the bytes are not an image, are broken, or have more than `max_pixels` pixels (checked before
+            decoding).
     """
     decoded = _decode(content, max_pixels)
-    return to_rgb(decoded.image, background), decoded.format
+    return to_srgb(decoded.image, background), decoded.format
 
 
 def open_map(content: bytes, max_pixels: int) -> tuple[Image.Image, str]:
-    """Decode a condition or a mask: 16-bit gray stays that, 8-bit gray too, all else becomes 8-bit RGB.
+    """Decode a condition or a mask. 16-bit and 8-bit gray stay as they are; everything else becomes 8-bit RGB.
 
     Raises:
-        SampleError: as `open_picture`, or numbers that no 16-bit gray holds.
+        SampleError: as in `open_image`, or the values do not fit into 16-bit gray.
     """
     decoded = _decode(content, max_pixels)
     return _to_map(decoded.image), decoded.format
 
 
 def open_and_keep(content: bytes, max_pixels: int, max_area_px: int) -> Opened:
-    """As `open_picture`, with the image scaled down to at most `max_area_px` pixels, and what is stored of the file."""
+    """Decode as `open_image` does, scale down to at most `max_area_px` pixels, and return the bytes to store too."""
     decoded = _decode(content, max_pixels)
     size_px = decoded.image.size
     if decoded.kept is None:
-        image = to_rgb(decoded.image)
+        image = to_srgb(decoded.image)
         return Opened(shrink(image, max_area_px), png_bytes(image), size_px)
-    if decoded.image.mode == "RGB" and "transparency" not in decoded.image.info:  # converting fewer colors costs less
-        return Opened(to_rgb(shrink(decoded.image, max_area_px)), decoded.kept, size_px)
-    return Opened(shrink(to_rgb(decoded.image), max_area_px), decoded.kept, size_px)
+    if decoded.image.mode == "RGB" and "transparency" not in decoded.image.info:  # converting fewer pixels costs less
+        return Opened(to_srgb(shrink(decoded.image, max_area_px)), decoded.kept, size_px)
+    return Opened(shrink(to_srgb(decoded.image), max_area_px), decoded.kept, size_px)
 
 
 def open_and_keep_map(content: bytes, max_pixels: int) -> Opened:
-    """As `open_map`, with what is stored of the file."""
+    """Decode as `open_map` does, and return the bytes to store too."""
     decoded = _decode(content, max_pixels)
     image = _to_map(decoded.image)
     return Opened(image, png_bytes(image) if decoded.kept is None else decoded.kept, image.size)
 
 
 def _decode(content: bytes, max_pixels: int) -> _Decoded:
-    """The image, without metadata where that is all that cannot be read."""
+    """Decode an image, without its metadata if only that cannot be read."""
     with _pixel_limit(max_pixels):
         try:
             return _decode_as_is(content, max_pixels)
@@ -134,9 +135,9 @@ def _decode_as_is(content: bytes, max_pixels: int) -> _Decoded:
     except Image.DecompressionBombError as error:
         raise TooManyPixelsError("decode", f"more pixels than --max-pixels {max_pixels}: {error}") from error
     except Image.UnidentifiedImageError as error:
-        raise SampleError("decode", f"not a picture that Pillow can read ({_first_bytes(content)})") from error
+        raise SampleError("decode", f"not an image that Pillow can read ({_first_bytes(content)})") from error
     except (Exception, struct.error) as error:  # Pillow's decoders raise nearly any type on broken bytes
-        raise SampleError("decode", f"broken picture: {type(error).__name__}: {clipped(str(error))}") from error
+        raise SampleError("decode", f"broken image: {type(error).__name__}: {clipped(str(error))}") from error
     if min(decoded.size) < 2:
         raise SampleError("decode", f"{decoded.width} x {decoded.height} pixels are too few")
     if decoded.mode == "F" and not np.isfinite(np.asarray(decoded)).any():
@@ -148,7 +149,7 @@ def _to_map(image: Image.Image) -> Image.Image:
     if image.mode == "L" and "transparency" not in image.info:
         return image
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
-        return to_rgb(image)
+        return to_srgb(image)
     values = np.asarray(image)
     scale, most = (65535.0, 1.0) if image.mode == "F" else (1.0, 65535)
     if not (values.min() >= 0 and values.max() <= most):
@@ -158,26 +159,26 @@ def _to_map(image: Image.Image) -> Image.Image:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """What Pillow opens, without the formats for which it would run another program or has no decoder of its own."""
+    """Return the formats that Pillow decodes by itself, without running another program."""
     Image.init()
     return tuple(sorted(Image.OPEN.keys() - NOT_DECODED))
 
 
 def shrunk_size(size_px: tuple[int, int], max_area_px: int) -> tuple[int, int]:
-    """(width, height), scaled down to at most `max_area_px` pixels when there are more; the aspect ratio stays."""
+    """Return (width, height), scaled down to at most `max_area_px` pixels if there are more. Keeps the aspect ratio."""
     width, height = size_px
     ratio = (max_area_px / (width * height)) ** 0.5
     return size_px if ratio >= 1 else (max(1, int(width * ratio)), max(1, int(height * ratio)))
 
 
 def shrink(image: Image.Image, max_area_px: int) -> Image.Image:
-    """The RGB picture, scaled down to at most `max_area_px` pixels when it has more."""
+    """Scale an RGB image down to at most `max_area_px` pixels if it has more."""
     size = shrunk_size(image.size, max_area_px)
     return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def resize_map(image: Image.Image, size_px: tuple[int, int]) -> Image.Image:
-    """A map of any mode of `open_map` at (width, height), bilinear."""
+    """Resize a map of any mode of `open_map` to (width, height), bilinearly."""
     if image.size == size_px:
         return image
     if image.mode.startswith("I;16"):
@@ -186,51 +187,51 @@ def resize_map(image: Image.Image, size_px: tuple[int, int]) -> Image.Image:
 
 
 def pack(image: Image.Image) -> dict[str, Any]:
-    """A picture of mode RGB, L or I;16 as a value of PACKED."""
+    """Convert an image of mode RGB, L or I;16 to a value of type PACKED."""
     return {"mode": image.mode, "width": image.width, "height": image.height, "pixels": image.tobytes()}
 
 
 def unpack(packed: Mapping[str, Any]) -> Image.Image:
-    """The inverse of `pack`."""
+    """Invert `pack`."""
     return Image.frombytes(packed["mode"], (packed["width"], packed["height"]), packed["pixels"])
 
 
 def stored(image: Image.Image, name: str) -> dict[str, Any]:
-    """A picture as a PNG for a media column, called NAME.png there."""
+    """Return an image as a PNG for a media column, with the name NAME.png."""
     return {"bytes": png_bytes(image), "path": f"{name}.png"}
 
 
 def stored_bytes(content: bytes, name: str) -> dict[str, Any]:
-    """An encoded picture for a media column, called NAME and its usual extension there."""
+    """Return an encoded image for a media column, named NAME with its usual extension."""
     return {"bytes": content, "path": f"{name}.{extension_of(content)}"}
 
 
 def file_name(name: str, content: bytes) -> str:
-    """The name of a stored image: that of its file, with an extension that the content agrees with."""
+    """Return the name of a stored image: that of its file, with an extension that matches the content."""
     return fitting_name(name, content, IMAGE_EXTENSIONS)
 
 
-def to_grey(image: Image.Image) -> Image.Image:
-    """A map of any mode of `open_map` as 8-bit grey, 16-bit grey by its upper bits."""
+def to_gray(image: Image.Image) -> Image.Image:
+    """Convert a map of any mode of `open_map` to 8-bit gray; 16-bit gray keeps its upper bits."""
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image.convert("L")
 
 
 def png_bytes(image: Image.Image) -> bytes:
-    """The picture as PNG."""
+    """Encode an image as PNG."""
     buffer = BytesIO()
     image.save(buffer, "PNG", compress_level=PNG_COMPRESSION)
     return buffer.getvalue()
 
 
 def depth_levels(depth: np.ndarray) -> np.ndarray:
-    """(H, W) in [0, 1] -> uint16: 0 far, 65535 near."""
+    """Convert depth (H, W) in [0, 1] to uint16: 0 is far, 65535 is near."""
     return np.round(np.clip(depth, 0.0, 1.0) * 65535.0).astype(np.uint16)
 
 
 def resize_levels(levels: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
-    """uint16 (H, W) -> uint16 of `size_px` = (width, height), bilinear."""
+    """Resize uint16 (H, W) bilinearly to `size_px` = (width, height)."""
     if levels.shape == (size_px[1], size_px[0]):
         return levels
     resized = Image.fromarray(levels.astype(np.float32)).resize(size_px, Image.Resampling.BILINEAR)
@@ -244,12 +245,12 @@ def _first_bytes(content: bytes) -> str:
 
 @contextmanager
 def _pixel_limit(max_pixels: int) -> Iterator[None]:
-    """Pillow's own limit raised to ours, and put back. It refuses at twice its value and warns before."""
+    """Set Pillow's own limit temporarily. Pillow refuses images at twice its value and warns before that."""
     before = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = max_pixels
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks about strange files; what matters raises
+            warnings.simplefilter("ignore")  # Pillow's warnings about odd files; real problems raise
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = before

@@ -1,16 +1,22 @@
-"""What of a file is the image where it holds several, and names that fit its content."""
+"""Files that hold several images, and file names that match their content."""
 
 from typing import Any
 
 from PIL import Image
 
 SPELLINGS = {"jpg": ("jpg", "jpeg", "jpe", "jfif"), "png": ("png", "apng"), "webp": ("webp",)}
-"""Usual extension -> all extensions of the formats that are stored as they came."""
+"""Usual extension -> all extensions, for the formats that are stored unchanged."""
 MPF_ENTRIES = 0xB002
 
 
+def is_image_name(uri: str) -> bool:
+    """Return whether a file has an extension of IMAGE_EXTENSIONS."""
+    name = uri.rsplit("/", 1)[-1].lower()
+    return "." in name and name.rsplit(".", 1)[-1] in IMAGE_EXTENSIONS
+
+
 def first_image(content: bytes, image: Image.Image) -> bytes:
-    """The first of several JPEGs in one file (MPO), as it came; the whole file where its list of them is wrong."""
+    """Return the first of several JPEGs in one file (MPO) unchanged, or the whole file if its list is wrong."""
     entries: Any = getattr(image, "mpinfo", None) or {}
     size_bytes = entries.get(MPF_ENTRIES, [{}])[0].get("Size", 0)
     first = content[:size_bytes]
@@ -18,12 +24,12 @@ def first_image(content: bytes, image: Image.Image) -> bytes:
 
 
 def extension_of(content: bytes) -> str:
-    """The usual extension of JPEG, WebP or PNG, by its first bytes."""
+    """Return the usual extension of a JPEG, WebP or PNG file, by its first bytes."""
     return "jpg" if content.startswith(b"\xff\xd8") else "webp" if content[8:12] == b"WEBP" else "png"
 
 
 def fitting_name(name: str, content: bytes, image_extensions: tuple[str, ...]) -> str:
-    """A file's name with an extension that its content agrees with: `x.gif` of a PNG becomes `x.png`."""
+    """Return a file name with an extension that matches the content: `x.gif` of a PNG becomes `x.png`."""
     stem, dot, ending = name.rpartition(".")
     extension = extension_of(content)
     if stem and ending.lower() in SPELLINGS[extension]:
@@ -40,4 +46,4 @@ IMAGE_EXTENSIONS = (
     "pfm", "pnm", "psd", "pxr", "qoi", "ras", "rgb", "rgba", "sgi", "vda", "vst", "xbm", "xpm",
 )
 # fmt: on
-"""What Pillow decodes, the usual ones first: of several pictures of a sample the first of these is meant."""
+"""The extensions that Pillow decodes, usual ones first. Of several images of a sample, the first of these is used."""

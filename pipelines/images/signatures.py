@@ -1,4 +1,7 @@
-"""What a file really is, by its first bytes: for messages about files that are not what their names say."""
+"""Recognizing files by their first bytes, for messages about files that are not what their names say.
+
+Tested in tests/pipelines/readers/test_misfits.py and test_damage.py.
+"""
 
 _ARCHIVES: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "gzip"),
@@ -27,7 +30,7 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 
 
 def kind_of(content: bytes) -> str:
-    """What a file that begins with these bytes is, and what would help; empty where that is not known."""
+    """Return what a file that begins with these bytes is, and a remedy; empty if it is not recognized."""
     for start, name in _ARCHIVES:
         if content.startswith(start):
             return f"{name} data; unpack it first"

@@ -1,1 +1,1 @@
-"""Shards minus finished chunks: what is left to do."""
+"""Planning: the chunks of the input that are not finished yet."""

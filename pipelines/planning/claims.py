@@ -1,8 +1,8 @@
-"""What is decided once for an output, by whichever run comes first: the chunk size and the configuration.
+"""Decisions that the first run makes for an output: the chunk size and the configuration.
 
-A chunk's name holds its range and its configuration, so two runs that disagree would publish the same samples under two
-names. A claim is a file that is created exclusively: `os.link` locally, a conditional PUT on object stores. All runs
-read it back, and so they agree.
+The name of a chunk contains its range and its configuration, so two runs that disagree would publish the same samples
+under two names. A claim is a file that is created exclusively, by `os.link` locally and by a conditional PUT on object
+stores. All runs read it back, and therefore agree.
 """
 
 import json
@@ -15,41 +15,44 @@ from pipelines.storage.store import Store, honors_create_once
 
 CHUNK_SIZE, CONFIGURATION = "chunk-size", "configuration"
 MAX_DAMAGED = 5
-"""Damaged records of one claim that are passed over."""
+"""Maximum number of damaged records of one claim that are skipped."""
 
 Say = Callable[[str], None]
 
 
 def configuration_hash(settings: Mapping[str, object]) -> str:
-    """A hash of everything that changes a row's content."""
+    """Return a hash of everything that affects the content of a row."""
     return storage.short_hash(json.dumps(dict(settings), sort_keys=True))
 
 
 def agree_on_chunk_size(store: Store, output: str, wanted: int, say: Say) -> int:
-    """The chunk size of an output; `wanted` becomes it when there is none. Says so when it is another."""
+    """Return the chunk size of an output, which is `wanted` if none is recorded; reports a different recorded size."""
     uri, record = _claim(store, output, CHUNK_SIZE, {"chunk_size": wanted}, _is_chunk_size)
     recorded = int(record["chunk_size"])
     if recorded != wanted:
         say(
-            f"chunks of {recorded} samples, as this output began; --chunk-size {wanted} is not used. One output has "
-            f"one chunk size, so that runs at the same time never write a row twice. To change it, delete {uri} "
-            "while no run works on this output."
+            f"This output began with chunks of {recorded} samples, so --chunk-size {wanted} is not used. An output has "
+            f"one chunk size, so that simultaneous runs never write a row twice. To change it, delete {uri} while no "
+            "run works on this output."
         )
     return recorded
 
 
 def claim_configuration(store: Store, output: str, settings: Mapping[str, object]) -> None:
-    """Make these settings the output's own, or see that they are.
+    """Record these settings for the output, or check that they are the recorded ones.
 
     Raises:
-        SettingError: the output has other settings; the message names those that differ.
+        SettingError: The output has other settings; the message names those that differ.
     """
     configuration = configuration_hash(settings)
     wanted = {"configuration": configuration, "settings": dict(settings)}
     uri, record = _claim(store, output, CONFIGURATION, wanted, _is_configuration)
     if record["configuration"] != configuration:
         raise _other_settings(
-            output, record.get("settings", {}), settings, f" If nothing is in it and no run works on it, delete {uri}."
+            output,
+            record.get("settings", {}),
+            settings,
+            f" If the output is empty and no run works on it, delete {uri}.",
         )
 
 
@@ -60,10 +63,14 @@ def settings_as_begun(
     settings: Mapping[str, object],
     continues: Callable[[Mapping[str, Any]], bool],
 ) -> Mapping[str, object]:
-    """The settings under which an output goes on: these, or as an earlier version recorded the same ones.
+    """Return the settings under which to continue an output: these, or the same ones as an earlier version wrote them.
 
-    found: the configuration hashes in the names of the output's files. continues: whether recorded settings are these,
-    although they say less.
+    Args:
+        store: The storage of the output.
+        output: The output root.
+        found: The configuration hashes in the names of the output's files.
+        settings: The settings of this run.
+        continues: Whether recorded settings are those of this run, although they contain fewer entries.
     """
     ours = configuration_hash(settings)
     if len(found) > 1 or any(ours.startswith(other) for other in found):
@@ -73,12 +80,16 @@ def settings_as_begun(
 
 
 def check_configurations(store: Store, output: str, found: set[str], settings: Mapping[str, object]) -> None:
-    """Refuse to add to rows that were made with other settings.
+    """Check that all rows of an output were made with these settings.
 
-    found: the configuration hashes in the names of the output's files.
+    Args:
+        store: The storage of the output.
+        output: The output root.
+        found: The configuration hashes in the names of the output's files.
+        settings: The settings of this run.
 
     Raises:
-        SettingError: one of them is not that of `settings`.
+        SettingError: One of the hashes is not that of `settings`.
     """
     configuration = configuration_hash(settings)
     others = sorted(other for other in found if not configuration.startswith(other))
@@ -87,21 +98,28 @@ def check_configurations(store: Store, output: str, found: set[str], settings: M
 
 
 def warn_without_exclusive_creation(store: Store, output: str, run: str, say: Say) -> None:
-    """Say so when the store has no exclusive creation: there, runs at the same time cannot agree.
+    """Warn if the storage has no exclusive creation, because simultaneous runs cannot agree there.
 
-    run: a name that no other run has, for the file that finds it out.
+    Args:
+        store: The storage of the output.
+        output: The output root.
+        run: A name that no other run has, for the file that is created as a test.
+        say: Called with the warning.
     """
     if not honors_create_once(store, storage.join(output, "_chunks", f"probe-{run}")):
         say(
-            f"warning: the storage of {output} ignores conditional writes (If-None-Match), so two runs that begin at "
-            "the same time cannot agree on chunk size and settings. Start one command at a time on this output."
+            f"warning: the storage of {output} ignores conditional writes (If-None-Match), so two runs that start at "
+            "the same time cannot agree on chunk size and settings. Run one command at a time on this output."
         )
 
 
 def _spelled_out(store: Store, output: str, configuration: str | None) -> Mapping[str, object]:
-    """The settings behind a hash, where this output says: in its claim, or as version 0.1 wrote them.
+    """Return the settings of a hash, if the output has them: in its claim, or as version 0.1 wrote them.
 
-    configuration: None for whatever is claimed.
+    Args:
+        store: The storage of the output.
+        output: The output root.
+        configuration: The hash; None: that of the claim.
     """
     names = [f"{CONFIGURATION}.json"] + ([f"{CONFIGURATION}-{configuration}.json"] if configuration else [])
     while names:
@@ -110,7 +128,7 @@ def _spelled_out(store: Store, output: str, configuration: str | None) -> Mappin
             record = json.loads(store.read_bytes(storage.join(output, "_chunks", name)))
         except FileNotFoundError:
             continue
-        except ValueError:  # damaged: the claim is in the next one
+        except ValueError:  # damaged; the claim is in the next file
             if name == f"{CONFIGURATION}.json":
                 names += [f"{CONFIGURATION}.{number}.json" for number in range(2, MAX_DAMAGED + 2)]
             continue
@@ -122,34 +140,35 @@ def _spelled_out(store: Store, output: str, configuration: str | None) -> Mappin
 
 
 def _other_settings(
-    output: str, before: Mapping[str, object], now: Mapping[str, object], where: str = ""
+    output: str, before: Mapping[str, object], now: Mapping[str, object], cure: str = ""
 ) -> SettingError:
     before, now = _flat(before), _flat(now)
     names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-    changes = ", ".join(f"{name} was {_said(before, name)} and is now {_said(now, name)}" for name in names)
+    changes = ", ".join(f"{name} was {_shown(before, name)} and is now {_shown(now, name)}" for name in names)
     return SettingError(
-        f"--output {output} already holds rows made with other settings, or a run is making them: "
-        f"{changes or 'unknown ones'}. One output holds one configuration. Give the old settings to continue it, or "
-        f"another --output.{where}"
+        f"--output {output} already has rows made with other settings, or a run is making them: "
+        f"{changes or 'unknown ones'}. An output has one configuration. Use the old settings to continue it, or "
+        f"another --output.{cure}"
     )
 
 
 def _flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Settings inside settings under names like model_config.scheduler.beta_end, so that a message is about one."""
+    """Flatten nested settings to names like model_config.scheduler.beta_end, so that a message names a single one."""
     flat: dict[str, object] = {}
     for name, value in settings.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return flat
 
 
-def _said(settings: Mapping[str, object], name: str) -> str:
+def _shown(settings: Mapping[str, object], name: str) -> str:
     return repr(settings[name]) if name in settings else "not given"
 
 
 def _claim(
     store: Store, output: str, name: str, wanted: Mapping[str, Any], is_record: Callable[[Any], bool]
 ) -> tuple[str, Mapping[str, Any]]:
-    """(URI, record) of a claim. One that is damaged, by a crash of its machine, say, is passed over for good."""
+    """Return (URI, record) of a claim. A damaged one, for example after a crash of its machine, is skipped for good."""
+    uri = ""
     for number in range(1, MAX_DAMAGED + 2):
         uri = storage.join(output, "_chunks", f"{name}.json" if number == 1 else f"{name}.{number}.json")
         if not store.exists(uri):
@@ -160,7 +179,7 @@ def _claim(
             continue
         if is_record(record):
             return uri, record
-    raise SettingError(f"{uri} and those before it are damaged. Delete them while no run works on {output}.")
+    raise SettingError(f"{uri} and the records before it are damaged. Delete them while no run works on {output}.")
 
 
 def _is_chunk_size(record: Any) -> bool:

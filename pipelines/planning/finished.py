@@ -1,8 +1,10 @@
-"""Which finished versions of a shard's chunks count: a disjoint set of them, and the same one for whoever looks.
+"""Which finished versions of the chunks of a shard count: a disjoint set, and the same one for every observer.
 
-Runs that overlap, another `--limit` and retries leave versions that cover the same samples. Of these the one that
-covers the most counts, then the one with the fewest failures, of these the one in which the fewest samples wait, then
-the first by name; the others are superseded.
+Overlapping runs, different values of `--limit` and retries leave versions that cover the same samples. The one that
+covers the most counts; ties are decided by the fewest failures, then by the fewest waiting samples, then by name. The
+others are superseded.
+
+Tested in tests/pipelines/planning/test_plan.py.
 """
 
 import json
@@ -11,14 +13,14 @@ from dataclasses import dataclass, field
 
 from pipelines import storage
 from pipelines.dataset import layout
-from pipelines.readers.shards import Shard
+from pipelines.readers.shard_index import Shard
 from pipelines.samples import ChunkFile
 from pipelines.storage.store import FILES, READING_THREADS, Store, map_concurrently
 
 
 @dataclass(frozen=True, kw_only=True)
 class FolderVersion:
-    """A finished chunk of loose images, with the files that its mark lists."""
+    """A finished chunk of loose images, with the files listed in its mark."""
 
     version: layout.Version
     files: Mapping[str, str]
@@ -27,13 +29,13 @@ class FolderVersion:
 
 @dataclass(frozen=True)
 class MarkReader:
-    """Reads the file lists in marks, each once: marks of one name have one content."""
+    """Reads the file lists of marks, each one once: the content of a mark is determined by its name."""
 
     store: Store = FILES
     _known: dict[str, Mapping[str, str]] = field(default_factory=dict)
 
     def folder_versions(self, versions: Iterable[layout.Version]) -> list[FolderVersion]:
-        """The versions whose mark can be read; one that another run has just removed is none."""
+        """The versions whose mark can be read, without those that another run has just removed."""
         wanted = list(versions)
         lists = self.lists(version.mark_uri for version in wanted)
         return [
@@ -43,7 +45,7 @@ class MarkReader:
         ]
 
     def lists(self, uris: Iterable[str]) -> dict[str, Mapping[str, str]]:
-        """URI of a mark -> the files that it lists; without marks that are gone or damaged, which may come again."""
+        """URI of a mark -> the files that it lists; without marks that are missing or damaged, which may change."""
         wanted = list(uris)
         new = [uri for uri in wanted if uri not in self._known]
         found = zip(new, map_concurrently(self.store, self._files, new, READING_THREADS), strict=True)
@@ -56,12 +58,12 @@ class MarkReader:
             return {str(name): str(version) for name, version in listed.items()} or None
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, AttributeError, TypeError):  # damaged: its chunk is done again
+        except (ValueError, KeyError, AttributeError, TypeError):  # damaged; its chunk is processed again
             return None
 
 
 def shard_ids(shard: Shard) -> set[str]:
-    """The hashes that stand for a shard in the names of chunks: today's, and those that version 0.1 gave it."""
+    """The hashes of a shard in the names of chunks: the present one, and those of version 0.1."""
     spellings = {shard.uri, shard.former_uri or shard.uri}
     return {
         storage.short_hash(shard.uri),
@@ -70,7 +72,7 @@ def shard_ids(shard: Shard) -> set[str]:
 
 
 def disjoint_ranges(versions: Iterable[layout.Version], fingerprint: str, configuration: str) -> list[layout.Version]:
-    """The versions of a shard of consecutive samples that count: of this content and configuration, by position."""
+    """The versions that count for a shard of consecutive samples: of this content and configuration, by position."""
     return disjoint(
         version
         for version in versions
@@ -79,7 +81,7 @@ def disjoint_ranges(versions: Iterable[layout.Version], fingerprint: str, config
 
 
 def disjoint(versions: Iterable[layout.Version]) -> list[layout.Version]:
-    """Of ranges that overlap, the one that begins first and of these the longest."""
+    """Choose from ranges that overlap the one that begins first, and if there are several, the longest."""
     chosen: list[layout.Version] = []
     covered = 0
     for version in sorted(versions, key=_range_order):
@@ -90,14 +92,14 @@ def disjoint(versions: Iterable[layout.Version]) -> list[layout.Version]:
 
 
 def _range_order(version: layout.Version) -> tuple[int, int, bool, int, int, str]:
-    """A version of 0.1 counts less than one that was made from it."""
+    """Sort key of ranges; a version of 0.1 comes after one that was made from it."""
     return version.name.start, -version.name.stop, version.name.is_old, version.bad, version.wait, version.stem
 
 
 def unchanged(
     versions: Iterable[FolderVersion], shard: Shard, files: Sequence[ChunkFile], configuration: str
 ) -> list[FolderVersion]:
-    """The versions of a folder none of whose files has changed; one that has left the folder cannot have changed."""
+    """The versions of a folder without changed files; a file that has left the folder counts as unchanged."""
     versions = list(versions)
     current = {file.uri: file.fingerprint for file in files}
     if any(found.version.name.is_old for found in versions):
@@ -112,7 +114,7 @@ def unchanged(
 
 
 def disjoint_files(versions: Iterable[FolderVersion], files: Sequence[ChunkFile]) -> list[FolderVersion]:
-    """Of versions that have a file in common, the one with the most files that are still there."""
+    """Choose from versions that have a file in common the one with the most files that still exist."""
     current = {file.uri for file in files}
     chosen: list[FolderVersion] = []
     covered: set[str] = set()
@@ -130,7 +132,7 @@ def _folder_order(found: FolderVersion, current: set[str]) -> tuple[int, int, bo
 
 
 def _old_fingerprints(shard: Shard, files: Sequence[ChunkFile]) -> dict[str, tuple[str, str, str]]:
-    """URI as version 0.1 spelled it -> (today's URI, fingerprint that version 0.1 gave, today's)."""
+    """URI in the spelling of version 0.1 -> (present URI, fingerprint of version 0.1, present fingerprint)."""
     by_uri = {file.uri: file.fingerprint for file in shard.files}
     former = shard.former_uri or shard.uri
     found = {}
@@ -143,7 +145,7 @@ def _old_fingerprints(shard: Shard, files: Sequence[ChunkFile]) -> dict[str, tup
 
 
 def _translated(found: FolderVersion, old: Mapping[str, tuple[str, str, str]]) -> FolderVersion:
-    """A version of 0.1 in today's spelling: an unchanged file gets today's fingerprint."""
+    """A version of 0.1 in the present spelling: an unchanged file gets its present fingerprint."""
     files: dict[str, str] = {}
     for spelled, fingerprint in found.files.items():
         uri, before, now = old.get(spelled, (spelled, fingerprint, fingerprint))

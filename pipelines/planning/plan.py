@@ -1,20 +1,22 @@
-"""Shards -> chunks, minus the finished ones; and what lies in the output that the finished ones replace.
+"""Cuts shards into chunks, without the finished ones, and finds files in the output that finished ones supersede.
 
-What is finished is known from a listing, of folders also from the lists in their marks. Finished ranges are subtracted
-as intervals, so another `--limit` on the same output neither repeats nor loses a sample. Chunks begin and end at
-multiples of the output's chunk size wherever no finished one is in the way, so runs that overlap cut alike.
+A listing says what is finished; for folders the lists in the marks are needed, too. Finished ranges are subtracted as
+intervals, so a different `--limit` on the same output neither repeats nor loses a sample. Chunks begin and end at
+multiples of the output's chunk size unless a finished one is in the way, so overlapping runs make the same chunks.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from pipelines import chunk_names, storage
 from pipelines.dataset import layout
+from pipelines.images.containers import is_image_name
 from pipelines.planning.finished import FolderVersion, MarkReader, disjoint_files, disjoint_ranges, shard_ids, unchanged
-from pipelines.readers.shard_index import INDEX_STRIDE, Measured
-from pipelines.readers.shards import SIDECAR_EXTENSIONS, Shard, format_of
+from pipelines.planning.intervals import cells, gaps
+from pipelines.readers.folder import is_sidecar
+from pipelines.readers.shard_index import INDEX_STRIDE, MeasuredShard, Shard
 from pipelines.samples import Chunk, ChunkFile
 
 FailedPositions = Callable[[layout.Version], Sequence[int]]
@@ -22,10 +24,10 @@ FailedPositions = Callable[[layout.Version], Sequence[int]]
 
 @dataclass(frozen=True, kw_only=True)
 class Removal:
-    """Files of one version, or of the remains of one, that do not count."""
+    """Files that do not count, of one version or of the remains of one."""
 
     mark_uri: str
-    """Where its mark is or would be; empty where it will have none."""
+    """Where its mark is or would be; empty if it will have none."""
     marks: tuple[str, ...]
     files: tuple[str, ...]
 
@@ -35,25 +37,25 @@ class Plan:
     """The work of one run."""
 
     chunks: tuple[Chunk, ...]
-    """To do."""
+    """What to process."""
     finished: tuple[layout.Version, ...]
-    """Done before, and part of this run's input."""
+    """Finished before, and part of the input of this run."""
     superseded: tuple[Removal, ...]
-    """What lies in the output of these shards and does not count. To be removed only when nothing is to do: until then
-    it may be work in progress, or all there is."""
+    """What the output has of these shards that does not count. It may be removed only if there is nothing left to
+    process: until then it may be work in progress, or all there is."""
     samples: int
-    """All samples of the input, done and to do: with a limit, also those beyond it that earlier runs did."""
+    """All samples of the input, finished or not; with a limit, also those beyond it that earlier runs finished."""
     waiting: int = 0
-    """Samples in errors/ that every run tries again; those of images that have left their folder do not count."""
+    """Samples in errors/ that every run tries again, without images that have left their folder."""
 
     @property
     def is_complete(self) -> bool:
-        """Nothing is to do and nothing to remove."""
+        """Whether there is nothing to process and nothing to remove."""
         return not self.chunks and not self.superseded
 
 
 def make_plan(
-    measured: Sequence[Measured],
+    measured: Sequence[MeasuredShard],
     listing: layout.Listing,
     configuration: str,
     chunk_size: int,
@@ -63,8 +65,14 @@ def make_plan(
 ) -> Plan:
     """Cut what is not finished into chunks of at most `chunk_size` samples.
 
-    retry: gives the positions of a finished version that are to be done again; they are merged into a new version.
-    waiting: gives those of a version of loose images that wait; only asked where some of its images have gone.
+    Args:
+        measured: The shards of the input.
+        listing: What the output has.
+        configuration: The configuration hash of the run.
+        chunk_size: The chunk size of the output.
+        marks: Reads the marks of folders.
+        retry: Returns the positions of a finished version to process again; they are merged into a new version.
+        waiting: Returns the waiting positions of a version of loose images; called only if some images are gone.
     """
     marks = marks or MarkReader()
     stored: dict[str, _Stored] = {}
@@ -75,7 +83,7 @@ def make_plan(
         ids = sorted(shard_ids(found.shard))
         ours = [stored[id_] for id_ in ids if id_ in stored]
         here = _Stored([v for each in ours for v in each.versions], [r for each in ours for r in each.remains])
-        if found.shard.format == "folder":
+        if found.shard.is_folder:
             cuts.append(_cut_folder(found, here, marks, configuration, chunk_size, retry, waiting))
         else:
             cuts.append(_cut_range(found, here, configuration, chunk_size, retry))
@@ -88,35 +96,15 @@ def make_plan(
     )
 
 
-def gaps(start: int, stop: int, taken: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The parts of [start, stop) that no taken interval covers, ascending."""
-    for first, last in sorted(taken):
-        if first > start:
-            yield start, min(first, stop)
-        start = max(start, last)
-        if start >= stop:
-            return
-    if start < stop:
-        yield start, stop
-
-
-def cells(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
-    """[start, stop) cut at the multiples of `size`."""
-    while start < stop:
-        end = min((start // size + 1) * size, stop)
-        yield start, end
-        start = end
-
-
 def folder_files(shard: Shard) -> list[ChunkFile]:
-    """The images of a folder, each with the texts beside it: of `a.jpg` those called `a.txt` or `a.jpg.txt`."""
+    """Return the images of a folder, each with its texts: those of `a.jpg` are `a.txt` and `a.jpg.txt`."""
     sidecars: dict[str, list[storage.FileInfo]] = {}
     for file in shard.files:
-        if file.uri.rsplit(".", 1)[-1].lower() in SIDECAR_EXTENSIONS:
+        if is_sidecar(file.uri):
             sidecars.setdefault(file.uri.rsplit(".", 1)[0], []).append(file)
     images = []
     for file in shard.files:
-        if format_of(file.uri) == "image":
+        if is_image_name(file.uri):
             beside = [*sidecars.get(file.uri, []), *sidecars.get(file.uri.rsplit(".", 1)[0], [])]
             versions = {each.uri: each.fingerprint for each in (file, *beside)}
             fingerprint = storage.short_hash(*versions.values())
@@ -126,7 +114,7 @@ def folder_files(shard: Shard) -> list[ChunkFile]:
 
 
 class _Stored(NamedTuple):
-    """What lies in the output of one shard."""
+    """What the output has of one shard."""
 
     versions: list[layout.Version]
     remains: list[layout.Remains]
@@ -139,21 +127,21 @@ class _Stored(NamedTuple):
 
 
 class _Cut(NamedTuple):
-    """A shard's part of the plan."""
+    """The part of the plan for one shard."""
 
     finished: list[layout.Version]
     chunks: list[Chunk]
     superseded: list[layout.Version | layout.Remains]
     samples: int
-    """Finished or in a chunk."""
+    """Samples that are finished or in a chunk."""
     waiting: int
-    """Finished, and to be tried again."""
+    """Finished samples that every run tries again."""
 
 
 def _cut_range(
-    found: Measured, stored: _Stored, configuration: str, chunk_size: int, retry: FailedPositions | None
+    found: MeasuredShard, stored: _Stored, configuration: str, chunk_size: int, retry: FailedPositions | None
 ) -> _Cut:
-    """Tars, Parquet files and the like: chunks for the positions that no finished one covers."""
+    """Make chunks of a shard of consecutive samples, for the positions that no finished one covers."""
     shard = found.shard
     valid = disjoint_ranges(stored.versions, shard.fingerprint, configuration)
     done = [(version.name.start, version.name.stop) for version in valid]
@@ -180,8 +168,11 @@ def _cut_range(
 
 
 def _others(stored: _Stored, valid: Sequence[layout.Version]) -> list[layout.Version | layout.Remains]:
-    """What does not count. Where a limit leaves out a part of the shard, another run may be at work there: then only
-    what is certainly of no use is superseded."""
+    """What does not count.
+
+    If a limit leaves out a part of the shard, another run may be at work there; then only what is certainly useless is
+    superseded.
+    """
     keep = {version.stem for version in valid}
     return [*(version for version in stored.versions if version.stem not in keep), *stored.remains]
 
@@ -196,13 +187,13 @@ def _to_retry(version: layout.Version, retry: FailedPositions | None) -> Sequenc
 
 
 def _again(chunk: Chunk, version: layout.Version, positions: Sequence[int]) -> Chunk:
-    """Some positions of a finished chunk, whose other rows come from what it has published."""
+    """A chunk of some positions of a finished one, whose other rows come from the published files."""
     return dataclasses.replace(
         chunk, only=tuple(sorted(positions)), base_data=version.data_uri, base_errors=version.errors_uri
     )
 
 
-def _range_chunk(found: Measured, start: int, stop: int, configuration: str) -> Chunk:
+def _range_chunk(found: MeasuredShard, start: int, stop: int, configuration: str) -> Chunk:
     shard, index = found.shard, found.index
     strides = len(index.seek_bytes) if index is not None else 0
     stride = min(start // INDEX_STRIDE, strides - 1) if strides else 0
@@ -216,7 +207,7 @@ def _range_chunk(found: Measured, start: int, stop: int, configuration: str) -> 
         stop=stop,
         seek_position=stride * INDEX_STRIDE,
         seek_bytes=index.seek_bytes[stride] if index is not None and strides else 0,
-        gzip_points=index.gzip_points if index is not None else "",
+        gzip_index_uri=index.gzip_index_uri if index is not None else "",
         duplicates=tuple(at for at in index.duplicates if start <= at < stop) if index is not None else (),
         damage=found.damage if holds_damage else "",
         damage_position=stop - 1 if holds_damage else -1,
@@ -224,7 +215,7 @@ def _range_chunk(found: Measured, start: int, stop: int, configuration: str) -> 
 
 
 def _cut_folder(
-    found: Measured,
+    found: MeasuredShard,
     stored: _Stored,
     marks: MarkReader,
     configuration: str,
@@ -232,9 +223,9 @@ def _cut_folder(
     retry: FailedPositions | None,
     waiting: FailedPositions,
 ) -> _Cut:
-    """Folders: files come and go one by one, so chunks are made of the files that no finished one lists.
+    """Make chunks of a folder, of the files that no finished chunk lists, because files come and go one by one.
 
-    A finished chunk whose files have changed does not count: all of its files are done again.
+    A finished chunk whose files have changed does not count: all of its files are processed again.
     """
     shard = found.shard
     files = folder_files(shard)
@@ -266,7 +257,7 @@ def _cut_folder(
 def _are_useless(
     remains: layout.Remains, finished: Sequence[layout.Version], covered: set[str], marks: MarkReader
 ) -> bool:
-    """Whether remains are of a chunk that is finished, or their mark lists files that are. Of others nobody knows."""
+    """Whether remains belong to a finished chunk, or their mark lists files of finished ones; else it is unknown."""
     lists = marks.lists(remains.marks).values()
     is_covered = bool(lists) and all(files.keys() <= covered for files in lists)
     return is_covered or any(version.name.text == remains.name.text for version in finished)
@@ -282,7 +273,7 @@ def _still_there(found: FolderVersion, current: dict[str, ChunkFile], positions:
 
 
 def _waiting(found: FolderVersion, current: dict[str, ChunkFile], waiting: FailedPositions) -> int:
-    """How many samples of a version wait whose images are still there."""
+    """The number of waiting samples of a version whose images still exist."""
     if not found.version.wait or found.files.keys() <= current.keys():
         return found.version.wait
     return len(_still_there(found, current, waiting(found.version)))

@@ -1,7 +1,7 @@
-"""What counts as a caption, in every format: one rule for texts, lists, bytes and whatever else is stored as one.
+"""What counts as a caption in every format: one rule for texts, lists, bytes and other values.
 
-A text is taken as it is, of a list its first text that is not empty; bytes are decoded. Whatever else is no caption,
-and that is told in a note: the row keeps its image, and the job that needs a prompt refuses it.
+A text is used as it is, a list stands for its first text that is not empty, and bytes are decoded. Anything else is not
+a caption, which a note says: the row keeps its image, and a job that needs a prompt refuses it.
 """
 
 import json
@@ -20,11 +20,11 @@ class Caption(NamedTuple):
 
     text: str = ""
     note: str = ""
-    """Why the text is not what is stored, or why there is none although something is stored; else empty."""
+    """Why the text differs from the stored value, or why there is none although a value is stored; otherwise empty."""
 
 
 def caption_from(value: Any) -> Caption:
-    """The caption in a stored value of any type. None, NaN and empty lists are no caption, and nothing is amiss."""
+    """Return the caption in a stored value of any type. None, NaN and empty lists give none, without a note."""
     if isinstance(value, str):
         return _printed(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
@@ -40,16 +40,16 @@ def caption_from(value: Any) -> Caption:
 
 
 def chosen_caption(value: Any) -> Caption:
-    """As `caption_from`, of a column or field that the user named: a number there, a label say, is written out."""
+    """Return the caption in a column or field that the user named, where numbers (such as labels) count too."""
     is_number = isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
     return Caption(str(value)) if is_number and math.isfinite(value) else caption_from(value)
 
 
 def caption_of(fields: Any, wanted: str | None) -> Caption:
-    """The caption in a parsed JSON value: the wanted field, else the first of CAPTION_FIELDS that holds a text.
+    """Return the caption in a parsed JSON value: the wanted field, or the first of CAPTION_FIELDS that holds a text.
 
-    Where none of these exists, one in capitals (`TEXT`) counts. A value that is no object is the caption itself, where
-    no field is wanted.
+    If none of these exists, one in capitals (`TEXT`) counts. A value that is not an object is itself the caption if no
+    field is wanted.
     """
     if wanted is not None:
         return _named(chosen_caption(lookup(fields, wanted)), wanted)
@@ -63,7 +63,7 @@ def caption_of(fields: Any, wanted: str | None) -> Caption:
 
 
 def json_caption(content: bytes, wanted: str | None) -> Caption:
-    """As `caption_of`, of a JSON file."""
+    """Return the caption in the content of a JSON file; see `caption_of`."""
     text, note = decode_text(content)
     if not text:
         return Caption("", note)
@@ -75,7 +75,7 @@ def json_caption(content: bytes, wanted: str | None) -> Caption:
 
 
 def has_field(text: str, wanted: str) -> bool:
-    """Whether a JSON text has a field, be it null; a path into one that is null counts too."""
+    """Return whether a JSON text has a field, even a null one; a path into a null field counts too."""
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError):
@@ -84,7 +84,7 @@ def has_field(text: str, wanted: str) -> bool:
 
 
 def first_usable(captions: Iterable[Caption]) -> Caption:
-    """The first caption that has a text, with the first note of all up to it."""
+    """Return the first caption that has a text, with the first note of it and those before it."""
     first_note = ""
     for text, note in captions:
         first_note = first_note or note
@@ -94,25 +94,25 @@ def first_usable(captions: Iterable[Caption]) -> Caption:
 
 
 def fallback(usual: Caption, wanted: str) -> Caption:
-    """The caption that a sample has by the usual rule, where what was asked for is not there."""
+    """Return the caption by the usual rule for a sample that lacks the requested one, with a note."""
     missing = f"there is no {clipped(wanted)}, neither as a file nor as a field"
     return Caption(usual.text, usual.note or missing) if usual.text else usual
 
 
 def decode_text(content: bytes) -> Caption:
-    """The text in a file; see `unicon.texts`."""
+    """Decode the text of a file; see `unicon.texts`."""
     return Caption(*texts.decode_text(content))
 
 
 def _printed(text: str) -> Caption:
-    if any("\udc80" <= letter <= "\udcff" for letter in text):  # bytes that were no UTF-8, as Python spells them
+    if any("\udc80" <= letter <= "\udcff" for letter in text):  # bytes that were not UTF-8, as Python represents them
         return decode_text(text.encode("utf-8", "surrogateescape" if _is_escaped(text) else "replace"))
     shown = printable(text)
     return Caption(shown, "" if shown == text else "characters that are not Unicode were replaced")
 
 
 def _is_escaped(text: str) -> bool:
-    """Whether its surrogates are all bytes that were no UTF-8, and no halves of JSON's pairs."""
+    """Return whether all surrogates stand for bytes that were not UTF-8, rather than being halves of JSON's pairs."""
     return all(not 0xD800 <= ord(letter) <= 0xDFFF or 0xDC80 <= ord(letter) <= 0xDCFF for letter in text)
 
 

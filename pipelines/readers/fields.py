@@ -1,16 +1,17 @@
-"""Values inside nested rows, and foreign text in messages."""
+"""Values inside nested rows, the usual names of fields, and the parts of a file's URI.
+
+Tested in tests/pipelines/readers/test_json_lines.py and test_parquet.py.
+"""
 
 from typing import Any
 
 KEY_FIELDS = ("key", "__key__")
-
-
 CAPTION_FIELDS = ("caption", "text", "prompt")
-"""What is a caption is decided in `pipelines.readers.captions`."""
+"""Fields whose values may be captions, by the rule in `pipelines.readers.captions`."""
 
 
 def lookup(row: Any, path: str) -> Any:
-    """The value at `path` in a row of dictionaries and lists; None where there is none.
+    """Return the value at `path` in a row of dictionaries and lists, or None.
 
     `a.b` is field `b` of `a`, `a.0` the first element of list `a`. A field whose own name has dots wins.
     """
@@ -27,6 +28,6 @@ def lookup(row: Any, path: str) -> Any:
 
 
 def place_of(uri: str) -> tuple[str, str]:
-    """(folder, name without its last extension) of a file."""
+    """Split the URI of a file into (folder, name without its last extension)."""
     folder, _, name = uri.rpartition("/")
     return folder, name.rsplit(".", 1)[0]

@@ -1,21 +1,81 @@
-"""The loose images of a folder, each with the `.txt`, `.caption` or `.json` file of the same name."""
+"""The loose images of a folder, each with the `.txt`, `.caption` or `.json` file of the same name.
 
-from collections.abc import Iterator
+Tested in tests/pipelines/readers/test_chunks.py, test_captions.py and test_shards.py.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 
 from pipelines import storage
-from pipelines.errors import SampleError, ShardChangedError
-from pipelines.readers.captions import Caption, decode_text, fallback, first_usable, json_caption
+from pipelines.errors import SampleError, SettingError, ShardChangedError
+from pipelines.images.containers import is_image_name
+from pipelines.readers.captions import Caption, decode_text, fallback, first_usable, has_field, json_caption
 from pipelines.readers.references import fetch, read_ahead
-from pipelines.readers.shards import SIDECAR_EXTENSIONS
+from pipelines.readers.shard_index import FOLDER_FORMAT, MeasuredShard, Shard
 from pipelines.samples import Chunk, ChunkFile, Columns, Sample
 from pipelines.storage.store import FILES, Store
 from pipelines.texts import printable
 
+SIDECAR_EXTENSIONS = ("txt", "caption", "json")
 MAX_TEXT_BYTES = 16 << 20
+CHECKED_FILES = 16
+"""Number of JSON files that are checked for a caption that a setting names."""
+
+
+class FolderFormat:
+    """See `pipelines.readers.formats.ShardFormat`."""
+
+    names: tuple[str, ...] = (FOLDER_FORMAT,)
+    endings: Mapping[str, str] = {}
+    describes: tuple[str, ...] = ()
+    yields_to_others = False
+    has_keys = False
+    has_named_image = False
+    has_predicates = False
+    is_readable_before_damage = False
+
+    def measure(self, shard: Shard, columns: Columns, output: str, store: Store) -> MeasuredShard:
+        """Count the images of the listing."""
+        return MeasuredShard.of(shard, None, sum(is_image_name(file.uri) for file in shard.files))
+
+    def read(self, chunk: Chunk, columns: Columns, store: Store) -> Iterator[Sample]:
+        """See `read_folder`."""
+        return read_folder(chunk, columns, store)
+
+    def check_media(self, shards: Sequence[Shard], options: Mapping[str, str], store: Store) -> None:
+        """Refuse every folder: a loose image has no further images."""
+        refuse_folders(shards, next(iter(options.values())))
+
+    def check_image(self, shards: Sequence[Shard], wanted: str, store: Store) -> None:
+        """Accept every folder, since `--image-column` has no effect there."""
+
+    def check_caption(self, shards: Sequence[Shard], wanted: str, store: Store) -> bool:
+        """Look for files with this extension, or this field in one of the first JSON files."""
+        if shards and not _has_caption(shards, wanted, store):
+            raise SettingError(
+                f"--caption-column {wanted!r}: the images of {shards[0].uri} have no caption of that name. Rule: the "
+                f"extension of files beside images ({', '.join(SIDECAR_EXTENSIONS)}), or a field of their .json files. "
+                "Correct the name, or leave it out."
+            )
+        return bool(shards)
+
+
+FOLDER = FolderFormat()
+
+
+def is_sidecar(uri: str) -> bool:
+    """Return whether a file has an extension of the text files beside images."""
+    return uri.rsplit(".", 1)[-1].lower() in SIDECAR_EXTENSIONS
+
+
+def refuse_folders(shards: Sequence[Shard], option: str) -> None:
+    """Raise SettingError if an option that needs tars or Parquet files was given with a folder."""
+    folder = next((shard.uri for shard in shards if shard.is_folder), None)
+    if folder is not None:
+        raise SettingError(f"{option} needs tars or Parquet files; {folder} is a folder of loose images.")
 
 
 def read_folder(chunk: Chunk, columns: Columns, store: Store = FILES) -> Iterator[Sample]:
-    """The images of a chunk, in order; those that have gone since planning come with that as their problem.
+    """Read the images of a chunk in order. An image that is gone since planning has that as its problem.
 
     Raises:
         OSError: the storage failed, or a file has changed since planning.
@@ -47,7 +107,7 @@ def _sample(position: int, file: ChunkFile, folder: str, columns: Columns, store
 
 
 def _caption(file: ChunkFile, wanted: str | None, store: Store) -> Caption:
-    """The text or JSON of the image's name; with `wanted` the file of that extension, or that field of the JSON."""
+    """Read the text or JSON file with the image's name: the `wanted` extension, or the `wanted` field of the JSON."""
     beside = {uri.rsplit(".", 1)[-1].lower(): uri for uri in file.sidecars}
     usual = (_caption_in(beside[kind], kind, None, store) for kind in SIDECAR_EXTENSIONS if kind in beside)
     if wanted is None or not beside:
@@ -61,7 +121,7 @@ def _caption(file: ChunkFile, wanted: str | None, store: Store) -> Caption:
 def _caption_in(uri: str, kind: str, wanted: str | None, store: Store) -> Caption:
     try:
         content = store.read_bytes(uri, MAX_TEXT_BYTES)
-    except FileNotFoundError:  # deleted since planning; no caption
+    except FileNotFoundError:  # deleted since planning: no caption
         return Caption()
     except storage.TooLargeError:
         return Caption("", f"the .{kind} file is larger than {MAX_TEXT_BYTES} bytes")
@@ -70,10 +130,29 @@ def _caption_in(uri: str, kind: str, wanted: str | None, store: Store) -> Captio
 
 
 def _check_unchanged(file: ChunkFile, store: Store) -> None:
-    """Raises OSError where a file on a disk, or one beside it, is another than was planned; a missing one is not."""
+    """Raise ShardChangedError if an image on a disk, or a file beside it, is not the one that was planned.
+
+    A missing file is accepted.
+    """
     if not file.fingerprint or storage.protocol(file.uri) != "file":
         return
     found = [store.stat(uri) for uri in (file.uri, *file.sidecars)]
     there = [info.fingerprint for info in found if info is not None]
     if len(there) == len(found) and storage.short_hash(*there) != file.fingerprint:
         raise ShardChangedError(f"{file.uri} {storage.HAS_CHANGED}")
+
+
+def _has_caption(folders: Sequence[Shard], wanted: str, store: Store) -> bool:
+    """Return whether a folder has texts with this extension, or this field in one of the first JSON files."""
+    texts = [file.uri for folder in folders for file in folder.files if not is_image_name(file.uri)]
+    if any(uri.lower().endswith(f".{wanted.lower().lstrip('.')}") for uri in texts):
+        return True
+    fields = [uri for uri in texts if uri.lower().endswith(".json")]
+    return any(_has_field(uri, wanted, store) for uri in fields[:CHECKED_FILES])
+
+
+def _has_field(uri: str, wanted: str, store: Store) -> bool:
+    try:
+        return has_field(decode_text(store.read_bytes(uri, MAX_TEXT_BYTES)).text, wanted)
+    except (FileNotFoundError, storage.TooLargeError):
+        return False

@@ -1,61 +1,65 @@
-"""Places where a gzip stream can be entered, so that a chunk of a compressed tar costs its own bytes.
+# The class is None without the package, and callers ask `is_available` first.
+# pyright: reportOptionalCall=false
+"""Random access to gzip files, so that reading a chunk of a compressed tar costs only the bytes of the chunk.
 
-Made by the package `indexed-gzip` (extra `gzip` of this project): the state of the unpacker every SPACING_BYTES of
-unpacked data, or less often in large shards; about half a per cent of the shard's size. Without the package a
-compressed tar is unpacked from its start for every chunk.
+The index is made by the package `indexed-gzip` (the `gzip` extra of this project). It holds the state of the
+decompressor every SPACING_BYTES of decompressed data, less often in large shards, and has about 0.5% of the size of the
+shard. Without the package, a compressed tar is decompressed from its start for every chunk.
 """
 
 import hashlib
 import io
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from pipelines.storage.store import FILES, Store
 
 try:
-    from indexed_gzip import IndexedGzipFile
+    import indexed_gzip
+
+    IndexedGzipFile: Any = indexed_gzip.IndexedGzipFile
 except ImportError:
     IndexedGzipFile = None
 
 SPACING_BYTES = 8 << 20
-MOST_POINTS = 128
-"""About: each is 32 kB, and a chunk reads them all."""
+MAX_POINTS = 128
+"""Approximate limit on the number of access points. Each has 32 kB, and reading a chunk loads all of them."""
 
 
-def can_enter() -> bool:
-    """Whether the package is installed here."""
+def is_available() -> bool:
+    """Return whether the package `indexed-gzip` is installed."""
     return IndexedGzipFile is not None
 
 
-def find_points(uri: str, size_bytes: int, store: Store = FILES) -> bytes:
-    """The points of a whole, undamaged gzip file of this size, to be kept; reads it once. Memory: the points."""
-    points = io.BytesIO()
-    spacing_bytes = max(SPACING_BYTES, size_bytes // MOST_POINTS)
-    with store.open_read(uri) as packed, IndexedGzipFile(fileobj=packed, spacing=spacing_bytes) as unpacked:
-        unpacked.build_full_index()
-        unpacked.export_index(fileobj=points)
-    return points.getvalue()
+def build_gzip_index(uri: str, size_bytes: int, store: Store = FILES) -> bytes:
+    """Read an undamaged gzip file of this size once and return its index. Holds only the index in memory."""
+    index = io.BytesIO()
+    spacing_bytes = max(SPACING_BYTES, size_bytes // MAX_POINTS)
+    with store.open_read(uri) as compressed, IndexedGzipFile(fileobj=compressed, spacing=spacing_bytes) as file:
+        file.build_full_index()
+        file.export_index(fileobj=index)
+    return index.getvalue()
 
 
-def points_name(points: bytes, stem: str) -> str:
-    """What a file of points is called: by its content, so that a damaged one is known."""
-    return f"{stem}-{hashlib.sha256(points).hexdigest()[:32]}.gzidx"
+def gzip_index_name(index: bytes, stem: str) -> str:
+    """Return the file name of an index. It contains a hash of the content, so that damage is detected."""
+    return f"{stem}-{hashlib.sha256(index).hexdigest()[:32]}.gzidx"
 
 
-def read_points(uri: str, store: Store = FILES) -> bytes:
-    """The points in a file; empty where it is gone or damaged, or the package is not installed here."""
-    if not can_enter():
+def read_gzip_index(uri: str, store: Store = FILES) -> bytes:
+    """Read an index; empty if the file is missing or damaged, or the package is not installed."""
+    if not is_available():
         return b""
     try:
-        points = store.read_bytes(uri)
+        index = store.read_bytes(uri)
     except FileNotFoundError:
         return b""
     name = uri.rsplit("/", 1)[-1]
-    return points if name == points_name(points, name.rpartition("-")[0]) else b""
+    return index if name == gzip_index_name(index, name.rpartition("-")[0]) else b""
 
 
-def enter(packed: IO[bytes], points: bytes, offset_bytes: int) -> IO[bytes]:
-    """The unpacked file at an offset into the unpacked data; what lies between the last point and it is unpacked."""
-    unpacked = IndexedGzipFile(fileobj=packed)
-    unpacked.import_index(fileobj=io.BytesIO(points))
-    unpacked.seek(offset_bytes)
-    return cast(IO[bytes], unpacked)
+def open_at(compressed: IO[bytes], index: bytes, offset_bytes: int) -> IO[bytes]:
+    """Open the decompressed data at an offset. Only what lies between the last access point and it is decompressed."""
+    file = IndexedGzipFile(fileobj=compressed)
+    file.import_index(fileobj=io.BytesIO(index))
+    file.seek(offset_bytes)
+    return cast(IO[bytes], file)

@@ -1,4 +1,4 @@
-"""Images that are themselves the text where a name is expected: `data:` URIs, base64, and bytes stored as text."""
+"""Images that are stored as text where a name is expected: `data:` URIs, base64, and raw bytes."""
 
 import binascii
 from urllib.parse import unquote_to_bytes
@@ -7,11 +7,11 @@ from pipelines.errors import SampleError
 from pipelines.texts import clipped
 
 MAX_NAME_CHARS = 4096
-"""A longer text names no file, on any system."""
+"""No system has file names that are longer."""
 SHOWN_CHARS = 60
-"""Of an image that is text, in a reason."""
+"""Number of characters of an inline image that are shown in a message."""
 HEAD_CHARS = 32
-"""Of base64 that must look like the beginning of an image."""
+"""Number of base64 characters that must look like the beginning of an image."""
 SIGNATURES: tuple[tuple[int, bytes], ...] = (
     *((0, start) for start in (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")),
     *((0, start) for start in (b"\0\0\0\x0cjP  ", b"\0\0\0\x0cJXL ", b"\xff\x4f\xff\x51", b"qoif", b"8BPS", b"DDS ")),
@@ -19,17 +19,17 @@ SIGNATURES: tuple[tuple[int, bytes], ...] = (
     (4, b"ftyp"),
     (8, b"WEBP"),
 )
-"""(offset, bytes) that the usual formats have near their beginning. BMP's two letters alone could be a name's."""
+"""(offset, bytes) near the beginning of the usual formats. BMP is checked separately: two letters may be a name."""
 
 
 def inline_image(text: str) -> bytes | None:
-    """The bytes of an image that a text holds; None for a text that can only be the name of one.
+    """Return the bytes of an image that a text holds, or None for a text that can only be the name of an image.
 
-    A text is content where it is a `data:` URI, or begins as images do, or is too long for a name: as bytes that are no
-    text, or as base64, standard or URL-safe, with white space or without.
+    A text is content if it is a `data:` URI, if it begins as images do, or if it is too long for a name. It may be raw
+    bytes or base64, standard or URL-safe, with or without white space.
 
     Raises:
-        SampleError: it is an image that cannot be decoded.
+        SampleError: the text is an image that cannot be decoded.
     """
     if text[:5].lower() == "data:":
         return _data_uri(text)
@@ -43,15 +43,15 @@ def inline_image(text: str) -> bytes | None:
         return None
     content = _decoded(compact)
     if content is None:
-        raise SampleError("read", f"the image is neither a URI nor sound base64: {clipped(text, SHOWN_CHARS)}")
+        raise SampleError("read", f"the image is neither a URI nor valid base64: {clipped(text, SHOWN_CHARS)}")
     return content
 
 
-def unpacked(content: bytes) -> bytes:
-    """The bytes of an image: those that are base64 or a `data:` URI decoded, all others as they are.
+def decoded_bytes(content: bytes) -> bytes:
+    """Return the bytes of an image: base64 and `data:` URIs are decoded, all other bytes are returned as they are.
 
     Raises:
-        SampleError: a `data:` URI, or base64 that begins as an image does, that cannot be decoded.
+        SampleError: the bytes are a `data:` URI or base64 of an image that cannot be decoded.
     """
     head = content[: 2 * HEAD_CHARS]
     if not head.isascii():
@@ -63,7 +63,7 @@ def unpacked(content: bytes) -> bytes:
 
 
 def _is_binary(text: str) -> bool:
-    """Whether a text is an image's own bytes. These have NUL characters, as no name has, or are no UTF-8."""
+    """Return whether a text is the raw bytes of an image: it has NUL characters or is not UTF-8."""
     if "\0" not in text and not any("\udc80" <= letter <= "\udcff" for letter in text[:HEAD_CHARS]):
         return False
     head = text[:HEAD_CHARS].encode("utf-8", "surrogateescape")
@@ -71,7 +71,7 @@ def _is_binary(text: str) -> bool:
 
 
 def _data_uri(uri: str) -> bytes:
-    """The content of a `data:[TYPE][;base64],CONTENT` URI, https://www.rfc-editor.org/rfc/rfc2397."""
+    """Decode a `data:[TYPE][;base64],CONTENT` URI, https://www.rfc-editor.org/rfc/rfc2397."""
     head, comma, body = uri.partition(",")
     if not comma:
         raise SampleError("read", f"a data: URI without a comma before its content: {clipped(uri, SHOWN_CHARS)}")
@@ -85,11 +85,11 @@ def _data_uri(uri: str) -> bytes:
 
 
 def _decoded(base64: str) -> bytes | None:
-    """The bytes of base64 of either alphabet, padded or not; None where it is none."""
+    """Decode base64 of either alphabet, padded or not; None if the text is not base64."""
     digits = base64.rstrip("=").replace("-", "+").replace("_", "/")
     try:
         return binascii.a2b_base64(digits + "=" * (-len(digits) % 4), strict_mode=True)
-    except ValueError:  # also of letters that are not ASCII
+    except ValueError:  # also raised for characters that are not ASCII
         return None
 
 

@@ -1,14 +1,14 @@
-"""JSON lines that name pictures: one object a line with the picture's URI and its caption.
+"""JSON lines that name images: one object per line with the URI of an image and its caption.
 
     {"image": "photos/0001.jpg", "caption": "a red boat", "key": "boat-1"}
 
-The picture is `--image-column` or the first of URI_FIELDS; a path inside nested objects is written `a.b`, `a.0`. A URI
-may be of any storage; a relative one starts at the folder of the file. The picture itself may stand there too, in
-base64 or as a `data:` URI. Lines are read as a stream; empty ones do not count.
+The image is the field `--image-column` or the first of URI_FIELDS; a path inside nested objects is written `a.b` or
+`a.0`. A URI may point to any storage; a relative one starts at the folder of the file. The field may also hold the
+image itself, in base64 or as a `data:` URI. Lines are read as a stream; empty ones do not count.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,27 +20,27 @@ from pipelines.readers.fields import KEY_FIELDS, lookup, place_of
 from pipelines.readers.parquet_columns import listed
 from pipelines.readers.references import URI_FIELDS, read_ahead
 from pipelines.readers.row_samples import assembled, named, read_named
-from pipelines.readers.shard_index import INDEX_STRIDE, TarIndex
-from pipelines.samples import Chunk, Columns, Sample, Stored, repeated_key
+from pipelines.readers.shard_index import INDEX_STRIDE, MeasuredShard, Shard, ShardIndex
+from pipelines.samples import Chunk, Columns, EncodedImage, Sample, repeated_key
 from pipelines.storage.store import FILES, Store
 from pipelines.texts import clipped
 from unicon.texts import unicode_encoding
 
 MAX_LINE_BYTES = 64 << 20
 CHECKED_LINES = 16
-"""Objects at the beginning of a file of which one must have a named field: a single one may be damaged."""
+"""Number of objects at the beginning of a file of which one must have a named field; single ones may be damaged."""
 FIELDS_OF_OBJECTS = ("bytes", "path", "url", "uri")
-"""Where an object that stands for a picture holds it, in base64, or names it."""
+"""Fields of an object in which it holds an image, in base64, or names one."""
 KINDS = {dict: "an object", list: "a list", bool: "a boolean", int: "a number", float: "a number"}
 Line = tuple[int, bytes]
 """(byte offset, content)"""
 
 
-def index_json_lines(uri: str, columns: Columns, store: Store = FILES) -> TarIndex:
-    """Count the lines, where to enter, and which keys come again. Memory: the keys of one file.
+def index_json_lines(uri: str, columns: Columns, store: Store = FILES) -> ShardIndex:
+    """Count the lines, and find out where to enter and which keys repeat. Holds the keys of one file in memory.
 
     Raises:
-        MisfitError: the file is no JSON lines, or a named field is in none of the first objects.
+        MisfitError: the file is not JSON lines, or none of the first objects has a named field.
     """
     keys: set[str] = set()
     seek_bytes: list[int] = []
@@ -64,12 +64,12 @@ def index_json_lines(uri: str, columns: Columns, store: Store = FILES) -> TarInd
     form.check(uri)
     roles = ("image", columns.image), ("key", columns.key), ("caption", columns.caption)
     check_fields(first_objects, [(f"--{role}-column", path) for role, path in roles], uri)
-    return TarIndex(samples=samples, seek_bytes=tuple(seek_bytes), duplicates=tuple(duplicates))
+    return ShardIndex(samples=samples, seek_bytes=tuple(seek_bytes), duplicates=tuple(duplicates))
 
 
 @dataclass(kw_only=True)
 class LinesForm:
-    """Whether a file is JSON lines at all: single lines may be damaged, but not all of several."""
+    """Finds out whether a file is JSON lines at all: single lines may be damaged, but not all of them."""
 
     first: bytes = b""
     last: bytes = b""
@@ -77,14 +77,14 @@ class LinesForm:
     understood: int = 0
 
     def add(self, line: bytes, is_understood: bool) -> None:
-        """The next line."""
+        """Add the next line."""
         self.first = self.first or line[:1000]
         self.last = line[:1000]
         self.lines += 1
         self.understood += is_understood
 
     def check(self, uri: str) -> None:
-        """Raises MisfitError for an array, as most programs write JSON, and for what is something else altogether."""
+        """Raise MisfitError for one JSON array, as most programs write, and for files that are something else."""
         if encoding := wide_encoding(self.first):
             name = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
             raise MisfitError(
@@ -101,19 +101,19 @@ class LinesForm:
         if self.lines > 1 and self.understood == 0:
             begin = clipped(self.first.decode("utf-8", "surrogateescape"))
             raise MisfitError(
-                f"{uri} is no file of JSON lines: none of its {self.lines} lines is a JSON object. Rule: an object on "
+                f"{uri} is not JSON lines: none of its {self.lines} lines is a JSON object. Rule: an object on "
                 f"each line, in UTF-8. It begins with: {begin}"
             )
 
 
 def wide_encoding(line: bytes) -> str | None:
-    """UTF-16 or UTF-32, where the first line of a file shows that it is of such an encoding."""
-    encoding = unicode_encoding(line[: len(line) // 2 * 2])  # of a line break, half or a quarter may be missing
+    """Return the UTF-16 or UTF-32 encoding that the first line of a file shows, or None."""
+    encoding = unicode_encoding(line[: len(line) // 2 * 2])  # part of the line break may be missing
     return None if encoding == "utf-8" else encoding
 
 
 def read_json_lines(chunk: Chunk, columns: Columns, store: Store = FILES) -> Iterator[Sample]:
-    """The samples of a chunk, in order, with their pictures fetched.
+    """Read the samples of a chunk in order and fetch their images.
 
     Raises:
         OSError: the storage failed, or the file has become shorter since planning.
@@ -122,7 +122,7 @@ def read_json_lines(chunk: Chunk, columns: Columns, store: Store = FILES) -> Ite
 
 
 def _chunk_lines(chunk: Chunk, store: Store) -> Iterator[tuple[int, bytes]]:
-    """(position, line) of the wanted positions."""
+    """Yield (position, line) for the wanted positions."""
     wanted = set(chunk.only)
     found = chunk.seek_position
     lines = _lines(chunk.shard_uri, chunk.seek_bytes, store)
@@ -151,13 +151,13 @@ def _sample(position: int, line: bytes, chunk: Chunk, columns: Columns, store: S
         position,
         key,
         (columns.image or "", *columns.media),
-        lambda path: _picture(fields, path, folder, store),
+        lambda path: _image(fields, path, folder, store),
         lambda: caption_of(fields, columns.caption),
         problem,
     )
 
 
-def _picture(fields: Any, path: str, folder: str, store: Store) -> Stored:
+def _image(fields: Any, path: str, folder: str, store: Store) -> EncodedImage:
     stored = read_named(_reference(fields, path), folder, store)
     if not stored.content:
         raise SampleError("read", f"the image file {clipped(stored.name)} is empty")
@@ -165,7 +165,7 @@ def _picture(fields: Any, path: str, folder: str, store: Store) -> Stored:
 
 
 def _reference(fields: Any, path: str) -> str:
-    """The URI or content in a parsed line, by default in one of URI_FIELDS. Raises SampleError where there is none."""
+    """Return the URI or content in a parsed line, by default from URI_FIELDS. Raises SampleError if it has none."""
     odd = ""
     for name in (path,) if path else URI_FIELDS:
         value = lookup(fields, name)
@@ -175,14 +175,14 @@ def _reference(fields: Any, path: str) -> str:
             if value.strip():
                 return value
         elif value is not None:
-            odd = odd or f"the field {name} holds {KINDS[type(value)]}, no URI and no base64"
+            odd = odd or f"the field {name} holds {KINDS[type(value)]}, not a URI or base64"
     there = clipped(", ".join(map(str, fields)), 110) if isinstance(fields, dict) else "no object"
-    wanted = f"field {path}" if path else f"field of a picture ({', '.join(URI_FIELDS[:4])}, ...)"
+    wanted = f"field {path}" if path else f"field of an image ({', '.join(URI_FIELDS[:4])}, ...)"
     raise SampleError("read", odd or f"no {wanted} with a URI: the line has {there}")
 
 
 def _key(fields: Any, wanted: str | None) -> tuple[str | None, SampleError | None]:
-    """(key, None), (None, None) where nobody asked for one and there is none, or (None, why it cannot be had)."""
+    """Return (key, None), (None, None) if no key is wanted and none is there, or (None, why there is none)."""
     names = KEY_FIELDS if wanted is None else (wanted,)
     name, value = next(((name, found) for name in names if (found := lookup(fields, name)) is not None), ("", None))
     if value is None and wanted is None:
@@ -191,22 +191,22 @@ def _key(fields: Any, wanted: str | None) -> tuple[str | None, SampleError | Non
 
 
 def _parsed(line: bytes) -> tuple[Any, str]:
-    """(object, "") or (None, why it is none)."""
+    """Return (object, "") or (None, why the line is not an object)."""
     if len(line) > MAX_LINE_BYTES:
         return None, f"the line is longer than {MAX_LINE_BYTES} bytes"
     try:
         fields = loaded(line)
     except (ValueError, RecursionError) as error:
-        return None, f"the line is no JSON: {reason_of(error)}"
-    return (fields, "") if isinstance(fields, dict) else (None, "the line is no JSON object")
+        return None, f"the line is not JSON: {reason_of(error)}"
+    return (fields, "") if isinstance(fields, dict) else (None, "the line is not a JSON object")
 
 
 def loaded(line: bytes) -> Any:
-    """The value of a line; bytes that are not UTF-8 become lone surrogates in its texts, for whoever reads those.
+    """Return the value of a line. Bytes that are not UTF-8 become lone surrogates in its texts.
 
     Raises:
-        ValueError: it is no JSON.
-        RecursionError: its objects lie too deep within each other.
+        ValueError: the line is not JSON.
+        RecursionError: its objects are nested too deeply.
     """
     try:
         return json.loads(line)
@@ -215,7 +215,7 @@ def loaded(line: bytes) -> Any:
 
 
 def check_fields(objects: list[Any], named: Sequence[tuple[str, str | None]], uri: str) -> None:
-    """Raises MisfitError for the first (option, path) that leads nowhere in each of the first objects of a file."""
+    """Raise MisfitError for the first (option, path) that none of the first objects of a file has."""
     for option, path in named:
         if path is None or not objects:
             continue
@@ -227,7 +227,7 @@ def check_fields(objects: list[Any], named: Sequence[tuple[str, str | None]], ur
 
 
 def raw_lines(uri: str, offset_bytes: int, store: Store) -> Iterator[Line]:
-    """The lines from an offset on; of one that is longer than MAX_LINE_BYTES, one byte more than that."""
+    """Yield the lines from an offset on. A line longer than MAX_LINE_BYTES is cut one byte after that."""
     with store.open_read(uri) as file:
         file.seek(offset_bytes)
         while line := file.readline(MAX_LINE_BYTES + 1):
@@ -241,8 +241,43 @@ def raw_lines(uri: str, offset_bytes: int, store: Store) -> Iterator[Line]:
 
 
 def _lines(uri: str, offset_bytes: int, store: Store) -> Iterator[Line]:
-    """Those that are not empty, without the white space around them."""
+    """Yield the lines that are not empty, without surrounding white space."""
     for at_bytes, line in raw_lines(uri, offset_bytes, store):
         content = line.strip(b"\xef\xbb\xbf \t\r\n") if at_bytes == 0 else line.strip()
         if content:
             yield at_bytes, content if len(line) <= MAX_LINE_BYTES else line
+
+
+class JsonLinesFormat:
+    """See `pipelines.readers.formats.ShardFormat`."""
+
+    names: tuple[str, ...] = ("jsonl",)
+    endings: Mapping[str, str] = {".jsonl": "jsonl", ".ndjson": "jsonl"}
+    describes: tuple[str, ...] = ()
+    yields_to_others = True
+    has_keys = True
+    has_named_image = True
+    has_predicates = False
+    is_readable_before_damage = False
+
+    def measure(self, shard: Shard, columns: Columns, output: str, store: Store) -> MeasuredShard:
+        """Read all lines of the file."""
+        index = index_json_lines(shard.uri, columns, store)
+        return MeasuredShard.of(shard, index, index.samples)
+
+    def read(self, chunk: Chunk, columns: Columns, store: Store) -> Iterator[Sample]:
+        """See `read_json_lines`."""
+        return read_json_lines(chunk, columns, store)
+
+    def check_media(self, shards: Sequence[Shard], options: Mapping[str, str], store: Store) -> None:
+        """Accept every file; a line without such a field becomes an error row."""
+
+    def check_image(self, shards: Sequence[Shard], wanted: str, store: Store) -> None:
+        """Leave this to `measure`, which reads every line."""
+
+    def check_caption(self, shards: Sequence[Shard], wanted: str, store: Store) -> bool:
+        """Leave this to `measure`, which reads every line."""
+        return False
+
+
+JSON_LINES = JsonLinesFormat()

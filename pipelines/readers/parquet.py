@@ -1,8 +1,8 @@
 """Parquet shards: the samples of one chunk, and what planning must know of a file.
 
-Only the columns in use are read, a few rows at a time, however large a row group is. A chunk enters at a row group, so
-a shard whose row groups are much larger than a chunk is partly read several times: `--chunk-size` near the row group
-size is cheapest.
+Only the columns in use are read, a few rows at a time, however large a row group is. Reading a chunk starts at the
+beginning of a row group, so if the row groups are much larger than a chunk, parts of them are read several times. A
+`--chunk-size` near the size of the row groups is cheapest.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pipelines.errors import SampleError
 from pipelines.readers.captions import Caption, caption_from, chosen_caption
 from pipelines.readers.fields import place_of
-from pipelines.readers.inline_images import unpacked
+from pipelines.readers.inline_images import decoded_bytes
 from pipelines.readers.parquet_columns import KEY_NAMES, ParquetColumns, choose_columns, stored_path
 from pipelines.readers.parquet_files import (
     BadRow,
@@ -27,11 +27,11 @@ from pipelines.readers.parquet_files import (
     read_row_range,
 )
 from pipelines.readers.parquet_values import key_texts, values_at
-from pipelines.readers.predicates import Condition, parse_conditions
+from pipelines.readers.predicates import Predicate, parse_predicates
 from pipelines.readers.references import MAX_FILE_BYTES, read_ahead
 from pipelines.readers.row_samples import assembled, named, read_named
-from pipelines.readers.shard_index import INDEX_STRIDE, TarIndex
-from pipelines.samples import Chunk, Columns, Sample, Stored, repeated_key
+from pipelines.readers.shard_index import INDEX_STRIDE, ShardIndex
+from pipelines.samples import Chunk, Columns, EncodedImage, Sample, repeated_key
 from pipelines.storage.store import FILES, Store
 from pipelines.texts import clipped
 
@@ -39,60 +39,60 @@ __all__ = ["KEY_NAMES", "ParquetColumns", "choose_columns", "count_rows", "earli
 
 
 def count_rows(uri: str, store: Store = FILES) -> tuple[int, pa.Schema]:
-    """Rows and schema, from the footer alone. Raises what `pipelines.damage` knows when it is no whole Parquet file."""
+    """Return the number of rows and the schema from the footer. Raises what `pipelines.damage` recognizes as damage."""
     with open_parquet(uri, store) as parquet:
         return parquet.rows, parquet.schema
 
 
 def check_image_columns(uri: str, names: Sequence[str], store: Store = FILES) -> None:
-    """Look for columns that hold pictures, in the footer alone.
+    """Check in the footer that columns can hold images.
 
     Raises:
-        MisfitError: a column is missing, or of a wrong type.
-        Exception: the file is damaged, in a way that `pipelines.damage` knows.
+        MisfitError: a column is missing or of the wrong type.
+        Exception: the file is damaged, in a way that `pipelines.damage` recognizes.
     """
     with open_parquet(uri, store) as parquet:
         for name in names:
-            _understood(parquet, Columns(image=name), uri)
+            _chosen(parquet, Columns(image=name), uri)
 
 
-def index_parquet(uri: str, columns: Columns, store: Store = FILES) -> TarIndex:
-    """What planning must know: samples, repeated keys, and with conditions the row of every INDEX_STRIDE-th sample.
+def index_parquet(uri: str, columns: Columns, store: Store = FILES) -> ShardIndex:
+    """Count the samples and find repeated keys; with predicates, also the row of every INDEX_STRIDE-th sample.
 
-    Reads the footer, the key column if there is one, and the columns of the conditions.
+    Reads the footer, the key column if there is one, and the columns of the predicates.
 
     Raises:
-        SettingError: a condition that is none.
-        MisfitError: a column is missing, of a wrong type, or not clear.
-        Exception: the file is damaged, in a way that `pipelines.damage` knows.
+        SettingError: a predicate cannot be parsed.
+        MisfitError: a column is missing, of the wrong type, or ambiguous.
+        Exception: the file is damaged, in a way that `pipelines.damage` recognizes.
     """
     with open_parquet(uri, store) as parquet:
-        chosen, conditions = _understood(parquet, columns, uri)
+        chosen, predicates = _chosen(parquet, columns, uri)
         rows = parquet.rows
-        numbers = matching_rows(parquet, conditions) if conditions else None
+        numbers = matching_rows(parquet, predicates) if predicates else None
         duplicates = () if chosen.key is None else _repeated(parquet, chosen.key, numbers)
     if numbers is None:
-        return TarIndex(samples=rows, seek_bytes=(), duplicates=duplicates)
-    return TarIndex(samples=len(numbers), seek_bytes=tuple(numbers[::INDEX_STRIDE].tolist()), duplicates=duplicates)
+        return ShardIndex(samples=rows, seek_bytes=(), duplicates=duplicates)
+    return ShardIndex(samples=len(numbers), seek_bytes=tuple(numbers[::INDEX_STRIDE].tolist()), duplicates=duplicates)
 
 
 def read_parquet(chunk: Chunk, columns: Columns, store: Store = FILES) -> Iterator[Sample]:
-    """The samples of a chunk, in order; pictures that are named instead of held are fetched.
+    """Read the samples of a chunk in order and fetch images that are named rather than stored.
 
     Raises:
         OSError: the storage failed, or the file has become shorter since planning.
     """
     with open_parquet(chunk.shard_uri, store) as parquet:
-        chosen, conditions = _understood(parquet, columns, chunk.shard_uri)
-        first = chunk.seek_bytes if conditions else chunk.start
-        stop = parquet.rows if conditions else chunk.stop
-        rows = read_row_range(parquet, _paths(chosen), chosen.key, conditions, first, stop)
-        wanted = _wanted(chunk, rows, chunk.seek_position if conditions else chunk.start)
+        chosen, predicates = _chosen(parquet, columns, chunk.shard_uri)
+        first = chunk.seek_bytes if predicates else chunk.start
+        stop = parquet.rows if predicates else chunk.stop
+        rows = read_row_range(parquet, _paths(chosen), chosen.key, predicates, first, stop)
+        wanted = _wanted(chunk, rows, chunk.seek_position if predicates else chunk.start)
         yield from read_ahead(lambda item: _sample(*item, chunk, chosen, store), wanted, store)
 
 
 def read_rows(uri: str, chosen: ParquetColumns, start: int, stop: int, store: Store = FILES) -> Iterator[Row]:
-    """The rows [start, stop), with the chosen columns.
+    """Read the chosen columns of the rows [start, stop).
 
     Raises:
         OSError: the storage failed, or there are fewer rows.
@@ -107,9 +107,9 @@ def read_rows(uri: str, chosen: ParquetColumns, start: int, stop: int, store: St
 
 
 def earlier_keys(uri: str, key_column: str, stop: int, store: Store = FILES) -> set[str]:
-    """The keys of the rows before `stop`, so that a chunk can tell a repeated key; reads one column.
+    """Read the keys of the rows before `stop`, so that a chunk can detect a repeated key.
 
-    Keys that cannot be read are no keys that a later one repeats.
+    Keys that cannot be read do not count as earlier keys.
     """
     keys: set[str] = set()
     if stop == 0:
@@ -122,11 +122,11 @@ def earlier_keys(uri: str, key_column: str, stop: int, store: Store = FILES) -> 
     return keys
 
 
-def _understood(parquet: OpenParquet, columns: Columns, uri: str) -> tuple[ParquetColumns, list[Condition]]:
-    """The columns and the conditions."""
-    with parquet.believed():
+def _chosen(parquet: OpenParquet, columns: Columns, uri: str) -> tuple[ParquetColumns, list[Predicate]]:
+    """Return the columns and the predicates."""
+    with parquet.verifying_schema():
         schema = parquet.schema
-        return choose_columns(schema, columns, uri), parse_conditions(columns.where, schema, uri)
+        return choose_columns(schema, columns, uri), parse_predicates(columns.where, schema, uri)
 
 
 def _paths(chosen: ParquetColumns) -> list[str]:
@@ -134,10 +134,10 @@ def _paths(chosen: ParquetColumns) -> list[str]:
 
 
 def _wanted(chunk: Chunk, rows: Iterator[Row], position: int) -> Iterator[tuple[int, int, dict[str, Any] | BadRow]]:
-    """(position, row number, row) of the wanted samples of a chunk, from rows of which the first is at `position`.
+    """Yield (position, row number, row) for the wanted samples of a chunk; the first of the rows is at `position`.
 
     Raises:
-        OSError: there are fewer than planned.
+        OSError: there are fewer samples than planned.
     """
     wanted = set(chunk.only)
     for number, row in rows:
@@ -150,7 +150,7 @@ def _wanted(chunk: Chunk, rows: Iterator[Row], position: int) -> Iterator[tuple[
 
 
 def _repeated(parquet: OpenParquet, key: str, numbers: np.ndarray | None) -> tuple[int, ...]:
-    """The positions of samples whose key an earlier sample has. Memory: the keys of one shard, as Arrow."""
+    """Return the positions of samples whose key is repeated. Holds the keys of one shard in memory, as Arrow."""
     table = parquet.file.read(columns=[stored_path(parquet.schema, key)])
     if key in table.column_names and not pa.types.is_nested(table.column(key).type):
         keys = key_texts(table.column(key))
@@ -181,7 +181,7 @@ def _sample(
         position,
         key,
         (chosen.image, *chosen.media),
-        lambda path: picture_in(row[path], folder, path, store),
+        lambda path: image_in(row[path], folder, path, store),
         lambda: Caption() if chosen.caption is None else _caption(row[chosen.caption], chosen),
         problem,
     )
@@ -193,13 +193,14 @@ def _caption(value: Any, chosen: ParquetColumns) -> Caption:
     return chosen_caption(value) if chosen.is_caption_named else caption_from(value)
 
 
-def picture_in(value: Any, folder: str, path: str, store: Store = FILES) -> Stored:
-    """The image that a value of a column is: bytes, a struct of bytes and path, or a text.
+def image_in(value: Any, folder: str, path: str, store: Store = FILES) -> EncodedImage:
+    """Return the image in a value of a column: bytes, a struct of bytes and path, or a text.
 
-    A text is the URI of a file, relative ones to the shard's folder, or the image in base64. Bytes may be base64 too.
+    A text is the URI of a file, which may be relative to the shard's folder, or the image in base64. Bytes may be
+    base64 too.
 
     Raises:
-        SampleError: there is none, or it cannot be fetched.
+        SampleError: there is no image, or it cannot be fetched.
     """
     if isinstance(value, SampleError):
         raise value
@@ -215,7 +216,7 @@ def picture_in(value: Any, folder: str, path: str, store: Store = FILES) -> Stor
     if content and len(content) > MAX_FILE_BYTES:
         raise SampleError("read", f"column {path} is larger than {MAX_FILE_BYTES} bytes")
     if content and isinstance(content, bytes):
-        return Stored(unpacked(content), reference.rsplit("/", 1)[-1])
+        return EncodedImage(decoded_bytes(content), reference.rsplit("/", 1)[-1])
     raise SampleError(
         "read", f"column {path} is null or empty" + (f" ({clipped(reference, 120)})" if reference else "")
     )

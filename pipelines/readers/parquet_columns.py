@@ -1,4 +1,7 @@
-"""Which column of a Parquet shard is what: names, paths into nested columns, types."""
+"""The roles of the columns of a Parquet shard, by names, paths into nested columns, and types.
+
+Tested in tests/pipelines/readers/test_parquet.py and test_misfits.py.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,25 +21,25 @@ CAPTION_NAMES = (*CAPTION_FIELDS, "txt")
 
 @dataclass(frozen=True, kw_only=True)
 class ParquetColumns:
-    """The columns of one shard by their role; `a.b` and `a.0` lead into structs, maps and lists."""
+    """The columns of one shard by role; `a.b` and `a.0` are paths into structs, maps and lists."""
 
     image: str
     key: str | None
     caption: str | None
     media: tuple[str, ...] = ()
     is_caption_named: bool = True
-    """Whether the user has named the column of captions."""
+    """Whether the user has named the caption column."""
 
 
 def choose_columns(schema: pa.Schema, columns: Columns, uri: str) -> ParquetColumns:
-    """The columns by name, or the only ones that can be meant.
+    """Choose the columns by name or, for those without a name, by the usual names and types.
 
-    An image is binary, a struct of bytes and path, or a text: its URI, or its bytes in base64. Without a name it is
-    `image`, the only column of bytes, or else the first text column that is called as a URI is.
+    An image is binary, a struct of bytes and path, or a text with its URI or its bytes in base64. If no column is
+    named, it is `image`, the only column of bytes, or the first text column with one of the names of URI_FIELDS.
 
     Raises:
-        MisfitError: a named column is missing or of a wrong type, two columns have the name of one that is needed, or
-            the image column is not clear.
+        MisfitError: a named column is missing or of the wrong type, a needed name belongs to two columns, or the image
+            column is ambiguous.
     """
     named = [("--image-column", columns.image), ("--key-column", columns.key), ("--caption-column", columns.caption)]
     for option, path in [*named, *(("column", path) for path in columns.media)]:
@@ -54,7 +57,7 @@ def choose_columns(schema: pa.Schema, columns: Columns, uri: str) -> ParquetColu
 
 
 def check_named(schema: pa.Schema, option: str, path: str | None, uri: str) -> None:
-    """Raises MisfitError where a path is given that leads nowhere, or into one of two columns of a name."""
+    """Raise MisfitError if a path is given that does not exist or belongs to two columns of the same name."""
     if path is None:
         return
     check_single(schema, option, path, uri)
@@ -63,43 +66,43 @@ def check_named(schema: pa.Schema, option: str, path: str | None, uri: str) -> N
 
 
 def check_single(schema: pa.Schema, option: str, path: str, uri: str) -> None:
-    """Raises MisfitError where a path leads into one of two columns of a name."""
+    """Raise MisfitError if a path belongs to two columns of the same name."""
     name = path if path in schema.names else path.split(".", 1)[0]
     count = len(schema.get_all_field_indices(name))
     if count > 1:
         what = option if option == "column" else f"{option}: column"
         raise MisfitError(
-            f"{what} {name!r} is not clear: {uri} has {count} columns of this name. Rename one of them, or name "
+            f"{what} {name!r} is ambiguous: {uri} has {count} columns of this name. Rename one of them, or name "
             f"another column. Its columns: {listed(schema.names)}."
         )
 
 
 def check_image_type(schema: pa.Schema, option: str, path: str, uri: str) -> None:
-    """Raises MisfitError where images cannot be read from a column."""
+    """Raise MisfitError if images cannot be read from a column."""
     kind = type_at(schema, path)
     if kind is None or not _may_be_image(kind):
         fit = [field.name for field in schema if _holds_bytes(field.type)]
         fit += [name for name in URI_FIELDS if name in schema.names and is_text(_type_of(schema, name))]
         hint = f" (name one element of a list: {path}.0)" if kind is not None and is_list(kind) else ""
         raise MisfitError(
-            f"{option} {path!r} of {uri} has type {clipped(str(kind))}; pictures are binary, struct<bytes, path>, or "
+            f"{option} {path!r} of {uri} has type {clipped(str(kind))}; images are binary, struct<bytes, path>, or "
             f"text: their URI or base64{hint}. Columns that fit: {listed(fit)}."
         )
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names of columns or fields, for a message."""
+    """Return the names of columns or fields for a message."""
     return clipped(", ".join(map(str, names))) or "none"
 
 
 def type_at(schema: pa.Schema, path: str) -> pa.DataType | None:
-    """The type at a path; None where it leads nowhere."""
+    """Return the type at a path, or None if the path does not exist."""
     steps = _steps(schema, path)
     return steps[-1][1] if steps else None
 
 
 def stored_path(schema: pa.Schema, path: str) -> str:
-    """The part of a path that Parquet can read by itself: up to the first list or map."""
+    """Return the part of a path that Parquet can read by itself: up to the first list or map."""
     steps = _steps(schema, path) or []
     names = []
     for name, kind in steps:
@@ -110,7 +113,7 @@ def stored_path(schema: pa.Schema, path: str) -> str:
 
 
 def _steps(schema: pa.Schema, path: str) -> list[tuple[str, pa.DataType]] | None:
-    """(name, type) of every step of a path; a column whose own name has dots is one step."""
+    """Return (name, type) of every step of a path; a column whose own name has dots is one step."""
     if path in schema.names:
         return [(path, _type_of(schema, path))]
     first, *rest = path.split(".")
@@ -131,7 +134,7 @@ def _steps(schema: pa.Schema, path: str) -> list[tuple[str, pa.DataType]] | None
 
 
 def _image_column(schema: pa.Schema, uri: str) -> str:
-    """The column that can only be meant for the image."""
+    """Return the one column that can be the image."""
     names = list(dict.fromkeys(schema.names))
     with_bytes = [name for name in names if _holds_bytes(_type_of(schema, name))]
     with_uris = [name for name in URI_FIELDS if name in names and is_text(_type_of(schema, name))]
@@ -139,7 +142,7 @@ def _image_column(schema: pa.Schema, uri: str) -> str:
     found = _only_image(with_bytes, with_uris) or (None if with_bytes else next(iter(unusual), None))
     if found is None:
         raise MisfitError(
-            f"{uri} has {len(with_bytes)} columns that can hold pictures ({listed(with_bytes)}); exactly one is "
+            f"{uri} has {len(with_bytes)} columns that can hold images ({listed(with_bytes)}); exactly one is "
             f"needed, or one called image. Name it with --image-column. Its columns: {listed(schema.names)}."
         )
     return found
@@ -152,9 +155,9 @@ def _only_image(with_bytes: list[str], with_uris: list[str]) -> str | None:
 
 
 def _caption_columns(schema: pa.Schema) -> list[str]:
-    """Those called as captions are, also in capitals: of text first, then of bytes or lists of text, then others.
+    """Return the columns with a usual name, also in capitals: texts, then bytes and lists of text, then others.
 
-    The values of the others are no captions; the note of each row says so.
+    The values of the others are not captions; the note of each row says so.
     """
     spelled = {name.lower(): name for name in reversed(schema.names)}
     names = [name if name in schema.names else spelled[name] for name in CAPTION_NAMES if name in spelled]
@@ -165,7 +168,7 @@ def _caption_columns(schema: pa.Schema) -> list[str]:
 
 
 def _type_of(schema: pa.Schema, name: str) -> pa.DataType:
-    """Of the first column of a name."""
+    """Return the type of the first column with a name."""
     return schema.field(schema.names.index(name)).type
 
 
@@ -177,7 +180,7 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _may_be_image(kind: pa.DataType) -> bool:
-    """Everything that an image can be read from where the column is named; null is what a file without any has."""
+    """Return whether images can be read from a named column; null is the type in a file without any images."""
     if kind == pa.uuid():
         return False
     kind = plain_type(kind)

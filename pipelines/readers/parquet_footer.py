@@ -1,9 +1,11 @@
-"""What the footer of a Parquet file says of its column chunks: their names, types and statistics.
+"""A parser for the footer of a Parquet file: names, types and statistics of its column chunks.
 
-pyarrow ends the process, rather than to raise, where the metadata of a column chunk is damaged, so it is not asked for
-them. The footer is Thrift's compact protocol,
-https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md, of the structures in
-https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift.
+pyarrow crashes the process, rather than raising an exception, if the metadata of a column chunk is damaged, so it is
+not used here. The footer holds the structures of
+https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift in Thrift's compact protocol,
+https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md.
+
+Tested in tests/pipelines/readers/test_parquet.py and test_joined_parquet.py.
 """
 
 import math
@@ -32,10 +34,10 @@ class ColumnChunk:
     physical_type: str
     least: bytes | None
     most: bytes | None
-    """Of its values, as Parquet stores them; None where that is not known exactly."""
+    """Smallest and largest value as Parquet stores them; None if they are not known exactly."""
 
     def bounds(self, kind: pa.DataType) -> tuple[Any, Any] | None:
-        """The least and the most value of a column of this type; None where that is not known."""
+        """Return the smallest and the largest value of a column of this type, or None if they are unknown."""
         form = _FORMS.get(str(kind))
         if self.least is None or self.most is None:
             return None
@@ -49,17 +51,17 @@ _FORMS = {
     **{"bool": "<?", "int8": "<i", "int16": "<i", "int32": "<i", "int64": "<q", "float": "<f", "double": "<d"},
     **{"uint8": "<I", "uint16": "<I", "uint32": "<I", "uint64": "<Q"},
 }
-"""Arrow type -> how Parquet stores its values in statistics."""
+"""Arrow type -> the `struct` format of its values in Parquet's statistics."""
 
 
 def column_chunks(footer: bytes) -> list[list[ColumnChunk]]:
-    """The columns of each row group. Raises nearly anything where the footer is damaged."""
+    """Return the columns of each row group. Raises nearly any exception if the footer is damaged."""
     groups = _Thrift(footer).struct()[ROW_GROUPS]
     return [[_column_chunk(column[META_DATA]) for column in group[COLUMNS]] for group in groups]
 
 
 def data_end(footer: bytes) -> int:
-    """Where the last thing ends that a footer points at. Raises nearly anything where it is damaged."""
+    """Return the end of the data that a footer points at. Raises nearly any exception if the footer is damaged."""
     groups = _Thrift(footer).struct()[ROW_GROUPS]
     return max((_chunk_end(column) for group in groups for column in group[COLUMNS]), default=0)
 
@@ -84,7 +86,7 @@ def _column_chunk(fields: Mapping[int, Any]) -> ColumnChunk:
 
 
 class _Thrift:
-    """A reader of the compact protocol: structures as {field number: value}."""
+    """A reader of the compact protocol. Structures are dictionaries {field number: value}."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -114,7 +116,7 @@ class _Thrift:
             return self._list()
         if kind == 12:
             return self.struct()
-        raise ValueError(f"no type {kind} is used in Parquet's footers")
+        raise ValueError(f"Parquet footers have no type {kind}")
 
     def _list(self) -> list[Any]:
         header = self._byte()

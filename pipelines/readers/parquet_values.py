@@ -1,7 +1,9 @@
-"""Arrow values as Python values, one at a time: whatever is wrong with one costs no other value of its row or column.
+"""Conversion of Arrow values to Python values, one at a time, so that a bad value affects no other value.
 
-Texts that are not UTF-8 come as Python spells names of files: a byte that is not text is a lone surrogate
-(`surrogateescape`), so nothing is lost and every reader decides what to make of it.
+Texts that are not UTF-8 are decoded as Python decodes file names: a byte that is not text becomes a lone surrogate
+(`surrogateescape`). Nothing is lost, and every reader decides what to do with it.
+
+Tested in tests/pipelines/readers/test_odd_values.py.
 """
 
 import math
@@ -18,7 +20,7 @@ NOT_NAMES = (list, tuple, dict)
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Whether its elements are entered by number."""
+    """Return whether a type is a list of any layout."""
     return (
         pa.types.is_list(kind)
         or pa.types.is_large_list(kind)
@@ -29,24 +31,24 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Text of any layout, also in a dictionary or an extension type."""
+    """Return whether a type is text of any layout, also in a dictionary or an extension type."""
     kind = plain_type(kind)
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def is_binary(kind: pa.DataType) -> bool:
-    """Bytes of any layout and of no fixed size, also in a dictionary or an extension type."""
+    """Return whether a type is bytes of variable size and any layout, also in a dictionary or an extension type."""
     kind = plain_type(kind)
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
 def is_byte_list(kind: pa.DataType) -> bool:
-    """A list of 8-bit integers: bytes, as programs without a type for them write it."""
+    """Return whether a type is a list of 8-bit integers, as programs without a type for bytes write them."""
     return is_list(kind) and kind.value_type in (pa.uint8(), pa.int8())
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type of the values behind dictionaries and extension types."""
+    """Return the type of the values inside dictionaries and extension types."""
     while True:
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
@@ -57,8 +59,8 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def values_at(batch: pa.RecordBatch, path: str, rows: Sequence[int]) -> Iterator[Any]:
-    """The values at a path in some rows of a batch; a SampleError stands for one that cannot be read."""
-    column, steps = _entered(batch, path)
+    """Yield the values at a path in some rows of a batch; a SampleError stands for one that cannot be read."""
+    column, steps = _first_column(batch, path)
     for row in rows:
         try:
             yield None if column is None else _value_below(column[row], steps)
@@ -69,7 +71,7 @@ def values_at(batch: pa.RecordBatch, path: str, rows: Sequence[int]) -> Iterator
 
 
 def value_of(scalar: pa.Scalar) -> Any:
-    """The Python value of a scalar of any type; texts that are not UTF-8 keep their bytes as lone surrogates."""
+    """Return the Python value of a scalar of any type; bytes that are not UTF-8 become lone surrogates in texts."""
     kind = scalar.type
     if not scalar.is_valid:
         return None
@@ -89,12 +91,12 @@ def value_of(scalar: pa.Scalar) -> Any:
 
 
 def key_text(value: Any) -> str | None:
-    """A value as the name of a sample; None where there is none: null, or a number that is not one.
+    """Return a value as the key of a sample, or None for null and NaN.
 
-    Bytes are the text that they hold, or else hexadecimal digits.
+    Bytes become the text that they hold, otherwise hexadecimal digits.
 
     Raises:
-        ValueError: it is a list or an object.
+        ValueError: the value is a list or an object.
     """
     if isinstance(value, str):
         return printable(value)
@@ -109,9 +111,9 @@ def key_text(value: Any) -> str | None:
 
 
 def key_texts(keys: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column in which two values are equal where `key_text` makes one key of them; null where it makes none.
+    """Return a column in which values are equal if `key_text` gives them the same key, and null if it gives none.
 
-    A column of which that is true already costs nothing: only what is not text or whole numbers is looked at singly.
+    Columns of text and integers cost nothing; only values of other types are converted one by one.
     """
     kind = keys.type
     if kind == pa.uuid() or (isinstance(kind, pa.BaseExtensionType) and is_text(kind)):
@@ -131,7 +133,7 @@ def key_texts(keys: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def plain_column(column: pa.Array) -> pa.Array:
-    """The column without dictionaries and views, which not every Arrow function takes."""
+    """Return the column without dictionaries and views, which not every Arrow function accepts."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         return plain_column(column.dictionary_decode())
@@ -140,8 +142,8 @@ def plain_column(column: pa.Array) -> pa.Array:
     return column.cast(pa.large_binary()) if pa.types.is_binary_view(kind) else column
 
 
-def _entered(batch: pa.RecordBatch, path: str) -> tuple[pa.Array | None, list[str]]:
-    """The column that a path starts at, and the steps that lead on from there."""
+def _first_column(batch: pa.RecordBatch, path: str) -> tuple[pa.Array | None, list[str]]:
+    """Return the column at which a path starts, and the remaining steps."""
     first, *rest = [path] if path in batch.schema.names else path.split(".")
     at = batch.schema.get_field_index(first)
     return (None if at < 0 else batch.column(at)), rest
@@ -165,10 +167,10 @@ def _value_below(scalar: pa.Scalar, steps: Sequence[str]) -> Any:
 
 
 def _plain_value(scalar: pa.Scalar) -> Any:
-    """Arrow's own rendering where Python has no such value: nanoseconds of a day, times in the year 10000.
+    """Return the Python value, or Arrow's text for values that Python lacks, such as times in the year 10000.
 
     Raises:
-        ValueError: it is no value of its type.
+        ValueError: the scalar is out of the range of its type.
     """
     if scalar.type == pa.time64("ns") and scalar.value % 1000:
         return scalar.cast(pa.string()).as_py()
@@ -188,7 +190,7 @@ def _map_key(value: Any) -> Any:
 
 
 def _bytes_text(content: bytes) -> str:
-    """The text that some bytes are, without the zeros that fill a fixed size, or their digits."""
+    """Return bytes as text, without the zeros that pad a fixed size, or as hexadecimal digits."""
     try:
         text = content.rstrip(b"\0").decode()
     except UnicodeDecodeError:
@@ -197,7 +199,7 @@ def _bytes_text(content: bytes) -> str:
 
 
 def _is_sound(texts: pa.ChunkedArray) -> bool:
-    """Whether all texts are UTF-8."""
+    """Return whether all texts are valid UTF-8."""
     try:
         texts.validate(full=True)
     except pa.ArrowInvalid:

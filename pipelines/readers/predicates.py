@@ -1,4 +1,9 @@
-"""Conditions on Parquet columns, such as `width>=512`, and the row groups that cannot meet them."""
+"""Predicates on Parquet columns, such as `width>=512`, and the row groups that cannot match them.
+
+Tested in tests/pipelines/readers/test_parquet.py.
+"""
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute defines its functions when it is imported.
 
 import json
 import re
@@ -32,20 +37,20 @@ MAY_HOLD: dict[str, Callable[[Any, Any, Any], bool]] = {
     ">": lambda least, most, value: most > value,
     "<": lambda least, most, value: least < value,
 }
-"""By the least and the most value of a row group."""
+"""Whether a row group can match, by its smallest and largest value."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Condition:
-    """`column sign value`; a null meets none."""
+class Predicate:
+    """A comparison `column sign value`, which no null matches."""
 
     column: str
-    """May lead into structs: `a.b`."""
+    """Name of the column; `a.b` is a path into a struct."""
     sign: str
     value: Any
 
-    def met(self, table: pa.RecordBatch) -> np.ndarray:
-        """bool (rows,): which rows of a batch meet the condition."""
+    def matches(self, table: pa.RecordBatch) -> np.ndarray:
+        """Return which rows of a batch match, as bool (rows,)."""
         first, *rest = [self.column] if self.column in table.schema.names else self.column.split(".")
         column = table.column(first)
         for name in rest:
@@ -53,27 +58,29 @@ class Condition:
         return pc.fill_null(COMPARE[self.sign](plain_column(column), self.value), False).to_numpy(zero_copy_only=False)
 
     def may_hold(self, least: Any, most: Any) -> bool:
-        """False where the least and the most value of some rows rule the condition out for all of them."""
+        """Return False if the smallest and the largest value of some rows show that none of them matches."""
         try:
             return bool(MAY_HOLD[self.sign](least, most, self.value))
-        except TypeError:  # not to be compared, as a text with a number
+        except TypeError:  # not comparable, such as a text with a number
             return True
 
 
-def parse_conditions(texts: Sequence[str], schema: pa.Schema, uri: str) -> list[Condition]:
-    """The conditions, fit for a shard's columns.
+def parse_predicates(texts: Sequence[str], schema: pa.Schema, uri: str) -> list[Predicate]:
+    """Parse predicates for the columns of a shard.
 
     Raises:
-        SettingError: a text that is no condition.
-        MisfitError: no such column, or a value of another type than the column's.
+        SettingError: a text cannot be parsed.
+        MisfitError: there is no such column, or the value does not have the column's type.
     """
-    return [_condition(text, schema, uri) for text in texts]
+    return [_predicate(text, schema, uri) for text in texts]
 
 
-def _condition(text: str, schema: pa.Schema, uri: str) -> Condition:
+def _predicate(text: str, schema: pa.Schema, uri: str) -> Predicate:
     match = FORM.fullmatch(text)
     if match is None:
-        raise SettingError(f"--where {text!r} is no condition. Rule: COLUMN SIGN VALUE, as in width>=512 or lang=en.")
+        raise SettingError(
+            f"--where {text!r} is not a condition. Rule: COLUMN SIGN VALUE, as in width>=512 or lang=en."
+        )
     check_single(schema, f"--where {text!r}", match["column"], uri)
     kind = type_at(schema, match["column"])
     if kind is None or stored_path(schema, match["column"]) != match["column"]:
@@ -84,11 +91,11 @@ def _condition(text: str, schema: pa.Schema, uri: str) -> Condition:
         value = match["value"]
     if isinstance(value, (int, float)) and not isinstance(value, bool) and is_text(kind):
         value = match["value"]
-    condition = Condition(column=match["column"], sign={"=": "=="}.get(match["sign"], match["sign"]), value=value)
+    predicate = Predicate(column=match["column"], sign={"=": "=="}.get(match["sign"], match["sign"]), value=value)
     try:
-        COMPARE[condition.sign](plain_column(pa.array([], kind)), value)
+        COMPARE[predicate.sign](plain_column(pa.array([], kind)), value)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise MisfitError(
-            f"--where {text!r}: column {condition.column} of {uri} has type {kind}: {clipped(str(error))}"
+            f"--where {text!r}: column {predicate.column} of {uri} has type {kind}: {clipped(str(error))}"
         ) from error
-    return condition
+    return predicate

@@ -1,4 +1,4 @@
-"""Prompts as samples: text files (a line each), JSON lines, Parquet columns."""
+"""Prompts as samples, from text files (one per line), JSON lines and Parquet columns."""
 
 import codecs
 import dataclasses
@@ -17,14 +17,15 @@ from pipelines.readers import json_lines
 from pipelines.readers.captions import caption_from
 from pipelines.readers.fields import lookup
 from pipelines.readers.json_lines import wide_encoding
-from pipelines.readers.measure import Misfits, measure_shard, shortened, whole, without_emptied
+from pipelines.readers.measure import measure_shard, shortened, without_emptied
+from pipelines.readers.misfits import Misfits
 from pipelines.readers.parquet import count_rows, earlier_keys, read_rows
 from pipelines.readers.parquet_columns import KEY_NAMES, ParquetColumns, check_named, check_single, listed, type_at
 from pipelines.readers.parquet_files import BadRow, open_parquet
 from pipelines.readers.places import LeftOut, check_apart, named_places
 from pipelines.readers.row_samples import named
-from pipelines.readers.shard_index import Measured
-from pipelines.readers.shards import Shard, Tell, reading, shard_of
+from pipelines.readers.shard_index import MeasuredShard, Shard
+from pipelines.readers.shards import Tell, reading, shard_of
 from pipelines.samples import Chunk, Sample, repeated_key
 from pipelines.storage.store import FILES, Store
 from pipelines.storage.uris import Places, check_given
@@ -37,18 +38,19 @@ FORMATS = {".txt": "lines", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jso
 
 @dataclass(frozen=True, kw_only=True)
 class PromptFiles:
-    """A sample for every line or row, with the prompt as its caption; empty lines do not count."""
+    """A source of one sample per line or row, with the prompt as its caption. Empty lines do not count."""
 
     column: str | None = None
-    """Parquet column or JSON field of the prompt. None: the first of PROMPT_FIELDS."""
+    """Parquet column or JSON field of the prompt. None means the first of PROMPT_FIELDS."""
     key: str | None = None
-    """Parquet column or JSON field of unique names. None: file name and number, in Parquet `key` or `__key__` first."""
+    """Parquet column or JSON field of unique names. None means file name and number, in Parquet files
+    after the columns `key` and `__key__`."""
     store: Store = FILES
 
     def find(self, inputs: Sequence[str], output: str, tell: Tell | None = None) -> list[Shard]:
-        """The files of prompts, each once."""
+        """Find the files of prompts, each once."""
         places, left_out = Places(), LeftOut(looks_for_links=tell is not None)
-        own = storage.normalise(output)
+        own = storage.normalize(output)
         shards: dict[str, Shard] = {}
         for text in inputs:
             check_given("--prompts", text)
@@ -71,7 +73,7 @@ class PromptFiles:
         return list(shards.values())
 
     def _check_used(self, shards: Sequence[Shard]) -> None:
-        """Raises SettingError for columns where there are none."""
+        """Raise SettingError for columns if all shards are text files."""
         for option, name in (("--prompt-column", self.column), ("--key-column", self.key)):
             if name is not None and all(shard.format == "lines" for shard in shards):
                 raise SettingError(
@@ -79,9 +81,9 @@ class PromptFiles:
                     "files, a prompt a line. Leave it out."
                 )
 
-    def measure(self, shards: list[Shard], output: str, limit: int | None) -> list[Measured]:
-        """Count the prompts of each file; checks the columns."""
-        measured: list[Measured] = []
+    def measure(self, shards: list[Shard], output: str, limit: int | None) -> list[MeasuredShard]:
+        """Count the prompts of each file and check its columns."""
+        measured: list[MeasuredShard] = []
         misfits = Misfits()
         left = limit
         for shard in shards:
@@ -95,7 +97,7 @@ class PromptFiles:
         return without_emptied(measured)
 
     def read(self, chunk: Chunk) -> Iterator[Sample]:
-        """The prompts at the chunk's positions."""
+        """Read the prompts at the chunk's positions."""
         planned = dataclasses.replace(self, store=readers.planned(chunk, self.store))
         yield from readers.checked(planned._samples(chunk), chunk, self.store)
 
@@ -107,11 +109,11 @@ class PromptFiles:
         read = self._parquet_samples if chunk.shard_format == "parquet" else self._line_samples
         for sample in read(chunk):
             if sample.position in wanted:
-                empty = SampleError("read", "the prompt is empty or no text")
+                empty = SampleError("read", "the prompt is empty or not a text")
                 yield sample if sample.caption or sample.problem else _with_problem(sample, empty)
 
-    def _measure(self, shard: Shard) -> Measured:
-        return measure_shard(shard, lambda: whole(shard, None, self._count(shard)))
+    def _measure(self, shard: Shard) -> MeasuredShard:
+        return measure_shard(shard, lambda: MeasuredShard.of(shard, None, self._count(shard)))
 
     def _count(self, shard: Shard) -> int:
         store = self.store.pinned({shard.uri: shard.fingerprint})
@@ -120,12 +122,12 @@ class PromptFiles:
         if shard.format != "parquet":
             return sum(1 for _ in _lines(shard.uri, store))
         with open_parquet(shard.uri, store) as parquet:
-            with parquet.believed():
+            with parquet.verifying_schema():
                 self._parquet_columns(parquet.schema, shard.uri)
             return parquet.rows
 
     def _count_json(self, uri: str, store: Store) -> int:
-        """The lines of a file of JSON lines. Raises MisfitError where it is none, or has no such fields."""
+        """Count the lines of a JSON lines file. Raises MisfitError if it is not one or lacks the fields."""
         form = json_lines.LinesForm()
         objects: list[Any] = []
         has_texts = False
@@ -188,7 +190,7 @@ class PromptFiles:
                 seen.add(name)
 
     def _line_sample(self, chunk: Chunk, position: int, line: bytes | None, seen: set[str]) -> Sample:
-        """The prompt of a line; `seen` are the keys before it, where a field of keys is named."""
+        """Return the sample of a line. `seen` holds the keys before it, if a key field is named."""
         if line is None:
             problem = SampleError("read", f"the line is longer than {json_lines.MAX_LINE_BYTES} bytes")
             return _with_problem(_sample(chunk, position, None, None), problem)
@@ -197,7 +199,7 @@ class PromptFiles:
         try:
             fields = json_lines.loaded(line)
         except (ValueError, RecursionError) as error:
-            return _with_problem(_sample(chunk, position, None, None), _no_json(error))
+            return _with_problem(_sample(chunk, position, None, None), _not_json(error))
         name, problem = (None, None) if self.key is None else _field_key(fields, self.key)
         sample = _sample(chunk, position, self._prompt_of(fields), name)
         if name is not None:
@@ -206,7 +208,7 @@ class PromptFiles:
         return sample if problem is None else _with_problem(sample, problem)
 
     def _prompt_of(self, fields: Any) -> Any:
-        """The prompt in a parsed line: one of its fields, or the line itself; a SampleError where there is none."""
+        """Return the prompt in a parsed line: a field, or the line itself; a SampleError if there is none."""
         if self.column is None and not isinstance(fields, dict):
             return fields
         names = PROMPT_FIELDS if self.column is None else (self.column,)
@@ -215,16 +217,16 @@ class PromptFiles:
             return found
         there = clipped(listed(fields), 100) if isinstance(fields, dict) else "no fields"
         wanted = f"no field {clipped(' or '.join(names), 80)}"
-        return SampleError("read", f"the prompt is empty or no text: {wanted}, the line has {there}")
+        return SampleError("read", f"the prompt is empty or not a text: {wanted}, the line has {there}")
 
 
 def _has_prompt(fields: Mapping[str, Any]) -> bool:
-    """Whether an object has a field of prompts, be it null."""
+    """Return whether an object has a prompt field, even a null one."""
     return any(name in fields for name in PROMPT_FIELDS)
 
 
 def _loaded(line: bytes) -> Any:
-    """The value of a line; None where it is no JSON."""
+    """Return the value of a line, or None if it is not JSON."""
     try:
         return json_lines.loaded(line)
     except (ValueError, RecursionError):
@@ -235,8 +237,8 @@ def _field_key(fields: Any, path: str) -> tuple[str | None, SampleError | None]:
     return named(lookup(fields, path), f"the field {path}", "is missing or null")
 
 
-def _no_json(error: Exception) -> SampleError:
-    return SampleError("read", f"no JSON: {reason_of(error)}")
+def _not_json(error: Exception) -> SampleError:
+    return SampleError("read", f"not JSON: {reason_of(error)}")
 
 
 def _sample(chunk: Chunk, position: int, prompt: object, key: str | None) -> Sample:
@@ -246,7 +248,7 @@ def _sample(chunk: Chunk, position: int, prompt: object, key: str | None) -> Sam
         return Sample(position=position, key=number, problem=prompt)
     text, note = caption_from(prompt)
     text = text.strip()
-    problem = SampleError("read", f"the prompt is empty or no text{f': {note}' if note else ''}")
+    problem = SampleError("read", f"the prompt is empty or not a text{f': {note}' if note else ''}")
     return Sample(position=position, key=number, caption=text, caption_note=note, problem=None if text else problem)
 
 
@@ -255,13 +257,13 @@ def _with_problem(sample: Sample, problem: SampleError) -> Sample:
 
 
 def _lines(uri: str, store: Store) -> Iterator[bytes | None]:
-    """The lines of a text file that are not empty, as UTF-8; None for those that are too long."""
+    """Yield the lines of a text file that are not empty, as UTF-8; None for those that are too long."""
     for at_bytes, line in json_lines.raw_lines(uri, 0, store):
         if at_bytes == 0 and (encoding := wide_encoding(line)):
             yield from _decoded_lines(uri, encoding, store)
             return
         is_whole_file = at_bytes == 0 and not line.endswith(b"\n")
-        for part in line.split(b"\r") if is_whole_file else (line,):  # old programs end lines with \r alone
+        for part in line.split(b"\r") if is_whole_file else (line,):  # old programs end lines with \r only
             text = part.strip(b" \t\r\n")
             while text.startswith(codecs.BOM_UTF8):
                 text = text.removeprefix(codecs.BOM_UTF8).lstrip(b" \t")

@@ -1,4 +1,7 @@
-"""Samples from rows of values, of Parquet and JSON alike: whatever a value is, it concerns its own row alone."""
+"""Samples from rows of values, for Parquet and JSON alike. A bad value affects only its own row.
+
+Tested in tests/pipelines/readers/test_odd_values.py.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,21 +13,21 @@ from pipelines.readers.captions import Caption
 from pipelines.readers.inline_images import inline_image
 from pipelines.readers.parquet_values import key_text
 from pipelines.readers.references import MAX_FILE_BYTES, fetch, gather
-from pipelines.samples import Sample, Stored
+from pipelines.samples import EncodedImage, Sample
 from pipelines.storage.store import Store
 from pipelines.texts import printable
 
 
 def named(value: Any, what: str, absent: str = "is null") -> tuple[str | None, SampleError | None]:
-    """(key, None), or (None, why the value of `what` is none); a SampleError as value is the reason itself."""
+    """Return (key, None), or (None, why the value of `what` is not a key). A SampleError as value is that reason."""
     if isinstance(value, SampleError):
         return None, value
     try:
         key = key_text(value)
-    except Exception as error:  # a number of thousands of digits, objects too deep within each other, ...
+    except Exception as error:  # a number with thousands of digits, objects that are nested too deeply, ...
         if not is_damage(error):
             raise
-        return None, SampleError("read", f"{what} is no key: {reason_of(error)}")
+        return None, SampleError("read", f"{what} is not a key: {reason_of(error)}")
     return (None, SampleError("read", f"{what} {absent}")) if key is None else (key, None)
 
 
@@ -32,13 +35,13 @@ def assembled(
     position: int,
     key: str,
     paths: Sequence[str],
-    read: Callable[[str], Stored],
+    read: Callable[[str], EncodedImage],
     caption: Callable[[], Caption],
     problem: SampleError | None,
 ) -> Sample:
-    """The sample of a row: its pictures by path, the image being the first, and its caption."""
-    pictures, problem = gather(paths, read, problem)
-    image = pictures.get(paths[0], Stored(b"", ""))
+    """Build the sample of a row from its caption and its images by path, of which the first is the sample's image."""
+    images, problem = gather(paths, read, problem)
+    image = images.get(paths[0], EncodedImage(b"", ""))
     try:
         text, note = caption()
     except SampleError as error:
@@ -54,13 +57,13 @@ def assembled(
         image_name=printable(image.name),
         caption=text,
         caption_note=note,
-        media={path: pictures[path] for path in paths[1:] if path in pictures},
+        media={path: images[path] for path in paths[1:] if path in images},
         problem=problem,
     )
 
 
-def read_named(text: str, folder: str, store: Store) -> Stored:
-    """The image that a text is, or names: a URI, relative ones to a folder.
+def read_named(text: str, folder: str, store: Store) -> EncodedImage:
+    """Return the image that a text contains or names by a URI, which may be relative to a folder.
 
     Raises:
         SampleError: see `inline_image` and `references.fetch`.
@@ -70,4 +73,4 @@ def read_named(text: str, folder: str, store: Store) -> Stored:
         return fetch(storage.resolve(text.strip(), folder), store)
     if len(content) > MAX_FILE_BYTES:
         raise SampleError("read", f"the image is larger than {MAX_FILE_BYTES} bytes")
-    return Stored(content, "")
+    return EncodedImage(content, "")

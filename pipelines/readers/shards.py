@@ -1,86 +1,56 @@
-"""What the user's `--input` means: URIs, globs, braces and folders become shards.
+"""Finding shards: URIs, globs, braces and folders of `--input` become tars, Parquet files, JSON lines or folders."""
 
-A shard is one tar, one Parquet file, one file of JSON lines, or the loose images below one folder.
-"""
-
-import re
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
 from pipelines import storage
 from pipelines.errors import SettingError
-from pipelines.images.containers import IMAGE_EXTENSIONS
-from pipelines.readers.places import LeftOut, Place, check_apart, named_places, outputs_beside_files, unwanted
-from pipelines.readers.places import expand_braces as expand_braces
+from pipelines.images.containers import IMAGE_EXTENSIONS, is_image_name
+from pipelines.readers.folder import is_sidecar
+from pipelines.readers.formats import format_called, format_name, without_ending
+from pipelines.readers.left_out import LeftOut, unwanted
+from pipelines.readers.places import Place, check_apart, named_places, outputs_beside_files
+from pipelines.readers.shard_index import FOLDER_FORMAT, Shard
 from pipelines.storage.errors import is_refusal
 from pipelines.storage.store import FILES, Store
 from pipelines.storage.uris import Places, check_given, former_spelling
-
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-
-
-SIDECAR_EXTENSIONS = ("txt", "caption", "json")
-
 
 BESIDE_TAR, BESIDE_DATA, NO_IMAGE = (
     "Parquet files beside a tar of the same name",
     "JSON lines beside other data",
     "texts without an image",
 )
-"""Why files of a known extension are left out."""
-
-
+"""Why files with a known extension are left out."""
 Tell = Callable[[str], None]
-
-
 _Found = tuple[str, storage.FileInfo]
-"""(folder that the file counts as part of if it is loose, file), as the input spells them"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shard:
-    """One input file, or the loose images of one folder."""
-
-    uri: str
-    """The same one whatever way leads to it: on local disks with links resolved."""
-    format: str
-    """`tar`, `tar.gz`, `parquet`, `jsonl` or `folder`."""
-    size_bytes: int
-    fingerprint: str
-    modified_s: float | None = None
-    """When it was last written, in seconds since 1970, of a folder its newest file; None where that is unknown."""
-    former_uri: str = ""
-    """How version 0.1 would have spelled `uri`; empty where it is the same."""
-    files: tuple[storage.FileInfo, ...] = ()
-    """Folders only: images and their neighbors of SIDECAR_EXTENSIONS."""
-
-    @property
-    def stem(self) -> str:
-        """The file's name without folders and extensions."""
-        return self.uri.rstrip("/").rsplit("/", 1)[-1].split(".", 1)[0]
+"""(folder that the file belongs to if it is loose, file), spelled as the input spells them"""
 
 
 def find_shards(
     inputs: Iterable[str], exclude: str | None = None, store: Store = FILES, tell: Tell | None = None
 ) -> list[Shard]:
-    """All shards of the inputs in the order given, each once; what lies below `exclude` (the output) is left out.
+    """Find all shards of the inputs in the order given, each once.
 
-    In folders, names that begin with a dot or an underscore are left out; so are lists beside what they describe: a
-    Parquet file called as the tar beside it, and JSON lines where one input has anything else. An output of ours means
-    the rows in its data/; outputs below an input are left out. Where one input lies within another, the loose images of
-    both are those of the outer one.
+    In folders, names that begin with a dot or an underscore are left out. So are lists of contents: a Parquet file with
+    the name of the tar beside it, and JSON lines if their input has anything else. The output of an earlier run stands
+    for the rows in its data/; outputs below an input are left out. If one input lies within another, the loose images
+    of both belong to the outer one.
 
-    tell: gets one line that counts what is left out, if anything is.
+    Args:
+        inputs: Paths, URIs and patterns.
+        exclude: The output; what lies below it is left out.
+        store: Where the inputs are.
+        tell: Receives one line that counts what is left out, if anything is.
 
     Raises:
-        SettingError: an input that is empty, does not exist, may not be read or is the output, matches nothing, or
-            holds nothing we can read.
+        SettingError: an input is empty, does not exist, cannot be read, is the output, matches nothing, or has no
+            files of a known format.
     """
     places = Places()
-    output = None if exclude is None else storage.normalise(exclude)
+    output = None if exclude is None else storage.normalize(exclude)
     left_out = LeftOut(
         is_own=lambda uri: output is not None and places.folder(uri) == places.folder(output),
         looks_for_links=tell is not None,
@@ -88,10 +58,10 @@ def find_shards(
     shards: dict[str, Shard] = {}
     loose: list[_Loose] = []
     for text, root, file in _found(list(inputs), output, places, store, left_out):
-        if shard_format(file.uri) is None:
+        if format_name(file.uri) is None:
             loose.append(_loose(root, file, places, text))
             continue
-        shard = shard_of(file, shard_format, places, text)
+        shard = shard_of(file, format_name, places, text)
         if not places.is_below(shard.uri, output):
             shards.setdefault(shard.uri, shard)
     folders = list(_folders(loose, left_out))
@@ -101,7 +71,7 @@ def find_shards(
 
 
 def shard_of(file: storage.FileInfo, format_by_name: Callable[[str], str | None], places: Places, text: str) -> Shard:
-    """The shard that is one file, which the input `text` has led to."""
+    """Return the shard for one file that was found by the input `text`."""
     uri = places.shard(file.uri, lambda name: format_by_name(name) is not None)
     former = former_spelling(file.uri, text)
     return Shard(
@@ -114,43 +84,23 @@ def shard_of(file: storage.FileInfo, format_by_name: Callable[[str], str | None]
     )
 
 
-def format_of(uri: str) -> str | None:
-    """`tar`, `tar.gz`, `parquet`, `jsonl`, `image`, or None for a file of no interest."""
-    name = uri.rsplit("/", 1)[-1].lower()
-    if name.endswith(".tar"):
-        return "tar"
-    if name.endswith(TAR_SUFFIXES):
-        return "tar.gz"
-    if name.endswith((".parquet", ".pq")):
-        return "parquet"
-    if name.endswith((".jsonl", ".ndjson")):
-        return "jsonl"
-    return "image" if name.rsplit(".", 1)[-1] in IMAGE_EXTENSIONS and "." in name else None
-
-
-def shard_format(uri: str) -> str | None:
-    """`format_of` a file that is a shard by itself, else None."""
-    kind = format_of(uri)
-    return None if kind == "image" else kind
-
-
 @contextmanager
 def reading(option: str, text: str) -> Iterator[None]:
-    """Inside, a place that cannot be read is a wrong setting; a storage that fails for now is not."""
+    """Turn errors about a place that cannot be read into SettingErrors, but not temporary failures of a storage."""
     try:
         yield
     except SettingError:
         raise
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and not (is_refusal(error) or isinstance(error, FileNotFoundError)):
-            raise  # the same command goes on
+            raise  # running the same command again continues
         raise SettingError(f"{option} {text!r} cannot be read: {error}") from error
 
 
 def _found(
     inputs: list[str], output: str | None, places: Places, store: Store, left_out: LeftOut
 ) -> Iterator[tuple[str, str, storage.FileInfo]]:
-    """(input, folder that the file counts as part of if it is loose, file) of what all inputs name."""
+    """Yield (input, folder that the file belongs to if it is loose, file) for everything that the inputs name."""
     named: list[tuple[str, list[Place]]] = []
     for text in inputs:
         check_given("--input", text)
@@ -162,7 +112,7 @@ def _found(
         here = [place for place in places_of if place.uri not in beside]
         found = [(place.root, file) for place in here for file in place.files if not places.is_below(file.uri, output)]
         found = _without_lists(found, left_out)
-        if (here or not places_of) and not any(format_of(file.uri) for _, file in found):
+        if (here or not places_of) and not any(_is_data(file.uri) for _, file in found):
             raise SettingError(
                 f"--input {text!r} holds nothing to read. Rule: tars (.tar, .tar.gz, .tgz), Parquet files (.parquet), "
                 f"JSON lines (.jsonl) or images ({', '.join(IMAGE_EXTENSIONS[:6])}, ...). Check the path, or the "
@@ -176,31 +126,36 @@ def _also(left_out: LeftOut) -> str:
     return f" {text[0].upper()}{text[1:]}." if text else ""
 
 
+def _is_data(uri: str) -> bool:
+    return format_name(uri) is not None or is_image_name(uri)
+
+
 def _is_of_use(uri: str) -> bool:
-    return format_of(uri) is not None or _is_sidecar(uri)
+    return _is_data(uri) or is_sidecar(uri)
 
 
 def _without_lists(found: list[_Found], left_out: LeftOut) -> list[_Found]:
-    formats = {file.uri: format_of(file.uri) for _, file in found}
-    tars = {re.sub(r"(?i)\.(tar|tar\.gz|tgz)$", "", uri) for uri, kind in formats.items() if kind in ("tar", "tar.gz")}
-    has_more = any(kind not in (None, "jsonl") for kind in formats.values())
+    """Drop lists of contents, and files that only a pattern could match."""
+    formats = {file.uri: name for _, file in found if (name := format_name(file.uri)) is not None}
+    by_stem: dict[str, set[str]] = {}
+    for uri, name in formats.items():
+        by_stem.setdefault(without_ending(uri), set()).add(name)
+    has_others = any(is_image_name(file.uri) for _, file in found) or any(
+        not format_called(name).yields_to_others for name in formats.values()
+    )
     kept = []
     for folder, file in found:
-        kind = formats[file.uri]
-        name = file.uri.removeprefix(folder)
-        if kind == "parquet" and file.uri.rsplit(".", 1)[0] in tars:
-            left_out.add(BESIDE_TAR, name)
-        elif kind == "jsonl" and has_more:
-            left_out.add(BESIDE_DATA, name)
-        elif kind is None and not _is_sidecar(file.uri):  # a pattern matches anything
-            left_out.add(unwanted(name), name)
+        below = file.uri.removeprefix(folder)
+        form = format_called(formats[file.uri]) if file.uri in formats else None
+        if form is not None and not by_stem[without_ending(file.uri)].isdisjoint(form.describes):
+            left_out.add(BESIDE_TAR, below)
+        elif form is not None and form.yields_to_others and has_others:
+            left_out.add(BESIDE_DATA, below)
+        elif form is None and not _is_of_use(file.uri):
+            left_out.add(unwanted(below), below)
         else:
             kept.append((folder, file))
     return kept
-
-
-def _is_sidecar(uri: str) -> bool:
-    return uri.rsplit(".", 1)[-1].lower() in SIDECAR_EXTENSIONS
 
 
 class _Loose(NamedTuple):
@@ -212,7 +167,7 @@ class _Loose(NamedTuple):
     file: storage.FileInfo
     """Spelled below `root`."""
     place: str
-    """The same one whatever way leads to the file."""
+    """The same path whichever way leads to the file."""
 
 
 def _loose(root: str, file: storage.FileInfo, places: Places, text: str) -> _Loose:
@@ -223,7 +178,7 @@ def _loose(root: str, file: storage.FileInfo, places: Places, text: str) -> _Loo
 
 
 def _folders(loose: list[_Loose], left_out: LeftOut) -> Iterator[Shard]:
-    """The folders of loose images: of folders within each other the outermost ones, each file once."""
+    """Yield the folders of loose images, each file once. Of nested folders only the outermost one is a shard."""
     former = {each.root: each.former_root for each in reversed(loose)}
     homes = {root: _outermost(root, former) for root in former}
     files: dict[str, list[storage.FileInfo]] = {homes[each.root]: [] for each in loose}
@@ -234,21 +189,21 @@ def _folders(loose: list[_Loose], left_out: LeftOut) -> Iterator[Shard]:
             files[homes[each.root]].append(each.file)
     for root, found in files.items():
         _tell_texts_alone(root, found, left_out)
-        if any(format_of(file.uri) == "image" for file in found):
+        if any(is_image_name(file.uri) for file in found):
             yield _folder(root, former[root], found)
 
 
 def _tell_texts_alone(root: str, files: Iterable[storage.FileInfo], left_out: LeftOut) -> None:
-    texts = [file.uri for file in files if _is_sidecar(file.uri)]
+    texts = [file.uri for file in files if is_sidecar(file.uri)]
     if texts:
-        found = [file.uri for file in files if format_of(file.uri) == "image"]
+        found = [file.uri for file in files if is_image_name(file.uri)]
         images = {*found, *(uri.rsplit(".", 1)[0] for uri in found)}
         alone = [uri for uri in texts if uri.rsplit(".", 1)[0] not in images]
         left_out.add(NO_IMAGE, *(uri.removeprefix(root) for uri in alone[:1] or [""]), count=len(alone))
 
 
 def _outermost(root: str, roots: Container[str]) -> str:
-    """The first of the folders above a folder, or the folder itself, that is one of `roots`."""
+    """Return the outermost folder of `roots` that contains a folder or is that folder."""
     parts = root.split("/")
     above = ("/".join(parts[:count]) for count in range(1, len(parts)))
     return next((folder for folder in above if folder in roots), root)
@@ -260,7 +215,7 @@ def _folder(uri: str, former: str, files: list[storage.FileInfo]) -> Shard:
     times = [file.modified_s for file in ordered]
     return Shard(
         uri=uri,
-        format="folder",
+        format=FOLDER_FORMAT,
         size_bytes=sum(file.size_bytes for file in ordered),
         fingerprint=listing,
         modified_s=None if None in times else max(time for time in times if time is not None),
@@ -270,16 +225,16 @@ def _folder(uri: str, former: str, files: list[storage.FileInfo]) -> Shard:
 
 
 def modified_since(shards: Sequence[Shard], moment: datetime) -> list[Shard]:
-    """The shards whose file was written at or after `moment`, of loose pictures any file of the folder.
+    """Return the shards whose file, or any file of their folder, was written at or after `moment`.
 
     Raises:
-        SettingError: the storage does not tell when a shard was written.
+        SettingError: the storage does not know when a shard was written.
     """
     unknown = next((shard.uri for shard in shards if shard.modified_s is None), None)
     if unknown is not None:
         raise SettingError(
             f"--since needs a storage that tells when its files were written; for {unknown} it does not. Leave the "
-            "option out: what is finished is not done again anyway."
+            "option out: finished work is not done again anyway."
         )
     start_s = moment.timestamp()
     return [shard for shard in shards if shard.modified_s is not None and shard.modified_s >= start_s]

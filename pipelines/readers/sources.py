@@ -1,83 +1,80 @@
-"""Where a job's samples come from: finding shards, counting their samples for the plan, reading those of a chunk."""
+"""Sources of samples: they find shards, measure them for planning, and read the samples of a chunk."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pipelines import storage
-from pipelines.damage import is_damage
-from pipelines.errors import MisfitError, SettingError, ShardChangedError
-from pipelines.readers import measure, tar_samples
-from pipelines.readers.captions import decode_text, has_field
+from pipelines.readers import measure
 from pipelines.readers.chunks import read_chunk
-from pipelines.readers.folder import MAX_TEXT_BYTES
-from pipelines.readers.measure import PLANNING_THREADS
-from pipelines.readers.parquet import check_image_columns
-from pipelines.readers.shard_index import INDEX_STRIDE, Measured
-from pipelines.readers.shards import SIDECAR_EXTENSIONS, Shard, Tell, find_shards, format_of
-from pipelines.readers.tar import Member, is_compressed, read_tar
+from pipelines.readers.folder import refuse_folders
+from pipelines.readers.formats import FORMATS, format_called
+from pipelines.readers.shard_index import INDEX_STRIDE, MeasuredShard, Shard
+from pipelines.readers.shards import Tell, find_shards
 from pipelines.samples import Chunk, Columns, Sample
-from pipelines.storage.store import FILES, Store, map_concurrently
-from pipelines.texts import clipped
-
-SAMPLES_LOOKED_AT = 16
-"""Of a tar, for a member that a setting names; of a folder, the JSON files."""
-TARS_LOOKED_AT = 4
-"""For an image or a caption that a setting names, which single tars may lack."""
+from pipelines.storage.store import FILES, Store
 
 
 class Source(Protocol):
-    """Light and picklable: finding and counting happen where the command runs, reading in the workers."""
+    """Where the samples of a job come from. Light and picklable.
+
+    Shards are found and measured where the command runs; samples are read in the workers.
+    """
 
     def find(self, inputs: Sequence[str], output: str, tell: Tell | None = None) -> list[Shard]:
-        """The shards of the inputs, without what lies in the output; `tell` gets a line about what else is left out.
+        """Find the shards of the inputs, without the content of the output.
+
+        Args:
+            inputs: Paths, URIs and patterns.
+            output: Root of the job's output.
+            tell: Receives lines about what else is left out.
 
         Raises:
             SettingError: an input cannot be read.
         """
         ...
 
-    def measure(self, shards: list[Shard], output: str, limit: int | None) -> list[Measured]:
-        """What planning must know of the shards, up to `limit` samples. Raises SettingError."""
+    def measure(self, shards: list[Shard], output: str, limit: int | None) -> list[MeasuredShard]:
+        """Return what planning must know of the shards, up to `limit` samples. Raises SettingError."""
         ...
 
     def read(self, chunk: Chunk) -> Iterator[Sample]:
-        """The samples at the chunk's positions, in order."""
+        """Read the samples at the chunk's positions, in order."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureShards:
-    """Tars, Parquet files and folders of pictures."""
+class ImageShards:
+    """Shards of images, of every format in `pipelines.readers.formats`."""
 
     columns: Columns
     media_options: Mapping[str, str] = field(default_factory=dict)
-    """`columns.media` -> the option that named it, for messages."""
+    """Each of `columns.media` -> the option that named it, for messages."""
     store: Store = FILES
 
     def find(self, inputs: Sequence[str], output: str, tell: Tell | None = None) -> list[Shard]:
-        """Every shard of the inputs; options that none of them has a use for are told too."""
+        """Find every shard of the inputs. `tell` also receives lines about options without effect."""
         shards = find_shards(inputs, exclude=output, store=self.store, tell=tell)
-        for line in self._without_effect(shards) if tell is not None else ():
-            tell(line)
+        if tell is not None:
+            for line in self._without_effect(shards):
+                tell(line)
         return shards
 
     def _without_effect(self, shards: Sequence[Shard]) -> Iterator[str]:
-        """Lines about columns that are named for formats without them."""
-        key, formats = self.columns.key, {shard.format.removesuffix(".gz") for shard in shards}
-        if key is not None and formats <= {"tar", "folder"}:
+        """Yield a line for each named column that none of the formats has."""
+        key, formats = self.columns.key, [format_called(name) for name in {shard.format for shard in shards}]
+        if key is not None and not any(each.has_keys for each in formats):
             yield f"--key-column {key!r} has no effect: in tars and folders the names of files are the keys"
-        if self._named_image is not None and formats == {"folder"}:
+        if self._named_image is not None and formats and not any(each.has_named_image for each in formats):
             yield f"--image-column {self._named_image!r} has no effect: in folders every file is an image of its own"
 
     @property
     def _named_image(self) -> str | None:
-        """What `--image-column` names; where a condition is the image, another option has named it."""
+        """The value of `--image-column`. A condition that is used as the image was named by another option."""
         return None if self.columns.image in self.columns.media else self.columns.image
 
-    def measure(self, shards: list[Shard], output: str, limit: int | None) -> list[Measured]:
-        """Check that the columns are there, then count."""
+    def measure(self, shards: list[Shard], output: str, limit: int | None) -> list[MeasuredShard]:
+        """Check that the named columns exist, then count the samples."""
         if self.columns.media:
             check_media(shards, self.media_options, self.store)
         if self._named_image is not None:
@@ -87,7 +84,7 @@ class PictureShards:
         return measure.measure(shards, self.columns, output, limit, self.store)
 
     def read(self, chunk: Chunk) -> Iterator[Sample]:
-        """The chunk's samples as stored."""
+        """Read the chunk's samples as stored."""
         return read_chunk(chunk, self.columns, self.store)
 
 
@@ -95,27 +92,27 @@ class PictureShards:
 class Repeated:
     """Every sample of a source several times, with keys KEY#0, KEY#1, ...: position p is sample p // copies.
 
-    So each copy is a sample of its own to chunks, marks, errors and retries. Not for folders: their chunks are lists of
-    files, not ranges.
+    Each copy is thus a sample of its own for chunks, marks, errors and retries. Folders are not supported, because
+    their chunks are lists of files rather than ranges of positions.
     """
 
     source: Source
     copies: int
     option: str
-    """What asked for the copies, for messages."""
+    """The option that asked for the copies, for messages."""
 
     def find(self, inputs: Sequence[str], output: str, tell: Tell | None = None) -> list[Shard]:
-        """The shards of the source."""
+        """Find the shards of the source. Raises SettingError for folders."""
         shards = self.source.find(inputs, output, tell)
-        _refuse_folders(shards, f"{self.option} {self.copies}")
+        refuse_folders(shards, f"{self.option} {self.copies}")
         return shards
 
-    def measure(self, shards: list[Shard], output: str, limit: int | None) -> list[Measured]:
-        """`limit` counts the source's samples."""
+    def measure(self, shards: list[Shard], output: str, limit: int | None) -> list[MeasuredShard]:
+        """Measure the shards; `limit` counts samples of the source, not copies."""
         return [self._repeated(found) for found in self.source.measure(shards, output, limit)]
 
     def read(self, chunk: Chunk) -> Iterator[Sample]:
-        """The chunk's copies, each sample being read once."""
+        """Yield the chunk's copies, reading each sample once."""
         wanted = set(chunk.positions)
         for sample in self.source.read(self._inner(chunk)):
             for copy in range(self.copies):
@@ -123,7 +120,7 @@ class Repeated:
                 if position in wanted:
                     yield dataclasses.replace(sample, position=position, key=f"{sample.key}#{copy}")
 
-    def _repeated(self, found: Measured) -> Measured:
+    def _repeated(self, found: MeasuredShard) -> MeasuredShard:
         index = found.index
         if index is not None:
             duplicates = tuple(at * self.copies + copy for at in index.duplicates for copy in range(self.copies))
@@ -137,11 +134,11 @@ class Repeated:
         return dataclasses.replace(found, samples=samples, total=total, index=index)
 
     def _copied(self, samples: int, is_rest_in: bool) -> int:
-        """The unreadable rest of a shard is one sample still."""
+        """Return the number of copies; the unreadable rest of a shard stays one sample."""
         return (samples - is_rest_in) * self.copies + is_rest_in
 
     def _inner(self, chunk: Chunk) -> Chunk:
-        """The chunk of the source that holds this chunk's samples."""
+        """Return the chunk of the source that holds this chunk's samples."""
         stop = -(-chunk.stop // self.copies)
         return dataclasses.replace(
             chunk,
@@ -159,136 +156,34 @@ class Repeated:
 
 
 def check_media(shards: Sequence[Shard], options: Mapping[str, str], store: Store = FILES) -> None:
-    """Refuse columns that no Parquet file has by its schema, or not one of the first samples of the first tar.
+    """Refuse columns that no Parquet file has, or members that none of the first samples of the first tar has.
 
-    A Parquet file without them beside others that have them is no fault of the setting: it becomes an error row.
+    A Parquet file without them beside others that have them does not make the setting wrong: it becomes an error row.
 
-    options: column or extension -> the option that named it.
+    Args:
+        shards: All shards of the input.
+        options: Column or extension -> the option that named it.
+        store: Where the shards are.
 
     Raises:
         SettingError: with what is there instead.
     """
-    _refuse_folders(shards, next(iter(options.values())))
-    _check_parquets([shard.uri for shard in shards if shard.format == "parquet"], options, store)
-    for shard in shards:
-        if shard.format.startswith("tar") and (there := _extensions(shard, store)):
-            return _check_extensions(there, shard, options)
-
-
-def _refuse_folders(shards: Sequence[Shard], option: str) -> None:
-    folder = next((shard.uri for shard in shards if shard.format == "folder"), None)
-    if folder is not None:
-        raise SettingError(f"{option} needs tars or Parquet files; {folder} is a folder of loose pictures.")
-
-
-def _check_parquets(uris: Sequence[str], options: Mapping[str, str], store: Store) -> None:
-    """Raises the misfit of the first file, where one of the first files has none of them."""
-    first: MisfitError | None = None
-    for start in range(0, min(len(uris), measure.MISFITS_BELIEVED), PLANNING_THREADS):
-        some = uris[start : start + PLANNING_THREADS]
-        found = map_concurrently(store, lambda uri: _misfit(uri, options, store), some, PLANNING_THREADS)
-        for error in found:
-            if error is None:
-                return
-            first = first or error
-    if first is not None:
-        raise first
-
-
-def _misfit(uri: str, options: Mapping[str, str], store: Store) -> MisfitError | None:
-    """Why a file does not have the columns; None where it has, or is damaged, which becomes an error row."""
-    try:
-        check_image_columns(uri, list(options), store)
-    except MisfitError as error:
-        message = str(error)
-        for name, option in options.items():
-            message = message.replace(f"--image-column {name!r}", option)
-        return MisfitError(message)
-    except Exception as error:
-        if not is_damage(error):
-            raise
-    return None
+    for form in FORMATS:
+        form.check_media([shard for shard in shards if shard.format in form.names], options, store)
 
 
 def check_image(shards: Sequence[Shard], wanted: str, store: Store = FILES) -> None:
     """Refuse an image that none of the first samples of the first tars has. Raises SettingError."""
-    there: set[str] = set()
-    tars = [shard for shard in shards if shard.format.startswith("tar")]
-    for shard in tars[:TARS_LOOKED_AT]:
-        there |= _extensions(shard, store)
-        if any(f".{extension}".endswith(f".{wanted.lower().lstrip('.')}") for extension in there):
-            return
-    if there:
-        _check_extensions(there, tars[0], {wanted: f"--image-column {wanted!r}"})
+    for form in FORMATS:
+        form.check_image([shard for shard in shards if shard.format in form.names], wanted, store)
 
 
 def check_caption(shards: Sequence[Shard], wanted: str, store: Store = FILES) -> None:
-    """Refuse a caption that none of the first samples of tars or folders has, neither as a file nor as a JSON field.
+    """Refuse a caption that none of the first samples of tars has, nor, if there are no tars, of folders.
 
     Raises:
         SettingError: with what is there instead.
     """
-    seen: list[list[Member]] = []
-    tars = [shard for shard in shards if shard.format.startswith("tar")]
-    for shard in tars[:TARS_LOOKED_AT]:
-        seen += _first_samples(shard, store)
-        if any(tar_samples.has_caption(members, wanted) for members in seen):
+    for form in reversed(FORMATS):  # folders last
+        if form.check_caption([shard for shard in shards if shard.format in form.names], wanted, store):
             return
-    if seen:
-        there = sorted({f".{member.extension}" for members in seen for member in members})
-        raise SettingError(
-            f"--caption-column {wanted!r}: the first samples of {tars[0].uri} have no file .{wanted.lstrip('.')}, nor "
-            f"such a field in a .json file. Their members: {clipped(', '.join(there))}. Correct the name."
-        )
-    folders = [shard for shard in shards if shard.format == "folder"]
-    if folders and not _beside_images(folders, wanted, store):
-        raise SettingError(
-            f"--caption-column {wanted!r}: the images of {folders[0].uri} have no caption of that name. Rule: the "
-            f"extension of files beside images ({', '.join(SIDECAR_EXTENSIONS)}), or a field of their .json files. "
-            "Correct the name, or leave it out."
-        )
-
-
-def _beside_images(folders: Sequence[Shard], wanted: str, store: Store) -> bool:
-    """Whether a folder has texts of that extension, or that field in one of the first JSON files."""
-    texts = [file.uri for folder in folders for file in folder.files if format_of(file.uri) is None]
-    if any(uri.lower().endswith(f".{wanted.lower().lstrip('.')}") for uri in texts):
-        return True
-    fields = [uri for uri in texts if uri.lower().endswith(".json")]
-    return any(_has_field(uri, wanted, store) for uri in fields[:SAMPLES_LOOKED_AT])
-
-
-def _has_field(uri: str, wanted: str, store: Store) -> bool:
-    try:
-        return has_field(decode_text(store.read_bytes(uri, MAX_TEXT_BYTES)).text, wanted)
-    except (FileNotFoundError, storage.TooLargeError):
-        return False
-
-
-def _first_samples(shard: Shard, store: Store) -> list[list[Member]]:
-    """Members of a tar's first samples, JSON with its content; none where they are damaged, which is an error row."""
-    found: list[list[Member]] = []
-    try:
-        compressed = is_compressed(shard.uri, store)
-        samples = read_tar(
-            shard.uri, compressed, 0, SAMPLES_LOOKED_AT, is_wanted=lambda name: name.endswith("json"), store=store
-        )
-        found.extend(members for _, _, members in samples)
-    except ShardChangedError as error:  # it has fewer samples
-        return [] if error.__cause__ is not None else found
-    return found
-
-
-def _extensions(shard: Shard, store: Store) -> set[str]:
-    """Of the members of a tar's first samples."""
-    return {member.extension for members in _first_samples(shard, store) for member in members}
-
-
-def _check_extensions(there: set[str], shard: Shard, options: Mapping[str, str]) -> None:
-    for name, option in options.items():
-        ending = f".{name.lower().lstrip('.')}"
-        if not any(f".{extension}".endswith(ending) for extension in there):
-            raise SettingError(
-                f"{option}: no .{name.lstrip('.')} in the first samples of {shard.uri}. Their members: "
-                f"{clipped(', '.join(sorted('.' + extension for extension in there)))}."
-            )

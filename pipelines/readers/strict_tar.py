@@ -1,7 +1,7 @@
-"""Python's tarfile and gzip, made to tell damage from the end of a file, and to take little memory at any header.
+"""Python's tarfile and gzip, changed to distinguish damage from the end of a file and to limit memory per header.
 
-What lies behind an end mark is looked at: another tar goes on (as with `tar --ignore-zeros`), zeros are padding, and
-everything else is damage that must be told.
+The bytes after an end marker are checked: another tar continues the file (as with `tar --ignore-zeros`), zeros are
+padding, and everything else is damage that must be reported.
 """
 
 import gzip
@@ -10,10 +10,10 @@ from typing import IO
 
 from pipelines.damage import is_damage
 
-UNPACKED_AT_ONCE_BYTES = 1 << 20
+DECOMPRESSED_BLOCK_BYTES = 1 << 20
 ZEROS = bytes(tarfile.BLOCKSIZE)
 MAX_HEADER_BYTES = 256 << 10
-"""Of an extended header: a long name, attributes of a file. tarfile holds them in memory."""
+"""Maximum size of an extended header (long names, file attributes), which tarfile holds in memory."""
 HEADER_TYPES = (
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
@@ -21,14 +21,14 @@ HEADER_TYPES = (
 
 
 class HeaderDamage(tarfile.ReadError):
-    """A header that is none: everything before it is whole."""
+    """A block that should be a header is not one; everything before it is intact."""
 
 
 class StrictInfo(tarfile.TarInfo):
-    """Reports a broken or missing header, and bytes behind the end mark; tarfile takes all of them for the end."""
+    """Reports broken and missing headers and bytes after the end marker, which tarfile takes for the end."""
 
     begins_tar = False
-    """Whether it is the first member behind an end mark."""
+    """Whether this is the first member after an end marker."""
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:  # type: ignore[override]
@@ -38,15 +38,15 @@ class StrictInfo(tarfile.TarInfo):
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             if is_within_member:
                 raise
-            return cls._behind_end_mark(tarfile_)
+            return cls._after_end_marker(tarfile_)
         except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
             raise HeaderDamage(f"no tar header at byte {tarfile_.offset} ({error})") from error
         except tarfile.EmptyHeaderError as error:  # type: ignore[attr-defined]
-            raise HeaderDamage("it has no end mark, so it may have been cut short") from error
+            raise HeaderDamage("it has no end marker, so it may have been cut short") from error
 
     @classmethod
-    def _behind_end_mark(cls, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
-        """The first member of the next tar of the file. Raises tarfile's EOFHeaderError where only zeros are left."""
+    def _after_end_marker(cls, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
+        """Return the first member of the next tar in the file. Raises EOFHeaderError if only zeros are left."""
         file = tarfile_.fileobj
         while (block := file.read(tarfile.BLOCKSIZE)) == ZEROS:  # type: ignore[union-attr]
             pass
@@ -58,13 +58,13 @@ class StrictInfo(tarfile.TarInfo):
             info = cls._header(block, tarfile_)
             info = info._proc_member(tarfile_)  # type: ignore[attr-defined]
         except tarfile.HeaderError as error:
-            raise HeaderDamage(f"behind its end mark, from byte {offset_bytes} on, is what is no tar") from error
+            raise HeaderDamage(f"what follows its end marker, from byte {offset_bytes} on, is not a tar") from error
         info.begins_tar = True
         return info
 
     @classmethod
     def _header(cls, block: bytes, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
-        """The header in the block that was read last, or where its zeros end: padding need not be whole blocks."""
+        """Return the header in the last block, or after its zeros, since padding may end within a block."""
         file, names = tarfile_.fileobj, (tarfile_.encoding or "utf-8", tarfile_.errors or "strict")
         try:
             info = cls.frombuf(block, *names)
@@ -76,28 +76,28 @@ class StrictInfo(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:  # type: ignore[override]
-        """As tarfile, but no header is loaded that claims to be huge."""
+        """Parse a header as tarfile does, but refuse one that claims to be huge."""
         info = super().frombuf(buf, encoding, errors)
         if info.type in HEADER_TYPES and info.size > MAX_HEADER_BYTES:
             raise tarfile.InvalidHeaderError(f"a header of {info.size} bytes")  # type: ignore[attr-defined]
         return info
 
     def _block(self, count: int) -> int:
-        """As tarfile; older versions go back, and on for ever, where a size is negative."""
+        """Round up as tarfile does, but refuse negative sizes, at which older versions loop forever."""
         if count < 0:
             raise tarfile.InvalidHeaderError(f"a size of {count} bytes")  # type: ignore[attr-defined]
         return super()._block(count)  # type: ignore[misc]
 
 
-class Unpacked:
-    """The bytes behind a gzip stream; where they break off, what could be unpacked comes first, then the damage."""
+class DecompressedStream:
+    """The decompressed bytes of a gzip stream. Damage is reported after everything before it has been read."""
 
-    def __init__(self, packed: IO[bytes]) -> None:
-        self._file = gzip.GzipFile(fileobj=packed, mode="rb")
+    def __init__(self, compressed: IO[bytes]) -> None:
+        self._file = gzip.GzipFile(fileobj=compressed, mode="rb")
         self.damage: Exception | None = None
 
     def read(self, size_bytes: int) -> bytes:
-        """The next bytes; none at the end and at the damage."""
+        """Return the next bytes; none at the end or at the damage."""
         if self.damage is not None:
             return b""
         try:
@@ -109,8 +109,8 @@ class Unpacked:
             return b""
 
     def verify(self) -> None:
-        """Read on to the checksum behind the last byte. Raises what is wrong with the stream."""
-        while self.read(UNPACKED_AT_ONCE_BYTES):
+        """Read to the checksum after the last byte. Raises whatever is wrong with the stream."""
+        while self.read(DECOMPRESSED_BLOCK_BYTES):
             pass
         if self.damage is not None:
             raise self.damage

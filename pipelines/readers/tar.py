@@ -1,12 +1,12 @@
 """WebDataset tars: an index from the headers alone, and the samples of one chunk.
 
 The rule of https://github.com/webdataset/webdataset#the-webdataset-format: consecutive members whose path is equal up
-to the first dot of the base name are one sample; that path (folders included) is its key, the rest the extension.
-Tars joined to one file (`cat a.tar b.tar`) are read one after the other; a sample lies in one of them.
+to the first dot of the base name are one sample. That path (with folders) is its key, the rest is the extension. Tars
+that were joined to one file (`cat a.tar b.tar`) are read one after the other; a sample lies in one of them.
 
-A plain tar is entered by seeking, so a chunk costs its own bytes. So is a compressed one whose points of entry are
-known (`pipelines.readers.gzip_index`). Otherwise, and where it is damaged, it is unpacked from its start for every
-chunk: correct, constant in memory, and slower.
+Reading a chunk of a plain tar starts with a seek, so it costs only the chunk's own bytes. The same holds for a
+compressed tar with a gzip index (`pipelines.readers.gzip_index`). Otherwise, or if the gzip file is damaged, the tar is
+decompressed from its start for every chunk, which is correct and takes constant memory, but is slower.
 """
 
 import re
@@ -14,16 +14,16 @@ import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from pipelines.damage import is_damage, reason_of
 from pipelines.errors import ShardChangedError
 from pipelines.images.containers import IMAGE_EXTENSIONS
 from pipelines.images.signatures import kind_of
-from pipelines.readers.gzip_index import enter, read_points
+from pipelines.readers.gzip_index import open_at, read_gzip_index
 from pipelines.readers.references import MAX_FILE_BYTES
-from pipelines.readers.shard_index import INDEX_STRIDE, TarIndex
-from pipelines.readers.strict_tar import UNPACKED_AT_ONCE_BYTES, HeaderDamage, StrictInfo, Unpacked
+from pipelines.readers.shard_index import INDEX_STRIDE, ShardIndex
+from pipelines.readers.strict_tar import DECOMPRESSED_BLOCK_BYTES, DecompressedStream, HeaderDamage, StrictInfo
 from pipelines.storage.store import FILES, Store
 from pipelines.texts import clipped, printable
 
@@ -36,13 +36,13 @@ class Member(NamedTuple):
     extension: str
     name: str
     content: bytes | None
-    """None when it was not asked for, or for the reason in `trouble`."""
-    trouble: str = ""
-    """Why the content cannot be used: it is too large, or a link."""
+    """None if it was not requested, or for the reason in `problem`."""
+    problem: str = ""
+    """Why the content cannot be used, such as its size or because it is a link."""
 
 
 def split_name(path: str) -> tuple[str, str] | None:
-    """(key, extension in lower case) of a member path; None for members WebDataset ignores."""
+    """Split a member's path into (key, lower-case extension); None for members that WebDataset ignores."""
     match = re.fullmatch(r"((?:.*/)?[^./]+)\.([^/]+)", path.removeprefix("./"), re.DOTALL)
     if match is None or match[1].rsplit("/", 1)[-1].startswith("__"):
         return None
@@ -50,12 +50,12 @@ def split_name(path: str) -> tuple[str, str] | None:
 
 
 def is_part_of_name(stem: str) -> bool:
-    """Whether what stands before an extension is a piece of a name (`0 (clean)`), and no extension (`seg`, `0001`)."""
+    """Return whether the text before an extension is part of a name (`0 (clean)`) or an extension (`seg`, `0001`)."""
     return re.fullmatch(r"[a-z][a-z0-9_-]*|\d+", stem.rpartition(".")[2]) is None
 
 
 def _overlooked(members: Sequence[Member]) -> list[str]:
-    """Images such as `1.5 (edit).jpg` beside a `1.jpg`, which has the same key and is the image of the sample."""
+    """Return images such as `1.5 (edit).jpg` beside `1.jpg`, which has the same key and is the sample's image."""
     if len(members) < 2 or not any(member.extension in IMAGE_EXTENSIONS for member in members):
         return []
     split = [(member.name, *member.extension.rpartition(".")) for member in members]
@@ -63,13 +63,13 @@ def _overlooked(members: Sequence[Member]) -> list[str]:
 
 
 def is_compressed(uri: str, store: Store = FILES) -> bool:
-    """Whether a tar is gzipped, by its first bytes: names are not always right."""
+    """Return whether a tar is gzipped, by its first bytes rather than by its name."""
     with store.open_read(uri, block_size_bytes=512) as file:
         return file.read(2) == GZIP_MAGIC
 
 
-def index_tar(uri: str, compressed: bool, store: Store = FILES) -> TarIndex:
-    """Walk the headers of a tar; data is skipped by seeking when it is not compressed. Memory: the keys of one tar."""
+def index_tar(uri: str, compressed: bool, store: Store = FILES) -> ShardIndex:
+    """Read the headers of a tar; data that is not compressed is skipped. Holds the keys of one tar in memory."""
     keys: set[str] = set()
     seek_bytes: list[int] = []
     duplicates: list[int] = []
@@ -77,7 +77,7 @@ def index_tar(uri: str, compressed: bool, store: Store = FILES) -> TarIndex:
     damage = ""
     ignored: list[str] = []
     try:
-        with _open_tar(uri, compressed, store, _Entry()) as (tar, unpacked):
+        with _open_tar(uri, compressed, store, _Entry()) as (tar, decompressed):
             for group in _groups(tar, lambda count, extension: False, ignored.append):
                 if samples % INDEX_STRIDE == 0:
                     seek_bytes.append(group.offset_bytes)
@@ -86,14 +86,14 @@ def index_tar(uri: str, compressed: bool, store: Store = FILES) -> TarIndex:
                 keys.add(group.key)
                 ignored += _overlooked(group.members)
                 samples += 1
-            if unpacked is not None:
-                unpacked.verify()
+            if decompressed is not None:
+                decompressed.verify()
     except Exception as error:
         if not is_damage(error):
             raise
         kind = "" if samples else _kind_of_file(uri, compressed, store)
         damage = f"the tar cannot be read beyond sample {samples}: {kind or reason_of(error)}"
-    return TarIndex(
+    return ShardIndex(
         samples=samples,
         seek_bytes=tuple(seek_bytes),
         duplicates=tuple(duplicates),
@@ -104,12 +104,12 @@ def index_tar(uri: str, compressed: bool, store: Store = FILES) -> TarIndex:
 
 
 def _kind_of_file(uri: str, compressed: bool, store: Store) -> str:
-    """What a file is that is no tar, where its first bytes tell."""
+    """Return what a file is that is not a tar, if its first bytes show it."""
     if compressed:
         return ""
     with store.open_read(uri, block_size_bytes=512) as file:
         kind = kind_of(file.read(512))
-    return f"it is no tar but {kind}" if kind else ""
+    return f"it is not a tar but {kind}" if kind else ""
 
 
 def read_tar(
@@ -120,23 +120,45 @@ def read_tar(
     seek_position: int = 0,
     seek_bytes: int = 0,
     is_wanted: Callable[[str], bool] = lambda extension: True,
-    gzip_points: str = "",
+    gzip_index_uri: str = "",
     store: Store = FILES,
 ) -> Iterator[tuple[int, str, list[Member]]]:
-    """(position, key, members) of the samples [start, stop), entering at a sample whose header offset is known.
+    """Yield (position, key, members) of the samples [start, stop). Holds at most MAX_FILE_BYTES in memory.
 
-    Members of other extensions than `is_wanted` come without content. Memory: the wanted members of one sample, at most
-    MAX_FILE_BYTES.
+    Args:
+        uri: The tar.
+        compressed: Whether it is gzipped.
+        start: Position of the first sample.
+        stop: Position after the last sample.
+        seek_position: Position of a sample at or before `start` whose offset is known.
+        seek_bytes: Offset of that sample's first header.
+        is_wanted: Returns whether members with an extension are loaded; others have no content.
+        gzip_index_uri: Index of a compressed tar; empty if there is none.
+        store: Where the tar is.
 
     Raises:
         OSError: the tar is shorter or more damaged than it was when `stop` was planned.
     """
     entries = [_Entry(seek_position, seek_bytes)] if not compressed else [_Entry()]
-    if compressed and gzip_points and (known := read_points(gzip_points, store)):
-        entries.insert(0, _Entry(seek_position, seek_bytes, known))
+    if compressed and gzip_index_uri and (gzip_index := read_gzip_index(gzip_index_uri, store)):
+        entries.insert(0, _Entry(seek_position, seek_bytes, gzip_index))
+    if start < stop:
+        yield from _read_range(uri, compressed, start, stop, entries, is_wanted, store)
+
+
+def _read_range(
+    uri: str,
+    compressed: bool,
+    start: int,
+    stop: int,
+    entries: Sequence["_Entry"],
+    is_wanted: Callable[[str], bool],
+    store: Store,
+) -> Iterator[tuple[int, str, list[Member]]]:
+    """Read from the first entry and, if that fails at damage, the rest from the next one."""
     done = start
-    trouble: Exception | None = None
-    for entry in entries if start < stop else ():
+    cause: Exception | None = None
+    for entry in entries:
         try:
             with _open_tar(uri, compressed, store, entry) as (tar, _):
                 for position, group in enumerate(_groups(tar, _needed(entry, done, stop, is_wanted)), entry.position):
@@ -148,22 +170,21 @@ def read_tar(
         except Exception as error:
             if not is_damage(error):
                 raise
-            trouble = error
-    if start < stop:  # planning saw damage behind `stop` only
-        known = f"it had {stop} samples or more, now {done}" + (f": {reason_of(trouble)}" if trouble else "")
-        raise ShardChangedError(f"{uri} has changed while the job runs: {known}") from trouble
+            cause = error
+    counts = f"it had {stop} samples or more, now {done}" + (f": {reason_of(cause)}" if cause else "")
+    raise ShardChangedError(f"{uri} has changed while the job runs: {counts}") from cause
 
 
 class _Entry(NamedTuple):
-    """Where a tar is entered: a sample, where its first header is, and the gzip points that make that possible."""
+    """Where reading of a tar starts: a sample, the offset of its first header, and the gzip index for a seek."""
 
     position: int = 0
     offset_bytes: int = 0
-    gzip_points: bytes = b""
+    gzip_index: bytes = b""
 
 
 def _needed(entry: _Entry, start: int, stop: int, is_wanted: Callable[[str], bool]) -> Callable[[int, str], bool]:
-    """Whether a member's content is needed: (number of its group behind the entry, extension) -> bool."""
+    """Return a function of (number of a member's group after the entry, extension): whether to load its content."""
     return lambda count, extension: start <= entry.position + count < stop and is_wanted(extension)
 
 
@@ -173,35 +194,41 @@ class _Group:
     offset_bytes: int
     members: list[Member] = field(default_factory=list)
 
+    def has(self, extension: str) -> bool:
+        return any(member.extension == extension for member in self.members)
+
 
 @contextmanager
 def _open_tar(
     uri: str, compressed: bool, store: Store, entry: _Entry
-) -> Iterator[tuple[tarfile.TarFile, Unpacked | None]]:
-    names = {"encoding": "utf-8", "errors": "surrogateescape", "tarinfo": StrictInfo}
+) -> Iterator[tuple[tarfile.TarFile, DecompressedStream | None]]:
+    names: Any = {"encoding": "utf-8", "errors": "surrogateescape", "tarinfo": StrictInfo}
     with store.open_read(uri) as file:
-        if entry.gzip_points:
-            file, compressed = enter(file, entry.gzip_points, entry.offset_bytes), False
+        if entry.gzip_index:
+            file, compressed = open_at(file, entry.gzip_index, entry.offset_bytes), False
         elif not compressed:
             file.seek(entry.offset_bytes)
         if not compressed:
             with tarfile.open(fileobj=file, mode="r:", **names) as tar:
                 yield tar, None
             return
-        unpacked = Unpacked(file)
+        stream = DecompressedStream(file)
         try:
-            with tarfile.open(fileobj=unpacked, mode="r|", bufsize=UNPACKED_AT_ONCE_BYTES, **names) as tar:
-                yield tar, unpacked
+            with tarfile.open(fileobj=cast(Any, stream), mode="r|", bufsize=DECOMPRESSED_BLOCK_BYTES, **names) as tar:
+                yield tar, stream
         except tarfile.TarError as error:
-            raise unpacked.damage or error from error
+            raise stream.damage or error from error
 
 
 def _groups(
     tar: tarfile.TarFile, is_needed: Callable[[int, str], bool], on_ignored: Callable[[str], None] = lambda path: None
 ) -> Iterator[_Group]:
-    """Consecutive members of one key; only the needed contents (number of the group, extension) are loaded.
+    """Yield groups of consecutive members with the same key.
 
-    on_ignored: gets the paths of files that have no key or no extension and are not hidden.
+    Args:
+        tar: The open tar.
+        is_needed: Function of (number of the group, extension): whether to load a member's content.
+        on_ignored: Receives the paths of files without a key or an extension that are not hidden.
     """
     count = 0
     group: _Group | None = None
@@ -220,8 +247,7 @@ def _groups(
                     on_ignored(path)
                 continue
             key, extension = name
-            repeated = group is not None and any(member.extension == extension for member in group.members)
-            if group is not None and (group.key != key or repeated):
+            if group is not None and (group.key != key or group.has(extension)):
                 yield group
                 count, group = count + 1, None
             group = group or _Group(key, info.offset)
@@ -245,13 +271,13 @@ def _member(
         return Member(extension, path, None)
     loaded_bytes = sum(len(member.content or b"") for member in group.members)
     if loaded_bytes + info.size > MAX_FILE_BYTES:
-        return Member(extension, path, None, f"is larger than {MAX_FILE_BYTES} bytes, alone or with its neighbours")
+        return Member(extension, path, None, f"is larger than {MAX_FILE_BYTES} bytes, alone or with its neighbors")
     try:
         file = tar.extractfile(info)
         return Member(extension, path, None if file is None else file.read())
     except HeaderDamage:
         raise
-    except Exception as error:  # planning has passed over it: what cannot be read is its content alone
+    except Exception as error:  # planning has skipped over the content, so only the content is damaged
         if not is_damage(error):
             raise
         return Member(extension, path, None, f"cannot be read: {reason_of(error)}")

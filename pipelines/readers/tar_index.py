@@ -1,23 +1,25 @@
-"""The index of a tar, made once and kept in the output for the next run."""
+"""The index of a tar, built once and kept in the output for later runs."""
 
 import dataclasses
 import json
+from typing import Any
 
 from pipelines.damage import is_damage
-from pipelines.readers.gzip_index import can_enter, find_points, points_name
-from pipelines.readers.shard_index import INDEX_STRIDE, TarIndex, index_uri
-from pipelines.readers.shards import Shard
+from pipelines.readers.gzip_index import build_gzip_index, gzip_index_name, is_available
+from pipelines.readers.shard_index import INDEX_STRIDE, Shard, ShardIndex, index_uri
 from pipelines.readers.tar import index_tar, is_compressed
 from pipelines.storage.store import Store
 
 INDEX_VERSION = 2
-"""Of kept indexes. Earlier ones ended at the first end mark of a tar; they are made again."""
+"""Version of kept indexes. Those of version 1 ended at the first end marker of a tar; they are built again."""
+GZIP_INDEX_FIELD = "gzip_points"
+"""The name of `ShardIndex.gzip_index_uri` in the file, which holds only the file name: an output may be moved."""
 
 
-def _tar_index(shard: Shard, output: str, store: Store) -> tuple[Shard, TarIndex]:
-    """The tar, with the format that its content has whatever it is called, and its kept index.
+def load_tar_index(shard: Shard, output: str, store: Store) -> tuple[Shard, ShardIndex]:
+    """Return the index of a tar, and the shard with the format of its content, whatever its name says.
 
-    A new index is kept for the next run.
+    The index is read from the output if it is there. Otherwise it is built and kept for the next run.
     """
     uri = index_uri(output, shard.uri, shard.fingerprint)
     kept = _kept_index(uri, store)
@@ -25,68 +27,72 @@ def _tar_index(shard: Shard, output: str, store: Store) -> tuple[Shard, TarIndex
         compressed = is_compressed(shard.uri, store)
         kept = compressed, _new_index(shard, compressed, uri, store)
     compressed, index = kept
-    if index.gzip_points:
-        index = dataclasses.replace(index, gzip_points=_beside(uri, index.gzip_points))
+    if index.gzip_index_uri:
+        index = dataclasses.replace(index, gzip_index_uri=_beside(uri, index.gzip_index_uri))
     return dataclasses.replace(shard, format="tar.gz" if compressed else "tar"), index
 
 
-def _new_index(shard: Shard, compressed: bool, uri: str, store: Store) -> TarIndex:
+def _new_index(shard: Shard, compressed: bool, uri: str, store: Store) -> ShardIndex:
     index = index_tar(shard.uri, compressed, store)
     if compressed:
-        index = _with_points(index, shard, uri, store)
+        index = _with_gzip_index(index, shard, uri, store)
     now = store.stat(shard.uri)
-    if now is not None and now.fingerprint == shard.fingerprint:  # else this is the index of another content
-        fields = {"version": INDEX_VERSION, "shard": shard.uri, "compressed": compressed, **dataclasses.asdict(index)}
-        store.publish(uri, json.dumps(fields).encode())
+    if now is not None and now.fingerprint == shard.fingerprint:  # otherwise this is the index of other content
+        fields = dataclasses.asdict(index)
+        names = {"gzip_index_uri": GZIP_INDEX_FIELD}
+        renamed = {names.get(name, name): value for name, value in fields.items()}
+        kept = {"version": INDEX_VERSION, "shard": shard.uri, "compressed": compressed, **renamed}
+        store.publish(uri, json.dumps(kept).encode())
     return index
 
 
-def _kept_index(uri: str, store: Store) -> tuple[bool, TarIndex] | None:
-    """(is compressed, index); None where none is kept, or one that is damaged."""
+def _kept_index(uri: str, store: Store) -> tuple[bool, ShardIndex] | None:
+    """Return (whether the tar is compressed, index), or None if no sound index is kept."""
     try:
         fields = json.loads(store.read_bytes(uri))
-        index = TarIndex(
+        index = ShardIndex(
             samples=fields["samples"],
             seek_bytes=tuple(fields["seek_bytes"]),
             duplicates=tuple(fields["duplicates"]),
             damage=fields["damage"],
-            gzip_points=fields["gzip_points"].rsplit("/", 1)[-1],
+            gzip_index_uri=fields[GZIP_INDEX_FIELD].rsplit("/", 1)[-1],
             ignored=fields["ignored"],
             ignored_name=fields["ignored_name"],
         )
-        numbers = (index.samples, index.ignored, *index.seek_bytes, *index.duplicates)
-        strides = -(-index.samples // INDEX_STRIDE)
-        is_sound = (
-            all(type(number) is int and number >= 0 for number in numbers)
-            and len(index.seek_bytes) in (0, strides)
-            and isinstance(index.damage, str)
-            and isinstance(index.ignored_name, str)
-            and isinstance(fields["compressed"], bool)
-            and fields["version"] == INDEX_VERSION
-        )
+        is_sound = _is_sound(index, fields)
     except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
         return None
     return (fields["compressed"], index) if is_sound else None
+
+
+def _is_sound(index: ShardIndex, fields: dict[str, Any]) -> bool:
+    numbers = (index.samples, index.ignored, *index.seek_bytes, *index.duplicates)
+    strides = -(-index.samples // INDEX_STRIDE)
+    return (
+        all(type(number) is int and number >= 0 for number in numbers)
+        and len(index.seek_bytes) in (0, strides)
+        and isinstance(index.damage, str)
+        and isinstance(index.ignored_name, str)
+        and isinstance(fields["compressed"], bool)
+        and fields["version"] == INDEX_VERSION
+    )
 
 
 def _beside(uri: str, name: str) -> str:
     return f"{uri.rpartition('/')[0]}/{name}"
 
 
-def _with_points(index: TarIndex, shard: Shard, uri: str, store: Store) -> TarIndex:
-    """The index of a compressed tar that can be entered, where that is possible and saves anything.
-
-    The points lie beside the index, which knows their name alone: an output may be moved.
-    """
+def _with_gzip_index(index: ShardIndex, shard: Shard, uri: str, store: Store) -> ShardIndex:
+    """Add random access to the index of a compressed tar, where it is possible and saves anything."""
     without = dataclasses.replace(index, seek_bytes=())
-    if index.damage or index.samples <= INDEX_STRIDE or not can_enter():
+    if index.damage or index.samples <= INDEX_STRIDE or not is_available():
         return without
     try:
-        points = find_points(shard.uri, shard.size_bytes, store)
+        gzip_index = build_gzip_index(shard.uri, shard.size_bytes, store)
     except Exception as error:
         if not is_damage(error):
             raise
         return without
-    name = points_name(points, uri.rsplit("/", 1)[-1].removesuffix(".json"))
-    store.publish(_beside(uri, name), points)
-    return dataclasses.replace(index, gzip_points=name)
+    name = gzip_index_name(gzip_index, uri.rsplit("/", 1)[-1].removesuffix(".json"))
+    store.publish(_beside(uri, name), gzip_index)
+    return dataclasses.replace(index, gzip_index_uri=name)

@@ -1,7 +1,9 @@
-"""The samples of a tar's chunk: which member is the image, which the caption, and what is wrong with them.
+"""The samples of a tar's chunk: which member is the image, which is the caption, and what is wrong with them.
 
-WebDataset's key ends at the first dot of a name, so of `235 Track 2.0 (clean).jpg` the extension is `0 (clean).jpg`.
-Members whose names have more dots are told apart by what stands before their last extension: its stem.
+WebDataset's key ends at the first dot of a name, so the extension of `235 Track 2.0 (clean).jpg` is `0 (clean).jpg`.
+Members whose names have more dots are distinguished by the text before their last extension, the stem.
+
+Tested in tests/pipelines/readers/test_tar.py and test_captions.py.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +12,7 @@ from pipelines.errors import SampleError
 from pipelines.images.containers import IMAGE_EXTENSIONS
 from pipelines.readers.captions import Caption, decode_text, fallback, first_usable, has_field, json_caption
 from pipelines.readers.tar import Member, is_part_of_name, read_tar
-from pipelines.samples import Chunk, Columns, Sample, Stored, repeated_key
+from pipelines.samples import Chunk, Columns, EncodedImage, Sample, repeated_key
 from pipelines.storage.store import FILES, Store
 from pipelines.texts import clipped
 
@@ -18,7 +20,7 @@ CAPTION_EXTENSIONS = ("txt", "caption", "json")
 
 
 def read_tar_samples(chunk: Chunk, columns: Columns, store: Store = FILES) -> Iterator[Sample]:
-    """The readable samples of a chunk, in order.
+    """Read the readable samples of a chunk in order.
 
     Raises:
         OSError: the storage failed, or the tar has become shorter since planning.
@@ -32,7 +34,7 @@ def read_tar_samples(chunk: Chunk, columns: Columns, store: Store = FILES) -> It
         chunk.seek_position,
         chunk.seek_bytes,
         lambda extension: _is_wanted(extension, columns),
-        chunk.gzip_points,
+        chunk.gzip_index_uri,
         store,
     )
     for position, key, members in groups:
@@ -51,24 +53,24 @@ def _sample(position: int, key: str, members: list[Member], columns: Columns, is
     return Sample(
         position=position,
         key=key,
-        image=_stored(image).content,
-        image_name=_stored(image).name,
+        image=_encoded(image).content,
+        image_name=_encoded(image).name,
         caption=caption.text,
         caption_note=caption.note,
-        media={name: _stored(member) for name, member in media.items()},
+        media={name: _encoded(member) for name, member in media.items()},
         problem=problem,
     )
 
 
 def choose_member(members: Sequence[Member], wanted: str | None) -> Member | None:
-    """The image of a sample: the wanted extension, else the first of IMAGE_EXTENSIONS, else one like `seg.png`."""
+    """Return a sample's image: the wanted extension, the first of IMAGE_EXTENSIONS, or one such as `seg.png`."""
     if wanted is not None:
         return _named(members, wanted)
     return min(_images(members), key=_rank, default=None)
 
 
 def _named(members: Sequence[Member], wanted: str) -> Member | None:
-    """The member of an extension; in names with more dots what stands before it must be part of a name."""
+    """Return the member with an extension; in a name with more dots, the text before it must be part of a name."""
     wanted = wanted.lower().lstrip(".")
     exact = next((member for member in members if member.extension == wanted), None)
     if exact is not None:
@@ -80,7 +82,7 @@ def _named(members: Sequence[Member], wanted: str) -> Member | None:
 
 
 def _is_wanted(extension: str, columns: Columns) -> bool:
-    """Whether a member's content may be used; large neighbors of images, such as videos, are passed over."""
+    """Return whether a member's content may be used; large neighbors of images, such as videos, are skipped."""
     named = [name.lower().lstrip(".") for name in (columns.image, columns.caption, *columns.media) if name is not None]
     return _last(extension) in (*IMAGE_EXTENSIONS, *CAPTION_EXTENSIONS) or any(
         extension == name or extension.endswith(f".{name}") for name in named
@@ -88,16 +90,18 @@ def _is_wanted(extension: str, columns: Columns) -> bool:
 
 
 def _apart(problem: SampleError) -> SampleError:
-    """The problem of a sample whose other members may be elsewhere in its tar."""
+    """Return the problem of a sample whose other members may be elsewhere in its tar."""
     return SampleError(
         problem.stage,
         f"{problem.reason}; an earlier sample of this shard has the same key: members of one sample must be "
-        "neighbours, as in a tar packed with --sort=name",
+        "neighbors, as in a tar packed with --sort=name",
     )
 
 
-def _stored(member: Member | None) -> Stored:
-    return Stored(b"", "") if member is None else Stored(member.content or b"", member.name.rsplit("/", 1)[-1])
+def _encoded(member: Member | None) -> EncodedImage:
+    if member is None:
+        return EncodedImage(b"", "")
+    return EncodedImage(member.content or b"", member.name.rsplit("/", 1)[-1])
 
 
 def _images(members: Sequence[Member]) -> list[Member]:
@@ -109,7 +113,7 @@ def _rank(member: Member) -> tuple[int, int]:
 
 
 def _missing_member(members: Sequence[Member], member: Member | None, wanted: str | None) -> SampleError | None:
-    """What is wrong with an image's member, if anything; `wanted` is the extension that was asked for."""
+    """Return what is wrong with an image's member, if anything; `wanted` is the requested extension."""
     if member is None:
         found = clipped(", ".join("." + member.extension for member in members))
         what = f"member .{wanted.lstrip('.')}" if wanted else "image member"
@@ -120,19 +124,19 @@ def _missing_member(members: Sequence[Member], member: Member | None, wanted: st
         return SampleError(
             "read",
             f"no plain image member but {len(others)} others, none of them named: {found}; a key ends at the first dot "
-            "of a name, so pack images of their own under names without more dots, unpack the tar (in a folder each "
+            "of a name, so pack separate images under names without more dots, unpack the tar (in a folder each "
             "file is an image of its own), or name one with --image-column",
         )
     file = f".{clipped(member.extension)} file" if wanted else "image file"
-    if member.trouble:
-        return SampleError("read", f"the {file} {member.trouble}")
+    if member.problem:
+        return SampleError("read", f"the {file} {member.problem}")
     return None if member.content else SampleError("read", f"the {file} is empty")
 
 
 def _caption(members: Sequence[Member], image: Member | None, wanted: str | None) -> Caption:
-    """The named member or JSON field; else the `.txt` member, or a usual field of the `.json` one.
+    """Return the named member or JSON field, otherwise the `.txt` member or a usual field of the `.json` member.
 
-    Members that are called as the image come first, then those of the key, then those after the image's whole name.
+    Members with the image's name come first, then those with the key, then those with the image's name and extension.
     """
     if len(members) == 1 and image is not None:
         return Caption()
@@ -151,7 +155,7 @@ def _caption(members: Sequence[Member], image: Member | None, wanted: str | None
 
 
 def has_caption(members: Sequence[Member], wanted: str) -> bool:
-    """Whether a sample has what `--caption-column` names: a file of that extension, or a field of a JSON file."""
+    """Return whether a sample has a file with the extension, or a JSON field, that `--caption-column` names."""
     ending = wanted.lower().lstrip(".")
     if any(f".{member.extension}".endswith(f".{ending}") for member in members):
         return True
@@ -162,9 +166,9 @@ def has_caption(members: Sequence[Member], wanted: str) -> bool:
 
 
 def _caption_in(member: Member, field: str | None = None) -> Caption:
-    """What a member of text or JSON says; of JSON the field, else a usual one."""
+    """Return the caption in a text or JSON member; of JSON the given field or a usual one."""
     if member.content is None:
-        found = Caption("", member.trouble)
+        found = Caption("", member.problem)
     elif _last(member.extension) == "json":
         found = json_caption(member.content, field)
     else:

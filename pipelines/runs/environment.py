@@ -1,7 +1,9 @@
-"""The world that a run works in: its storage, what processes its chunks, its clock and its names.
+"""The environment of a run: its storage, the executor of its chunks, its clock and its names.
 
-`Environment()` is the real world. The simulation gives others, so that the same run can be interleaved, killed and
-replayed (`tests/simulation`).
+`Environment()` is the real one. The simulation replaces parts of it, so that the same run can be interleaved, killed
+and replayed.
+
+Tested in tests/simulation/ and tests/pipelines/runs/test_exactly_once.py.
 """
 
 import os
@@ -12,50 +14,57 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
+
 from pipelines import storage
+from pipelines.engine.resources import Resources
+from pipelines.runs.overlap import HEARTBEAT_S
 from pipelines.runs.placement import choose_resources, describe
 from pipelines.runs.progress import Progress
-from pipelines.texts import say
-from pipelines.runs.request import Job, Request
-from pipelines.engine.resources import Resources
+from pipelines.runs.request import Job, RunRequest
 from pipelines.samples import Chunk
 from pipelines.storage.errors import redacted
 from pipelines.storage.store import FILES, Store
-from pipelines.runs.overlap import HEARTBEAT_S
+from pipelines.texts import say
+
 STALE_S = 24 * 3600.0
-"""A temporary file that old has no writer any more."""
+"""A temporary file of this age has no writer any more."""
 
 
 Process = Callable[[Sequence[Chunk]], Iterator[dict[str, Any]]]
-"""Processes chunks and yields the receipt of each one as it is published; a chunk that fails has none."""
-
-
+"""Processes chunks and yields the receipt of each as it is published; a chunk that fails has no receipt."""
 Working = Callable[[Mapping[str, float], Resources], None]
-"""Told what the cluster has, and what of it the run takes."""
+"""Called with the resources of the cluster and those that the run uses."""
 
 
 class Executor(Protocol):
-    """What processes chunks."""
+    """Processes chunks."""
 
     def open(
-        self, job: Job, request: Request, output: str, working: Working, on_failure: Callable[[str], None]
+        self, job: Job, request: RunRequest, output: str, working: Working, on_failure: Callable[[str], None]
     ) -> AbstractContextManager[Process]:
-        """Inside, chunks can be processed; `on_failure` is told why a chunk has failed.
+        """Return a context manager that yields the function that processes chunks.
+
+        Args:
+            job: The job.
+            request: What the run was asked to do.
+            output: The output root.
+            working: Called when the resources are known.
+            on_failure: Called with the reason why a chunk failed.
 
         Raises:
-            SettingError: the cluster does not have what was asked for.
-            FlowError: the run must stop; also raised while chunks are processed.
+            SettingError: The cluster does not have the requested resources.
+            FlowError: The run must stop; also raised while chunks are processed.
         """
         ...
 
 
 @dataclass(frozen=True)
 class RayExecutor:
-    """Ray Data, on the cluster that the environment names or on this machine."""
+    """Runs Ray Data on the cluster named by the environment variable RAY_ADDRESS, or on this machine."""
 
     @contextmanager
     def open(
-        self, job: Job, request: Request, output: str, working: Working, on_failure: Callable[[str], None]
+        self, job: Job, request: RunRequest, output: str, working: Working, on_failure: Callable[[str], None]
     ) -> Iterator[Process]:
         from pipelines.engine.cluster import ray_session, working_nodes
         from pipelines.engine.flow import run_flow
@@ -75,7 +84,7 @@ class RayExecutor:
 
 @contextmanager
 def in_a_thread(beat: Callable[[], None], interval_s: float = HEARTBEAT_S) -> Iterator[None]:
-    """Inside, `beat` is called now and then."""
+    """Call `beat` at regular intervals while the body runs."""
     stop = threading.Event()
 
     def keep_beating() -> None:
@@ -92,7 +101,7 @@ def in_a_thread(beat: Callable[[], None], interval_s: float = HEARTBEAT_S) -> It
 
 
 def write_report_and_clean_up(output: str) -> None:
-    """The report page; and what killed writers have left long ago goes."""
+    """Write the report page, and remove temporary files that killed writers left."""
     from pipelines.runs.report_page import write_report
 
     try:
@@ -104,18 +113,18 @@ def write_report_and_clean_up(output: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """What a run takes from outside; the defaults are the real thing."""
+    """What a run takes from outside; the defaults are the real implementations."""
 
     store: Store = FILES
     executor: Executor = field(default_factory=RayExecutor)
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     new_id: Callable[[], str] = lambda: uuid.uuid4().hex[:8]
-    """Hexadecimal digits that no other run gets."""
+    """Returns hexadecimal digits that are unique to a run."""
     say: Callable[[str], None] = say
-    """Tells the person at the terminal."""
+    """Prints a message for the user."""
     heartbeat: Callable[[Callable[[], None]], AbstractContextManager[None]] = in_a_thread
-    """Calls a function now and then while its body runs."""
+    """Calls a function at regular intervals while its body runs."""
     new_progress: Callable[[int], Progress] = Progress
-    """Counts this many samples for people."""
+    """Creates the progress display of this many samples."""
     afterwards: Callable[[str], None] = write_report_and_clean_up
-    """Called with the output root when a run has ended."""
+    """Called with the output root after a run."""

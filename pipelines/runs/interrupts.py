@@ -1,4 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGHUP as an exception."""
+"""Ctrl-C, SIGTERM and SIGHUP as an exception.
+
+Tested in tests/jobs/test_interruptions.py.
+"""
 
 import os
 import signal
@@ -9,7 +12,7 @@ from types import FrameType
 
 
 class Interrupted(BaseException):
-    """Ctrl-C, SIGTERM or SIGHUP arrived."""
+    """Raised when SIGINT (Ctrl-C), SIGTERM or SIGHUP arrives."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -18,9 +21,9 @@ class Interrupted(BaseException):
 
 @contextmanager
 def interrupts_raise() -> Iterator[None]:
-    """Inside, SIGINT, SIGTERM and SIGHUP raise Interrupted; a second one ends the process at once.
+    """Make SIGINT, SIGTERM and SIGHUP raise Interrupted in the body; a second signal ends the process at once.
 
-    Only a process's main thread is told of signals; in others nothing is changed.
+    Only the main thread of a process receives signals; in other threads nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,38 +1,45 @@
-"""What a run says at its end: counts, reasons, what is left, and the exit code."""
+"""The outcome of a run: counts, what is left, the exit code, and the report at its end.
+
+Tested in tests/pipelines/runs/test_exactly_once.py and tests/pipelines/runs/test_waiting.py.
+"""
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipelines import storage
-from pipelines.errors import FETCH
-from pipelines.readers.places import escaped
-from pipelines.planning.plan import Plan
-from pipelines.runs.progress import Progress, clock
 from pipelines.dataset.failures import reason_kinds, reasons_text
-from pipelines.runs.request import Job, Request
+from pipelines.errors import FETCH
+from pipelines.planning.plan import Plan
+from pipelines.readers.places import escaped
+from pipelines.runs.progress import Progress, clock
+from pipelines.runs.request import Job, RunRequest
 
 EXIT_OK, EXIT_INCOMPLETE, EXIT_SETTING, EXIT_ERROR_RATE = 0, 1, 2, 3
 CHUNKS_NAMED = 20
+"""Unfinished chunks that are listed by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What the output holds of this run's input, counted in the output itself."""
+    """What the output contains of the input of this run, counted in the output itself."""
 
     planned: int
+    """Samples of the input."""
     ok: int
+    """Rows in data/."""
     bad: int
+    """Samples in errors/."""
     missing: tuple[str, ...]
-    """Names of chunks that are not finished."""
+    """Names of the unfinished chunks."""
     superseded: int = 0
-    """Versions that do not count and are still there."""
+    """Versions that do not count and have not been removed yet."""
     waiting: int = 0
-    """Of the `bad` samples those that the same command tries again."""
+    """Number of `bad` samples that the same command tries again."""
 
     @classmethod
     def of(cls, plan: Plan) -> "Outcome":
-        """By the last plan of a run."""
+        """Return the outcome according to the last plan of a run."""
         return cls(
             planned=plan.samples,
             ok=sum(version.ok for version in plan.finished),
@@ -49,7 +56,7 @@ class Outcome:
 
 
 def exit_code(outcome: Outcome, max_error_rate: float, give_up: bool = False) -> int:
-    """0 only where nothing is left to do and nothing to remove."""
+    """Return the exit code; it is 0 only if nothing is left to do or to remove."""
     if outcome.missing or outcome.superseded or outcome.done != outcome.planned:
         return EXIT_INCOMPLETE
     if outcome.waiting and not give_up:
@@ -58,26 +65,26 @@ def exit_code(outcome: Outcome, max_error_rate: float, give_up: bool = False) ->
 
 
 def has_failed(ok: int, bad: int, max_error_rate: float) -> bool:
-    """Whether too many samples failed: nothing succeeded, whatever the rate, or more than the rate allows."""
+    """Return whether more samples failed than the rate allows, or all of them, whatever the rate."""
     return bad > 0 and (ok == 0 or bad / (ok + bad) > max_error_rate)
 
 
 def report(
     job: Job,
-    request: Request,
+    request: RunRequest,
     output: str,
     outcome: Outcome,
     progress: Progress,
     trouble: str | None,
     say: Callable[[str], None],
 ) -> None:
-    """Tell the person at the terminal."""
+    """Print the report of a run for the user."""
     say(f"\n{outcome.done} of {outcome.planned} samples: {outcome.ok} rows in data/, {outcome.bad} in errors/")
     if progress.done:
         rate = progress.done / progress.elapsed_s
         say(f"this run: {progress.done} samples in {clock(progress.elapsed_s)}, {rate:.2f}/s")
     if progress.prompts_cut:
-        say(f"{progress.prompts_cut} prompts were longer than the text encoder takes, and cut (prompt_tokens_cut)")
+        say(f"{progress.prompts_cut} prompts were cut at the limit of the text encoder (column prompt_tokens_cut)")
     if progress.elsewhere:
         say(f"{progress.elsewhere} samples were published by another run at the same time")
     if progress.reasons:
@@ -93,35 +100,38 @@ def report(
 
 
 def _load_line(job: Job, output: str) -> str:
-    """What loads the rows, in Python; `datasets` takes a path for a pattern, and `::` for a chain of file systems."""
+    """Return the Python code that loads the rows.
+
+    `datasets` treats a path as a pattern, and `::` as a chain of file systems.
+    """
     if "::" in output:
-        return f"datasets cannot read a path with '::' in it; rename the folder {output}"
+        return f"datasets cannot read a path that contains '::'; rename the folder {output}"
     files = storage.join(escaped(output), "data", f"*.{job.row_format.extension}")
     quoted = json.dumps(files, ensure_ascii=False)
     return f'datasets.load_dataset("{job.row_format.name}", data_files={quoted}{job.load_options(output)})'
 
 
-def _say_what_is_left(outcome: Outcome, request: Request, say: Callable[[str], None]) -> None:
+def _say_what_is_left(outcome: Outcome, request: RunRequest, say: Callable[[str], None]) -> None:
     if outcome.waiting:
         what = (
-            "given up (--give-up): they stay in errors/"
+            "they stay in errors/ (--give-up)"
             if request.give_up
             else "the same command tries them again; with --give-up they count as failed"
         )
         say(f"{outcome.waiting} samples in errors/ could not be fetched for now (stage {FETCH}); {what}")
     if outcome.missing:
         names = "\n".join(f"    {name}" for name in outcome.missing[:CHUNKS_NAMED])
-        say(f"{len(outcome.missing)} chunks are not finished; the same command does them:\n{names}")
+        say(f"{len(outcome.missing)} chunks are not finished; the same command processes them:\n{names}")
     elif outcome.superseded:
         say(
-            f"{outcome.superseded} versions of chunks that do not count are still in the output: another run is at "
-            "work on it. The same command tidies up when that one has ended."
+            f"{outcome.superseded} superseded versions of chunks are still in the output, because another run is "
+            "working on it. The same command removes them when that run has ended."
         )
     elif exit_code(outcome, request.max_error_rate, request.give_up) == EXIT_ERROR_RATE:
         say(
             f"{outcome.bad / outcome.done:.1%} of the samples failed, more than --max-error-rate "
             f"{request.max_error_rate:g}: exit code 3. All work is done; the same command does not repeat it."
             if outcome.ok
-            else f"not one of {outcome.done} samples succeeded: exit code 3, whatever --max-error-rate says. The "
+            else f"none of the {outcome.done} samples succeeded: exit code 3, whatever --max-error-rate is. The "
             "reasons are in errors/. All work is done; the same command does not repeat it."
         )

@@ -1,28 +1,29 @@
-"""The progress line while a job runs, and the words of its end."""
+"""The progress line of a running job, and the numbers of its report."""
 
-import re
 import sys
 import threading
 import time
 from collections import Counter
 from types import TracebackType
 from typing import Any, TextIO
+
+
 class Progress:
-    """Counts samples as receipts come in and keeps one line about them on the screen, or in the log now and then."""
+    """Counts samples as receipts arrive and prints a progress line, which is updated in place on a terminal."""
 
     def __init__(self, total: int, *, stream: TextIO | None = None, interval_s: float | None = None) -> None:
         self.total = total
         self.ok = 0
         self.bad = 0
         self.elsewhere = 0
-        """Of chunks that another run published at the same time."""
+        """Samples of chunks that another run published at the same time."""
         self.prompts_cut = 0
-        """Rows whose prompt was longer than the text encoder takes."""
+        """Rows whose prompt was cut at the limit of the text encoder."""
         self.reasons: Counter[str] = Counter()
         self.seconds: Counter[str] = Counter()
-        """Spent inside each stage, all workers together."""
+        """Stage -> seconds spent in it, summed over all workers."""
         self.batch_size = 0
-        """The largest batch that a model took."""
+        """The largest batch that a model processed."""
         self.failures: list[str] = []
         """Why chunks failed for reasons other than their samples."""
         self.stream = stream or sys.stderr
@@ -44,7 +45,7 @@ class Progress:
         self.prompts_cut += receipt.get("cut", 0)
 
     def note_failure(self, reason: str) -> None:
-        """Remember why a chunk failed, for the report."""
+        """Record why a chunk failed, for the report."""
         self.failures.append(reason)
 
     @property
@@ -54,11 +55,11 @@ class Progress:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds from when the first sample could have started to the end of the work, or to now."""
+        """Seconds from the start of the work to its end, or to now."""
         return (time.monotonic() if self.ended is None else self.ended) - self.started
 
     def line(self) -> str:
-        """`640/1000 samples  12.3/s  99.5% ok  ETA 0:29`."""
+        """Return the progress line, such as `640/1000 samples  12.3/s  99.5% ok  ETA 0:29`."""
         if self.done == 0:
             return f"0/{self.total} samples  {clock(self.elapsed_s)}  starting workers, loading the model"
         rate = self.done / self.elapsed_s
@@ -95,7 +96,7 @@ class Progress:
 
 
 def clock(seconds: float) -> str:
-    """`1:02:03`, or `2:03` below an hour."""
+    """Format a duration as `1:02:03`, or `2:03` below an hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

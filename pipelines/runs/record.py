@@ -1,9 +1,9 @@
 """The record of a run: one JSON file in _chunks/runs/, written at the start, every minute, and at the end.
 
-Names sort by time. A run that was killed leaves the state `running` and the time it was last heard of. What a run
-planned is a file of its own in _chunks/plans/, called by its content, so runs over the same shards share it. Nothing
-secret is written: passwords in addresses, signatures in queries and the values of secret environment variables become
-***. A run that is refused before it begins (a wrong option, no such input, other settings) leaves no record.
+Names sort by time. A run that was killed leaves the state `running` and the time of its last heartbeat. The plan of a
+run is a file of its own in _chunks/plans/, named after its content, so that runs over the same shards share it. No
+secrets are written: passwords in addresses, signatures in queries and the values of secret environment variables are
+replaced by ***. A run that is refused before it starts (a wrong option, a missing input, other settings) has no record.
 """
 
 import gzip
@@ -20,16 +20,15 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from pipelines import VERSION
+from pipelines import VERSION, storage
 from pipelines.dataset import layout
-from pipelines import storage
-from pipelines.runs.environment import Environment
-from pipelines.errors import SettingError
-from pipelines.readers.shard_index import Measured
-from pipelines.runs.overlap import RUNNING
-from pipelines.planning.plan import Plan
-from pipelines.runs.progress import Progress
 from pipelines.dataset.failures import reason_kinds
+from pipelines.errors import SettingError
+from pipelines.planning.plan import Plan
+from pipelines.readers.shard_index import MeasuredShard
+from pipelines.runs.environment import Environment
+from pipelines.runs.overlap import RUNNING
+from pipelines.runs.progress import Progress
 from pipelines.storage.errors import redacted, secret_values
 from pipelines.storage.store import FILES, Store
 
@@ -39,7 +38,7 @@ ENDED, INTERRUPTED, REFUSED, FAILED = "ended", "interrupted", "refused", "failed
 
 
 class RunRecord:
-    """What is known of the run so far. What it writes is told to people, so a storage that fails does not stop it."""
+    """The record of a run so far. It only informs people, so a storage that fails does not stop the run."""
 
     def __init__(self, output: str, about: Mapping[str, Any], environment: Environment | None = None) -> None:
         self._environment = environment or Environment()
@@ -68,11 +67,11 @@ class RunRecord:
 
     @property
     def uri(self) -> str:
-        """Where it lies."""
+        """The URI of the record."""
         return layout.run_uri(self.output, self.name)
 
-    def planned(self, measured: Sequence[Measured], plan: Plan, is_whole: bool) -> None:
-        """Keep the plan. is_whole: it is of the whole input, no option has left shards or samples out."""
+    def planned(self, measured: Sequence[MeasuredShard], plan: Plan, is_whole: bool) -> None:
+        """Write the plan. `is_whole` says that it covers the whole input: no option excluded shards or samples."""
         left = sum(len(chunk.positions) for chunk in plan.chunks)
         self._fields["plan"] = {
             "file": write_plan(self.output, measured, self._environment.store),
@@ -85,7 +84,7 @@ class RunRecord:
         self._write()
 
     def working(self, cluster: Mapping[str, float], actors: int, gpus_per_actor: float, progress: Progress) -> None:
-        """Ray is there; from now on `progress` knows the numbers."""
+        """Record the resources when Ray has started; from now on, `progress` has the numbers."""
         nodes = sum(name.startswith("node:") and name != "node:__internal_head__" for name in cluster)
         self._fields["cluster"] = {
             "nodes": nodes,
@@ -98,18 +97,18 @@ class RunRecord:
         self._progress = progress
 
     def counted(self, planned: int, ok: int, bad: int, missing_chunks: int) -> None:
-        """What the output holds of the run's input."""
+        """Record what the output contains of the input of the run."""
         counts = {"planned": planned, "ok": ok, "bad": bad, "missing": max(0, planned - ok - bad)}
         self._fields["counts"] = {**counts, "missing_chunks": missing_chunks}
 
     def end(self, state: str, exit_code: int, trouble: str | None = None) -> None:
-        """The last words."""
+        """Write the final record."""
         now = time_text(self._environment.now())
         self._fields |= {"state": state, "ended": now, "exit_code": exit_code, "trouble": trouble}
         self._write()
 
     def heartbeat(self) -> AbstractContextManager[None]:
-        """Inside, the record is written again now and then, with the numbers so far."""
+        """Return a context manager in which the record is rewritten regularly with the current numbers."""
         return self._environment.heartbeat(self._write)
 
     def _write(self) -> None:
@@ -128,7 +127,7 @@ class RunRecord:
 
 @contextmanager
 def recorded(output: str, about: Mapping[str, Any], environment: Environment | None = None) -> Iterator[RunRecord]:
-    """Keep the record of a run, however it ends; the body sets its `exit_code` and `trouble`."""
+    """Write the record of a run, however it ends; the body sets its `exit_code` and `trouble`."""
     record = RunRecord(output, about, environment)
     try:
         with record.heartbeat():
@@ -145,8 +144,8 @@ def recorded(output: str, about: Mapping[str, Any], environment: Environment | N
     record.end(ENDED, record.exit_code, record.trouble)
 
 
-def write_plan(output: str, measured: Sequence[Measured], store: Store = FILES) -> str:
-    """Keep (hash of the URI, URI, format, fingerprint, samples) of every shard; returns the file's name."""
+def write_plan(output: str, measured: Sequence[MeasuredShard], store: Store = FILES) -> str:
+    """Write (hash of the URI, URI, format, fingerprint, samples) of every shard; return the name of the file."""
     shards = [
         [storage.short_hash(found.shard.uri), redacted(found.shard.uri), found.shard.format, found.shard.fingerprint,
          found.samples]
@@ -161,7 +160,7 @@ def write_plan(output: str, measured: Sequence[Measured], store: Store = FILES) 
 
 
 def done_so_far(progress: Progress) -> dict[str, Any]:
-    """What this run has done, in samples, seconds and reasons."""
+    """Return what this run has done: samples, seconds, and reasons of failures."""
     return {
         "ok": progress.ok,
         "bad": progress.bad,
@@ -175,12 +174,12 @@ def done_so_far(progress: Progress) -> dict[str, Any]:
 
 
 def command_line() -> list[str]:
-    """The words of this process, without what is secret in them."""
+    """Return the command line of this process without secrets."""
     return [redacted(word) for word in sys.argv]
 
 
 def versions() -> dict[str, str | None]:
-    """Of this project, of Python, and of the packages that decide what a run does."""
+    """Return the versions of this project, of Python, and of the packages that influence results."""
     return {
         "unicon-data": VERSION,
         "python": platform.python_version(),
@@ -189,7 +188,7 @@ def versions() -> dict[str, str | None]:
 
 
 def host() -> dict[str, Any]:
-    """The machine of the driver."""
+    """Return a description of the machine of the driver."""
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
     return {
         "name": socket.gethostname(),
@@ -201,12 +200,12 @@ def host() -> dict[str, Any]:
 
 
 def time_text(moment: datetime) -> str:
-    """`2026-11-24T01:00:00Z`."""
+    """Format a time as `2026-11-24T01:00:00Z`."""
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def without_secrets(value: Any, secrets: Sequence[str] | None = None) -> Any:
-    """The value with every text in it redacted."""
+    """Return the value with secrets replaced in all of its texts."""
     secrets = secret_values() if secrets is None else secrets
     if isinstance(value, str):
         return redacted(value, secrets)

@@ -1,4 +1,4 @@
-"""report.html in the output root: one page without references to anything else, to open or to send."""
+"""report.html in the output root: a self-contained page to open or to send."""
 
 import base64
 import json
@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
-from pipelines.dataset.ownership import Say, is_our_png, is_our_text, marked, our_file, publish_beside
-from pipelines.texts import say
 from pipelines.dataset.failures import Reasons
+from pipelines.dataset.ownership import Say, is_our_png, is_our_text, marked, our_file, publish_beside
 from pipelines.runs.status import Status, read_status
 from pipelines.runs.status_text import run_rows, untold_text
 from pipelines.storage.errors import redacted
+from pipelines.texts import say
 
 REASONS_SHOWN = 30
 SHARDS_SHOWN = 50
@@ -26,23 +26,23 @@ img { max-width: 100% } code { overflow-wrap: anywhere }
 
 
 def write_report(output: str, tell: Say = say) -> None:
-    """Publish the page of an output that has had a run. Raises OSError when the storage fails."""
+    """Publish the page of an output that had a run. Raises OSError if the storage fails."""
     preview = our_file(output, "preview.png", is_our_png)
     page = report_page(read_status(output), preview, datetime.now(UTC))
     publish_beside(output, "report.html", marked(page), is_our_text, tell)
 
 
 def report_page(status: Status, preview: bytes, now: datetime) -> str:
-    """The page: counts, preview, errors by reason, shards that are not finished, runs, settings."""
+    """Return the page: counts, preview, errors by reason, unfinished shards, runs and settings."""
     last = status.runs[0]
     open_ = sorted(
         (shard for shard in status.shards if shard.pending or shard.bad), key=lambda shard: (-shard.pending, -shard.bad)
     )
     head, *runs = run_rows(status.runs, now)
-    waiting = [["of the failed, to be fetched again", status.waiting]] if status.waiting else []
+    waiting = [["failed, to be fetched again", status.waiting]] if status.waiting else []
     sections = [
         _table(["", "samples"], [["done", status.ok], ["failed", status.bad], ["pending", status.pending], *waiting]),
-        _picture(preview),
+        _image(preview),
         _section("Why samples failed", ["samples", "reason"], _reasons(status.reasons)),
         _section("Shards with pending or failed samples", ["done", "failed", "pending", "shard"],
                  [[shard.ok, shard.bad, shard.pending, shard.uri] for shard in open_[:SHARDS_SHOWN]]),
@@ -59,11 +59,11 @@ def report_page(status: Status, preview: bytes, now: datetime) -> str:
 
 
 def _reasons(reasons: Reasons) -> list[list[Any]]:
-    """The commonest reasons with their counts, then what is not among them."""
+    """Return the most common reasons with their counts, then the number of the others."""
     shown = reasons.counts.most_common(REASONS_SHOWN)
     rest = reasons.counts.total() - sum(count for _, count in shown)
     others = [[rest, f"{len(reasons.counts) - len(shown):,} other reasons"]] if rest else []
-    untold = [[reasons.untold, untold_text(reasons)]] if reasons.untold else []
+    untold = [[reasons.unread, untold_text(reasons)]] if reasons.unread else []
     return [*([count, reason] for reason, count in shown), *others, *untold]
 
 
@@ -71,17 +71,17 @@ def _settings(settings: Mapping[str, Any]) -> list[list[Any]]:
     return [[name, value if isinstance(value, str) else json.dumps(value)] for name, value in settings.items()]
 
 
-def _picture(preview: bytes) -> str:
+def _image(preview: bytes) -> str:
     if not preview:
         return ""
     content = base64.b64encode(preview).decode()
     return (
-        f'<h2>Preview</h2>\n<img alt="first rows, their pictures side by side" src="data:image/png;base64,{content}">\n'
+        f'<h2>Preview</h2>\n<img alt="images of the first rows, side by side" src="data:image/png;base64,{content}">\n'
     )
 
 
 def _section(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table under its title; nothing where it has no rows."""
+    """Return a table under its title, or nothing if it has no rows."""
     return f"<h2>{escape(title)}</h2>\n{_table(head, rows)}" if rows else ""
 
 

@@ -1,58 +1,61 @@
-"""What a run is asked, and what one job adds to it."""
+"""The request of a run, and what a job adds to it.
+
+Tested in tests/pipelines/runs/test_placement.py and tests/pipelines/runs/test_exactly_once.py.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pipelines.dataset.row_formats import PARQUET, RowFormat
 from pipelines.engine.blocks import Flow
 from pipelines.engine.resources import Resources
-from pipelines.dataset.row_formats import PARQUET, RowFormat
 from pipelines.readers.sources import Source
 
 MAX_ERROR_RATE = 0.5
-"""Where most samples fail, a setting is wrong more often than the samples are; of links of the web a third are dead."""
+"""If most samples fail, usually a setting is wrong rather than the samples; a third of all web links are dead."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """What every chunked job is asked."""
+class RunRequest:
+    """The options that all chunked jobs have in common."""
 
     inputs: Sequence[str]
     output: str
     chunk_size: int = 64
     limit: int | None = None
     since: datetime | None = None
-    """Leave out the shards that were written before."""
+    """Skip shards that were written before this time."""
     retry_errors: bool = False
-    """Do the failed samples of finished chunks again."""
+    """Process the failed samples of finished chunks again."""
     give_up: bool = False
-    """Take samples that could not be fetched for now for failed ones, and try them no more."""
+    """Count samples that could not be fetched for now as failed, and do not try them again."""
     max_error_rate: float = MAX_ERROR_RATE
-    """Share of failed samples above which the exit code is 3; it is 3 in any case where all have failed."""
+    """Share of failed samples above which the exit code is 3; it is always 3 if all samples failed."""
     actors: int | None = None
-    """The most actors; None: as many as there are GPUs, else one."""
+    """Maximum number of actors; None: one for each GPU, or one without GPUs."""
     fewest_actors: int | None = None
-    """Actors to start with; more follow while chunks wait for one. None: `actors`."""
+    """Number of actors at the start; more are added while chunks wait. None: `actors`."""
     gpus_per_actor: float | None = None
     chunk_timeout_s: float | None = None
-    """A worker that takes longer at one stage of a chunk, or at one sample of it, is ended."""
+    """A worker that takes longer for one stage of a chunk, or for one sample of it, is killed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What one job adds: its settings, its source and its stages."""
+    """What a job adds to a request: its settings, its source and its stages."""
 
     name: str
     settings: Mapping[str, Any]
-    """Everything that changes a row's content, and nothing else."""
+    """Everything that changes the content of a row, and nothing else."""
     source: Source
     make_flow: Callable[[str, Resources], Flow]
     """(output URI, resources) -> the stages."""
     finish: Callable[[str, int, int], None]
-    """(output URI, rows in data/, samples in errors/) -> writes what lies beside the data, such as the dataset card."""
+    """(output URI, rows in data/, samples in errors/) -> writes the files beside the data, such as the dataset card."""
     row_format: RowFormat = PARQUET
     continues: Callable[[Mapping[str, Any]], bool] = lambda recorded: False
-    """Whether settings that an earlier version recorded are these, although they say less."""
+    """Returns whether the settings recorded by an earlier version are equivalent, although they contain less."""
     load_options: Callable[[str], str] = lambda output: ""
-    """Output URI -> code of further arguments for the line that loads the rows; see `pipelines.dataset.features`."""
+    """Output URI -> code of further arguments of the call that loads the rows, see `pipelines.dataset.features`."""

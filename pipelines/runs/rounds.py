@@ -1,4 +1,7 @@
-"""The rounds of one run: plan, process what is to do or remove what is superseded, and plan again."""
+"""The rounds of one run: plan, process what is left or remove what is superseded, and plan again.
+
+Tested in tests/pipelines/runs/test_exactly_once.py and tests/simulation/.
+"""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -8,38 +11,42 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.dataset import layout
-from pipelines.planning.claims import agree_on_chunk_size, claim_configuration, configuration_hash, warn_without_exclusive_creation
-from pipelines.runs.environment import Environment, Process
-from pipelines.errors import FlowError, MisfitError, SettingError, ShardChangedError
-from pipelines.planning.finished import MarkReader
-from pipelines.readers.shards import Shard
-from pipelines.runs.interrupts import Interrupted, interrupts_raise
-from pipelines.dataset.marks import remove_unmarked
-from pipelines.readers.shard_index import Measured
-from pipelines.readers.measure import ignored_members
-from pipelines.runs.overlap import rotated, runs_at_work
-from pipelines.planning.plan import Plan, Removal, make_plan
-from pipelines.runs.progress import Progress
 from pipelines.dataset.chunk_files import failed_positions
-from pipelines.runs.request import Job, Request
-from pipelines.runs.outcome import Outcome
-from pipelines.runs.record import RunRecord
-from pipelines.samples import Chunk
+from pipelines.dataset.marks import remove_unmarked
+from pipelines.errors import FlowError, MisfitError, SettingError, ShardChangedError
+from pipelines.planning.claims import (
+    agree_on_chunk_size,
+    claim_configuration,
+    configuration_hash,
+    warn_without_exclusive_creation,
+)
+from pipelines.planning.finished import MarkReader
+from pipelines.planning.plan import Plan, Removal, make_plan
+from pipelines.readers.measure import ignored_members
+from pipelines.readers.shard_index import MeasuredShard, Shard
 from pipelines.readers.shards import modified_since
+from pipelines.runs.environment import Environment, Process
+from pipelines.runs.interrupts import Interrupted, interrupts_raise
+from pipelines.runs.outcome import Outcome
+from pipelines.runs.overlap import rotated, runs_at_work
+from pipelines.runs.progress import Progress
+from pipelines.runs.record import RunRecord
+from pipelines.runs.request import Job, RunRequest
+from pipelines.samples import Chunk
 from pipelines.storage.errors import redacted
 
 MAX_ROUNDS = 20
-"""A run alone needs five at most; further ones are for what other runs and the user do at the same time."""
-LOOKS = 3
-"""At an input that changes while it is looked at."""
+"""A single run needs at most five; more are needed if other runs or the user change things at the same time."""
+MEASURING_ATTEMPTS = 3
+"""Attempts to measure an input that changes while it is measured."""
 
 
 @dataclass(kw_only=True)
 class Rounds:
-    """The rounds of one run, and what it remembers between them."""
+    """The rounds of one run, and its state between them."""
 
     job: Job
-    request: Request
+    request: RunRequest
     environment: Environment
     output: str
     record: RunRecord
@@ -49,24 +56,24 @@ class Rounds:
     _done: set[str] = field(default_factory=set)
     """Names of the chunks that this run has published."""
     _failed: set[str] = field(default_factory=set)
-    """Names of those that it could not: the next run tries again."""
-    _measured: dict[tuple[str, str], Measured] = field(default_factory=dict)
+    """Names of the chunks that it could not publish: the next run tries them again."""
+    _measured: dict[tuple[str, str], MeasuredShard] = field(default_factory=dict)
     _marks: MarkReader = field(init=False)
     _chunk_size: int = 0
     _others: list[str] = field(default_factory=list)
-    """Names of the runs that seem to work on the output at the same time."""
+    """Names of other runs that seem to work on the output at the same time."""
 
     def __post_init__(self) -> None:
         self.progress = self.environment.new_progress(0)
         self._marks = MarkReader(self.environment.store)
 
     def work(self, shards: list[Shard], listing: layout.Listing) -> Plan:
-        """Round after round; returns the last plan. Raises SettingError where the input has no samples."""
+        """Run the rounds and return the last plan. Raises SettingError if the input has no samples."""
         with interrupts_raise():
             try:
                 return self._rounds(self._first_plan(shards, listing))
             except Interrupted as interrupt:
-                self._say_stopped(interrupt)
+                self._report_interruption(interrupt)
                 raise SystemExit(interrupt.exit_code) from None
 
     def _rounds(self, plan: Plan) -> Plan:
@@ -85,7 +92,7 @@ class Rounds:
         return plan
 
     def finish(self) -> bool:
-        """Write what lies beside the data; False where that failed."""
+        """Write the files beside the data; return whether that succeeded."""
         try:
             finished = layout.list_output(self.output, self.environment.store).finished
             self.job.finish(self.output, sum(each.ok for each in finished), sum(each.bad for each in finished))
@@ -104,7 +111,7 @@ class Rounds:
         self._chunk_size = agree_on_chunk_size(store, self.output, self.request.chunk_size, tell)
         plan = self._plan(measured, listing)
         if plan.samples == 0 and not plan.superseded and self.request.since is None:
-            raise SettingError(f"the input has {len(shards)} files and not one sample in them: nothing to do.")
+            raise SettingError(f"the input has {len(shards)} files and no samples in them: nothing to do.")
         self._look_for_others()
         claim_configuration(store, self.output, self.job.settings)
         left = _samples_in(plan.chunks)
@@ -119,32 +126,32 @@ class Rounds:
         self._others = [name for name in at_work if name != self.record.name]
         for name in self._others:
             self.environment.say(
-                f"run {name} seems to work on this output too: what one has published the other passes over"
+                f"run {name} seems to work on this output too: each skips the chunks that the other has published"
             )
 
     def _plan_again(self, before: Plan) -> Plan:
-        """List, find and plan once more.
+        """List the output, find the input and plan again.
 
-        In this order: what was listed before the input was looked at, and is of other content, is of older content.
+        The order matters: a version that was listed before the input was read, and is of other content, is older.
         """
         listing = layout.list_output(self.output, self.environment.store)
         try:
             return self._plan(self._measured_input(), listing)
-        except SettingError as error:  # the input has gone, say: too late for a refusal
+        except SettingError as error:  # for example, the input was removed: too late to refuse
             self.trouble = self.trouble or f"the input can no longer be planned: {error}"
             return before
 
-    def _measured_input(self, shards: list[Shard] | None = None) -> list[Measured]:
-        """The input as it is now; looked at again when a shard is rewritten while it is measured."""
-        for _ in range(LOOKS):
+    def _measured_input(self, shards: list[Shard] | None = None) -> list[MeasuredShard]:
+        """Measure the current input, again if a shard is rewritten meanwhile."""
+        for _ in range(MEASURING_ATTEMPTS):
             try:
                 return self._measure(shards or self.job.source.find(self.request.inputs, self.output))
             except ShardChangedError:
                 shards = None
         return self._measure(self.job.source.find(self.request.inputs, self.output))
 
-    def _measure(self, shards: list[Shard]) -> list[Measured]:
-        """What planning must know of the shards; of those that are as they were it is known already."""
+    def _measure(self, shards: list[Shard]) -> list[MeasuredShard]:
+        """Return what planning needs to know about the shards; unchanged shards are not measured again."""
         if self.request.since is not None:
             shards = modified_since(shards, self.request.since)
         if self.request.limit is not None:
@@ -155,8 +162,8 @@ class Rounds:
         known = (self._measured.get((shard.uri, shard.fingerprint)) for shard in shards)
         return [found for found in known if found is not None]
 
-    def _measured_new(self, new: list[Shard], shards: list[Shard]) -> list[Measured]:
-        """What planning must know of new shards, which are judged by the company of all."""
+    def _measured_new(self, new: list[Shard], shards: list[Shard]) -> list[MeasuredShard]:
+        """Measure new shards, together with all shards if they do not fit each other."""
         try:
             return self.job.source.measure(new, self.output, None)
         except MisfitError:
@@ -164,7 +171,7 @@ class Rounds:
                 raise
             return self.job.source.measure(shards, self.output, None)
 
-    def _plan(self, measured: Sequence[Measured], listing: layout.Listing) -> Plan:
+    def _plan(self, measured: Sequence[MeasuredShard], listing: layout.Listing) -> Plan:
         configuration = configuration_hash(self.job.settings)
         return make_plan(
             measured, listing, configuration, self._chunk_size, self._marks, self._positions_to_retry, self._waiting
@@ -174,9 +181,9 @@ class Rounds:
         return failed_positions(version, self.environment.store, waiting_only=True)
 
     def _positions_to_retry(self, version: layout.Version) -> list[int]:
-        """The failed samples of a version that are to be done again: those that wait, with --retry-errors all of them.
+        """Return the failed samples of a version to process again: waiting ones, or all with --retry-errors.
 
-        None where this run has made the version, so that a run tries each sample once.
+        There are none if this run has made the version, so that a run tries each sample once.
         """
         if version.name.text in self._done:
             return []
@@ -206,22 +213,22 @@ class Rounds:
         session.enter_context(self.progress)
         return process
 
-    def _say_stopped(self, interrupt: Interrupted) -> None:
-        """Say what is left, by a last look at the output."""
-        left = "What is left"
+    def _report_interruption(self, interrupt: Interrupted) -> None:
+        """Print what is left according to a last listing of the output."""
+        left = "Some samples may be left"
         if self._chunk_size and self.request.limit is None:
             listing = layout.list_output(self.output, self.environment.store)
             outcome = Outcome.of(self._plan(list(self._measured.values()), listing))
             self.record.counted(outcome.planned, outcome.ok, outcome.bad, len(outcome.missing))
             left = f"{outcome.planned - outcome.done} of {outcome.planned} samples are left"
-        self.environment.say(f"\n{interrupt}: stopped. {left}; the same command does them.")
+        self.environment.say(f"\n{interrupt}: stopped. {left}; the same command processes them.")
 
     def _remove(self, superseded: Sequence[Removal]) -> None:
-        """Remove what does not count, marks first: a version without its mark is nobody's, once it cannot get one."""
+        """Remove what does not count, marks first: without its mark, and unable to get one, a version is not in use."""
         store = self.environment.store
         for removal in superseded:
             if not removal.marks and removal.mark_uri and not remove_unmarked(store, removal.mark_uri):
-                continue  # it was finished since it was listed
+                continue  # it was finished after it was listed
             for uri in (*removal.marks, *removal.files):
                 store.remove(uri)
 

@@ -1,49 +1,46 @@
-"""One run of a job, from the checks to the exit code. What the job does is in its `Flow`; everything else is here.
+"""One run of a job, from the checks to the exit code. The processing itself is in the `Flow` of the job.
 
-A run goes on in rounds: find, list and plan; process what is to do, or else remove what is superseded; find, list and
-plan again. It says that it is done (exit code 0) only when a plan made after all of its work leaves nothing to do and
-nothing to remove. So it notices whatever another run, a killed run or the user has changed.
+A run proceeds in rounds: find, list and plan; process what is left to do, or else remove what is superseded; find, list
+and plan again. It is done (exit code 0) only if a plan that was made after all of its work leaves nothing to do and
+nothing to remove. In this way it notices whatever another run, a killed run or the user has changed.
+
+Tested in tests/pipelines/runs/test_exactly_once.py.
 """
 
 import dataclasses
-import json
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
-from pipelines.dataset import layout
+
 from pipelines import storage
+from pipelines.dataset import layout
+from pipelines.dataset.layout import check_output
+from pipelines.errors import SettingError
 from pipelines.planning.claims import check_configurations, configuration_hash, settings_as_begun
 from pipelines.runs.environment import Environment
-from pipelines.errors import SettingError
-from pipelines.runs.interrupts import Interrupted, interrupts_raise
-from pipelines.runs.request import Job, Request
-from pipelines.runs.rounds import Rounds
-from pipelines.runs.outcome import EXIT_INCOMPLETE, EXIT_OK, Outcome, exit_code, report
+from pipelines.runs.outcome import EXIT_INCOMPLETE, Outcome, exit_code, report
 from pipelines.runs.record import command_line, recorded
+from pipelines.runs.request import Job, RunRequest
+from pipelines.runs.rounds import Rounds
 from pipelines.storage.errors import StorageError, is_refusal, redacted
-from pipelines.storage.uris import S3, check_given
-from pipelines.dataset.layout import check_output
-__all__ = ["EXIT_INCOMPLETE", "EXIT_OK", "Interrupted", "Job", "Request", "check_output", "interrupts_raise", "run_job"]
 
 
-def run_job(job: Job, request: Request, environment: Environment | None = None) -> int:
-    """Check, plan, run, verify, report; returns the exit code.
+def run_job(job: Job, request: RunRequest, environment: Environment | None = None) -> int:
+    """Check, plan, run, verify and report; return the exit code.
 
     Raises:
-        SettingError: before any worker starts.
+        SettingError: A setting is wrong. It is raised before any worker starts.
     """
     environment = environment or Environment()
     output = check_output(request.output)
     try:
         return _run(job, request, environment, output)
     except OSError as error:
-        environment.say(f"stopped: {redacted(str(error))}\nThe same command goes on where this one stopped.")
+        environment.say(f"stopped: {redacted(str(error))}\nThe same command continues where this one stopped.")
         return EXIT_INCOMPLETE
 
 
-def _run(job: Job, request: Request, environment: Environment, output: str) -> int:
+def _run(job: Job, request: RunRequest, environment: Environment, output: str) -> int:
     environment.say("reading the input list ...")
     with refusals_explained(output):
         listing = layout.list_output(output, environment.store)
@@ -69,29 +66,29 @@ def _run(job: Job, request: Request, environment: Environment, output: str) -> i
 
 
 def _as_begun(job: Job, output: str, found: set[str], environment: Environment) -> Job:
-    """The job with the settings of an output that an earlier version began, where they are the same but say less."""
+    """Return the job with the settings recorded by an earlier version, if these are equivalent but contain less."""
     settings = settings_as_begun(environment.store, output, found, job.settings, job.continues)
     if settings is job.settings:
         return job
     environment.say(
-        "this output was begun by an earlier version, which did not record the model's scheduler, tokenizer and "
-        "configurations: they are taken to be the same"
+        "this output was started by an earlier version, which did not record the model's scheduler, tokenizer and "
+        "configurations: they are assumed to be the same"
     )
     return dataclasses.replace(job, settings=settings)
 
 
 @contextmanager
 def refusals_explained(output: str) -> Iterator[None]:
-    """Inside, a storage that refuses to be written here is a wrong setting; one that fails for now is not."""
+    """Turn errors of a storage that refuses to be written into SettingError; temporary errors are raised unchanged."""
     try:
         yield
     except SettingError:
         raise
-    except Exception as error:  # every storage driver has its own exceptions for "you may not"
-        lasting = FileNotFoundError | FileExistsError  # where not even the first folder can be made
+    except Exception as error:  # every storage driver has its own exceptions for missing permissions
+        lasting = FileNotFoundError | FileExistsError  # not even the first folder can be created
         if isinstance(error, OSError) and not (isinstance(error, lasting) or is_refusal(error)):
             raise
-        if isinstance(error, StorageError):  # says what to do
+        if isinstance(error, StorageError):  # its message contains the cure
             raise SettingError(f"--output {output} cannot be written: {error}") from error
         where = "" if storage.protocol(output) == "file" else "; credentials come from the environment"
         raise SettingError(
@@ -100,8 +97,8 @@ def refusals_explained(output: str) -> Iterator[None]:
         ) from error
 
 
-def _about(job: Job, request: Request) -> dict[str, Any]:
-    """What the record of a run says before anything is planned."""
+def _about(job: Job, request: RunRequest) -> dict[str, Any]:
+    """Return what the record of a run contains before anything is planned."""
     options = {name: value for name, value in dataclasses.asdict(request).items() if name not in ("inputs", "output")}
     return {
         "job": job.name,

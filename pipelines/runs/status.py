@@ -1,4 +1,4 @@
-"""How far an output is: the marks, counted against what the last runs planned. Reads records and errors, no data."""
+"""The status of an output: its marks compared with the plans of the last runs. Reads records and errors, no data."""
 
 import gzip
 import json
@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.dataset import layout
 from pipelines import storage
+from pipelines.dataset import layout
+from pipelines.dataset.failures import READING_THREADS, Reasons, read_reasons
 from pipelines.errors import SettingError
 from pipelines.planning.finished import disjoint
-from pipelines.readers.shards import Shard, find_shards
-from pipelines.runs.overlap import state_of
 from pipelines.readers.prompts import PromptFiles
-from pipelines.dataset.failures import READING_THREADS, Reasons, read_reasons
-from pipelines.runs.request import MAX_ERROR_RATE
+from pipelines.readers.shard_index import FOLDER_FORMAT, Shard
+from pipelines.readers.shards import find_shards
 from pipelines.runs.outcome import has_failed
+from pipelines.runs.overlap import state_of
+from pipelines.runs.request import MAX_ERROR_RATE
 
 RUNS_SHOWN = 10
 SHARD_COUNTS = ("planned", "ok", "bad", "waiting", "pending")
@@ -27,25 +28,27 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class ShardStatus:
-    """One planned shard."""
+    """The status of a planned shard."""
 
     uri: str
     planned: int
-    """Samples."""
+    """Samples of the shard."""
     ok: int
+    """Rows in data/."""
     bad: int
+    """Samples in errors/."""
     waiting: int = 0
-    """Of the `bad` samples those that the same command tries again."""
+    """Number of `bad` samples that the same command tries again."""
 
     @property
     def pending(self) -> int:
-        """Samples that no mark accounts for."""
+        """Samples that no finished chunk contains."""
         return max(0, self.planned - self.ok - self.bad)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """The input now against the plan, by URIs; a listing does not tell how many samples are in the files."""
+    """Changes of the input since the plan, by URI; a listing does not say how many samples the files contain."""
 
     new: tuple[str, ...]
     changed: tuple[str, ...]
@@ -54,24 +57,24 @@ class Changes:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What is known of an output root."""
+    """The status of an output root."""
 
     output: str
     shards: tuple[ShardStatus, ...]
     others: int
-    """Finished samples of shards that no plan names: of other inputs, or no longer there."""
+    """Finished samples of shards that are in no plan: of other inputs, or of shards that were removed."""
     runs: tuple[Record, ...]
-    """The last ones, newest first; see `pipelines.runs.record`."""
+    """The last runs, newest first, see `pipelines.runs.record`."""
     changes: Changes | None
-    """Where the input was given."""
+    """Changes of the input, if it was given."""
     is_planned: bool = True
-    """Some run has come as far as its plan."""
+    """Whether any run has made a plan."""
     reasons: Reasons = field(default_factory=Reasons)
     """Why the `bad` samples failed."""
 
     @property
     def planned(self) -> int:
-        """Samples."""
+        """Samples in the plans."""
         return sum(shard.planned for shard in self.shards)
 
     @property
@@ -91,12 +94,12 @@ class Status:
 
     @property
     def pending(self) -> int:
-        """Samples that are planned and not done."""
+        """Planned samples that are not processed yet."""
         return sum(shard.pending for shard in self.shards)
 
     @property
     def exit_code(self) -> int:
-        """0 all done, 1 something is left or new or not planned yet, 3 more failures than the last run allowed."""
+        """0: all done; 1: something is left, new or not planned yet; 3: more failures than the last run allowed."""
         is_new = self.changes is not None and bool(self.changes.new or self.changes.changed)
         options = self.runs[0].get("options", {}) if self.runs else {}
         waits = self.waiting and not options.get("give_up", False)
@@ -106,13 +109,13 @@ class Status:
 
 
 def read_status(output: str, inputs: Sequence[str] = ()) -> Status:
-    """Two listings, the last records, the plans they name, and files of errors/.
+    """Read the status from two listings, the last records, their plans, and files of errors/.
 
     Raises:
-        SettingError: nothing was ever run into this output, or an input does not exist.
+        SettingError: No run has ever written this output, or an input does not exist.
     """
     storage.check_place("--output", output)
-    output = storage.normalise(output)
+    output = storage.normalize(output)
     names = _run_names(output)
     if not names:
         raise SettingError(
@@ -137,7 +140,7 @@ def read_status(output: str, inputs: Sequence[str] = ()) -> Status:
 
 
 def as_json(status: Status) -> dict[str, Any]:
-    """Everything, for programs."""
+    """Return the status as JSON values."""
     now = datetime.now(UTC)
     changes = status.changes
     return {
@@ -147,7 +150,7 @@ def as_json(status: Status) -> dict[str, Any]:
             {"uri": shard.uri, **{name: getattr(shard, name) for name in SHARD_COUNTS}} for shard in status.shards
         ],
         "reasons": dict(status.reasons.counts.most_common()),
-        "bad_without_reason": status.reasons.untold,
+        "bad_without_reason": status.reasons.unread,
         "runs": [{**run, "state": state_of(run, now)} for run in status.runs],
         "changes": None if changes is None else {"new": changes.new, "changed": changes.changed, "gone": changes.gone},
     }
@@ -164,13 +167,13 @@ class _Planned:
 
 
 def _run_names(output: str) -> list[str]:
-    """Newest first."""
+    """Return the names of the runs, newest first."""
     found = storage.list_files(storage.join(output, "_chunks", "runs"))
     return [info.uri.rsplit("/", 1)[-1].removesuffix(".json") for info in reversed(found)]
 
 
 def _records(output: str, names: Sequence[str]) -> Iterator[Record]:
-    """The records in the order of their names, a few requests at a time."""
+    """Yield the records in the order of the names, a few requests at a time."""
     uris = [layout.run_uri(output, name) for name in names]
     with ThreadPoolExecutor(READING_THREADS) as pool:
         for at in range(0, len(uris), READING_THREADS):
@@ -179,10 +182,10 @@ def _records(output: str, names: Sequence[str]) -> Iterator[Record]:
 
 
 def _runs_and_plans(records: Iterator[Record]) -> tuple[list[Record], list[Record]]:
-    """The last runs, and the runs whose plans count together, both newest first.
+    """Return the last runs, and the runs whose plans count together, both newest first.
 
-    These are the last run that planned the whole of its input, and the later ones with --since. Where no run has ever
-    planned a whole, the last that planned anything counts alone.
+    The plans that count are those of the last run that planned its whole input, and of later runs with --since. If no
+    run has planned a whole input, only the last plan counts.
     """
     runs: list[Record] = []
     plans: list[Record] = []
@@ -205,17 +208,17 @@ def _read_plan(output: str, name: str) -> list[_Planned]:
 
 
 def _short(id_: str) -> str:
-    """What hashes of today and of version 0.1 have in common."""
+    """Return the digits that current hashes share with those of version 0.1."""
     return id_[: storage.OLD_HASH_DIGITS]
 
 
 def _counting(
     finished: Sequence[layout.Version], planned: Mapping[str, _Planned], configuration: str
 ) -> list[layout.Version]:
-    """The versions of planned shards that count.
+    """Return the versions of planned shards that count.
 
-    Those of a shard's older content do not. Of loose images a listing does not tell which have changed: these count as
-    done until a run does them again.
+    Versions of older content of a shard do not count. For image folders, a listing does not say which images have
+    changed: these count as done until a run processes them again.
     """
     by_shard: dict[str, list[layout.Version]] = {}
     for version in finished:
@@ -223,7 +226,7 @@ def _counting(
             by_shard.setdefault(_short(version.name.shard), []).append(version)
     counting: list[layout.Version] = []
     for id_, versions in by_shard.items():
-        if planned[id_].format == "folder":
+        if planned[id_].format == FOLDER_FORMAT:
             counting += {
                 version.name.text: version for version in sorted(versions, key=lambda each: -each.bad)
             }.values()
@@ -234,7 +237,7 @@ def _counting(
 
 
 def _count(versions: Sequence[layout.Version], planned: Mapping[str, _Planned]) -> list[ShardStatus]:
-    """Every planned shard with what its versions count."""
+    """Return every planned shard with the counts of its versions."""
     ok: Counter[str] = Counter()
     bad: Counter[str] = Counter()
     waiting: Counter[str] = Counter()

@@ -1,29 +1,31 @@
-"""The words of `jobs/status.py`."""
+"""The status of an output as text for `jobs/status.py`.
+
+Tested in tests/pipelines/runs/test_status.py.
+"""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+from pipelines.dataset.failures import FILES_READ, Reasons, reasons_text
 from pipelines.runs.overlap import NEVER_ENDED, state_of
 from pipelines.runs.progress import clock
-from pipelines.dataset.failures import reasons_text
-from pipelines.dataset.failures import FILES_READ, Reasons
 from pipelines.runs.status import Changes, Record, Status
 
 SHARDS_SHOWN = 20
 
 
 def status_text(status: Status, now: datetime) -> str:
-    """Everything on one screen: counts, shards that are not finished, changes of the input, runs, reasons."""
+    """Return one screen of text: counts, unfinished shards, changes of the input, runs and reasons."""
     return "\n".join(_lines(status, now))
 
 
 def untold_text(reasons: Reasons) -> str:
-    """What is said of failed samples whose reasons are not among the counts."""
-    return f"and {reasons.untold:,} more, in files of errors/ that were not read; at most {FILES_READ:,} are"
+    """Describe the failed samples whose reasons were not counted."""
+    return f"and {reasons.unread:,} more, in files of errors/ that were not read; at most {FILES_READ:,} files are read"
 
 
 def run_rows(runs: Sequence[Record], now: datetime) -> list[list[str]]:
-    """A table of runs: started, took, state, ok, bad, samples a second, batch size, what it was asked for."""
+    """Return a table of runs: start, duration, state, ok, bad, samples per second, batch size and plan."""
     head = ["started (UTC)", "took", "ended", "ok", "bad", "samples/s", "batch", "planned"]
     return [head, *(_run_row(run, now) for run in runs)]
 
@@ -35,12 +37,12 @@ def _lines(status: Status, now: datetime) -> Iterator[str]:
     for name, count in (("done", status.ok), ("failed", status.bad), ("pending", status.pending)):
         yield f"    {name:<8}{count:>12,}  {count / total:6.1%}"
     if status.waiting:
-        yield f"    {status.waiting:,} of the failed could not be fetched for now; the same command tries them again"
+        yield f"    {status.waiting:,} failed samples could not be fetched for now; the same command tries them again"
     yield f"    {'planned':<8}{status.planned:>12,}  samples in {len(status.shards):,} shards"
     if not status.is_planned:
-        yield "    no run has come as far as its plan yet"
+        yield "    no run has made a plan yet"
     if status.others:
-        yield f"    and {status.others:,} finished samples of shards that the last plan does not name"
+        yield f"    and {status.others:,} finished samples of shards that are not in the last plan"
     open_ = [shard for shard in status.shards if shard.pending or shard.bad]
     if open_:
         open_.sort(key=lambda shard: (-shard.pending, -shard.bad, shard.uri))
@@ -48,7 +50,7 @@ def _lines(status: Status, now: datetime) -> Iterator[str]:
         rows = [[str(shard.ok), str(shard.bad), str(shard.pending), shard.uri] for shard in open_[:SHARDS_SHOWN]]
         yield from _table([["done", "failed", "pending", "shard"], *rows])
         if len(open_) > SHARDS_SHOWN:
-            yield f"    and {len(open_) - SHARDS_SHOWN:,} more; --json has all"
+            yield f"    and {len(open_) - SHARDS_SHOWN:,} more; --json lists all"
     if status.changes is not None:
         yield from _change_lines(status.changes)
     yield "\nlast runs"
@@ -57,7 +59,7 @@ def _lines(status: Status, now: datetime) -> Iterator[str]:
         yield "\nwhy samples failed"
         if status.reasons.counts:
             yield reasons_text(status.reasons.counts)
-        if status.reasons.untold:
+        if status.reasons.unread:
             yield f"    {untold_text(status.reasons)}"
 
 
@@ -102,7 +104,7 @@ def _ended(run: Record, now: datetime) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Columns as wide as their widest cell; the last one runs free."""
+    """Yield the lines of a table with aligned columns, except for the last one."""
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]) - 1)]
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=False)]

@@ -1,4 +1,4 @@
-"""From a task to a job that the runner runs: the same wiring for every command with a model."""
+"""The way from a task to the job that the runner runs, the same for every command with a model."""
 
 import json
 from collections.abc import Mapping
@@ -6,85 +6,92 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from pipelines.dataset import layout
-from pipelines import chunk_names
-from pipelines import storage
-from pipelines.engine.blocks import Flow
-from pipelines.dataset.card import Card, card_text
-from pipelines.dataset.preview import write_preview
+from pipelines import chunk_names, storage
 from pipelines.damage import is_damage
+from pipelines.dataset import layout
+from pipelines.dataset.card import Card, card_text
 from pipelines.dataset.features import Features, load_options
 from pipelines.dataset.ownership import is_our_text, marked, publish_beside
-from pipelines.tasks.model import REVISIONS, ModelIdentity
-from pipelines.texts import say
-from pipelines.runs.request import Job
-from pipelines.engine.resources import Resources
+from pipelines.dataset.preview import write_preview
 from pipelines.dataset.row_formats import PARQUET, RowFormat
+from pipelines.engine.blocks import Flow
+from pipelines.engine.resources import Resources
 from pipelines.readers.sources import Source
-from pipelines.stages.task import TOKENS_CUT, ModelDescription, Task
+from pipelines.runs.request import Job
 from pipelines.stages.compute import ComputeRows
 from pipelines.stages.publish import PublishRows
 from pipelines.stages.read import ReadRows
-from pipelines.stages.timed import WatchedModel, WatchedPublish, WatchedRead
+from pipelines.stages.task import TOKENS_CUT, ModelDescription, Task
+from pipelines.stages.timed import TimedModel, TimedPublish, TimedRead
+from pipelines.tasks.model_identity import REVISIONS, ModelIdentity
+from pipelines.texts import say
+from unicon.options import SamplingOptions
 
 ADDED_COLUMNS = frozenset({TOKENS_CUT, "caption_note"})
 """Columns that version 0.2.0 did not write."""
-
-
 MODEL_CONFIG = "model_config"
 """The setting that holds `ModelIdentity.config`."""
+
+
+class SamplingTask(Task, Protocol):
+    """A task whose model samples."""
+
+    @property
+    def sampling(self) -> SamplingOptions:
+        """How the model samples: the value that the task passes to every call."""
+        ...
 
 
 class PlaceableModel(Protocol):
     """A model whose description is completed when the cluster is known."""
 
-    def placed(self, device: str | None, actors_per_node: int) -> ModelDescription:
-        """The description for actors of a kind: `device` None is the actor's GPU."""
+    def with_device(self, device: str | None, actors_per_node: int) -> ModelDescription:
+        """Return the description for actors with this device; None is the GPU of the actor."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskRun:
-    """One command line, understood: everything but the inputs, the output and the machines."""
+    """What a command line means, except for the inputs, the output and the machines."""
 
     job: str
-    """Part of the configuration: outputs of two jobs do not mix."""
-    task: Task
+    """Name of the job. It is part of the configuration: two jobs never share an output."""
+    task: SamplingTask
     source: Source
     model: PlaceableModel
     provenance: Mapping[str, str | int | float]
-    """What made the rows; `seed` is the run's."""
+    """What made the rows; `seed` is the seed of the run."""
     other_settings: Mapping[str, Any]
-    """What else changes a row's content."""
+    """Other settings that change the content of a row."""
     batch_size: int
     card: Card
     row_format: RowFormat = PARQUET
     identity: ModelIdentity | None = None
-    """What is known of the model, where there is one."""
+    """The identity of the model, if there is one."""
     gives_up: bool = False
-    """Of `ReadRows`."""
+    """See `ReadRows`."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything that changes a row's content, and the format where it is not Parquet: one output has one."""
+        """Everything that changes the content of a row, and the format of the output if it is not Parquet."""
         made_by = {name: value for name, value in self.provenance.items() if name not in REVISIONS}
         settings = {"job": self.job, **made_by, **self.other_settings, **self._model_config}
         return settings if self.row_format is PARQUET else {**settings, "output_format": self.row_format.name}
 
     @property
     def _model_config(self) -> dict[str, Any]:
-        """What of the model beside its weights changes a row; the offset of steps does in one spacing alone."""
+        """The configuration of the model; the offset of steps counts only with leading spacing."""
         if self.identity is None or not self.identity.config:
             return {}
         config = dict(self.identity.config)
-        if self.provenance.get("timestep_spacing") != "leading":
+        if self.task.sampling.timestep_spacing != "leading":
             config["scheduler"] = {name: v for name, v in config["scheduler"].items() if name != "steps_offset"}
         return {MODEL_CONFIG: config}
 
     def continues(self, recorded: Mapping[str, Any]) -> bool:
-        """Whether these are settings of an earlier version, which recorded no configuration of the model.
+        """Return whether these are settings of an earlier version, which did not record the configuration of the model.
 
-        It hashed copies of the weights that nobody loads, too.
+        Earlier versions also hashed copies of the weights that are not loaded.
         """
         if MODEL_CONFIG in recorded or self.identity is None:
             return False
@@ -95,7 +102,7 @@ class TaskRun:
         return not different
 
     def as_job(self) -> Job:
-        """The job for `runner.run_job`."""
+        """Return the job for `runner.run_job`."""
         return Job(
             name=self.job,
             settings=self.settings,
@@ -108,21 +115,21 @@ class TaskRun:
         )
 
     def _features(self, output: str) -> Features:
-        return self.row_format.features(self._publish(output).rows_schema(), self.task.kept.names)
+        return self.row_format.features(self._publish(output).rows_schema(), self.task.passthrough.names)
 
     def _flow(self, output: str, resources: Resources) -> Flow:
         compute = ComputeRows(
             task=self.task,
-            model=self.model.placed(None if resources.gpus_per_actor else "cpu", resources.actors_per_node),
+            model=self.model.with_device(None if resources.gpus_per_actor else "cpu", resources.actors_per_node),
             run_seed=int(self.provenance["seed"]),
             batch_size=self.batch_size,
         )
         published = partial(layout.is_published, output, extension=self.row_format.extension)
         read = ReadRows(task=self.task, source=self.source, published=published, gives_up=self.gives_up)
         return Flow(
-            read=WatchedRead(stage=read, job=self.job),
-            model=WatchedModel(stage=compute, job=self.job),
-            publish=WatchedPublish(stage=self._publish(output), job=self.job),
+            read=TimedRead(stage=read, job=self.job),
+            model=TimedModel(stage=compute, job=self.job),
+            publish=TimedPublish(stage=self._publish(output), job=self.job),
         )
 
     def _publish(self, output: str) -> PublishRows:
@@ -135,13 +142,13 @@ class TaskRun:
         )
 
     def _columns_without(self, output: str) -> frozenset[str]:
-        """Columns of a later version than the one that began this output: its first file that is whole tells."""
+        """Return the columns that are newer than the version that started this output, by its first readable file."""
         for info in storage.iter_files(storage.join(output, "data")):
             if not chunk_names.is_rows_file(info.uri, self.row_format.extension):
                 continue
             try:
                 return ADDED_COLUMNS - self.row_format.column_names(info.uri)
-            except Exception as error:  # another run has removed it, or it is damaged: the next one tells
+            except Exception as error:  # another run has removed it, or it is damaged: try the next one
                 if not (isinstance(error, FileNotFoundError) or is_damage(error)):
                     raise
         return frozenset()

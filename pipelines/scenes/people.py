@@ -1,4 +1,7 @@
-"""The joints of people in a scene, as JSON in a tar."""
+"""The joints of people in a scene, as JSON in a tar.
+
+Tested in tests/jobs/test_render_scenes.py and tests/jobs/test_evaluate.py.
+"""
 
 import json
 
@@ -8,16 +11,16 @@ from unicon.pose import JOINTS
 
 
 def encode_people(people: np.ndarray) -> bytes:
-    """People (P, J, 3) as `KEY.people.json`; nobody becomes one person whose joints are all invisible.
+    """Encode people (P, J, 3) as `KEY.people.json`; without people, one person with only invisible joints is written.
 
-    Without that, `datasets` takes a shard that begins with empty lists for one of lists of nothing, and fails later.
+    Otherwise, `datasets` infers lists of nulls from a shard that starts with empty lists, and fails later.
     """
     listed = people if len(people) else np.zeros((1, len(JOINTS), 3))
     return json.dumps(
         [
             {
-                name: [round(float(x), 2), round(float(y), 2), int(seen)]
-                for name, (x, y, seen) in zip(JOINTS, person, strict=True)
+                name: [round(float(x), 2), round(float(y), 2), int(is_visible)]
+                for name, (x, y, is_visible) in zip(JOINTS, person, strict=True)
             }
             for person in listed
         ]
@@ -25,7 +28,7 @@ def encode_people(people: np.ndarray) -> bytes:
 
 
 def decode_people(content: bytes) -> np.ndarray:
-    """The people in view (P, J, 3) float32 of a `KEY.people.json`."""
+    """Decode the visible people (P, J, 3) float32 of a `KEY.people.json`."""
     people = [[person[name] for name in JOINTS] for person in json.loads(content)]
     joints = np.array(people, np.float32).reshape(-1, len(JOINTS), 3)
     return joints[joints[..., 2].any(1)]

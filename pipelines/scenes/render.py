@@ -1,7 +1,9 @@
-"""Rendered scenes as WebDataset tars: one shard is one task, the same settings give the same bytes.
+"""Rendered scenes as WebDataset tars: each shard is a task, and the same settings give the same bytes.
 
-A shard's name says which scenes it holds (`scenes-s1-128x128-00000000-00001000.tar`: seed, size, range), so listing the
-output says what is left to do; see `pipelines.scenes.shards`.
+The name of a shard contains its seed, size and range of scenes (`scenes-s1-128x128-00000000-00001000.tar`), so a
+listing of the output is enough to know what is left to do, see `pipelines.scenes.shards`.
+
+Tested in tests/jobs/test_render_scenes.py.
 """
 
 import io
@@ -33,15 +35,15 @@ from unicon.scenes.layout import Scene, sample_scene
 from unicon.scenes.render import Rendering
 
 BYTES_PER_PIXEL = 8
-"""Of a sample in a shard: 4 for the exact depth, the rest for the pictures, generously."""
+"""Upper estimate of the size of a sample: 4 bytes for the exact depth, the rest for the images."""
 
 
 SHARD_BYTES = 256 << 20
-"""A task makes its shard in memory: the default shard size keeps it below this."""
+"""A task creates its shard in memory; the default shard size keeps it below this size."""
 
 
 MAX_ROUNDS = 5
-"""Other commands on the output may leave something to do after a command has done its part."""
+"""Other commands on the same output may leave something to do after a command has done its part."""
 
 
 CARD = """# Rendered scenes
@@ -51,16 +53,16 @@ WebDataset tars of rooms and yards with simple solids and posed mannequins, draw
 
 | member | content |
 |---|---|
-| `KEY.png` | the picture, 8-bit sRGB |
+| `KEY.png` | the image, 8-bit sRGB |
 | `KEY.txt` | English caption |
-| `KEY.json` | seed, index, place (room or yard), camera in metres; rotation columns: right, forward, up |
-| `KEY.depth.png` | 16-bit relative inverse depth: 0 = the farthest place seen, 65535 = the nearest |
-| `KEY.depth_m.npy` | float32 (H, W), metres along the optical axis; `inf` where the sky is |
-| `KEY.edges.png` | 8-bit, 255 where a surface ends |
-| `KEY.pose.png` | 8-bit RGB drawing of the mannequins' joints and limbs, black where nobody is in view |
+| `KEY.json` | seed, index, place (room or yard), camera in meters; rotation columns: right, forward, up |
+| `KEY.depth.png` | 16-bit relative inverse depth: 0 = the farthest visible point, 65535 = the nearest |
+| `KEY.depth_m.npy` | float32 (H, W), meters along the optical axis; `inf` where the sky is |
+| `KEY.edges.png` | 8-bit, 255 at the edges of surfaces |
+| `KEY.pose.png` | 8-bit RGB drawing of the mannequins' joints and limbs, black if nobody is in view |
 | `KEY.people.json` | list of mannequins: joint -> [x, y, visible], pixels from the upper left corner, visible 1 or 0 |
 
-A scene without a mannequin in view lists one person whose joints are all invisible, so that all samples have the same
+A scene without a visible mannequin lists one person with only invisible joints, so that all samples have the same
 fields.
 
 ```python
@@ -72,18 +74,18 @@ rows = datasets.load_dataset("webdataset", data_files="*.tar", split="train")
 
 
 def default_shard_size(width_px: int, height_px: int) -> int:
-    """Scenes in a shard: 1000, or fewer where they would fill the memory."""
+    """Return the number of scenes in a shard: 1000, or fewer if they would need too much memory."""
     return max(1, min(1000, SHARD_BYTES // (BYTES_PER_PIXEL * width_px * height_px)))
 
 
 def shard_task(output: str, seed: int, size_px: tuple[int, int], start: int, stop: int) -> TarTask:
-    """The task that writes scenes [start, stop) into their shard."""
+    """Return the task that writes scenes [start, stop) to their shard."""
     name = SceneShard(seed=seed, size_px=size_px, start=start, stop=stop).name
     return TarTask(uri=storage.join(output, name), make=partial(scene_samples, seed, size_px, start, stop))
 
 
 def scene_samples(seed: int, size_px: tuple[int, int], start: int, stop: int) -> Iterator[TarSample]:
-    """Render scenes [start, stop) of a seed, one after the other."""
+    """Render scenes [start, stop) of a seed and yield their samples."""
     for index in range(start, stop):
         scene = sample_scene(seed, index)
         rendering = render(scene, *size_px)
@@ -91,7 +93,7 @@ def scene_samples(seed: int, size_px: tuple[int, int], start: int, stop: int) ->
 
 
 def sample_files(rendering: Rendering, facts: dict[str, object]) -> dict[str, bytes]:
-    """The files of one sample by extension, the picture first."""
+    """Return the files of a sample by extension, the image first."""
     depth_m = io.BytesIO()
     np.save(depth_m, rendering.depth_m, allow_pickle=False)
     return {
@@ -109,20 +111,20 @@ def sample_files(rendering: Rendering, facts: dict[str, object]) -> dict[str, by
 def render_scenes(
     output: str, seed: int, size_px: tuple[int, int], count: int, shard_size: int, store: Store = FILES
 ) -> int:
-    """Render what is missing of scenes [0, count), remove what is there twice, and report; returns the exit code.
+    """Render the missing scenes of [0, count), remove duplicates, and report; return the exit code.
 
     Raises:
-        SettingError: before any worker starts.
+        SettingError: A setting is wrong. It is raised before any worker starts.
     """
     series = Series(output=check_output(output), seed=seed, size_px=size_px, store=store)
     with interrupts_raise():
         try:
             with refusals_explained(series.output):
-                series.shards()  # another size is refused before anything is written
+                series.shards()  # refuses another size before anything is written
                 _create_card(series)
             return _complete(series, count, series.agree_on_shard_size(shard_size, say))
         except OSError as error:
-            say(f"stopped: {redacted(str(error))}\nThe same command goes on where this one stopped.")
+            say(f"stopped: {redacted(str(error))}\nThe same command continues where this one stopped.")
             return EXIT_INCOMPLETE
         except Interrupted as interrupt:
             say(f"\n{interrupt}: stopped; the same command renders the missing shards.")
@@ -130,24 +132,25 @@ def render_scenes(
 
 
 def _complete(series: Series, count: int, shard_size: int) -> int:
-    """Render and remove until a listing has every scene exactly once; other commands may work on the output too."""
+    """Render and remove until a listing has every scene exactly once, since other commands may work on the output."""
     trouble: str | None = None
-    for rounds_left in reversed(range(MAX_ROUNDS + 1)):
-        found = survey(series.shards(), count)
-        if found.is_complete:
-            say(f"output: {series.output}")
-            return EXIT_OK
-        if trouble or not rounds_left:
+    found = survey(series.shards(), count)
+    for _ in range(MAX_ROUNDS):
+        if found.is_complete or trouble:
             break
         trouble = _render(series, count, list(on_grid(found.missing, shard_size)))
         if not trouble:
             _remove(series, survey(series.shards(), count).removable)
-    _say_what_is_left(found, count, trouble)
-    return EXIT_INCOMPLETE
+        found = survey(series.shards(), count)
+    if not found.is_complete:
+        _say_what_is_left(found, count, trouble)
+        return EXIT_INCOMPLETE
+    say(f"output: {series.output}")
+    return EXIT_OK
 
 
 def _render(series: Series, count: int, ranges: Sequence[Range]) -> str | None:
-    """Render the shards of some ranges; returns why it stopped early, if it did."""
+    """Render the shards of some ranges; return why it stopped early, if it did."""
     left = scenes_in(ranges)
     before = count - scenes_in((min(start, count), min(stop, count)) for start, stop in ranges)
     say(f"{count} scenes; {before} rendered before, {left} to do in {len(ranges)} shards")
@@ -157,7 +160,7 @@ def _render(series: Series, count: int, ranges: Sequence[Range]) -> str | None:
 
 def _remove(series: Series, shards: Sequence[SceneShard]) -> None:
     for shard in shards:
-        say(f"{shard.name} is removed: other shards hold its scenes too")
+        say(f"{shard.name} is removed: its scenes are in other shards too")
         series.store.remove(series.uri(shard))
 
 
@@ -168,7 +171,7 @@ def _say_what_is_left(found: Survey, count: int, trouble: str | None) -> None:
         say(f"{scenes_in(found.missing)} of {count} scenes are missing; the same command renders them")
     if found.removable:
         shards = f"{len(found.removable)} shards" if len(found.removable) > 1 else "1 shard"
-        say(f"{shards} to remove, because others hold the same scenes; the same command does it")
+        say(f"{shards} to remove, because other shards contain the same scenes; the same command removes them")
 
 
 def _facts(scene: Scene) -> dict[str, object]:
@@ -181,12 +184,12 @@ def _facts(scene: Scene) -> dict[str, object]:
 
 
 def _create_card(series: Series) -> None:
-    """Describe the members beside them, unless that is done. The first write: it finds an unwritable output."""
+    """Write the dataset card, unless there is one. As the first write, it detects an output that cannot be written."""
     publish_beside(series.output, "README.md", marked(CARD), is_our_text, say, series.store)
 
 
 def _run(tasks: Sequence[TarTask], progress: Progress, store: Store) -> str | None:
-    """Render the shards; returns why it stopped early, if it did."""
+    """Render the shards; return why it stopped early, if it did."""
     from pipelines.engine.cluster import ray_session
 
     try:

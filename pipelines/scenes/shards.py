@@ -1,9 +1,10 @@
-"""The shards of an output of rendered scenes: their names, which of them count, which scenes are missing.
+"""The shards of an output of rendered scenes: their names, which of them count, and which scenes are missing.
 
-Shards are cut on a grid of one shard size, which is decided once for an output and a seed by whoever comes first. Two
-commands at once with different counts still write shards that overlap, such as (20, 25) and (20, 30). Of those a
-disjoint set counts, and the same one for every command that lists the same shards; the others are removed when the ones
-that count hold all of their scenes. A scene's files depend on its seed and index alone, so it does not matter which.
+Shards are aligned to a grid of one shard size, which the first command decides for an output and a seed. Concurrent
+commands with different counts may still write shards that overlap, such as (20, 25) and (20, 30). Of these, a disjoint
+set counts, which is the same for every command that lists the same shards; the others are removed when all of their
+scenes are in shards that count. It does not matter which shards count, since the files of a scene depend only on its
+seed and index.
 """
 
 import json
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 from pipelines import storage
 from pipelines.errors import SettingError
-from pipelines.planning.plan import cells, gaps
+from pipelines.planning.intervals import cells, gaps
 from pipelines.storage.store import FILES, Store
 
 SHARD_NAME = re.compile(r"scenes-s(?P<seed>\d+)-(?P<width>\d+)x(?P<height>\d+)-(?P<start>\d{8,})-(?P<stop>\d{8,})\.tar")
@@ -24,7 +25,7 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class SceneShard:
-    """A tar of consecutive scenes of a seed, as its name describes it."""
+    """A tar of consecutive scenes of a seed, as described by its name."""
 
     seed: int
     size_px: tuple[int, int]
@@ -33,13 +34,13 @@ class SceneShard:
 
     @property
     def name(self) -> str:
-        """The file's name."""
+        """The name of the file."""
         width_px, height_px = self.size_px
         return f"scenes-s{self.seed}-{width_px}x{height_px}-{self.start:08d}-{self.stop:08d}.tar"
 
     @classmethod
     def parse(cls, name: str) -> "SceneShard | None":
-        """None for files that are none of ours."""
+        """Parse the name of a file; None if it is not the name of a shard."""
         match = SHARD_NAME.fullmatch(name)
         if match is None:
             return None
@@ -49,16 +50,16 @@ class SceneShard:
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What a listing of the shards of one seed says."""
+    """What to render and to remove according to a listing of the shards of one seed."""
 
     missing: tuple[Range, ...]
-    """Scenes to render: those of the first `count`, and those that only shards hold that do not count."""
+    """Scenes to render: the missing ones of the first `count`, and those that are only in shards that do not count."""
     removable: tuple[SceneShard, ...]
-    """Shards that do not count and whose scenes are all in shards that do."""
+    """Shards that do not count and whose scenes are all in shards that count."""
 
     @property
     def is_complete(self) -> bool:
-        """Every scene is there exactly once."""
+        """Whether every scene exists exactly once."""
         return not self.missing and not self.removable
 
 
@@ -78,7 +79,7 @@ def survey(shards: Iterable[SceneShard], count: int) -> Survey:
 
 
 def disjoint(shards: Iterable[SceneShard]) -> list[SceneShard]:
-    """The shards that count: from the left, of those that begin at the same scene the longest, none that overlap."""
+    """Return the shards that count: from the first scene on, the longest of each start, without overlaps."""
     kept: list[SceneShard] = []
     covered = 0
     for shard in sorted(shards, key=lambda shard: (shard.start, -shard.stop)):
@@ -89,18 +90,18 @@ def disjoint(shards: Iterable[SceneShard]) -> list[SceneShard]:
 
 
 def on_grid(ranges: Iterable[Range], shard_size: int) -> list[Range]:
-    """Cut ranges at the multiples of the shard size, so that all commands cut them alike."""
+    """Split ranges at the multiples of the shard size, so that all commands split them in the same way."""
     return [cell for start, stop in ranges for cell in cells(start, stop, shard_size)]
 
 
 def scenes_in(ranges: Iterable[Range]) -> int:
-    """How many scenes ranges hold that do not overlap."""
+    """Return the number of scenes in ranges that do not overlap."""
     return sum(stop - start for start, stop in ranges)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """The scenes of one seed in one output, all of one size."""
+    """The scenes of one seed in one output, all of the same size."""
 
     output: str
     seed: int
@@ -108,18 +109,18 @@ class Series:
     store: Store = FILES
 
     def uri(self, shard: SceneShard) -> str:
-        """Where a shard lies."""
+        """Return the URI of a shard."""
         return storage.join(self.output, shard.name)
 
     def shard(self, start: int, stop: int) -> SceneShard:
-        """The shard of a range."""
+        """Return the shard of a range."""
         return SceneShard(seed=self.seed, size_px=self.size_px, start=start, stop=stop)
 
     def shards(self) -> list[SceneShard]:
-        """List the output, without the folders below it. What is listed is there to stay.
+        """List the shards of the output, without folders below it, and make them durable.
 
         Raises:
-            SettingError: it has scenes of this seed in another size: keys would repeat.
+            SettingError: The output has scenes of this seed in another size, so that keys would repeat.
         """
         depth = self.output.count("/") + 1
         names = (uri.rsplit("/", 1)[-1] for uri in self.store.list_uris(self.output) if uri.count("/") == depth)
@@ -132,22 +133,23 @@ class Series:
         return shards
 
     def agree_on_shard_size(self, wanted: int, say: Callable[[str], None]) -> int:
-        """The recorded shard size; `wanted` becomes it when there is none. Says so when it is another.
+        """Return the recorded shard size; if there is none, record `wanted`. Says so if they differ.
 
         Raises:
-            SettingError: pictures of another size were begun here.
+            SettingError: The output was started with images of another size.
         """
         uri = storage.join(self.output, "_scenes", f"seed-{self.seed}.json")
         recorded, size_px = self._recorded(uri, wanted, say)
         if size_px != self.size_px:
             raise self._other_size(
-                f"{uri} says that scenes of {size_px[0]}x{size_px[1]} were begun (delete it if that was a mistake)"
+                f"according to {uri}, it was started with scenes of {size_px[0]}x{size_px[1]} (if that was a mistake, "
+                "delete that file)"
             )
         if recorded != wanted:
             say(
-                f"shards of {recorded} scenes, as this output began; a shard size of {wanted} is not used. One output "
-                "has one shard size for each seed, so that commands at the same time cut alike. To change it, delete "
-                f"{uri} while no command works on this output."
+                f"shards of {recorded} scenes, as this output was started; a shard size of {wanted} is not used. An "
+                "output has one shard size for each seed, so that concurrent commands split scenes in the same way. To "
+                f"change it, delete {uri} while no command is working on this output."
             )
         return recorded
 
@@ -163,13 +165,13 @@ class Series:
 
     def _other_size(self, found: str) -> SettingError:
         return SettingError(
-            f"--size {self.size_px[0]}x{self.size_px[1]}: one output holds a seed's scenes in one size, because keys "
-            f"are unique; {found}. Choose another --output."
+            f"--size {self.size_px[0]}x{self.size_px[1]}: an output contains the scenes of a seed in one size only, "
+            f"because keys are unique; {found}. Choose another --output."
         )
 
 
 def _parse_record(content: bytes) -> tuple[int, tuple[int, int]] | None:
-    """The recorded shard size and picture size; None where the record is damaged."""
+    """Return the recorded shard size and image size; None if the record is damaged."""
     try:
         record = json.loads(content)
         shard_size, (width_px, height_px) = int(record["shard_size"]), record["size_px"]

@@ -1,4 +1,4 @@
-"""Writing many WebDataset tars at once: one task a shard, published whole, finished ones skipped."""
+"""Concurrent writing of WebDataset tars: one task for each shard, published atomically; finished shards are skipped."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from pipelines.storage.store import FILES, Store
 
 @dataclass(frozen=True, kw_only=True)
 class TarTask:
-    """One shard to write."""
+    """A shard to write."""
 
     uri: str
     make: Callable[[], Iterable[TarSample]]
-    """Yields the samples; runs in a worker, so it must be picklable (`functools.partial` of a module's function)."""
+    """Yields the samples. It runs in a worker, so it must be picklable (`functools.partial` of a function)."""
 
 
 def write_tar_shards(
     tasks: Sequence[TarTask], cpus_per_task: float = 1.0, store: Store = FILES
 ) -> Iterator[dict[str, Any]]:
-    """Write the shards that do not exist yet, with Ray Data; yields a receipt (uri, samples, size_bytes) for each.
+    """Write the shards that do not exist yet with Ray Data; yield a receipt (uri, samples, size_bytes) for each.
 
-    A shard exists only when it is whole, so the same call after a kill does what is left. Needs a running Ray, see
+    Shards are complete or absent, so the same call after a kill writes what is left. Ray must be running, see
     `pipelines.engine.cluster.ray_session`.
     """
     from pipelines.engine.flow import run_tasks
@@ -33,14 +33,14 @@ def write_tar_shards(
 
 
 def unwritten(tasks: Sequence[TarTask], store: Store = FILES) -> list[TarTask]:
-    """The tasks whose shard is not there; each folder is listed once."""
+    """Return the tasks whose shard does not exist; each folder is listed once."""
     folders = {task.uri.rsplit("/", 1)[0] for task in tasks}
     there = {uri for folder in folders for uri in store.list_uris(folder)}
-    return [task for task in tasks if storage.normalise(task.uri) not in there]
+    return [task for task in tasks if storage.normalize(task.uri) not in there]
 
 
 def write_tar_shard(task: TarTask, store: Store = FILES) -> dict[str, Any]:
-    """Make and publish one shard."""
+    """Create and publish one shard."""
     count = 0
 
     def counted() -> Iterator[TarSample]:
@@ -50,5 +50,5 @@ def write_tar_shard(task: TarTask, store: Store = FILES) -> dict[str, Any]:
             yield sample
 
     content = tar_bytes(counted())
-    store.publish(storage.normalise(task.uri), content)
+    store.publish(storage.normalize(task.uri), content)
     return {"uri": task.uri, "samples": count, "size_bytes": len(content)}

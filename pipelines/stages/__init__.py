@@ -1,1 +1,1 @@
-"""What happens to a chunk: read, compute, publish."""
+"""What happens to a chunk: it is read, computed and published."""

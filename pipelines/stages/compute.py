@@ -1,29 +1,30 @@
-"""The three stages of every chunked job, and what a job adds to them: its task.
+"""The second stage: computes the results of the rows of a chunk with the model of a job.
 
-A task says how a row is read (in a CPU worker), what the model does with a micro-batch of rows (in its actor), and how
-a row is written (in a CPU worker). Chunks, errors, seeds, micro-batches and publication are here, once for all tasks.
+A task (`task.py`) says how a row is read, what the model does with a micro-batch of rows, and how a row is written.
+Chunks, errors, seeds and micro-batches are handled here, once for all tasks.
+
+Tested in tests/pipelines/tasks/ and tests/pipelines/stages/test_publish.py.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from pipelines.damage import is_damage, reason_of
 from pipelines.engine import blocks
 from pipelines.engine.attempts import Attempt
 from pipelines.errors import SampleError
+from pipelines.samples import Chunk
 from pipelines.stages.microbatches import MicroBatches
 from pipelines.stages.row_faults import RowFaults
-from pipelines.stages.task import COMMON, UNWATCHED, ModelDescription, Row, Task, seed_of
+from pipelines.stages.task import COMMON, UNSUPERVISED, ModelDescription, Row, Task, seed_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeRows:
-    """Second stage, as its description: the actor calls `build`."""
+    """Description of the second stage; the actor calls `build`."""
 
     task: Task
     model: ModelDescription
@@ -36,30 +37,30 @@ class ComputeRows:
 
 
 class BlockModel:
-    """Second stage, in the actor: adds the results of every good row, in micro-batches of one working size."""
+    """Second stage, in the actor: adds the results of every row without an error, in micro-batches of one size."""
 
     def __init__(self, task: Task, model: Any, run_seed: int, batch_size: int) -> None:
         self.task = task
         self.model = model
         self.run_seed = run_seed
         self.batches = MicroBatches(batch_size)
-        self.proof: Callable[[], Any] | None = None
-        """Computes a row that came through; see `RowFaults`."""
+        self.probe: Callable[[], Any] | None = None
+        """Computes a row that succeeded before; see `RowFaults`."""
 
-    def __call__(self, block: pa.Table, attempt: Attempt = UNWATCHED) -> pa.Table:
+    def __call__(self, chunk: Chunk, block: pa.Table, attempt: Attempt = UNSUPERVISED) -> pa.Table:
+        """Return the block with the columns of results instead of those of inputs."""
         stages = block.column("error_stage").to_pylist()
         reasons = block.column("error_reason").to_pylist()
         good = [at for at, stage in enumerate(stages) if stage is None]
         names = ["key", *COMMON.names, *self.task.inputs.names]
         chosen = block.select(names)
-        if len(good) < block.num_rows:  # otherwise it would copy every pixel for nothing
+        if len(good) < block.num_rows:  # `take` copies every pixel
             chosen = chosen.take(pa.array(good, pa.int64()))
         rows = dict(zip(good, chosen.to_pylist(), strict=True))
         results: list[Row] = [{}] * block.num_rows
-        chunk = blocks.chunk_of(block)
         seeds = {at: seed_of(self.task, self.run_seed, row["key"], chunk) for at, row in rows.items()}
         compute = partial(self._compute, rows, seeds)
-        faults = RowFaults(compute, partial(self._proof_of, rows, seeds), self.proof)
+        faults = RowFaults(compute, partial(self._probe_of, rows, seeds), self.probe)
         positions = block.column("position").to_pylist()
         self.batches.start_counting()
         for at, result in self._run(rows, {positions[at]: at for at in good}, faults, attempt):
@@ -67,24 +68,24 @@ class BlockModel:
                 stages[at], reasons[at] = result.stage, result.reason
             else:
                 results[at] = result
-        faults.settle(failed_before=bool(chunk.only))
-        self.proof = faults.proof
+        faults.finish(failed_before=bool(chunk.only))
+        self.probe = faults.probe
         columns = self._columns(results, stages, reasons)
         return blocks.set_columns(block, columns, drop=self.task.inputs.names)
 
     def _columns(
         self, results: list[Row], stages: list[str | None], reasons: list[str | None]
     ) -> dict[str, pa.ChunkedArray]:
-        """The columns that the model adds, and those of errors; a result that has no place in them is an error."""
+        """The columns that the model adds, and those of errors; a result that cannot be stored is an error."""
         try:
             added = pa.Table.from_pylist(results, schema=self.task.results)
         except blocks.NOT_STORABLE:
-            kept = list(results)
+            storable = list(results)
             for at, reason in blocks.unstorable(
                 results, lambda one: pa.Table.from_pylist(one, schema=self.task.results)
             ).items():
-                kept[at], stages[at], reasons[at] = {}, "model", reason
-            added = pa.Table.from_pylist(kept, schema=self.task.results)
+                storable[at], stages[at], reasons[at] = {}, "model", reason
+            added = pa.Table.from_pylist(storable, schema=self.task.results)
         errors = {"error_stage": pa.array(stages, pa.string()), "error_reason": pa.array(reasons, pa.string())}
         return {**errors, **{name: added.column(name) for name in added.column_names}}
 
@@ -97,7 +98,7 @@ class BlockModel:
     def _run(
         self, rows: Mapping[int, Row], by_position: Mapping[int, int], faults: RowFaults, attempt: Attempt
     ) -> Iterator[tuple[int, Row | SampleError]]:
-        """Every row with its result: in batches, or alone where a process has died on this chunk."""
+        """Yield every row with its result; rows are computed alone if a process has died on this chunk."""
         if not attempt.one_by_one:
             for size, group in self._by_size(rows).items():
                 yield from self.batches.run(group, size, faults)
@@ -117,19 +118,6 @@ class BlockModel:
     ) -> Sequence[Row | SampleError]:
         return self.task.compute(self.model, [rows[at] for at in batch], [seeds[at] for at in batch])
 
-    def _proof_of(self, rows: Mapping[int, Row], seeds: Mapping[int, int], at: int) -> Callable[[], Any]:
-        """Keeps one row in memory, and not its chunk."""
+    def _probe_of(self, rows: Mapping[int, Row], seeds: Mapping[int, int], at: int) -> Callable[[], Any]:
+        """Return a call that computes a row again; it holds one row in memory, not its chunk."""
         return partial(self._compute, {at: rows[at]}, {at: seeds[at]}, [at])
-
-
-@contextmanager
-def _blaming(stage: str) -> Iterator[None]:
-    """Inside, whatever a sample's values raise is a SampleError; a storage that fails is nobody's fault."""
-    try:
-        yield
-    except SampleError:
-        raise
-    except Exception as error:
-        if not is_damage(error):
-            raise
-        raise SampleError(stage, f"the sample cannot be used: {type(error).__name__}: {reason_of(error)}") from error

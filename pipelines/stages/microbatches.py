@@ -1,4 +1,4 @@
-"""Micro-batches: rows that the model takes at once; halved where memory is short."""
+"""Micro-batches: rows that the model processes at once; halved if they do not fit into memory."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,22 +13,22 @@ class MicroBatches:
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
         self.fits: dict[int, int] = {}
-        """Area in pixels -> rows, where less than `batch_size` was found to fit."""
+        """Area in pixels -> rows, where fewer than `batch_size` fit."""
         self.start_counting()
 
     def start_counting(self) -> None:
-        """Begin a block: its largest batch, and the seconds of computing, those of batches that did not fit too."""
+        """Start a block: reset its largest batch and its computing time, which includes batches that do not fit."""
         self.largest = 0
         self.compute_s = 0.0
 
     def limit(self, area_px: int) -> int:
-        """Rows to try at once: what fitted at this area or a smaller one."""
+        """The number of rows to try at once: what fit at this area or a smaller one."""
         return min([self.batch_size, *(rows for area, rows in self.fits.items() if area <= area_px)])
 
     def run(
         self, rows: Sequence[int], size_px: tuple[int, int], compute: Callable[[list[int]], Sequence[Any]]
     ) -> list[tuple[int, Any]]:
-        """(row, result) of all rows; a row that does not fit alone has a SampleError for a result."""
+        """Return (row, result) of all rows; the result of a row that does not even fit alone is a SampleError."""
         area_px = size_px[0] * size_px[1]
         results: list[tuple[int, Any]] = []
         at = 0
@@ -44,7 +44,7 @@ class MicroBatches:
                 if len(batch) > 1:
                     self.fits[area_px] = len(batch) // 2
                     continue
-                reason = f"out of memory for one picture at {size_px[0]} x {size_px[1]}: {error}"
+                reason = f"out of memory for one image at {size_px[0]} x {size_px[1]}: {error}"
                 results.append((batch[0], SampleError("model", reason)))
             finally:
                 self.compute_s += time.monotonic() - started
@@ -53,7 +53,7 @@ class MicroBatches:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """torch's accelerator error, its CPU allocator's RuntimeError, or Python's own."""
+    """Whether this is torch's accelerator error, the RuntimeError of its CPU allocator, or Python's own."""
     text = str(error)
     return (
         isinstance(error, MemoryError)

@@ -1,4 +1,4 @@
-"""The last stage: the rows and errors of one chunk become files, see `pipelines.dataset.chunk_files`."""
+"""The last stage: writes the rows and errors of one chunk to files, see `pipelines.dataset.chunk_files`."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -8,14 +8,14 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.dataset import schema
-from pipelines.dataset.chunk_files import Rows, _ChunkFiles, _error, _waits_on
+from pipelines.dataset.chunk_files import ChunkFiles, Rows, error_row, still_waits
 from pipelines.dataset.row_formats import PARQUET, RowFormat
 from pipelines.engine.attempts import Attempt
-from pipelines.engine.blocks import chunk_of, is_published_elsewhere
+from pipelines.engine.blocks import is_published_elsewhere
 from pipelines.errors import SampleError
 from pipelines.samples import Chunk
-from pipelines.stages.compute import _blaming
-from pipelines.stages.task import COMMON, TOKENS_CUT, UNWATCHED, Row, Task, _rows_cut, seed_of
+from pipelines.stages.row_faults import blaming_sample
+from pipelines.stages.task import COMMON, TOKENS_CUT, UNSUPERVISED, Row, Task, seed_of
 from pipelines.storage.store import FILES, Store
 from pipelines.texts import printable
 
@@ -24,28 +24,35 @@ MakeRow = Callable[[Mapping[str, Any], Chunk], Mapping[str, Any]]
 
 def publish_block(
     output: str,
+    chunk: Chunk,
     block: pa.Table,
     rows_schema: pa.Schema,
     make_row: MakeRow,
     row_format: RowFormat = PARQUET,
     store: Store = FILES,
 ) -> dict[str, Any]:
-    """Publish a block and return its receipt: chunk, ok, bad, reasons; `elsewhere` where another run has published it.
+    """Publish a block and return its receipt: chunk, ok, bad, reasons; `elsewhere` if another run has published it.
 
-    `make_row` turns one good row of the block into one of the output and may raise SampleError.
+    Args:
+        output: The output root.
+        chunk: The chunk of the block.
+        block: The rows after the model.
+        rows_schema: The schema of the output.
+        make_row: Turns a row of the block that has no error into one of the output; may raise SampleError.
+        row_format: The file format of the output.
+        store: The storage of the output.
 
     Raises:
-        OSError: the storage failed, or what a retry builds on has gone; the chunk is done again.
+        OSError: The storage failed, or the files that a retry builds on are gone; the chunk is processed again.
     """
-    chunk = chunk_of(block)
     if is_published_elsewhere(block):
         return {"chunk": chunk.name, "ok": 0, "bad": 0, "reasons": {}, "elsewhere": block.num_rows}
     errors: list[dict[str, Any]] = []
     rows: Rows = list(_good_rows(block, chunk, make_row, errors))
-    files = _ChunkFiles(output=output, rows_schema=rows_schema, row_format=row_format, store=store)
-    if not _waits_on(chunk, errors):
+    files = ChunkFiles(output=output, rows_schema=rows_schema, row_format=row_format, store=store)
+    if not still_waits(chunk, errors):
         version = files.version(chunk, rows, errors)
-        if version.content is None:  # a row has a value that the format cannot hold
+        if version.content is None:  # a row has a value that the format cannot represent
             rows = files.without_unstorable(rows, chunk, errors)
             version = files.version(chunk, rows, errors)
         files.write(chunk, version)
@@ -56,7 +63,7 @@ def publish_block(
 def _good_rows(
     block: pa.Table, chunk: Chunk, make_row: MakeRow, errors: list[dict[str, Any]]
 ) -> Iterator[Mapping[str, Any]]:
-    """The output rows one by one; failed ones are added to `errors`."""
+    """Yield the output rows one by one; failed ones are added to `errors`."""
     for batch in block.to_batches(max_chunksize=1):
         (row,) = batch.to_pylist()
         stage, reason = row["error_stage"], row["error_reason"]
@@ -66,28 +73,30 @@ def _good_rows(
                 continue
             except SampleError as error:
                 stage, reason = error.stage, error.reason
-        errors.append(_error(row["key"], row["position"], chunk, stage, reason))
+        errors.append(error_row(row["key"], row["position"], chunk, stage, reason))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishRows:
-    """Third stage: encode, write one file, publish it, leave the mark."""
+    """Third stage: encodes the rows of a chunk into one file, publishes it, and writes the mark."""
 
     output: str
     task: Task
     provenance: Mapping[str, str | int | float]
-    """What made the rows; `seed` is the run's, and the row's own in the row."""
+    """How the rows were made, by column. `seed` is that of the run; published rows have their own."""
     row_format: RowFormat = PARQUET
     store: Store = FILES
     omit: frozenset[str] = frozenset()
-    """Columns that the output's files do not have since an earlier version began it: one output has one schema."""
+    """Columns to leave out because an earlier version, which lacked them, began this output: it has one schema."""
 
-    def __call__(self, block: pa.Table, attempt: Attempt = UNWATCHED) -> dict[str, Any]:
+    def __call__(self, chunk: Chunk, block: pa.Table, attempt: Attempt = UNSUPERVISED) -> dict[str, Any]:
+        """Publish the block of a chunk and return its receipt."""
+
         def make_row(row: Row, chunk: Chunk) -> Row:
-            with attempt.on(row["position"]), _blaming("publish"):
+            with attempt.on(row["position"]), blaming_sample("publish"):
                 return self._row(row, chunk)
 
-        receipt = publish_block(self.output, block, self.rows_schema(), make_row, self.row_format, self.store)
+        receipt = publish_block(self.output, chunk, block, self.rows_schema(), make_row, self.row_format, self.store)
         return {**receipt, "cut": _rows_cut(block)} if TOKENS_CUT in block.column_names else receipt
 
     def rows_schema(self) -> pa.Schema:
@@ -101,7 +110,7 @@ class PublishRows:
             *(pa.field(name, _arrow_type(name, value)) for name, value in self.provenance.items()),
         ]
         return schema.with_features(
-            pa.schema([field for field in fields if pa.field(field).name not in self.omit]), self.task.notes
+            pa.schema([field for field in fields if pa.field(field).name not in self.omit]), self.task.schema_metadata
         )
 
     def _row(self, row: Row, chunk: Chunk) -> Row:
@@ -114,6 +123,11 @@ class PublishRows:
             **self.provenance,
             "seed": seed_of(self.task, int(self.provenance["seed"]), row["key"], chunk),
         }
+
+
+def _rows_cut(block: pa.Table) -> int:
+    """The number of rows whose prompt exceeded the limit of the text encoder."""
+    return sum(count > 0 for count in block.column(TOKENS_CUT).to_pylist() if count is not None)
 
 
 def _arrow_type(name: str, value: object) -> pa.DataType:

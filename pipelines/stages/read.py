@@ -1,4 +1,4 @@
-"""The first stage: a chunk is read into rows."""
+"""The first stage: reads a chunk into rows. Tested in tests/pipelines/stages/test_publish.py."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,26 +11,28 @@ from pipelines.engine.attempts import Attempt
 from pipelines.errors import PassingError, SampleError
 from pipelines.readers.sources import Source
 from pipelines.samples import Chunk, Sample
-from pipelines.stages.compute import _blaming
-from pipelines.stages.task import COMMON, UNWATCHED, Task
+from pipelines.stages.row_faults import blaming_sample
+from pipelines.stages.task import COMMON, UNSUPERVISED, Task
 from pipelines.storage.errors import StorageError
 from pipelines.texts import printable
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadRows:
-    """First stage: the samples of a chunk, as rows small enough to travel."""
+    """First stage: reads the samples of a chunk, as rows small enough to travel."""
 
     task: Task
     source: Source
     published: Callable[[Chunk], bool] | None = None
-    """Whether another run has published a chunk since it was planned: then it is passed on without its samples."""
+    """Whether another run has published a chunk since it was planned; it is then passed on without its samples."""
     gives_up: bool = False
-    """Whether samples that cannot be fetched for now are taken for failed ones, even all of a chunk (`--give-up`)."""
+    """Whether samples that cannot be fetched for now count as failed, even all samples of a chunk (`--give-up`)."""
 
-    def __call__(self, chunk: Chunk, attempt: Attempt = UNWATCHED) -> pa.Table:
+    def __call__(self, chunk: Chunk, attempt: Attempt = UNSUPERVISED) -> pa.Table:
+        """Return the block of the chunk."""
+        columns = pa.schema([*COMMON, *self.task.passthrough, *self.task.inputs])
         if self.published is not None and not chunk.only and self.published(chunk):
-            return blocks.published_elsewhere(chunk, pa.schema([*COMMON, *self.task.kept, *self.task.inputs]))
+            return blocks.published_elsewhere(chunk, columns)
         rows: list[dict[str, Any]] = []
         waiting: list[PassingError] = []
         for sample in self.source.read(chunk):
@@ -40,9 +42,11 @@ class ReadRows:
         is_whole = len(waiting) == len(rows) and not chunk.only
         if is_whole and not self.gives_up and any(problem.is_shared for problem in waiting):
             raise StorageError(
-                f"nothing of this chunk: {waiting[0].reason}; --give-up takes such samples for failed", "unreachable"
+                f"no sample of this chunk can be fetched: {waiting[0].reason}; with --give-up such samples count as "
+                "failed",
+                "unreachable",
             )
-        return blocks.new_block(chunk, rows, pa.schema([*COMMON, *self.task.kept, *self.task.inputs]))
+        return blocks.new_block(chunk, rows, columns)
 
     def _row(self, sample: Sample, attempt: Attempt) -> dict[str, Any]:
         row: dict[str, Any] = {"position": sample.position, "key": printable(sample.key)}
@@ -50,7 +54,7 @@ class ReadRows:
             if sample.problem is not None:
                 raise sample.problem
             with attempt.on(sample.position):
-                with _blaming("read"):
+                with blaming_sample("read"):
                     read = self.task.read(sample)
                 return {**row, "caption_note": sample.caption_note or None, **read}
         except SampleError as error:

@@ -1,27 +1,29 @@
-"""Exceptions of a model: is it the row, the model, or the process?"""
+"""Exceptions while rows are processed: is the row to blame, the model, or the process?"""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from pipelines.damage import is_damage, reason_of
 from pipelines.engine.attempts import BrokenProcessError
 from pipelines.errors import SampleError
 from pipelines.stages.microbatches import is_out_of_memory
 from pipelines.texts import clipped
 
 DEVICE = re.compile(r"(CUDA|HIP|cuDNN) error|device-side assert|CUBLAS_STATUS")
-"""After such an error the process's device answers nothing any more."""
+"""After such an error the device no longer works for this process."""
 
 
 class RowFaults:
-    """Computes micro-batches of one chunk; a row's own exception becomes its SampleError.
+    """Computes micro-batches of one chunk; an exception that a row causes becomes its SampleError.
 
-    A batch that raises is halved down to single rows. A row that raises alone is at fault only if the model still works
-    afterwards: a later row came through, or one that did before does so again. Otherwise:
+    A batch that raises is halved down to single rows. A row that raises alone is to blame only if the model still works
+    afterwards, that is, if a later row succeeds, or one that succeeded before does so again. Otherwise:
 
-    * nothing ever came through: the model or its settings are wrong, and the first exception is raised (not for samples
-      that are in errors/ already: they are told from the rest by an earlier run, and stay there)
-    * what came through before does not any more, or the device has failed: BrokenProcessError
+    * If no row ever succeeded, the model or its settings are wrong, and the first exception is raised. This does not
+      apply to samples that are in errors/ already: an earlier run separated them from the others, and they stay there.
+    * If a row that succeeded before no longer does, or the device has failed, BrokenProcessError is raised.
 
     Out of memory is raised at once: the caller tries smaller batches.
     """
@@ -29,38 +31,38 @@ class RowFaults:
     def __init__(
         self,
         compute: Callable[[list[int]], Sequence[Any]],
-        proof_of: Callable[[int], Callable[[], Any]],
-        proof: Callable[[], Any] | None = None,
+        probe_of: Callable[[int], Callable[[], Any]],
+        probe: Callable[[], Any] | None = None,
     ) -> None:
         self.compute = compute
-        self.proof_of = proof_of
+        self.probe_of = probe_of
         """Row -> a call that computes it again."""
-        self.proof = proof
-        """Computes a row that came through, of this chunk or an earlier one; None where there is none yet."""
+        self.probe = probe
+        """Computes a row that succeeded before, in this chunk or an earlier one; None if there is none yet."""
         self._unexplained: Exception | None = None
 
     def __call__(self, batch: list[int]) -> Sequence[Any]:
-        """The results of the rows, or a SampleError for a row that raises."""
+        """Return the results of the rows, with a SampleError for each row that raises."""
         try:
             results = self.compute(batch)
         except Exception as error:
             return self._after(error, batch)
-        self.proof = self.proof_of(batch[-1])
+        self.probe = self.probe_of(batch[-1])
         self._unexplained = None
         return results
 
     def check(self) -> None:
-        """See that the model still works, where a row has raised since. Raises BrokenProcessError."""
-        if self._unexplained is None or self.proof is None:
+        """Check that the model still works, if a row has raised since it last did. Raises BrokenProcessError."""
+        if self._unexplained is None or self.probe is None:
             return
         try:
-            self.proof()
+            self.probe()
         except Exception as error:
-            raise BrokenProcessError(f"{told(error)}, for a sample that came through before") from error
+            raise BrokenProcessError(f"{describe(error)}, for a sample that succeeded before") from error
         self._unexplained = None
 
-    def settle(self, failed_before: bool = False) -> None:
-        """The chunk is through. Raises BrokenProcessError, or the first exception if no row ever came through."""
+    def finish(self, failed_before: bool = False) -> None:
+        """End the chunk. Raises BrokenProcessError, or the first exception if no row ever succeeded."""
         self.check()
         if self._unexplained is not None and not failed_before:
             raise self._unexplained
@@ -69,14 +71,27 @@ class RowFaults:
         if is_out_of_memory(error) or isinstance(error, BrokenProcessError):
             raise error
         if type(error).__name__ == "AcceleratorError" or DEVICE.search(str(error)):
-            raise BrokenProcessError(told(error)) from error
+            raise BrokenProcessError(describe(error)) from error
         if len(batch) > 1:
             middle = len(batch) // 2
             return [*self(batch[:middle]), *self(batch[middle:])]
         self._unexplained = self._unexplained or error
-        return [SampleError("model", told(error))]
+        return [SampleError("model", describe(error))]
 
 
-def told(error: Exception) -> str:
-    """The exception's name and first line."""
+def describe(error: Exception) -> str:
+    """The name and the first line of an exception."""
     return f"{type(error).__name__}: {clipped((str(error).strip().splitlines() or [''])[0])}"
+
+
+@contextmanager
+def blaming_sample(stage: str) -> Iterator[None]:
+    """Turn whatever the values of a sample raise inside into a SampleError, but not the failure of a storage."""
+    try:
+        yield
+    except SampleError:
+        raise
+    except Exception as error:
+        if not is_damage(error):
+            raise
+        raise SampleError(stage, f"the sample cannot be used: {type(error).__name__}: {reason_of(error)}") from error

@@ -1,7 +1,7 @@
-"""The three stages with a watch beside them.
+"""The three stages, timed.
 
-What a stage took travels with its chunk, in the first row of a column that the other stages do not see, to the receipt,
-where the run's record finds it; and into the metrics at once.
+The measurements travel with the chunk, in the first row of a column that the other stages do not see, to the receipt,
+where the record of the run finds them. They are also added to the metrics at once.
 """
 
 import json
@@ -18,11 +18,11 @@ from pipelines.samples import Chunk
 from pipelines.stages.compute import BlockModel, ComputeRows
 
 MEASURED = "measured"
-"""The column: a JSON object, `seconds` by stage and `batch_size`."""
+"""The column: a JSON object with `seconds` by stage and `batch_size`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class WatchedRead:
+class TimedRead:
     """The first stage."""
 
     stage: Callable[[Chunk, Attempt], pa.Table]
@@ -33,22 +33,22 @@ class WatchedRead:
         block = self.stage(chunk, attempt)
         elapsed_s = time.monotonic() - started
         metrics.add("unicon_seconds", elapsed_s, self.job, "read")
-        return _noted(block, {"seconds": {"read": elapsed_s}})
+        return _with_measured(block, {"seconds": {"read": elapsed_s}})
 
 
 @dataclass(frozen=True, kw_only=True)
-class WatchedModel:
-    """The second stage, as its description."""
+class TimedModel:
+    """The description of the second stage."""
 
     stage: ComputeRows
     job: str
 
-    def build(self) -> "WatchedActor":
+    def build(self) -> "TimedActor":
         """Load the model."""
-        return WatchedActor(self.stage.build(), self.job)
+        return TimedActor(self.stage.build(), self.job)
 
 
-class WatchedActor:
+class TimedActor:
     """The second stage, in the actor."""
 
     def __init__(self, model: BlockModel, job: str) -> None:
@@ -56,10 +56,10 @@ class WatchedActor:
         self.job = job
         self.free_since = time.monotonic()
 
-    def __call__(self, block: pa.Table, attempt: Attempt) -> pa.Table:
+    def __call__(self, chunk: Chunk, block: pa.Table, attempt: Attempt) -> pa.Table:
         started = time.monotonic()
         measured = _measured(block)
-        result = self.model(block, attempt)
+        result = self.model(chunk, block, attempt)
         ended = time.monotonic()
         used = self.model.batches
         metrics.add("unicon_seconds", ended - started, self.job, "model")
@@ -67,20 +67,20 @@ class WatchedActor:
         metrics.show("unicon_model_busy_share", used.compute_s / (ended - self.free_since), self.job, "model")
         self.free_since = ended
         seconds = {**measured["seconds"], "model": ended - started}
-        return _noted(result, {"seconds": seconds, "batch_size": used.largest})
+        return _with_measured(result, {"seconds": seconds, "batch_size": used.largest})
 
 
 @dataclass(frozen=True, kw_only=True)
-class WatchedPublish:
-    """The third stage; its receipt has `seconds` by stage and `batch_size`, 0 where the model had nothing to do."""
+class TimedPublish:
+    """The third stage; its receipt has `seconds` by stage and `batch_size`, which is 0 if the model had no work."""
 
-    stage: Callable[[pa.Table, Attempt], Mapping[str, Any]]
+    stage: Callable[[Chunk, pa.Table, Attempt], Mapping[str, Any]]
     job: str
 
-    def __call__(self, block: pa.Table, attempt: Attempt) -> dict[str, Any]:
+    def __call__(self, chunk: Chunk, block: pa.Table, attempt: Attempt) -> dict[str, Any]:
         started = time.monotonic()
         measured = _measured(block)
-        receipt = self.stage(block.drop_columns([MEASURED]), attempt)
+        receipt = self.stage(chunk, block.drop_columns([MEASURED]), attempt)
         elapsed_s = time.monotonic() - started
         metrics.add("unicon_seconds", elapsed_s, self.job, "publish")
         metrics.add("unicon_samples", receipt["ok"], self.job, "publish")
@@ -89,7 +89,7 @@ class WatchedPublish:
         return {**receipt, **measured, "seconds": {**measured["seconds"], "publish": elapsed_s}}
 
 
-def _noted(block: pa.Table, measured: Mapping[str, Any]) -> pa.Table:
+def _with_measured(block: pa.Table, measured: Mapping[str, Any]) -> pa.Table:
     values = [json.dumps(measured), *[None] * (block.num_rows - 1)]
     return blocks.set_columns(block, {MEASURED: pa.array(values, pa.string())})
 

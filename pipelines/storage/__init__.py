@@ -1,4 +1,4 @@
-"""Files behind URIs, through fsspec: list, fingerprint, open, publish. The functions here are those of the room."""
+"""Files at URIs, through fsspec: list, fingerprint, open, publish. The names here are the interface of the package."""
 
 from pipelines.storage.errors import StorageError, explained
 from pipelines.storage.file_info import (
@@ -28,7 +28,7 @@ from pipelines.storage.files import (
     stat,
 )
 from pipelines.storage.remote_files import ATTEMPTS, filesystem
-from pipelines.storage.uris import join, normalise, protocol, resolve
+from pipelines.storage.uris import join, normalize, protocol, resolve
 
 __all__ = [
     "ATTEMPTS",
@@ -50,7 +50,7 @@ __all__ = [
     "join",
     "list_files",
     "list_uris",
-    "normalise",
+    "normalize",
     "open_read",
     "protocol",
     "publish",

@@ -1,7 +1,9 @@
-"""What went wrong at a remote storage, in words: the rule, what came, the cure; never a secret.
+"""Messages for the errors of remote storage: the rule, what happened, the remedy, and never a secret.
 
-Storage drivers raise a zoo of exceptions (botocore, aiohttp, google.auth, azure.core). They are told apart by class
-names and by the error codes of the S3 protocol, so no driver is imported here.
+Storage drivers raise many different exceptions (botocore, aiohttp, google.auth, azure.core). They are distinguished by
+class names and by the error codes of the S3 protocol, so that no driver is imported here.
+
+Tested in tests/pipelines/storage/test_s3.py and test_files.py.
 """
 
 import errno
@@ -17,6 +19,11 @@ from pipelines.storage.uris import WEB, protocol
 NO_CREDENTIALS = frozenset(
     ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound")
     + ("TokenRetrievalError", "SSOTokenLoadError", "UnauthorizedSSOTokenError", "DefaultCredentialsError")
+)
+CREDENTIALS_HELP = (
+    "no usable credentials were found. They come from the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+    "AWS_PROFILE), from the machine's role, or from fsspec's configuration; FSSPEC_S3_ANON=true reads public buckets "
+    "without any"
 )
 REJECTED_CREDENTIALS = frozenset(
     ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired")
@@ -45,16 +52,16 @@ UNREACHABLE = frozenset(
 UNTRUSTED = frozenset(("ClientConnectorCertificateError", "SSLCertVerificationError"))
 SECRET_VARIABLES = re.compile(r"SECRET|TOKEN|PASSWORD|ACCOUNT_KEY|CONNECTION_STRING|CREDENTIAL|ACCESS_KEY|SAS", re.I)
 SHORTEST_SECRET = 6
-"""Shorter values of secret variables are words that a message may need."""
+"""Shorter values of secret variables may be words that a message needs."""
 
 WRONG_PLACE = frozenset(
     (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 )
-"""What a disk says to a setting rather than to a moment."""
+"""The errors of a disk that mean a wrong setting rather than a temporary failure."""
 
 
 class StorageError(OSError):
-    """The storage refused, or stayed away after all retries: nobody's sample is at fault."""
+    """The storage refused a request or did not answer after all retries. No sample is at fault."""
 
     def __init__(self, message: str, kind: str = "other") -> None:
         super().__init__(message)
@@ -66,23 +73,27 @@ class StorageError(OSError):
 
 
 def is_refusal(error: OSError) -> bool:
-    """Whether the storage refuses this place or these credentials, and would refuse them again."""
+    """Return whether the storage refuses this place or these credentials permanently."""
     if isinstance(error, StorageError):
         return error.kind in ("credentials", "denied", "bucket", "name", "region", "refused")
     return error.errno in WRONG_PLACE
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Whether an exception of a storage's driver tells of a host that does not answer, or not for now."""
+    """Return whether an exception of a storage driver means that a host does not answer for now."""
     return bool(_names(error) & UNREACHABLE)
 
 
 @contextmanager
 def explained(uri: str, action: str) -> Iterator[None]:
-    """Inside, what a remote storage's driver raises becomes a StorageError that says what to do.
+    """Turn the exceptions of a remote storage's driver into StorageErrors that say what to do.
 
-    `action` completes "cannot ...", as in `read` or `list`. A missing object stays a FileNotFoundError (a missing
-    bucket does not), and what is no storage's doing stays what it is.
+    A missing object stays a FileNotFoundError (a missing bucket does not), and exceptions that do not come from the
+    storage are not changed.
+
+    Args:
+        uri: The file or folder, for the message.
+        action: The verb after "cannot" in the message, such as `read` or `list`.
     """
     try:
         yield
@@ -96,7 +107,7 @@ def explained(uri: str, action: str) -> Iterator[None]:
 
 
 class ExplainedFile(io.RawIOBase):
-    """A driver's file whose failures are explained."""
+    """A driver's file whose errors are explained."""
 
     def __init__(self, uri: str, file: Any) -> None:
         self._uri = uri
@@ -127,9 +138,11 @@ class ExplainedFile(io.RawIOBase):
 
 
 def redacted(text: str, secrets: Sequence[str] | None = None) -> str:
-    """`text` without passwords in addresses, signatures in queries, and values of secret environment variables.
+    """Remove passwords in addresses, signatures in queries, and values of secret environment variables from a text.
 
-    secrets: `secret_values()`, for callers that ask often.
+    Args:
+        text: The text.
+        secrets: `secret_values()`, for callers that need it often.
     """
     if "//" in text:
         text = re.sub(r"//[^/@\s]+:[^/@\s]+@", "//***@", text)
@@ -143,7 +156,7 @@ def redacted(text: str, secrets: Sequence[str] | None = None) -> str:
 
 
 def secret_values() -> list[str]:
-    """The values of the environment variables that are secret by their name."""
+    """Return the values of environment variables with names of secrets."""
     return [
         value
         for name, value in os.environ.items()
@@ -163,14 +176,9 @@ def _translated(error: Exception, uri: str, action: str) -> Exception | None:
 
 
 def _cause(names: set[str], uri: str) -> tuple[str, str]:
-    """(what it means and what to do, kind); the order matters: S3 answers 403 for much."""
+    """Return (meaning and remedy, kind). The order matters because S3 answers 403 in many cases."""
     if names & NO_CREDENTIALS:
-        return (
-            "no usable credentials were found. They come from the environment (AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE), from the machine's role, or from fsspec's configuration; "
-            "FSSPEC_S3_ANON=true reads public buckets without any",
-            "credentials",
-        )
+        return CREDENTIALS_HELP, "credentials"
     if code := names & REJECTED_CREDENTIALS:
         return (
             f"the credentials were rejected as {min(code)}. Check that key and secret belong together and to this "
@@ -180,7 +188,7 @@ def _cause(names: set[str], uri: str) -> tuple[str, str]:
     if names & NO_BUCKET:
         bucket = uri.split("://", 1)[-1].split("/", 1)[0]
         return (
-            f"there is no bucket {bucket!r}{_endpoint()}. No job makes buckets: create it, or check its spelling and "
+            f"there is no bucket {bucket!r}{_endpoint()}. No job creates buckets: create it, or check its spelling and "
             "the endpoint (AWS_ENDPOINT_URL)",
             "bucket",
         )
@@ -198,7 +206,7 @@ def _cause(names: set[str], uri: str) -> tuple[str, str]:
     if names & UNREACHABLE:
         return (
             f"the storage did not answer as it should, after several attempts{_endpoint()}. Check the endpoint and the "
-            "network; the same command goes on where this one stopped",
+            "network; the same command continues where this one stopped",
             "unreachable",
         )
     if protocol(uri) in WEB and any(re.fullmatch(r"4\d\d", name) for name in names):
@@ -207,7 +215,7 @@ def _cause(names: set[str], uri: str) -> tuple[str, str]:
 
 
 def _names(error: BaseException | None) -> set[str]:
-    """Class names and S3 error codes of an exception and of what caused it."""
+    """Return the class names and S3 error codes of an exception and its causes."""
     names: set[str] = set()
     for _ in range(10):
         if error is None:
@@ -229,6 +237,6 @@ def _is_from_a_driver(error: Exception) -> bool:
 
 
 def _endpoint() -> str:
-    """The endpoint in use, where it is not the cloud's own."""
+    """Return the endpoint in use if it is not the default one of the cloud."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     return f" at {redacted(endpoint)}" if endpoint else ""

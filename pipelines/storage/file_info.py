@@ -1,4 +1,7 @@
-"""What is known of a stored file without opening it, hashes, and the names that files have while they are written."""
+"""Metadata of stored files, hashes, and the names of files that are being written.
+
+Tested in tests/pipelines/storage/test_files.py and test_local_files.py.
+"""
 
 import hashlib
 import re
@@ -6,13 +9,13 @@ import uuid
 from dataclasses import dataclass, field
 
 HASH_DIGITS = 16
-"""64 bits: two of a million names are alike with probability 3e-8."""
+"""64 bits: the probability that two of a million names are equal is 3e-8."""
 OLD_HASH_DIGITS = 10
-"""Of version 0.1. Both are the first digits of the same hash, so an old name is the beginning of a new one."""
+"""Digits in version 0.1. Both are prefixes of the same hash, so an old name is a prefix of a new one."""
 
 TEMPORARY = re.compile(r"(?:\..+|.+\..+)\.[0-9a-f]{8}\.tmp|.+\.[0-9a-f]{32}\.tmp", re.DOTALL)
-"""Names of files that are being written, or were when their writer was killed: `.NAME.xxxxxxxx.tmp` today; version 0.1
-also wrote `NAME.xxxxxxxx.tmp` and names with 32 digits."""
+"""Names of files that are being written, or were when their writer was killed: `.NAME.xxxxxxxx.tmp`. Version 0.1 also
+wrote `NAME.xxxxxxxx.tmp` and names with 32 digits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,21 +25,21 @@ class FileInfo:
     uri: str
     size_bytes: int
     fingerprint: str
-    """Changes when the content changes: size and etag, or modification time where the store has no etag."""
+    """Changes if the content changes: a hash of size and etag, or modification time if the store has no etag."""
     modified_s: float | None = field(default=None, compare=False)
-    """Seconds since 1970, None where the store does not say; stores round it in more ways than one."""
+    """Seconds since 1970, or None if the store does not report it. Stores round it in different ways."""
 
 
 def short_hash(*parts: str, digits: int = HASH_DIGITS) -> str:
-    """Hexadecimal digits that depend on every part and on their order."""
+    """Return hexadecimal digits that depend on every part and on their order."""
     return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:digits]
 
 
 def temporary_name(name: str) -> str:
-    """A name, in the same folder, for what will be called `name` when it is whole; another one at every call."""
+    """Return a new temporary name, in the same folder, for a file that is going to be called `name`."""
     return f".{name}.{uuid.uuid4().hex[:8]}.tmp"
 
 
 def is_temporary(uri: str) -> bool:
-    """Whether a file has such a name. No listing shows it: it is no part of anything yet."""
+    """Return whether a file has a temporary name. Listings leave such files out."""
     return uri.endswith(".tmp") and TEMPORARY.fullmatch(uri.rsplit("/", 1)[-1]) is not None

@@ -1,15 +1,15 @@
-"""Files behind URIs, through fsspec: list, fingerprint, open, publish.
+"""Files at URIs, through fsspec: list, fingerprint, open, publish.
 
-A URI is a plain local path or anything fsspec understands: `s3://bucket/folder` (package s3fs), `gs://` (gcsfs), `az://`
-and `abfs://` (adlfs), `file://`, and in tests `memory://`. Credentials and endpoints come from the usual places, and
-nothing secret travels in arguments: the environment (`AWS_ACCESS_KEY_ID`, `AWS_PROFILE`, `AWS_ENDPOINT_URL`,
-`GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_...`), the machine's role, or fsspec's own configuration
-(`FSSPEC_S3_ANON=true`, `~/.config/fsspec/*.json`).
+A URI is a plain local path or anything that fsspec understands: `s3://bucket/folder` (package s3fs), `gs://` (gcsfs),
+`az://` and `abfs://` (adlfs), `file://`, and in tests `memory://`. Credentials and endpoints come from the usual
+places: the environment (`AWS_ACCESS_KEY_ID`, `AWS_PROFILE`, `AWS_ENDPOINT_URL`, `GOOGLE_APPLICATION_CREDENTIALS`,
+`AZURE_STORAGE_...`), the machine's role, or fsspec's own configuration (`FSSPEC_S3_ANON=true`,
+`~/.config/fsspec/*.json`). No secret is passed in arguments.
 
-S3 requests that fail for a passing reason (5xx, throttling, a dropped or stalled connection) are tried again by
-botocore, ATTEMPTS times in all, after random waits that grow exponentially; `AWS_MAX_ATTEMPTS` and `AWS_RETRY_MODE`
-overrule that. gcsfs and adlfs retry by themselves. What is still wrong then, or was wrong for good, is a `StorageError`
-(see `pipelines.storage.errors`).
+botocore retries S3 requests that fail temporarily (5xx, throttling, a dropped or stalled connection), with ATTEMPTS
+attempts in all and random, exponentially growing waits. `AWS_MAX_ATTEMPTS` and `AWS_RETRY_MODE` override that. gcsfs
+and adlfs retry by themselves. Any other error, and any that remains, is a `StorageError` (see
+`pipelines.storage.errors`).
 """
 
 import io
@@ -19,39 +19,33 @@ from typing import IO
 
 from pipelines.errors import SettingError, ShardChangedError
 from pipelines.storage import local_files, remote_files
-from pipelines.storage.errors import ExplainedFile, StorageError, explained
-from pipelines.storage.file_info import HASH_DIGITS, OLD_HASH_DIGITS, FileInfo, is_temporary, short_hash, temporary_name
-from pipelines.storage.remote_files import ATTEMPTS, filesystem
-from pipelines.storage.uris import OBJECT_STORES, S3, WEB, check_given, join, normalise, protocol, resolve
+from pipelines.storage.errors import ExplainedFile, explained
+from pipelines.storage.file_info import FileInfo, temporary_name
+from pipelines.storage.remote_files import filesystem
+from pipelines.storage.uris import OBJECT_STORES, S3, WEB, check_given, join, normalize, protocol
 
-# fmt: off
-__all__ = [
-    "ATTEMPTS", "HASH_DIGITS", "HAS_CHANGED", "OLD_HASH_DIGITS", "FileInfo", "StorageError", "TooLargeError",
-    "check_place", "check_writable",
-    "create_once", "exists", "explained", "filesystem", "glob_files", "is_temporary", "iter_files", "join",
-    "list_files", "list_uris", "normalise", "open_read", "protocol", "publish", "read_bytes", "remove",
-    "remove_stale_temporaries", "resolve", "short_hash", "stat",
-]
-# fmt: on
 HAS_CHANGED = "has changed while it was read; the same command reads it again"
 
 
 def check_place(option: str, text: str) -> None:
-    """Raises SettingError for what is no place, or in a storage that nothing here can open."""
+    """Raise SettingError for texts that are not a place, and for storage without an installed driver."""
     check_given(option, text)
     try:
-        remote_files.driver(protocol(normalise(text)))
+        remote_files.driver(protocol(normalize(text)))
     except ValueError as error:
         raise SettingError(f"{option} {text!r}: {error}") from error
 
 
 def check_writable(option: str, text: str, folders: Sequence[str] = ()) -> None:
-    """Raises SettingError for a place that cannot be written to, as far as can be known without writing.
+    """Raise SettingError for a place that cannot be written to, as far as can be known without writing.
 
-    folders: what must be folders there, by their paths below it; empty where the place is a file.
+    Args:
+        option: The option that named the place, for the message.
+        text: The place.
+        folders: Paths of the folders that are going to be below it; empty if the place is a file.
     """
     check_given(option, text)
-    uri = normalise(text)
+    uri = normalize(text)
     if protocol(uri) in WEB:
         raise SettingError(f"{option} {text!r}: web servers take no files. Give a folder or an object store.")
     for path in [join(uri, folder) if folder else uri for folder in folders or [""]] if protocol(uri) == "file" else []:
@@ -60,42 +54,42 @@ def check_writable(option: str, text: str, folders: Sequence[str] = ()) -> None:
 
 
 class TooLargeError(ValueError):
-    """A file has more bytes than the caller wanted to hold in memory."""
+    """A file has more bytes than the caller wants to hold in memory."""
 
 
 def iter_files(root: str) -> Iterator[FileInfo]:
-    """Every file below `root` (or `root` itself when it is a file) in the store's order; none when nothing is there.
+    """Yield every file below `root`, or `root` itself if it is a file, in the store's order.
 
-    Streams: a page of at most 1,000 objects at a time from S3, a folder at a time from a disk; no request for a file.
-    Files that are being written are left out, here and in every other listing.
+    Streams a page of at most 1,000 objects at a time from S3, or a folder at a time from a disk, without a request for
+    each file. Files that are being written are left out, here and in every other listing.
     """
     yield from local_files.iter_files(root) if protocol(root) == "file" else remote_files.iter_files(root)
 
 
 def list_files(root: str) -> list[FileInfo]:
-    """`iter_files`, sorted by URI."""
+    """Return the files of `iter_files`, sorted by URI."""
     return sorted(iter_files(root), key=lambda info: info.uri)
 
 
 def list_uris(root: str) -> list[str]:
-    """The URIs of `list_files`; a local disk is asked for names alone, which is several times as fast."""
+    """Return the URIs of `list_files`. On local disks only names are read, which is several times as fast."""
     if protocol(root) == "file" and not os.path.isfile(root):
         return sorted(entry.path for entry in local_files.iter_entries(root))
     return [info.uri for info in list_files(root)]
 
 
 def glob_files(pattern: str) -> list[tuple[str, FileInfo | None]]:
-    """(URI, file) of what matches `pattern` (`*`, `**`, `?`, `[...]`), sorted by URI; None for folders."""
+    """Return (URI, file or None for a folder) of what matches `pattern` (`*`, `**`, `?`, `[...]`), sorted by URI."""
     return local_files.glob_files(pattern) if protocol(pattern) == "file" else remote_files.glob_files(pattern)
 
 
 def stat(uri: str) -> FileInfo | None:
-    """The file at a URI, in one request; None when there is none, or a folder."""
+    """Return the file at a URI, with one request, or None if nothing or a folder is there."""
     return local_files.stat_file(filesystem(uri)[1]) if protocol(uri) == "file" else remote_files.stat(uri)
 
 
 def exists(uri: str) -> bool:
-    """Whether a file or folder is there."""
+    """Return whether a file or folder exists."""
     fs, path = filesystem(uri)
     fs.invalidate_cache()
     if protocol(uri) == "file":
@@ -109,11 +103,11 @@ def exists(uri: str) -> bool:
 
 
 def open_read(uri: str, block_size_bytes: int = 4 << 20, fingerprint: str = "") -> IO[bytes]:
-    """Open for reading with seeks; remote files are read ahead by one block, so memory stays constant.
+    """Open a file for reading with seeks. Remote files are read ahead by one block, so memory stays constant.
 
     Raises:
-        ShardChangedError: the file is not the one with this fingerprint. On S3 everything that is read through the open
-            file is of one version.
+        ShardChangedError: the file does not have this fingerprint. On S3, everything that is read through the open file
+            belongs to one version.
     """
     fs, path = filesystem(uri)
     if protocol(uri) == "file":
@@ -127,18 +121,18 @@ def open_read(uri: str, block_size_bytes: int = 4 << 20, fingerprint: str = "") 
     with explained(uri, "read"):
         file = fs.open(path, "rb", block_size=block_size_bytes, cache_type="none")
         details = getattr(file, "details", {}) if fingerprint else {}
-    if remote_files.has_version(details):  # else the driver does not know what it has opened
+    if remote_files.has_version(details):  # otherwise the driver does not know what it has opened
         _check_version(uri, fingerprint, remote_files.file_info(fs, uri, {**details, "name": path}).fingerprint)
     return io.BufferedReader(ExplainedFile(uri, file), block_size_bytes)
 
 
 def read_bytes(uri: str, limit_bytes: int | None = None, fingerprint: str = "") -> bytes:
-    """The whole file.
+    """Read the whole file.
 
     Raises:
-        TooLargeError: it has more than `limit_bytes` bytes; no more than that is read.
-        ShardChangedError: the file is not the one with this fingerprint. Known for local files and S3; elsewhere the
-            answer to a read does not tell its version.
+        TooLargeError: the file has more than `limit_bytes` bytes, which are not read.
+        ShardChangedError: the file does not have this fingerprint. Checked for local files and S3; other stores do not
+            report the version of what was read.
     """
     fs, path = filesystem(uri)
     if protocol(uri) == "file" and fingerprint:
@@ -157,7 +151,7 @@ def read_bytes(uri: str, limit_bytes: int | None = None, fingerprint: str = "") 
 
 
 def publish(uri: str, content: bytes) -> None:
-    """Make `content` appear at `uri` in one step: whole or not at all, replacing what was there."""
+    """Write a file atomically: it appears whole or not at all, and replaces an existing file."""
     fs, path = filesystem(uri)
     kind = protocol(uri)
     if kind == "file":
@@ -165,7 +159,7 @@ def publish(uri: str, content: bytes) -> None:
         return
     with explained(uri, "write"):
         if kind in OBJECT_STORES:
-            fs.pipe_file(path, content)  # s3fs: one PUT, above 100 MB a multipart upload, which appears as a whole too
+            fs.pipe_file(path, content)  # s3fs: one PUT, or above 100 MB a multipart upload, which is atomic too
         else:
             folder, _, name = path.rpartition("/")
             partial = f"{folder}/{temporary_name(name)}"
@@ -175,11 +169,11 @@ def publish(uri: str, content: bytes) -> None:
 
 
 def create_once(uri: str, content: bytes) -> None:
-    """Publish a file unless there is one: of several at once, one creates it, whole, and the others leave it alone.
+    """Publish a file unless it exists. If several callers do it at once, exactly one of them creates the whole file.
 
-    On disks that is a hard link, on object stores a conditional PUT. A store that ignores the condition, and drivers of
-    file systems that have no such thing (sftp, hdfs, ...), let two callers at once both write: the last one's content
-    stays. `pipelines.storage.store.honors_create_once` tells.
+    This uses a hard link on disks and a conditional PUT on object stores. With a store that ignores the condition, and
+    with drivers that have nothing of the kind (sftp, hdfs, ...), two callers at once both write, and the last content
+    stays; `pipelines.storage.store.honors_create_once` detects that.
     """
     fs, path = filesystem(uri)
     kind = protocol(uri)
@@ -194,14 +188,14 @@ def create_once(uri: str, content: bytes) -> None:
     try:
         with explained(uri, "write"):
             fs.pipe_file(path, content, mode="create")
-    except Exception as error:  # every driver has its own for "it is there"
+    except Exception as error:  # every driver has its own exception for an existing file
         failure = error
     if failure is not None and stat(uri) is None:
         raise failure
 
 
 def remove(uri: str) -> None:
-    """Delete a file; already gone is fine."""
+    """Delete a file. It is not an error if the file does not exist."""
     fs, path = filesystem(uri)
     try:
         with explained(uri, "delete"):
@@ -211,9 +205,9 @@ def remove(uri: str) -> None:
 
 
 def remove_stale_temporaries(root: str, older_than_s: float) -> int:
-    """Delete what killed writers have left below a local root that long ago; returns the number of files.
+    """Delete temporary files of killed writers below a local root that are this old, and return their number.
 
-    Object stores have nothing of the kind. On other remote file systems it stays, and no listing shows it.
+    Object stores have no such files. On other remote file systems they stay, but no listing shows them.
     """
     return local_files.remove_stale_files(root, older_than_s) if protocol(root) == "file" else 0
 

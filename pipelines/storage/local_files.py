@@ -1,7 +1,7 @@
-"""Files on local disks: listed, and written so that they are whole and stay when the machine loses power.
+"""Files on local disks: listing them, and writing them so that they are whole and survive a power failure.
 
-Writing is a sequence of a few primitive operations of a disk, which are an argument: the simulation runs the same
-sequence over a model disk that tears what was not synced.
+Writing is a sequence of a few primitive operations of a disk, which is an argument. The simulation runs the same
+sequence on a model of a disk that corrupts what was not synced.
 """
 
 import errno
@@ -20,38 +20,38 @@ from pipelines.storage.file_info import FileInfo, is_temporary, short_hash, temp
 NO_FOLDER_SYNC = frozenset(
     (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR)
 )
-"""What file systems say that cannot sync a folder."""
+"""The errors of file systems that cannot sync a folder."""
 
 
 class Disk(Protocol):
     """The operations that make a file appear; each may fail with OSError."""
 
     def makedirs(self, folder: str) -> None:
-        """Create a folder and those above it where they are not there; they stay when the machine loses power."""
+        """Create a folder and its missing parents, so that they survive a power failure."""
         ...
 
     def write(self, path: str, content: bytes) -> None:
-        """Create or replace a file; whether it is whole after a power failure is open until `sync`."""
+        """Create or replace a file, which survives a power failure only after `sync`."""
         ...
 
     def sync(self, path: str) -> None:
-        """Return when a file's content is safe."""
+        """Return when a file's content is durable."""
         ...
 
     def sync_folder(self, folder: str) -> None:
-        """Return when the names in a folder are safe."""
+        """Return when the names in a folder are durable."""
         ...
 
     def replace(self, source: str, target: str) -> None:
-        """Rename a file, in one step, over what is there."""
+        """Rename a file atomically, replacing an existing one."""
         ...
 
     def link(self, source: str, target: str) -> None:
-        """Give a file a second name. Raises FileExistsError where there is a file of that name."""
+        """Give a file a second name. Raises FileExistsError if that name exists."""
         ...
 
     def remove(self, path: str) -> None:
-        """Delete a file; a file that is already gone is no error."""
+        """Delete a file. It is not an error if the file does not exist."""
         ...
 
 
@@ -90,7 +90,7 @@ class OsDisk:
         os.replace(source, target)
 
     def link(self, source: str, target: str) -> None:
-        """Where the file system has no hard links, of two calls at once both may succeed: see `can_link`."""
+        """Create a hard link. Without hard links, two calls at once may both succeed; see `can_link`."""
         try:
             os.link(source, target)
         except FileExistsError:
@@ -109,7 +109,7 @@ OS_DISK = OsDisk()
 
 
 def publish_file(path: str, content: bytes, disk: Disk = OS_DISK) -> None:
-    """Make `content` appear at `path` in one step, replacing what was there; when this returns it is there to stay."""
+    """Write a file atomically, replacing an existing one. It is durable when this returns."""
     folder, name = os.path.split(path)
     partial = os.path.join(folder, temporary_name(name))
     disk.makedirs(folder)
@@ -124,7 +124,7 @@ def publish_file(path: str, content: bytes, disk: Disk = OS_DISK) -> None:
 
 
 def create_file(path: str, content: bytes, disk: Disk = OS_DISK) -> None:
-    """As `publish_file`, but what is there stays: of several callers at once one creates the file."""
+    """Write a file as `publish_file` does, but keep an existing one. Of several callers at once, one creates it."""
     folder, name = os.path.split(path)
     partial = os.path.join(folder, temporary_name(name))
     disk.makedirs(folder)
@@ -139,15 +139,15 @@ def create_file(path: str, content: bytes, disk: Disk = OS_DISK) -> None:
 
 
 def read_file(path: str, limit_bytes: int | None) -> bytes:
-    """The file, or its first `limit_bytes + 1` bytes. A pipe or a device is no file, and is not waited for."""
+    """Read a file, or its first `limit_bytes + 1` bytes. Refuses pipes and devices without waiting for them."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "This is a pipe or a device, no file", path)
+            raise OSError(errno.EINVAL, "This is a pipe or a device, not a file", path)
         return file.read() if limit_bytes is None else file.read(limit_bytes + 1)
 
 
 def can_link(folder: str) -> bool:
-    """Whether the file system of a folder, which is created, has hard links."""
+    """Return whether the file system of a folder has hard links. Creates the folder."""
     OS_DISK.makedirs(folder)
     first, second = (os.path.join(folder, temporary_name("links")) for _ in range(2))
     try:
@@ -162,7 +162,7 @@ def can_link(folder: str) -> bool:
 
 
 def remove_stale_files(root: str, older_than_s: float) -> int:
-    """Delete files below `root` whose writer was killed, if they are that old; returns how many. Follows no links."""
+    """Delete temporary files of killed writers below `root` that are this old; return how many. Follows no links."""
     count = 0
     before_s = time.time() - older_than_s
     for folder, _, names in os.walk(root):
@@ -175,7 +175,7 @@ def remove_stale_files(root: str, older_than_s: float) -> int:
 
 
 def iter_files(root: str) -> Iterator[FileInfo]:
-    """The file `root`, or the files below the folder `root`."""
+    """Yield the file `root`, or the files below the folder `root`."""
     if os.path.isfile(root):
         if not is_temporary(root):
             yield file_info(root, os.stat(root))
@@ -186,13 +186,13 @@ def iter_files(root: str) -> Iterator[FileInfo]:
 
 
 def iter_entries(root: str) -> Iterator["os.DirEntry[str]"]:
-    """The files below a folder: depth first, sorted within a folder; links are followed, each folder once."""
+    """Yield the files below a folder, depth first and sorted within a folder. Follows links, but each folder once."""
     for entries in _folders(root):
         yield from (entry for entry in entries if not is_temporary(entry.name) and _leads_to(entry, entry.is_file))
 
 
 def _folders(root: str) -> Iterator[list["os.DirEntry[str]"]]:
-    """The entries of each folder, those of a folder before those of the folders within it."""
+    """Yield the entries of each folder, before those of the folders within it."""
     seen: set[tuple[int, int]] = set()
     pending = [root] if os.path.isdir(root) else []
     while pending:
@@ -211,7 +211,7 @@ def _folders(root: str) -> Iterator[list["os.DirEntry[str]"]]:
 
 
 def _leads_to(entry: "os.DirEntry[str]", is_kind: Callable[[], bool]) -> bool:
-    """`is_kind()` of an entry; False for a link that leads to itself."""
+    """Return `is_kind()` of an entry, or False for a link that leads to itself."""
     try:
         return is_kind()
     except OSError as error:
@@ -221,7 +221,7 @@ def _leads_to(entry: "os.DirEntry[str]", is_kind: Callable[[], bool]) -> bool:
 
 
 def glob_files(pattern: str) -> list[tuple[str, FileInfo | None]]:
-    """(path, file; None for a folder) of what matches, sorted. Links are followed, but not by `**`: loops."""
+    """Return (path, file or None for a folder) of what matches, sorted. `**` does not follow links, to avoid loops."""
     if "**" in pattern:
         names = cast(list[str], LocalFileSystem().glob(pattern))
     else:
@@ -231,27 +231,27 @@ def glob_files(pattern: str) -> list[tuple[str, FileInfo | None]]:
         if os.path.isdir(path):
             found.append((path, None))
         elif os.path.exists(path):
-            with suppress(FileNotFoundError):  # deleted since
+            with suppress(FileNotFoundError):  # deleted since it was listed
                 found.append((path, file_info(path, os.stat(path))))
     return found
 
 
 def why_not_writable(path: str, is_folder: bool = False) -> str:
-    """Why no file, or no folder, can be at a path; empty where nothing is in the way."""
+    """Return why a file or folder cannot be created at a path; empty if nothing prevents it."""
     there = path
     while not os.path.exists(there):
         if os.path.islink(there):
-            return f"{there} is a link that leads nowhere"
+            return f"{there} is a broken link"
         there = os.path.dirname(there)
     if not os.path.isdir(there):
         if is_folder or there != path:
-            return f"{there} is a file, no folder"
+            return f"{there} is a file, not a folder"
         there = os.path.dirname(there)
-    return "" if os.access(there, os.W_OK | os.X_OK) else f"{there} may not be written to"
+    return "" if os.access(there, os.W_OK | os.X_OK) else f"there is no permission to write to {there}"
 
 
 def dead_links(place: str, is_pattern: bool = False) -> list[str]:
-    """The links below a folder, or among what matches a pattern, that lead nowhere."""
+    """Return the broken links below a folder, or among the paths that match a pattern."""
     if is_pattern:
         paths = glob.glob(place, include_hidden=True, recursive="**" in place)
     else:
@@ -260,7 +260,7 @@ def dead_links(place: str, is_pattern: bool = False) -> list[str]:
 
 
 def stat_file(path: str) -> FileInfo | None:
-    """The file at a path; None when there is none, or a folder."""
+    """Return the file at a path, or None if nothing or a folder is there."""
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -269,6 +269,6 @@ def stat_file(path: str) -> FileInfo | None:
 
 
 def file_info(path: str, status: os.stat_result) -> FileInfo:
-    """What a listing shows of a file."""
+    """Return the metadata of a file as a listing shows it."""
     fingerprint = short_hash(str(status.st_size), str(status.st_mtime))
     return FileInfo(uri=path, size_bytes=status.st_size, fingerprint=fingerprint, modified_s=status.st_mtime)

@@ -1,4 +1,9 @@
-"""Files of remote storage, through fsspec's drivers: what differs from one to another is settled here."""
+"""Files on remote storage, through fsspec's drivers. This module hides the differences between the drivers.
+
+Tested in tests/pipelines/storage/test_s3.py, test_s3_names.py and test_files.py.
+"""
+# pyright: reportAttributeAccessIssue=false
+# fsspec imports its modules lazily, and the drivers have methods that its base class lacks.
 
 import os
 from collections.abc import Iterator, Mapping
@@ -14,21 +19,20 @@ from pipelines.storage.uris import OBJECT_STORES, S3, WEB, protocol
 VERSION_FIELDS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
 TIME_FIELDS = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
 ATTEMPTS = 6
-"""Of one S3 request; the waits before the 2nd to 6th are random, at most 1, 2, 4, 8 and 16 s."""
+"""Attempts at one S3 request. The waits before the 2nd to 6th are random, at most 1, 2, 4, 8 and 16 s."""
 WEB_TIMEOUT_S, WEB_SILENCE_S = 300.0, 30.0
-"""Of one request to a web server: in all, and without a byte."""
+"""Timeouts of one request to a web server: in total, and without any byte."""
 BODY_ATTEMPTS = 3
-"""Of reading an answer that has begun: botocore tries requests again, not their bodies."""
+"""Attempts at reading the body of a response. botocore retries requests, but not reading their bodies."""
 
 
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a URI and the path inside it.
+    """Return the file system of a URI and the path inside it.
 
-    A URI is one address, never an expression: `fsspec.core.url_to_fs` would take `::` in the name of a stored file for
-    a chain of file systems.
+    `fsspec.core.url_to_fs` is not used because it would take `::` in a file name for a chain of file systems.
 
     Raises:
-        ValueError: an unknown or uninstalled protocol.
+        ValueError: the protocol is unknown or has no installed driver.
     """
     kind = protocol(uri)
     found = driver(kind)
@@ -40,7 +44,7 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def driver(kind: str) -> type[fsspec.AbstractFileSystem]:
-    """The driver of a protocol. Raises ValueError for one that is unknown or not installed."""
+    """Return the driver of a protocol. Raises ValueError if it is unknown or not installed."""
     try:
         return fsspec.get_filesystem_class(kind)
     except ImportError as error:
@@ -48,13 +52,13 @@ def driver(kind: str) -> type[fsspec.AbstractFileSystem]:
 
 
 def iter_files(root: str) -> Iterator[FileInfo]:
-    """The files below a place, or the file at it, in the store's order."""
+    """Yield the files below a place, or the file at it, in the store's order."""
     found = _s3_files(root) if protocol(root) in S3 else _found_files(root)
     yield from (info for info in found if not is_temporary(info.uri))
 
 
 def glob_files(pattern: str) -> list[tuple[str, FileInfo | None]]:
-    """(URI, file; None for a folder) of what matches, sorted."""
+    """Return (URI, file or None for a folder) of what matches, sorted."""
     fs, path = filesystem(pattern)
     fs.invalidate_cache()
     with explained(pattern, "list"):
@@ -68,7 +72,7 @@ def glob_files(pattern: str) -> list[tuple[str, FileInfo | None]]:
 
 
 def stat(uri: str) -> FileInfo | None:
-    """The file at a URI; None when there is none, or a folder."""
+    """Return the file at a URI, or None if nothing or a folder is there."""
     fs, path = filesystem(uri)
     fs.invalidate_cache()
     try:
@@ -80,7 +84,7 @@ def stat(uri: str) -> FileInfo | None:
 
 
 def read_bytes(uri: str, limit_bytes: int | None) -> bytes:
-    """One request: a range where there is a limit, else without asking for the size first, as s3fs likes to."""
+    """Read a file with one request: a range if there is a limit, and otherwise without s3fs's request for the size."""
     fs, path = filesystem(uri)
     if protocol(uri) in S3 and "?versionId=" in path:
         return read_version(uri, limit_bytes)[0]
@@ -98,7 +102,7 @@ def read_bytes(uri: str, limit_bytes: int | None) -> bytes:
 
 
 def read_version(uri: str, limit_bytes: int | None) -> tuple[bytes, str]:
-    """The content of an object on S3 and its fingerprint, in one request."""
+    """Read an object on S3 and its fingerprint with one request."""
     fs, path = filesystem(uri)
     bucket, key = _s3_place(fs, path)
     span = {} if limit_bytes is None else {"Range": f"bytes=0-{limit_bytes}"}
@@ -114,16 +118,18 @@ def read_version(uri: str, limit_bytes: int | None) -> tuple[bytes, str]:
 
 
 def has_version(details: Mapping[str, Any]) -> bool:
-    """Whether a driver knows which version of a file it speaks of."""
+    """Return whether a driver's description of a file contains its version."""
     return any(details.get(name) for name in VERSION_FIELDS)
 
 
 def file_info(fs: fsspec.AbstractFileSystem, like: str, info: Mapping[str, Any]) -> FileInfo:
-    """What a driver says of a file, whose URI is spelled as `like` is."""
+    """Convert a driver's description of a file; its URI is spelled as `like` is."""
     version = next((info[field] for field in VERSION_FIELDS if info.get(field)), "")
-    if isinstance(version, datetime):  # some drivers spell a time in one way when listing, in another when asked
+    if isinstance(version, datetime):  # some drivers format times differently in listings and in answers for one file
         version = version.timestamp()
-    if isinstance(version, str) and protocol(like) not in S3:  # and adlfs puts quotes around an etag when asked
+    if (
+        isinstance(version, str) and protocol(like) not in S3
+    ):  # adlfs puts quotes around an etag only in answers for one file
         version = version.strip('"')
     size_bytes = int(info["size"] or 0)
     return FileInfo(
@@ -135,7 +141,7 @@ def file_info(fs: fsspec.AbstractFileSystem, like: str, info: Mapping[str, Any])
 
 
 def _get(fs: Any, uri: str, **request: str) -> tuple[bytes, Mapping[str, Any]]:
-    """The body and the rest of the answer to a GET."""
+    """Return the body and the fields of the response to a GET."""
     for attempt in range(1, BODY_ATTEMPTS + 1):
         with explained(uri, "read"):
             answer = fs.call_s3("get_object", **request)
@@ -149,7 +155,7 @@ def _get(fs: Any, uri: str, **request: str) -> tuple[bytes, Mapping[str, Any]]:
 
 
 def _options(kind: str) -> dict[str, Any]:
-    """Retries for S3, unless the user's environment or fsspec configuration says otherwise; no listings in memory."""
+    """Return options: retries for S3 unless the user's environment or configuration sets them, and no listing cache."""
     if kind in WEB:
         return {"client_kwargs": {"timeout": _web_timeout()}, **fsspec.config.conf.get(kind, {})}
     if kind not in S3:
@@ -162,7 +168,7 @@ def _options(kind: str) -> dict[str, Any]:
 
 
 def _web_timeout() -> Any:
-    """A host that does not answer must not hold up a chunk for minutes; aiohttp's own limit is 5 minutes a file."""
+    """Limit how long a silent host delays a chunk. aiohttp's own limit is 5 minutes per file."""
     from aiohttp import ClientTimeout
 
     return ClientTimeout(total=WEB_TIMEOUT_S, sock_connect=WEB_SILENCE_S, sock_read=WEB_SILENCE_S)
@@ -185,7 +191,7 @@ def _s3_files(root: str) -> Iterator[FileInfo]:
         with explained(root, "list"):
             page = fs.call_s3("list_objects_v2", **place)
         for entry in page.get("Contents", []):
-            if not entry["Key"].endswith("/"):  # what consoles make to show an empty folder
+            if not entry["Key"].endswith("/"):  # consoles create these to show an empty folder
                 is_empty = False
                 info = {"size": entry["Size"], "ETag": entry.get("ETag"), "name": f"{bucket}/{entry['Key']}"}
                 yield file_info(fs, root, {**info, "modified": entry.get("LastModified")})
@@ -197,13 +203,13 @@ def _s3_files(root: str) -> Iterator[FileInfo]:
 
 
 def _s3_place(fs: Any, path: str) -> tuple[str, str]:
-    """(bucket, key); `split_path` cuts off what follows `?versionId=`, which may be a part of a key."""
+    """Return (bucket, key). `split_path` cuts off what follows `?versionId=`, which may be a part of a key."""
     bucket, key, _ = fs.split_path(path)
     return bucket, path.removeprefix(bucket)[1:] if "?versionId=" in path else key
 
 
 def _s3_object(fs: Any, path: str) -> dict[str, Any]:
-    """What `fs.info` says of an object; that also looks for a folder, with a second request."""
+    """Return what `fs.info` returns for an object, without its second request, which looks for a folder."""
     bucket, key = _s3_place(fs, path)
     if not key:
         return fs.info(path)
@@ -213,7 +219,7 @@ def _s3_object(fs: Any, path: str) -> dict[str, Any]:
 
 
 def _uri(fs: fsspec.AbstractFileSystem, like: str, path: str) -> str:
-    """The URI of a path of the file system, spelled as `like` is."""
+    """Return the URI of a path of the file system, spelled as `like` is."""
     scheme = protocol(like)
     if scheme == "file":
         return path
@@ -221,7 +227,7 @@ def _uri(fs: fsspec.AbstractFileSystem, like: str, path: str) -> str:
 
 
 def _seconds(time: Any) -> float | None:
-    """A driver's idea of a time as seconds since 1970; a time without a zone is UTC."""
+    """Convert a driver's time to seconds since 1970; a time without a zone is in UTC."""
     if isinstance(time, str):
         time = datetime.fromisoformat(time)
     if isinstance(time, datetime):

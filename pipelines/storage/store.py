@@ -1,7 +1,7 @@
-"""Where files lie, as a value that is passed to whoever reads or writes them.
+"""Stores: file access as a value that is passed to every function that reads or writes files.
 
-`FILES` is the real thing: any URI that `pipelines.storage` understands. The simulation passes a store of its own, which
-crashes, delays and interleaves every call (`tests/simulation`).
+`FILES` is the real store, for every URI that `pipelines.storage` supports. The simulation passes a store of its own,
+which crashes, delays and interleaves every call (`tests/simulation`).
 """
 
 import dataclasses
@@ -19,31 +19,31 @@ Result = TypeVar("Result")
 
 
 class Store(Protocol):
-    """Files behind URIs. Light and picklable. A call that fails raises OSError; it may have taken effect even so."""
+    """Files at URIs. Light and picklable. A call that fails raises OSError, but may have taken effect nevertheless."""
 
     @property
     def is_concurrent(self) -> bool:
-        """Whether it may be called from several threads at once. A simulation runs one call at a time."""
+        """Whether several threads may call it at once. A simulation runs one call at a time."""
         ...
 
     def iter_files(self, root: str) -> Iterator[FileInfo]:
-        """Every file below `root`, or `root` itself when it is a file; none when nothing is there."""
+        """Yield every file below `root`, or `root` itself if it is a file; nothing if it does not exist."""
         ...
 
     def list_uris(self, root: str) -> list[str]:
-        """The URIs of `iter_files`, sorted."""
+        """Return the URIs of `iter_files`, sorted."""
         ...
 
     def glob_files(self, pattern: str) -> list[tuple[str, FileInfo | None]]:
-        """(URI, file; None for a folder) of what matches `pattern`, sorted by URI."""
+        """Return (URI, file or None for a folder) of everything that matches `pattern`, sorted by URI."""
         ...
 
     def stat(self, uri: str) -> FileInfo | None:
-        """The file at a URI; None when there is none, or a folder."""
+        """Return the file at a URI, or None if nothing or a folder is there."""
         ...
 
     def exists(self, uri: str) -> bool:
-        """Whether a file or folder is there."""
+        """Return whether a file or folder exists."""
         ...
 
     def open_read(self, uri: str, block_size_bytes: int = 4 << 20) -> IO[bytes]:
@@ -51,37 +51,37 @@ class Store(Protocol):
         ...
 
     def read_bytes(self, uri: str, limit_bytes: int | None = None) -> bytes:
-        """The whole file. Raises FileNotFoundError, and TooLargeError beyond `limit_bytes`."""
+        """Read the whole file. Raises FileNotFoundError, or TooLargeError if it has more than `limit_bytes`."""
         ...
 
     def publish(self, uri: str, content: bytes) -> None:
-        """Make `content` appear at `uri` in one step: whole or not at all, replacing what was there."""
+        """Write a file atomically: it appears whole or not at all, and replaces an existing file."""
         ...
 
     def create_once(self, uri: str, content: bytes) -> None:
-        """Publish a file unless there is one: of several callers at once, one creates it, the others leave it alone."""
+        """Publish a file unless it exists. If several callers do it at once, exactly one of them creates the file."""
         ...
 
     def remove(self, uri: str) -> None:
-        """Delete a file; a file that is already gone is no error."""
+        """Delete a file. It is not an error if the file does not exist."""
         ...
 
     def pinned(self, fingerprints: Mapping[str, str]) -> "Store":
-        """The same store, in which a file must have the fingerprint that stands here.
+        """Return the same store, in which the files must have these fingerprints.
 
-        Opening or reading another version raises ShardChangedError. Local disks and S3 tell the version of what they
-        read; on other stores only opening a file checks it.
+        Opening or reading another version raises ShardChangedError. Local disks and S3 report the version of every
+        read; on other stores, only opening a file checks it.
         """
         ...
 
     def settle(self, folders: Sequence[str]) -> None:
-        """Make what is in these folders, and that it is no longer, survive a loss of power, whoever has written it."""
+        """Make earlier writes and deletions in these folders survive a power failure, whoever made them."""
         ...
 
 
 @dataclass(frozen=True)
 class FsspecStore:
-    """Local disks and every store that fsspec has a driver for."""
+    """Local disks and every store with a driver for fsspec."""
 
     fingerprints: Mapping[str, str] = field(default_factory=dict, hash=False)
     """See `pinned`."""
@@ -131,13 +131,15 @@ class FsspecStore:
 
 FILES = FsspecStore()
 READING_THREADS = 16
-"""For small files."""
+"""Number of threads for small files."""
+PLANNING_THREADS = 16
+"""Number of threads for measuring shards."""
 
 
 def map_concurrently(
     store: Store, function: Callable[[Item], Result], items: Iterable[Item], threads: int
 ) -> Iterator[Result]:
-    """`map(function, items)`, in order, in up to `threads` threads if the store allows concurrent calls."""
+    """Yield `map(function, items)` in order, from up to `threads` threads if the store allows concurrent calls."""
     if not store.is_concurrent:
         yield from map(function, items)
         return
@@ -146,11 +148,11 @@ def map_concurrently(
 
 
 def honors_create_once(store: Store, uri: str) -> bool:
-    """Whether `create_once` keeps what is there, found out by creating a file at `uri` twice, which is removed again.
+    """Return whether `create_once` keeps an existing file, by creating a file at `uri` twice and removing it.
 
-    `uri` must be a place that nobody else uses.
+    Nobody else may use `uri`.
     """
-    if type(store) is FsspecStore and storage.protocol(uri) == "file":  # where the second call is refused in any case
+    if type(store) is FsspecStore and storage.protocol(uri) == "file":  # a second call is always refused there
         return local_files.can_link(uri.rpartition("/")[0])
     try:
         for content in (b"first", b"second"):

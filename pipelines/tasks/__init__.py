@@ -1,1 +1,1 @@
-"""What the model does with a row, one file for each task."""
+"""The tasks: what the model does with a row, one file for each."""

@@ -1,57 +1,50 @@
-"""Condition columns of published rows, and how `unicon.conditions` encodes their pictures, in words."""
+"""The condition columns of published rows, and a description of how their maps are encoded.
+
+Tested in tests/pipelines/tasks/test_estimation.py.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipelines.errors import SettingError
+from unicon.condition_kinds import CONDITION_KINDS
 from unicon.options import SamplingOptions
 
-ENCODINGS = {
-    "depth": "16-bit PNG, relative inverse depth, 0 = far, 65535 = near; its scale differs from row to row",
-    "edge": "8-bit grey PNG, strength of the edge at a pixel, 0 = none, 255 = full",
-    "pose": "RGB PNG, the drawing of the skeletons in OpenPose colours on black",
-}
-"""By kind of condition; of others it is said that they are pictures."""
-
-NOT_MIRRORED = frozenset({"pose"})
-"""Kinds that tell left from right: `unicon.conditions` says so, which the driver does without, for it imports torch."""
-WITHOUT_TRIGGER = frozenset({"appearance", "identity", "id"})
-"""Kinds whose adapters have no trigger text, likewise."""
 MIRRORING_VIEWS = 4
-"""From this number of views on some are mirrored, see `unicon.views`."""
+"""Smallest number of views that includes mirrored ones, see `unicon.views`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionColumn:
-    """A condition of a dataset: the name of its adapter and its column, and the kind of map it is."""
+    """A condition of a dataset: the name of its adapter and column, and the kind of its maps."""
 
     name: str
     kind: str
 
     @property
     def encoding(self) -> str:
-        """What the pixels mean."""
-        return ENCODINGS.get(self.kind, f"PNG, a picture of kind {self.kind}")
+        """The meaning of the pixels."""
+        return CONDITION_KINDS[self.kind].encoding or f"PNG, an image of kind {self.kind}"
 
 
 def check_views(condition: ConditionColumn, views: int) -> None:
-    """Raises SettingError for views that a kind of condition cannot be estimated from."""
-    if views >= MIRRORING_VIEWS and condition.kind in NOT_MIRRORED:
+    """Check that a kind of condition can be estimated from this many views. Raises SettingError."""
+    if views >= MIRRORING_VIEWS and not CONDITION_KINDS[condition.kind].mirrors:
         raise SettingError(
-            f"--views {views}: from {MIRRORING_VIEWS} on views are mirrored, and a {condition.kind} tells left from "
-            "right. Give --views 2 or 1."
+            f"--views {views}: {MIRRORING_VIEWS} views include mirrored ones, and a {condition.kind} distinguishes "
+            "left from right. Use --views 2 or 1."
         )
 
 
 def check_guidance(condition: ConditionColumn, sampling: SamplingOptions) -> None:
-    """Raises SettingError for text guidance of an estimate that has no text."""
-    if sampling.guidance_scale != 1 and condition.kind in WITHOUT_TRIGGER:
+    """Check that an estimate with text guidance has a text. Raises SettingError."""
+    if sampling.guidance_scale != 1 and not CONDITION_KINDS[condition.kind].trigger:
         raise SettingError(
-            f"--guidance-scale {sampling.guidance_scale:g}: estimates have no prompts, and of kind {condition.kind} no "
-            "trigger text either, so text guidance would change nothing at twice the time. Leave it out."
+            f"--guidance-scale {sampling.guidance_scale:g}: estimates have no prompts, and {condition.kind} adapters "
+            "have no trigger text, so text guidance would double the time and change nothing. Remove the option."
         )
 
 
 def encoding_notes(conditions: Iterable[ConditionColumn]) -> dict[str, str]:
-    """For the metadata of a schema."""
+    """Return the encodings of conditions as metadata of a schema."""
     return {f"{condition.name}_encoding": condition.encoding for condition in conditions}

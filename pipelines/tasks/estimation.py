@@ -1,4 +1,4 @@
-"""The task of estimating a condition of every picture."""
+"""The task of estimating a condition of every image."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,20 +18,22 @@ from pipelines.tasks.outcomes import by_row
 from unicon.options import SamplingOptions
 
 TRANSPORT_AREA_PX = 768 * 768
-"""Pictures travel to the actor no larger than this; its model works on fewer pixels anyway."""
+"""Images are scaled down to this area before they are sent to the actor, whose model works on fewer pixels."""
 CONFIDENCE = "confidence"
+"""Column with the confidence of an ensemble."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimation:
-    """Pictures in; their maps, and with an ensemble how far it agrees, out."""
+    """Estimates the map of a condition for each image, and the confidence of an ensemble."""
 
     condition: ConditionColumn
     sampling: SamplingOptions = SamplingOptions()
     max_pixels: int
-    views: int | None = None
-    """None: as the adapter recommends."""
-    ensemble: int | None = None
+    num_views: int | None = None
+    """Number of views of each image that are averaged; None: the recommendation of the adapter."""
+    ensemble_size: int | None = None
+    """Number of estimates for each image, or None for a single estimate without a confidence."""
 
     @property
     def seeds_by_shard(self) -> bool:
@@ -42,7 +44,7 @@ class Estimation:
         return pa.schema([("pixels", PACKED)])
 
     @property
-    def kept(self) -> pa.Schema:
+    def passthrough(self) -> pa.Schema:
         return pa.schema([("image", pa.large_binary()), ("image_name", pa.string())])
 
     @property
@@ -54,12 +56,12 @@ class Estimation:
         return pa.schema([("image", schema.MEDIA), (self.condition.name, schema.MEDIA), *self._confidence])
 
     @property
-    def notes(self) -> Mapping[str, str]:
+    def schema_metadata(self) -> Mapping[str, str]:
         return encoding_notes([self.condition])
 
     @property
     def _confidence(self) -> list[tuple[str, pa.DataType]]:
-        return [] if self.ensemble is None else [(CONFIDENCE, pa.float32())]
+        return [] if self.ensemble_size is None else [(CONFIDENCE, pa.float32())]
 
     def read(self, sample: Sample) -> Row:
         image, content, (width, height) = open_and_keep(sample.image, self.max_pixels, TRANSPORT_AREA_PX)
@@ -78,22 +80,27 @@ class Estimation:
 
     def compute(self, model: Any, rows: Sequence[Row], seeds: Sequence[int]) -> Sequence[Row | SampleError]:
         images = [unpack(row["pixels"]) for row in rows]
-        options = {"views": self.views, "ensemble": self.ensemble, "options": self.sampling}
-        estimates = by_row(partial(model.estimate, images, self.condition.name, seeds=seeds, **options))
+        estimate = (
+            model.estimate
+            if self.ensemble_size is None
+            else partial(model.estimate_ensemble, ensemble_size=self.ensemble_size)
+        )
+        options = {"seeds": seeds, "num_views": self.num_views, "options": self.sampling}
+        estimates = by_row(partial(estimate, images, self.condition.name, **options))
         encode = model.adapter_kind(self.condition.name).encode
         return [each if isinstance(each, SampleError) else self._result(each, encode) for each in estimates]
 
     def _result(self, estimate: Any, encode: Any) -> Row | SampleError:
-        values = estimate if self.ensemble is None else estimate.map
+        values = estimate if self.ensemble_size is None else estimate.map
         if not np.isfinite(values).all():
             return SampleError("model", "it returned values that are not finite")
-        confidence = {} if self.ensemble is None else {CONFIDENCE: estimate.confidence}
+        confidence = {} if self.ensemble_size is None else {CONFIDENCE: estimate.confidence}
         return {"map": pack(encode(values)), **confidence}
 
     def write(self, row: Row) -> Row:
         stem = schema.stem_of(row["key"])
         full = resize_map(unpack(row["map"]), (row["width"], row["height"]))
-        confidence = {} if self.ensemble is None else {CONFIDENCE: row[CONFIDENCE]}
+        confidence = {} if self.ensemble_size is None else {CONFIDENCE: row[CONFIDENCE]}
         return {
             "image": {"bytes": row["image"], "path": file_name(row["image_name"] or stem, row["image"])},
             self.condition.name: stored(full, f"{stem}.{self.condition.name}"),

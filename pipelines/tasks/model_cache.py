@@ -1,4 +1,4 @@
-"""Models, adapters and LoRAs in object stores: what is loaded of them is copied to this machine, once a version."""
+"""Local copies of models, adapters and LoRAs in object stores, one for each version of the files that are loaded."""
 
 import os
 import shutil
@@ -8,12 +8,14 @@ from pathlib import Path, PurePosixPath
 
 from pipelines import storage
 from pipelines.errors import SettingError
-from unicon.files.folder import PICKLE_FILE, PUBLISHED_FILES, SINGLE_FILES, files_to_load
+from unicon.files.adapters import OFFICIAL_FILES, PICKLE_FILE
+from unicon.files.folder import SINGLE_FILES
 from unicon.files.foreign import WANTED_MODEL, check_family
 from unicon.files.hashes import cache_folder
+from unicon.files.weights import files_to_load
 
 COPIED = frozenset({".safetensors", ".json"})
-"""Extensions of adapters and LoRAs that are single files."""
+"""Extensions of the files of adapters and LoRAs."""
 UNET_CONFIG = "unet/config.json"
 
 Files = Mapping[str, storage.FileInfo]
@@ -21,18 +23,18 @@ Files = Mapping[str, storage.FileInfo]
 
 
 def local_copy(place: str, kind: str | None = None) -> str:
-    """The path of a model folder, an adapter or a LoRA on this machine; local paths and hub ids come as they are.
+    """Return the local path of a model folder, an adapter or a LoRA; local paths and hub ids are returned unchanged.
 
-    Only what is loaded is copied: one variant of the weights, and of a repository of adapters the folder of the `kind`
-    of condition. A copy is whole or not there, and another version of the files is another copy.
+    Only files that are loaded are copied: one variant of the weights, and from a repository of adapters the folder of
+    the `kind` of condition. Copies are complete or absent, and another version of the files gets another copy.
 
     Raises:
-        SettingError: there is nothing to load at the URI.
-        OSError: it cannot be read.
+        SettingError: There is nothing to load at the URI.
+        OSError: The URI cannot be read.
     """
     if not is_remote(place):
         return place
-    root = storage.normalise(place)
+    root = storage.normalize(place)
     there = {info.uri.removeprefix(root).lstrip("/"): info for info in storage.list_files(root)}
     inside = _folder_of_kind(there, kind)
     if inside:
@@ -49,31 +51,32 @@ def local_copy(place: str, kind: str | None = None) -> str:
 
 
 def _folder_of_kind(there: Files, kind: str | None) -> str | None:
-    """The only folder of a repository of adapters that is called by the kind, wherever in it."""
+    """Return the folder of a repository of adapters that is named after the kind, if there is exactly one."""
     ending = f"/{kind}/{PICKLE_FILE}"
     found = [name.removesuffix(f"/{PICKLE_FILE}") for name in there if f"/{name}".endswith(ending)]
     return found[0] if kind and PICKLE_FILE not in there and len(found) == 1 else None
 
 
 def is_remote(place: str) -> bool:
-    """Whether a place is in an object store."""
+    """Return whether a place is in an object store."""
     return "://" in place and storage.protocol(place) != "file"
 
 
 def check_is_folder(place: str) -> None:
-    """Refuse a single file at a URI as a model, before it is copied. Raises SettingError."""
+    """Check, before it is copied, that a model at a URI is not a single file. Raises SettingError."""
     if is_remote(place) and PurePosixPath(place).suffix in SINGLE_FILES:
         raise SettingError(
-            f"{WANTED_MODEL}; {place} is a single file. Copy it here and name the copy to learn how to convert it."
+            f"{WANTED_MODEL}; {place} is a single file. Copy it to this machine and pass the copy to "
+            "learn how to convert it."
         )
 
 
 def _loaded(place: str, there: Files) -> Files:
-    """The files that are loaded: of a model folder, a published adapter, or single files."""
+    """Return the files that are loaded: of a model folder, an official adapter, or single files."""
     if UNET_CONFIG in there:
         wanted = files_to_load(there)
     elif PICKLE_FILE in there:
-        wanted = {name for name in PUBLISHED_FILES if name in there}
+        wanted = {name for name in OFFICIAL_FILES if name in there}
     elif "model_index.json" in there:
         folders = sorted({name.split("/")[0] for name in there if "/" in name})
         raise SettingError(f"{WANTED_MODEL}; {place} has no {UNET_CONFIG}, but {', '.join(folders)}. Check the URI.")
@@ -85,18 +88,21 @@ def _loaded(place: str, there: Files) -> Files:
 
 
 def _refuse_folder_above(place: str, there: Files) -> None:
-    """What is loaded lies deeper: say where, instead of copying all that is below. Raises SettingError."""
+    """Raise SettingError with the folders that have files to load, instead of copying everything below `place`."""
     ends = (f"/{UNET_CONFIG}", f"/{PICKLE_FILE}", ".safetensors")
     folders = sorted({name.split("/")[0] for name in there if "/" in name and name.endswith(ends)})
     if folders:
         raise SettingError(
             f"{place!r} holds no model, adapter or LoRA itself, but folders that may: {', '.join(folders[:5])}. Name "
-            "the very folder or file."
+            "that folder or file."
         )
 
 
 def _copy_all(files: Files, copy: Path) -> None:
-    """Beside its place first; another process that was faster has made the same. Configurations come first."""
+    """Copy files to a temporary folder and rename it, since another process may make the same copy.
+
+    Configurations are copied first, so that a model of another family is refused before its weights are read.
+    """
     copy.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=copy.parent) as folder:
         place = Path(folder, copy.name)

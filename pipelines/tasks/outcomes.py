@@ -1,4 +1,7 @@
-"""Results of a call of the model that has them row by row."""
+"""Results and failures of a call of the model, row by row.
+
+Tested in tests/pipelines/tasks/test_outcomes.py.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,7 +11,7 @@ from unicon.outcomes import Failure, NonFiniteError
 
 
 def by_row(call: Callable[[], Sequence[Any]]) -> list[Any]:
-    """What a call of the model returns, one entry a row; a SampleError for a row whose result is not finite."""
+    """Return the result of each row of a call of the model, or a SampleError for a row whose result is not finite."""
     try:
         return list(call())
     except NonFiniteError as error:

@@ -1,4 +1,7 @@
-"""The task of making a picture and its conditions together, from a prompt alone."""
+"""The task of generating an image together with its conditions from a prompt.
+
+Tested in tests/pipelines/tasks/test_generation.py.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,22 +13,22 @@ from pipelines.dataset import schema
 from pipelines.errors import SampleError
 from pipelines.samples import Sample
 from pipelines.stages.task import TOKENS_CUT, Row
-from pipelines.tasks.generation import PICTURE, Generation
+from pipelines.tasks.generation import GENERATED, Generation
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairGeneration(Generation):
-    """Prompts in, pictures with condition maps out."""
+    """Generates images and condition maps from prompts."""
 
     size_px: tuple[int, int] | None = None
-    """(width, height) of the results; the model's own square when None."""
+    """(width, height) of the results; None: the native square of the model."""
 
     @property
     def inputs(self) -> pa.Schema:
         return pa.schema([])
 
     @property
-    def kept(self) -> pa.Schema:
+    def passthrough(self) -> pa.Schema:
         return pa.schema([])
 
     @property
@@ -42,8 +45,8 @@ class PairGeneration(Generation):
     def compute(self, model: Any, rows: Sequence[Row], seeds: Sequence[int]) -> Sequence[Row | SampleError]:
         prompts = [row["caption"] for row in rows]
         options = {"size": self.size_px, **self.options(rows, seeds)}
-        return self.travelling(model, lambda: model.generate_pairs(prompts, self.returned, **options))
+        return self.packed_results(model, lambda: model.generate_pairs(prompts, self.returned, **options))
 
     def write(self, row: Row) -> Row:
-        size = row[PICTURE]["width"], row[PICTURE]["height"]
+        size = row[GENERATED]["width"], row[GENERATED]["height"]
         return {**self.written(row, size), "width": size[0], "height": size[1]}

@@ -1,4 +1,7 @@
-"""The task of making a picture that follows the conditions of a row."""
+"""The task of generating an image that follows the conditions of a row.
+
+Tested in tests/pipelines/tasks/test_generation.py.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,25 +17,25 @@ from pipelines.stages.task import TOKENS_CUT, Row
 from pipelines.tasks.generation import TRANSPORT_AREA_PX, Generation
 
 REFINED = "_refined"
-"""Ending of the columns of conditions that the model has cleaned."""
+"""Suffix of the columns with conditions that the model has refined."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Synthesis(Generation):
-    """Condition maps and a prompt in, a picture of their size out."""
+    """Generates an image from condition maps and a prompt, in the size of the first map."""
 
     media: Mapping[str, str]
     """Condition -> Parquet column or tar extension of its map."""
     max_pixels: int
     strength: float = 0.0
-    """Above 0 the conditions are only roughly right: the model cleans them, and they come back too."""
+    """Above 0, the conditions are rough: the model refines them, and they are returned too."""
 
     @property
     def inputs(self) -> pa.Schema:
         return pa.schema([(f"{name}_map", PACKED) for name in self.media])
 
     @property
-    def kept(self) -> pa.Schema:
+    def passthrough(self) -> pa.Schema:
         return pa.schema([(name, pa.large_binary()) for name in self.media])
 
     @property
@@ -70,7 +73,7 @@ class Synthesis(Generation):
         }
         prompts = [row["caption"] for row in rows]
         options = self.options(rows, seeds)
-        return self.travelling(model, lambda: model.synthesize(maps, prompts, strength=self.strength, **options))
+        return self.packed_results(model, lambda: model.synthesize(maps, prompts, strength=self.strength, **options))
 
     def write(self, row: Row) -> Row:
         stem = schema.stem_of(row["key"])

@@ -1,4 +1,4 @@
-"""The accounting of the image suite finds what is lost and what is doubled."""
+"""The accounting of the image suite finds lost and duplicated files."""
 
 import tarfile
 from pathlib import Path
@@ -10,7 +10,7 @@ from benchmarks.image_suite import account, write_suite
 from tests.support.inputs import write_tar
 
 
-def test_every_file_of_the_folder_is_a_sample_of_its_own(tmp_path: Path) -> None:
+def test_every_file_of_the_folder_is_a_separate_sample(tmp_path: Path) -> None:
     archive = write_tar(
         tmp_path / "source.tar",
         [("x/Tests/images/a.png", b"1"), ("x/Tests/images/a.jpg", b"2"), ("x/src/b.png", b"3"),
@@ -22,7 +22,7 @@ def test_every_file_of_the_folder_is_a_sample_of_its_own(tmp_path: Path) -> None
         assert suite.getnames() == ["00000.png", "00001.jpg", "00002.none"]
 
 
-def test_lost_and_doubled_files_are_found(tmp_path: Path) -> None:
+def test_lost_and_duplicated_files_are_found(tmp_path: Path) -> None:
     for folder in ("data", "errors"):
         (tmp_path / folder).mkdir()
     pq.write_table(pa.table({"key": ["0", "1"]}), tmp_path / "data" / "a.parquet")

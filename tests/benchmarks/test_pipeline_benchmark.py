@@ -1,4 +1,4 @@
-"""The benchmark of the data plane counts right; at real sizes it runs by hand."""
+"""The benchmark of the data plane counts correctly; at realistic sizes it is run manually."""
 
 import json
 import subprocess
@@ -11,11 +11,11 @@ from PIL import Image
 
 from benchmarks import planning, scaling
 from benchmarks.efficiency import Times
-from benchmarks.stand_in import StandIn, read_log
+from benchmarks.fake_model import FakeModel, read_log
 from tests.support.paths import PROJECT_ROOT
 
 
-def test_ratios_of_a_flow_to_the_bare_loop() -> None:
+def test_ratios_of_a_pipeline_to_the_bare_loop() -> None:
     times = Times(receipts=[(7.0, 4), (9.0, 4), (11.0, 4), (13.0, 2)], wall_s=14.0)
     result = times.beside(bare_s=7.0)
     assert (result["samples"], result["first_receipt_s"], result["steady_s"]) == (14, 7.0, 4.0)
@@ -32,7 +32,7 @@ def test_planning_sees_the_whole_input_and_every_mark() -> None:
     assert result["listing"]["peak_rss_mb"] > result["listing"]["of_which_by_the_work_mb"] >= 0
 
 
-def test_share_of_the_time_that_models_work() -> None:
+def test_share_of_time_during_which_models_work() -> None:
     one, other = [(2.0, 4.0), (4.0, 6.0), (6.0, 8.0), (8.0, 10.0)], [(3.0, 5.0), (6.0, 8.0), (8.0, 10.0), (10.0, 12.0)]
     result = scaling.busy([one, other], began=1.0, ahead=1)
     assert (result["models"], result["first_call_s"], result["all_at_work_s"]) == (2, 1.0, 2.0)
@@ -43,8 +43,8 @@ def test_share_of_the_time_that_models_work() -> None:
         scaling.busy([one[:1], other[-1:]], began=1.0, ahead=1)
 
 
-def test_models_write_down_when_they_work(tmp_path: Path) -> None:
-    model = StandIn(seconds=0.02, log=str(tmp_path))
+def test_models_record_when_they_work(tmp_path: Path) -> None:
+    model = FakeModel(seconds=0.02, log=str(tmp_path))
     for _ in range(2):
         model.estimate([Image.new("RGB", (8, 8))] * 2, "depth")
     ((first, second),) = read_log(tmp_path)
@@ -53,7 +53,7 @@ def test_models_write_down_when_they_work(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_flow_is_measured_beside_the_bare_loop(tmp_path: Path) -> None:
+def test_the_pipeline_is_compared_with_the_bare_loop(tmp_path: Path) -> None:
     sizes = ["--samples", "24", "--chunk-size", "4", "--seconds", "0.05", "--size-px", "64"]
     command = [sys.executable, "benchmarks/pipeline.py", "efficiency", *sizes, "--json", str(tmp_path / "result.json")]
     subprocess.run(command, cwd=PROJECT_ROOT, check=True, timeout=300, stdout=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""The output's disk is full in the middle of a run; then there is room again."""
+"""Faults in which the disk of the output fills up during a run and is freed later."""
 
 import shutil
 import subprocess
@@ -23,15 +23,15 @@ from tests.faults.work import (
 
 DISK_BYTES = 64 << 20
 NAMESPACES = (["unshare", "--mount"], ["unshare", "--user", "--map-root-user", "--mount"])
-"""Ways to a mount of one's own that goes away with its process: as root, and as anyone where the kernel allows it."""
+"""Commands for a private mount that ends with its process: as root, and as any user if the kernel allows it."""
 
 
 class NoSmallDiskError(Exception):
-    """This machine lets us mount nothing."""
+    """Raised if this machine does not allow mounts."""
 
 
 def disk_full(folder: Path, random: Random) -> Outcome:
-    """The file system of the output is filled to the last byte; when the command has given up, there is room again."""
+    """Fill the file system of the output to the last byte, and free it when the command has given up."""
     with small_disk(folder / "disk") as disk:
         work = replace(local_work(folder), output=str(disk / "out"))
         with running(work) as process:
@@ -43,7 +43,7 @@ def disk_full(folder: Path, random: Random) -> Outcome:
 
 
 def retry_disk_full(folder: Path, random: Random) -> Outcome:
-    """A run with failed samples, then --retry-errors, during which the output's disk is filled; then there is room."""
+    """Run with failed samples, then fill the disk during a run with --retry-errors, and free it afterwards."""
     switch = folder / "model-fails"
     switch.touch()
     with small_disk(folder / "disk") as disk:
@@ -59,12 +59,12 @@ def retry_disk_full(folder: Path, random: Random) -> Outcome:
             exit_code(process)
             (disk / "ballast").unlink()
             outcome = finish(retry, process, {"failed": failed})
-        assert len(error_rows(work.output)) == 1, "nothing but the broken picture fails in the end"
+        assert len(error_rows(work.output)) == 1, "in the end only the broken image fails"
         return outcome
 
 
 def fill(disk: Path) -> None:
-    """Write until nothing more fits."""
+    """Write until the disk is full."""
     size_bytes = 1 << 20
     with (disk / "ballast").open("wb", buffering=0) as file:
         while size_bytes:
@@ -76,10 +76,10 @@ def fill(disk: Path) -> None:
 
 @contextmanager
 def small_disk(mount_point: Path) -> Iterator[Path]:
-    """A file system of DISK_BYTES in memory, mounted in a namespace of its own; yields the way in from outside.
+    """Mount an in-memory file system of DISK_BYTES in its own namespace, and yield its path from outside.
 
     Raises:
-        NoSmallDiskError: neither root nor user namespaces are to be had here.
+        NoSmallDiskError: Neither root nor user namespaces are available.
     """
     mount_point.mkdir(parents=True)
     mount = f'mount -t tmpfs -o size={DISK_BYTES} tmpfs "$0" && echo mounted && exec sleep infinity'

@@ -1,4 +1,4 @@
-"""Signals to processes of a run: the command itself, the actor with the model, the readers and publishers."""
+"""Signals to processes of a run: the command, the actor with the model, the readers and publishers."""
 
 import signal
 import subprocess
@@ -27,41 +27,41 @@ from tests.support.processes import descendants, title
 ACTOR = "ray::MapWorker"
 ACTOR_AT_WORK = "ray::MapWorker(MapBatches(_Model)).submit"
 CPU_WORKERS = ("ray::MapBatches(_Read)", "ray::MapBatches(_Publish)")
-"""How Ray titles the processes of the stages, and how while they are at work."""
+"""Titles that Ray gives the worker processes of the stages while they are working."""
 CHUNK_TIMEOUT_S = 5.0
 HANG_LIMIT_S = CHUNK_TIMEOUT_S + 50.0
-"""A process that is stopped is gone after this, or nobody has noticed that it hangs."""
+"""Time after which a stopped process must have been ended."""
 
 
 class StillThereError(Exception):
-    """A process that hangs was not ended."""
+    """Raised if a hanging process was not ended."""
 
 
 def driver_kill(folder: Path, random: Random) -> Outcome:
-    """SIGKILL to the command, at any moment from its start."""
+    """Send SIGKILL to the command at any moment after its start."""
     return _signal_driver(folder, random, signal.SIGKILL)
 
 
 def driver_term(folder: Path, random: Random) -> Outcome:
-    """SIGTERM to the command, as a scheduler sends that takes the machine away."""
+    """Send SIGTERM to the command, as a scheduler does that reclaims the machine."""
     return _signal_driver(folder, random, signal.SIGTERM)
 
 
 def actor_kill(folder: Path, random: Random) -> Outcome:
-    """SIGKILL to the process that holds the model."""
+    """Send SIGKILL to the process that holds the model."""
     return _kill_worker(folder, random, lambda title: title.startswith(ACTOR))
 
 
 def cpu_worker_kill(folder: Path, random: Random) -> Outcome:
-    """SIGKILL to a process that is reading or publishing a chunk."""
+    """Send SIGKILL to a process that is reading or publishing a chunk."""
     return _kill_worker(folder, random, lambda title: title.startswith(CPU_WORKERS))
 
 
 def actor_hang(folder: Path, random: Random) -> Outcome:
-    """SIGSTOP to the process that holds the model: it hangs without dying, for longer than --chunk-timeout.
+    """Send SIGSTOP to the process that holds the model, so that it hangs for longer than --chunk-timeout.
 
-    In some rounds the same is done to its two successors, on the first sample they work on. The samples that this
-    brings into errors/ are done again at the end.
+    In some rounds its two successors are stopped too, on the first sample that they process. The samples that end up in
+    errors/ because of this are retried at the end.
     """
     work = replace(local_work(folder, samples=24), delay_s=0.5, options=("--chunk-timeout", f"{CHUNK_TIMEOUT_S:g}"))
     with running(work) as process:
@@ -74,7 +74,7 @@ def actor_hang(folder: Path, random: Random) -> Outcome:
     timed_out = _timed_out(work)
     if timed_out:
         outcome = retry_errors(work, outcome)
-        assert _timed_out(work) == 0, "what hung in one run is done by the next"
+        assert _timed_out(work) == 0, "samples that hung in one run succeed in the next"
     notes = {"stopped": len(hung_s), "longest hang s": round(max(hung_s), 1), "timed out rows": timed_out}
     return replace(outcome, notes=notes)
 
@@ -96,11 +96,11 @@ def _kill_worker(folder: Path, random: Random, is_meant: Callable[[str], bool]) 
 
 
 def _stop_one(process: "subprocess.Popen[bytes]", random: Random, kind: str, after_s: float = 0) -> float:
-    """SIGSTOP to a worker whose title begins so, `after_s` after it does; returns the seconds until it is gone.
+    """Stop a worker whose title begins with `kind`, `after_s` after it appears; return the seconds until it is gone.
 
     Raises:
-        TooLateError: the run ended before.
-        StillThereError: it stays.
+        TooLateError: The run ended before.
+        StillThereError: The worker was not ended.
     """
     worker = find_one(process, random, lambda title: title.startswith(kind))
     time.sleep(after_s)
@@ -113,22 +113,22 @@ def _stop_one(process: "subprocess.Popen[bytes]", random: Random, kind: str, aft
         worker.wait(HANG_LIMIT_S)
     except psutil.TimeoutExpired:
         worker.kill()
-        raise StillThereError(f"{worker} was stopped for {HANG_LIMIT_S:g} s and still there") from None
+        raise StillThereError(f"{worker} was stopped for {HANG_LIMIT_S:g} s and still exists") from None
     return time.monotonic() - stopped_s
 
 
 def _timed_out(work: Work) -> int:
-    """Error rows of the model; all of them must say that they timed out."""
+    """Count the error rows of the model, all of which must be timeouts."""
     rows = [row for row in error_rows(work.output) if row["stage"] == "model"]
     assert all(str(row["reason"]).startswith("timed out") for row in rows), rows
     return len(rows)
 
 
 def find_one(process: "subprocess.Popen[bytes]", random: Random, is_meant: Callable[[str], bool]) -> psutil.Process:
-    """One of the workers of a local run, as soon as there is one whose title is meant.
+    """Wait for workers of a local run whose titles match, and return one of them.
 
     Raises:
-        TooLateError: the run ended before.
+        TooLateError: The run ended before.
     """
     below = descendants(process.pid)
     looked_at_s = time.monotonic()

@@ -1,4 +1,4 @@
-"""Faults of clusters of several nodes: one of their daemons dies, or their memory is small."""
+"""Faults of clusters of several nodes: a daemon dies, or the object store is small."""
 
 import subprocess
 import time
@@ -12,11 +12,11 @@ from tests.support.ray_clusters import cluster
 
 TWO_CPUS = ("--num-cpus=2",)
 SMALL_STORE_BYTES = 80 << 20
-"""Ray's least is 75 MB."""
+"""Slightly above the minimum of Ray, 75 MB."""
 
 
 def raylet_kill(folder: Path, random: Random) -> Outcome:
-    """SIGKILL to Ray's daemon on one of the two nodes that work; the node and what it holds are lost."""
+    """Send SIGKILL to the Ray daemon of one of two worker nodes, which loses the node and its objects."""
     with cluster(folder, [TWO_CPUS, TWO_CPUS]) as there:
         work = replace(local_work(folder), environment=there.environment)
         with running(work) as process:
@@ -26,7 +26,7 @@ def raylet_kill(folder: Path, random: Random) -> Outcome:
 
 
 def small_object_store(folder: Path, random: Random) -> Outcome:
-    """A chunk before and after the model is more than the object store: Ray has to spill to disk."""
+    """Process chunks that exceed the object store before and after the model, so that Ray spills to disk."""
     spilled = folder / "spilled"
     spilled.mkdir()
     options = (f"--object-store-memory={SMALL_STORE_BYTES}", f"--object-spilling-directory={spilled}")
@@ -39,7 +39,7 @@ def small_object_store(folder: Path, random: Random) -> Outcome:
 
 
 def _watch_spilling(spilled: Path, process: "subprocess.Popen[bytes]") -> int:
-    """The most bytes seen in the folder while the command ran."""
+    """Return the largest size of the folder, in bytes, while the command runs."""
     most = 0
     while process.poll() is None:
         with suppress(FileNotFoundError):

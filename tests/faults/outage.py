@@ -1,4 +1,4 @@
-"""The object store goes away in the middle and comes back."""
+"""A fault in which the object store becomes unavailable during a run and returns."""
 
 import os
 import shutil
@@ -16,11 +16,11 @@ from tests.support.object_store import running_server
 
 BUCKET = "s3://faults"
 LONGEST_OUTAGE_S = 40.0
-"""Longer than all attempts at one request take together."""
+"""Longer than all attempts of one request together."""
 
 
 def s3_outage(folder: Path, random: Random) -> Outcome:
-    """SIGKILL to the S3 server that holds input and output; it is started again up to a minute later."""
+    """Send SIGKILL to the S3 server of input and output, and restart it up to LONGEST_OUTAGE_S later."""
     server_folder = folder / "server"
     server_folder.mkdir(parents=True)
     with running_server(server_folder) as server, environment(server.store.environment()) as variables:
@@ -36,7 +36,7 @@ def s3_outage(folder: Path, random: Random) -> Outcome:
 
 @contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
-    """Set these for this process too, which lists and reads the output; clients made before are forgotten."""
+    """Set environment variables in this process, which also reads the output, and discard cached clients."""
     before = {name: os.environ.get(name) for name in variables}
     try:
         os.environ.update(variables)
@@ -52,9 +52,9 @@ def environment(variables: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
 
 
 def _remote_work(folder: Path, variables: Mapping[str, str]) -> Work:
-    pictures = write_inputs(folder / "in")
+    images = write_inputs(folder / "in")
     filesystem, _ = storage.filesystem(BUCKET)
     filesystem.mkdir(BUCKET)
     filesystem.put(str(folder / "in"), f"{BUCKET}/in", recursive=True)
     shutil.rmtree(folder / "in")
-    return Work(inputs=f"{BUCKET}/in", output=f"{BUCKET}/out", logs=folder, pictures=pictures, environment=variables)
+    return Work(inputs=f"{BUCKET}/in", output=f"{BUCKET}/out", logs=folder, images=images, environment=variables)

@@ -1,4 +1,4 @@
-"""Two commands on one output at the same time."""
+"""A fault in which two commands write to one output at the same time."""
 
 import signal
 import subprocess
@@ -21,18 +21,18 @@ from tests.faults.work import (
 from tests.support.ray_clusters import cluster
 
 DELAY_S = 0.2
-"""The first command is still at work when the second has started."""
+"""Delay of the model, so long that the first command still runs when the second has started."""
 JOINING_S = 8.0
-"""About what a command takes from its start to its first chunk, on a cluster that is there."""
+"""Approximate time from the start of a command to its first chunk on a running cluster."""
 SAME, LIMIT, RETRY = "same", "limit", "retry-errors"
 
 
 def overlap(folder: Path, random: Random) -> Outcome:
-    """A second command of the same settings, on the same cluster, starts while the first starts or works; in half of
-    the rounds the first is killed some time after.
+    """Start a second command with the same settings on the same cluster while the first one starts or works.
 
-    In some rounds the second has a --limit. In some it has --retry-errors, and the model fails on a third of the
-    samples until some chunks are finished. Each command is run again until it is done.
+    In half of the rounds the first command is killed some time later. In some rounds the second has a --limit. In some
+    it has --retry-errors, and the model fails on a third of the samples until some chunks are finished. Each command is
+    run again until it is done.
     """
     with cluster(folder, [("--num-cpus=4",)]) as there:
         return _overlap(folder, random, there.environment)
@@ -44,7 +44,7 @@ def _overlap(folder: Path, random: Random, environment: Mapping[str, str]) -> Ou
     first = replace(first, fails_while=str(folder / "model-fails"))
     if kind == RETRY:
         Path(first.fails_while).touch()
-    limit = str(random.randrange(1, len(first.pictures)))
+    limit = str(random.randrange(1, len(first.images)))
     second = with_options(first, *{SAME: (), LIMIT: ("--limit", limit), RETRY: ("--retry-errors",)}[kind])
     kill_after_s = random.uniform(0, 2 * JOINING_S) if random.random() < 0.5 else None
     with running(first) as one:
@@ -67,7 +67,7 @@ def _finish(
     second: tuple[Work, "subprocess.Popen[bytes]"],
     notes: dict[str, float],
 ) -> Outcome:
-    """Wait for both, run each again until it is done; the exit codes end with one that is not 0, if there is one."""
+    """Wait for both commands and run each until it is done; a final exit code other than 0 is placed last."""
     ended = [(work, exit_code(process)) for work, process in (first, second)]
     notes |= {"killed": float(ended[0][1] == -signal.SIGKILL)}
     runs = sorted((until_done(work, [code]) for work, code in ended), key=lambda codes: codes[-1] != 0)

@@ -1,4 +1,4 @@
-"""What rounds of faults have given: kept as JSON, shown as a table, written into docs/reliability.md."""
+"""Results of fault rounds, stored as JSON and shown as a table in docs/reliability.md."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Sums over the rounds of one fault."""
+    """Totals over the rounds of one fault."""
 
     fault: str
     seed: int
@@ -31,7 +31,7 @@ class Result:
     unfinished: int = 0
     """Rounds that did not end with exit code 0."""
     survived: int = 0
-    """Rounds in which the run itself got over the fault, and the command was not needed again."""
+    """Rounds in which the run survived the fault, so that the command was not needed again."""
     most_runs: int = 0
     notes: tuple[dict[str, float], ...] = ()
     date: str = field(default_factory=lambda: date.today().isoformat())
@@ -39,16 +39,16 @@ class Result:
 
     @property
     def is_clean(self) -> bool:
-        """Nothing lost, doubled, torn or left undone."""
+        """Return whether nothing was lost, duplicated, torn or left unfinished."""
         return self.lost == self.duplicated == self.foreign == self.torn == self.unfinished == 0
 
     @property
     def command(self) -> str:
-        """What gives such a result."""
+        """Return the command that produces this result."""
         return f"python -m tests.faults.rounds --fault {self.fault} --rounds {self.rounds} --seed {self.seed}"
 
     def with_outcome(self, outcome: Outcome) -> "Result":
-        """One round more."""
+        """Return the result with one more round."""
         tally = outcome.tally
         return dataclasses.replace(
             self,
@@ -65,12 +65,12 @@ class Result:
         )
 
     def with_failure(self) -> "Result":
-        """One round more, which did not end."""
+        """Return the result with one more round, which did not end."""
         return dataclasses.replace(self, rounds=self.rounds + 1, unfinished=self.unfinished + 1)
 
 
 def table(results: Sequence[Result]) -> str:
-    """As Markdown."""
+    """Format the results as a Markdown table."""
     lines = [
         "| fault | rounds | rows lost | rows duplicated | torn files | not ended | survived | most runs | measured |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -84,7 +84,7 @@ def table(results: Sequence[Result]) -> str:
 
 
 def record(result: Result) -> None:
-    """Keep a result in place of an earlier one of its fault, and bring the document up to date."""
+    """Store a result in place of an earlier one of its fault, and update the document."""
     RECORDS.mkdir(parents=True, exist_ok=True)
     content = {"command": result.command, **dataclasses.asdict(result)}
     (RECORDS / f"{result.fault}.json").write_text(json.dumps(content, indent=1) + "\n")
@@ -92,20 +92,20 @@ def record(result: Result) -> None:
 
 
 def recorded() -> list[Result]:
-    """The kept results, by name."""
+    """Load the stored results, sorted by name."""
     contents = (json.loads(path.read_text()) for path in sorted(RECORDS.glob("*.json")))
     kept = ({name: value for name, value in content.items() if name != "command"} for content in contents)
     return [Result(**{**values, "notes": tuple(values["notes"])}) for values in kept]
 
 
 def begun(fault: str, seed: int) -> Result:
-    """The kept rounds of this fault and seed, to be gone on with, or none."""
+    """Return the stored result of this fault and seed, which can be continued, or an empty one."""
     kept = (result for result in recorded() if (result.fault, result.seed) == (fault, seed))
     return next(kept, Result(fault=fault, seed=seed))
 
 
 def with_table(document: str, results: Sequence[Result]) -> str:
-    """The document with the table of these results between its two marks."""
+    """Return the document with the table of these results between its two markers."""
     before, rest = document.split(BEGIN)
     after = rest.split(END)[1]
     shown = table(results) if results else "Nothing has been measured yet."

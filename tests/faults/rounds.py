@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Break real runs at random moments, run them again until they are done, count what was lost or doubled.
+"""Break real runs at random moments, run them again until they are done, and count lost and duplicated rows.
 
     python -m tests.faults.rounds --fault driver-kill --rounds 20 --seed 1
     python -m tests.faults.rounds --rounds 20 --seed 1 --record     # every fault, into docs/reliability.md
 
-With --record, rounds of this seed that are recorded already are not done again.
+With --record, rounds of this seed that are already recorded are not repeated.
 
-A round whose job was done before the fault could strike is drawn again. Exit code 1 when a row was lost or doubled, a
-file torn, or a job did not end.
+A round whose job ended before the fault is drawn again. The exit code is 1 if a row was lost or duplicated, a file was
+torn, or a job did not end.
 """
 
 import argparse
@@ -50,19 +50,19 @@ DRAWS = 5
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the rounds, print the table; returns the exit code."""
+    """Run the rounds, print the table, and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults.rounds", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--fault", action="append", choices=FAULTS, help="repeatable (default: all)")
-    parser.add_argument("--rounds", type=int, default=20, help="of each fault (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="decides the moments and victims (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=20, help="rounds of each fault (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments and targets (default: %(default)s)")
     parser.add_argument(
-        "--record", action="store_true", help="keep the results after every round, and write docs/reliability.md"
+        "--record", action="store_true", help="store the results after every round and update docs/reliability.md"
     )
     options = parser.parse_args(arguments)
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # every round starts dozens of processes: they compile us once
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that clusters and servers end too
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # every round starts dozens of processes, which share the bytecode
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # also ends clusters and servers
     start = report.begun if options.record else lambda name, seed: report.Result(fault=name, seed=seed)
     results = {name: start(name, options.seed) for name in options.fault or FAULTS}
     for number in range(options.rounds):
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def one_more(result: report.Result) -> report.Result:
-    """The result with its next round; the folder of a round that went wrong stays, and is named."""
+    """Return the result with its next round; the folder of a failed round is kept and printed."""
     name, number = result.fault, result.rounds
     folder = Path(tempfile.mkdtemp(prefix=f"fault-{name}-{number}-"))
     began_s = time.monotonic()
@@ -97,7 +97,11 @@ def one_more(result: report.Result) -> report.Result:
 
 
 def one_round(name: str, folder: Path, seed: int, number: int) -> Outcome:
-    """One round, drawn again when the fault came too late. Raises TooLateError when it always does."""
+    """Run one round, which is drawn again if the fault came too late.
+
+    Raises:
+        TooLateError: The fault came too late in all DRAWS draws.
+    """
     for draw in range(DRAWS):
         place = folder / f"draw-{draw}"
         place.mkdir()

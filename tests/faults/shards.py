@@ -1,4 +1,4 @@
-"""The input changes while a run reads it."""
+"""A fault in which the input changes while a run reads it."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -17,16 +17,16 @@ from tests.faults.work import (
     running,
     wait_for_moment,
 )
-from tests.support.inputs import picture, write_parquet, write_tar
+from tests.support.inputs import encoded_image, write_parquet, write_tar
 
 Change = Callable[[Work, Random], Work]
-"""Changes the input; returns the work with what must come of it now."""
+"""Changes the input and returns the work with the new expected result."""
 
 
 def shard_change(folder: Path, random: Random) -> Outcome:
-    """At a random moment a tar or Parquet file is written anew, or a loose image is changed, added or removed.
+    """Rewrite a tar or Parquet file, or change, add or remove a loose image, at a random moment.
 
-    The same command is run at least once more. What counts is the input as it is in the end.
+    The same command is run at least once more. The final input determines the expected output.
     """
     work = local_work(folder)
     name = random.choice(list(CHANGES))
@@ -37,17 +37,17 @@ def shard_change(folder: Path, random: Random) -> Outcome:
 
 
 def _rewrite_tar(work: Work, random: Random) -> Work:
-    pictures = _others("tar", random)
-    members = [(f"{key}.jpg", content) for key, content in pictures.items()]
+    images = _others("tar", random)
+    members = [(f"{key}.jpg", content) for key, content in images.items()]
     _write(Path(work.inputs) / TAR, random, lambda path: write_tar(path, members))
-    return _instead(work, "tar", pictures)
+    return _instead(work, "tar", images)
 
 
 def _rewrite_parquet(work: Work, random: Random) -> Work:
-    pictures = _others("row", random)
-    columns = {"key": [*pictures], "image": [*pictures.values()]}
+    images = _others("row", random)
+    columns = {"key": [*images], "image": [*images.values()]}
     _write(Path(work.inputs) / PARQUET, random, lambda path: write_parquet(path, columns))
-    return _instead(work, "row", pictures)
+    return _instead(work, "row", images)
 
 
 def _change_image(work: Work, random: Random) -> Work:
@@ -60,7 +60,7 @@ def _add_image(work: Work, random: Random) -> Work:
 
 
 def _remove_image(work: Work, random: Random) -> Work:
-    """The row of an image that is gone may stay: it was right when it was made."""
+    """Remove an image; its row may stay, as it was correct when it was written."""
     key = random.choice(_images(work))
     (Path(work.inputs) / key).unlink()
     return replace(work, may_be_gone=frozenset({key}))
@@ -76,28 +76,28 @@ CHANGES: Mapping[str, Change] = {
 
 
 def _others(prefix: str, random: Random) -> dict[str, bytes]:
-    """Other pictures than before, of some of the keys before and some new ones."""
+    """Create new images for some of the previous keys and for some new keys."""
     first, count = random.randrange(6), random.randrange(8, 24)
-    return {f"{prefix}{n:04d}": picture(n + 1000, (SIZE_PX, SIZE_PX)) for n in range(first, first + count)}
+    return {f"{prefix}{n:04d}": encoded_image(n + 1000, (SIZE_PX, SIZE_PX)) for n in range(first, first + count)}
 
 
-def _instead(work: Work, prefix: str, pictures: Mapping[str, bytes]) -> Work:
-    kept = {key: content for key, content in work.pictures.items() if not key.startswith(prefix)}
-    return replace(work, pictures={**kept, **pictures})
+def _instead(work: Work, prefix: str, images: Mapping[str, bytes]) -> Work:
+    kept = {key: content for key, content in work.images.items() if not key.startswith(prefix)}
+    return replace(work, images={**kept, **images})
 
 
 def _images(work: Work) -> list[str]:
-    return [key for key in work.pictures if key.startswith("c/")]
+    return [key for key in work.images if key.startswith("c/")]
 
 
 def _with_image(work: Work, random: Random, key: str) -> Work:
-    content = picture(random.randrange(2000, 3000), (SIZE_PX, SIZE_PX))
+    content = encoded_image(random.randrange(2000, 3000), (SIZE_PX, SIZE_PX))
     _write(Path(work.inputs) / key, random, lambda path: path.write_bytes(content))
-    return replace(work, pictures={**work.pictures, key: content})
+    return replace(work, images={**work.images, key: content})
 
 
 def _write(path: Path, random: Random, write: Callable[[Path], object]) -> None:
-    """In place, or beside it and then moved there in one step."""
+    """Write in place, or to a temporary name with an atomic rename."""
     if random.random() < 0.5:
         write(path)
     else:

@@ -1,4 +1,4 @@
-"""What an output holds against what it must hold: every key once, in data/ or errors/, in whole files."""
+"""Compare an output with what it must hold: every key once, in data/ or errors/, in complete files."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -15,35 +15,38 @@ from pipelines.storage.store import FILES
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """All zero when all is well; `temporary` files do no harm but lie about."""
+    """Counts of what is wrong, all zero for a correct output except `temporary`, whose files do no harm."""
 
     lost: int = 0
-    """Keys of the input that are nowhere, or not with the content that they have in the input."""
+    """Keys of the input without a row, or whose row does not have the content of the input."""
     duplicated: int = 0
-    """Rows beyond the first of a key."""
+    """Rows of a key beyond its first."""
     foreign: int = 0
-    """Rows of keys or contents that the input does not have."""
+    """Rows of keys or contents that are not in the input."""
     torn: int = 0
-    """Files that cannot be read, that are of no finished version, or whose rows are not those that it counts."""
+    """Files that are unreadable, belong to no finished version, or do not have the number of rows that it counts."""
     temporary: int = 0
-    """Parts of files that a killed writer has left."""
+    """Partial files left by killed writers."""
 
     @property
     def is_clean(self) -> bool:
-        """Every key exactly once, in whole files."""
+        """Return whether every key is there exactly once, in complete files."""
         return self.lost == self.duplicated == self.foreign == self.torn == 0
 
 
 def tally(
     output: str,
     keys: Iterable[str],
-    pictures: Mapping[str, bytes] | None = None,
+    images: Mapping[str, bytes] | None = None,
     may_be_gone: Collection[str] = (),
 ) -> Tally:
     """Read every file of an output and count.
 
-    keys: of the input. pictures: of the input by key; a row in data/ must hold the picture of its key. may_be_gone:
-    keys that need not be there, once at the most all the same.
+    Args:
+        output: URI of the output.
+        keys: Keys of the input.
+        images: Images of the input by key; a row in data/ must hold the image of its key.
+        may_be_gone: Keys that need not be there, but at most once.
     """
     expected = set(keys)
     found: Counter[str] = Counter()
@@ -52,9 +55,9 @@ def tally(
     for uri, counted in _files(output):
         rows = _rows(uri)
         torn += rows is None or len(rows) != counted
-        for key, picture in rows or ():
+        for key, image in rows or ():
             found[key] += 1
-            is_right = key in expected and (pictures is None or picture is None or picture == pictures[key])
+            is_right = key in expected and (images is None or image is None or image == images[key])
             foreign += not is_right
             right |= {key} if is_right else set()
     return Tally(
@@ -67,7 +70,7 @@ def tally(
 
 
 def error_rows(output: str) -> list[dict[str, object]]:
-    """What is in errors/."""
+    """Return the rows in errors/."""
     uris = [uri for uri, _ in _files(output) if uri.rsplit("/", 2)[1] == "errors"]
     tables = []
     for uri in uris:
@@ -77,7 +80,7 @@ def error_rows(output: str) -> list[dict[str, object]]:
 
 
 def _files(output: str) -> list[tuple[str, int | None]]:
-    """(URI, rows that its version counts; None where it is of no finished version) of data/ and errors/."""
+    """List the files of data/ and errors/ with the rows that their version counts, None without a finished version."""
     counts = {
         uri: version.ok if uri == version.data_uri else version.bad
         for version in layout.list_output(output).finished
@@ -88,7 +91,7 @@ def _files(output: str) -> list[tuple[str, int | None]]:
 
 
 def _rows(uri: str) -> list[tuple[str, bytes | None]] | None:
-    """(key, picture; None where there is none) of a Parquet file whose columns are all read; None when it cannot be."""
+    """Read all columns of a Parquet file; return (key, image or None) of its rows, or None if it is unreadable."""
     try:
         with FILES.open_read(uri) as file:
             table = pq.read_table(file)

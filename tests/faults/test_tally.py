@@ -1,4 +1,4 @@
-"""The count that judges the faults sees what it must see."""
+"""The count that evaluates the faults detects every kind of error."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ STEM = chunk_names.version_stem(NAME, 3, [3])
 
 
 def publish(output: Path, stem: str, ok: list[str], bad: list[str], **columns: list[object]) -> None:
-    """A finished version with these keys."""
+    """Publish a finished version with these keys."""
     for uri, keys, more in (
         (layout.errors_uri(str(output), stem), bad, {}),
         (layout.data_uri(str(output), stem), ok, columns),
@@ -33,7 +33,7 @@ def publish(output: Path, stem: str, ok: list[str], bad: list[str], **columns: l
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
-    """Three rows and an error in whole files, and their mark."""
+    """Return an output with three rows and one error in complete files, and their mark."""
     publish(tmp_path, STEM, ["a", "b", "c"], ["d"])
     return tmp_path
 
@@ -106,7 +106,7 @@ def test_the_document_shows_what_was_recorded_and_nothing_else() -> None:
     assert report.with_table(text, report.recorded()) == text
 
 
-def test_recorded_rounds_of_a_seed_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recorded_rounds_of_a_seed_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = tmp_path / "reliability.md"
     document.write_text(f"{report.BEGIN}{report.END}")
     monkeypatch.setattr(report, "RECORDS", tmp_path / "faults")

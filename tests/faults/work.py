@@ -1,4 +1,4 @@
-"""The real command on a real input: started, watched, and run again until it is done."""
+"""The real command on a real input: started, observed, and run again until it is done."""
 
 import os
 import signal
@@ -15,80 +15,80 @@ import psutil
 
 from pipelines.storage.store import FILES
 from tests.faults.tally import Tally, tally
-from tests.support.inputs import picture, write_folder, write_parquet, write_tar
+from tests.support.inputs import encoded_image, write_folder, write_parquet, write_tar
 from tests.support.paths import PROJECT_ROOT
 from tests.support.processes import descendants
 
 COMMAND = (sys.executable, str(PROJECT_ROOT / "tests" / "support" / "run_fake_job.py"))
-"""jobs/estimate_depth.py with a stand-in for its model."""
+"""jobs/estimate_depth.py with a fake model."""
 SAMPLES, SIZE_PX = 48, 128
 TAR, PARQUET, BROKEN_KEY = "a.tar", "b.parquet", "tar0001"
 RUNS_AT_MOST = 5
 RUN_LIMIT_S = 420.0
 START_UP_S = 12.0
-"""About what Ray and the workers take to start; moments before the first mark are drawn from it."""
+"""Approximate start time of Ray and the workers, from which moments before the first mark are drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """An input, what must come of it, and how the command is run on it."""
+    """An input, its expected result, and how the command is run on it."""
 
     inputs: str
     output: str
     logs: Path
-    pictures: Mapping[str, bytes]
-    """By key: a row in data/ must hold its picture."""
+    images: Mapping[str, bytes]
+    """Images by key; a row in data/ must hold the image of its key."""
     may_be_gone: frozenset[str] = frozenset()
-    """Keys that the output may have or not."""
+    """Keys that may be missing from the output."""
     chunk_size: int = 4
     delay_s: float = 0.1
-    """Of the model, for each picture."""
+    """Time that the model takes for each image."""
     fails_while: str = ""
-    """A file; while it is there, the model fails on a third of the samples."""
+    """A file; while it exists, the model fails on a third of the samples."""
     environment: Mapping[str, str] = field(default_factory=dict)
     options: tuple[str, ...] = ()
-    """More of the command line."""
+    """Additional options of the command."""
 
     @property
     def chunks(self) -> int:
-        """About how many the input makes."""
-        return len(self.pictures) // self.chunk_size
+        """Return the approximate number of chunks."""
+        return len(self.images) // self.chunk_size
 
     def marks(self) -> int:
-        """Finished chunks."""
+        """Return the number of finished chunks."""
         return len(FILES.list_uris(f"{self.output}/_chunks/done"))
 
     def tally(self) -> Tally:
-        """What the output holds against what it must hold."""
-        return tally(self.output, self.pictures, self.pictures, self.may_be_gone)
+        """Compare the output with what it must hold."""
+        return tally(self.output, self.images, self.images, self.may_be_gone)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What is left of a round when the command has been run until it was done."""
+    """The result of a round whose command was run until it was done."""
 
     tally: Tally
     exit_codes: tuple[int, ...]
-    """Of every run; the last is 0 when the work is done."""
+    """Exit codes of all runs; the last one is 0 if the work is done."""
     notes: Mapping[str, float] = field(default_factory=dict)
-    """Numbers that show what the fault did."""
+    """Numbers that describe the fault."""
 
     @property
     def is_clean(self) -> bool:
-        """Done, every key exactly once, in whole files."""
+        """Return whether the work is done and every key is there exactly once, in complete files."""
         return self.tally.is_clean and self.exit_codes[-1] == 0
 
 
 class TooLateError(Exception):
-    """The job was done before the fault could strike: the round says nothing."""
+    """Raised if the job ended before the fault, so that the round proves nothing."""
 
 
 def write_inputs(folder: Path, samples: int = SAMPLES, size_px: int = SIZE_PX) -> dict[str, bytes]:
-    """A tar, a Parquet file and a folder of pictures, one of them broken; returns the pictures by key."""
-    tar = {f"tar{n:04d}": picture(n, (size_px, size_px)) for n in range(samples // 2)}
+    """Write a tar, a Parquet file and a folder of images, one of which is broken, and return the images by key."""
+    tar = {f"tar{n:04d}": encoded_image(n, (size_px, size_px)) for n in range(samples // 2)}
     tar[BROKEN_KEY] = tar[BROKEN_KEY][:400]
-    rows = {f"row{n:04d}": picture(n, (size_px, size_px)) for n in range(samples // 3)}
-    files = {f"c/file{n:04d}.jpg": picture(n, (size_px, size_px)) for n in range(samples // 6)}
+    rows = {f"row{n:04d}": encoded_image(n, (size_px, size_px)) for n in range(samples // 3)}
+    files = {f"c/file{n:04d}.jpg": encoded_image(n, (size_px, size_px)) for n in range(samples // 6)}
     write_tar(folder / TAR, [(f"{key}.jpg", content) for key, content in tar.items()])
     write_parquet(folder / PARQUET, {"key": [*rows], "image": [*rows.values()]})
     write_folder(folder, files)
@@ -96,15 +96,15 @@ def write_inputs(folder: Path, samples: int = SAMPLES, size_px: int = SIZE_PX) -
 
 
 def local_work(folder: Path, *, samples: int = SAMPLES, size_px: int = SIZE_PX, chunk_size: int = 4) -> Work:
-    """Work on the local disk, its input written now."""
-    pictures = write_inputs(folder / "in", samples, size_px)
+    """Create work on the local disk and write its input."""
+    images = write_inputs(folder / "in", samples, size_px)
     inputs, output = str(folder / "in"), str(folder / "out")
-    return Work(inputs=inputs, output=output, logs=folder, pictures=pictures, chunk_size=chunk_size)
+    return Work(inputs=inputs, output=output, logs=folder, images=images, chunk_size=chunk_size)
 
 
 @contextmanager
 def running(work: Work) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start the command; whatever it started is ended on leaving, should it be there still."""
+    """Start the command, and end it and its descendants when the context is left."""
     process = _start(work)
     try:
         yield process
@@ -121,10 +121,10 @@ def running(work: Work) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def wait_for_moment(random: Random, work: Work, process: "subprocess.Popen[bytes]", *, start_up: bool = False) -> None:
-    """Return at a random moment of the run; with `start_up` one time in four before its first chunk.
+    """Wait for a random moment of the run; with `start_up`, one time in four before its first chunk.
 
     Raises:
-        TooLateError: the job ended before that.
+        TooLateError: The job ended before.
     """
     if start_up and random.random() < 0.25:
         wait_for_marks(work, process, 0, random.uniform(0, START_UP_S))
@@ -134,7 +134,11 @@ def wait_for_moment(random: Random, work: Work, process: "subprocess.Popen[bytes
 
 
 def wait_for_marks(work: Work, process: "subprocess.Popen[bytes]", marks: int, then_s: float) -> None:
-    """Return when so many chunks are finished, and a while later. Raises TooLateError when the job ended before."""
+    """Wait until so many chunks are finished, and `then_s` longer.
+
+    Raises:
+        TooLateError: The job ended before.
+    """
     while work.marks() < marks:
         if process.poll() is not None:
             raise TooLateError
@@ -145,7 +149,7 @@ def wait_for_marks(work: Work, process: "subprocess.Popen[bytes]", marks: int, t
 
 
 def wait(process: "subprocess.Popen[bytes]", seconds: float) -> None:
-    """Return then, or when the process ends before."""
+    """Wait for some seconds, or until the process ends."""
     with suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
 
@@ -157,13 +161,13 @@ def finish(
     *,
     fewest_runs: int = 1,
 ) -> Outcome:
-    """Wait for the run's end, then run the same command until it says it is done; count."""
+    """Wait for the end of the run, run the same command until it is done, and count the rows."""
     codes = until_done(work, [exit_code(process)], fewest_runs)
     return Outcome(tally=work.tally(), exit_codes=tuple(codes), notes=notes or {})
 
 
 def until_done(work: Work, codes: Sequence[int] = (), fewest_runs: int = 1) -> list[int]:
-    """Run the command until it says it is done; the exit codes of all its runs, of which `codes` were before."""
+    """Run the command until it is done, and return the exit codes of all runs, which begin with `codes`."""
     codes = list(codes)
     while (not codes or codes[-1] != 0 or len(codes) < fewest_runs) and len(codes) < RUNS_AT_MOST:
         with running(work) as again:
@@ -172,19 +176,23 @@ def until_done(work: Work, codes: Sequence[int] = (), fewest_runs: int = 1) -> l
 
 
 def retry_errors(work: Work, outcome: Outcome) -> Outcome:
-    """The same command once more, with --retry-errors: the outcome of all runs."""
+    """Run the same command once more, with --retry-errors, and return the outcome of all runs."""
     with running(with_options(work, "--retry-errors")) as process:
         code = exit_code(process)
     return replace(outcome, tally=work.tally(), exit_codes=(*outcome.exit_codes, code))
 
 
 def with_options(work: Work, *options: str) -> Work:
-    """The same work, with more options of the command line."""
+    """Return the same work with additional options."""
     return replace(work, options=(*work.options, *options))
 
 
 def exit_code(process: "subprocess.Popen[bytes]") -> int:
-    """Wait for it. Raises TimeoutExpired for a run that hangs."""
+    """Wait for the exit code.
+
+    Raises:
+        subprocess.TimeoutExpired: The run hangs.
+    """
     return process.wait(RUN_LIMIT_S)
 
 

@@ -1,4 +1,4 @@
-"""What holds for the command line of every job: empty values, stray words, `~`, URIs, examples that can be typed."""
+"""Rules for the command line of every job: empty values, unexpected words, `~`, URIs, examples that can be typed."""
 
 import importlib
 import re
@@ -58,7 +58,7 @@ def parsed(name: str, words: str) -> Namespace:
 
 
 def options_with_values(text: str) -> list[str]:
-    """Options that take a value, by the help's `--name METAVAR` lines."""
+    """Return the options that take a value, found by the `--name METAVAR` lines of the help."""
     return sorted(set(re.findall(r"^  (--[a-z-]+) [A-Z\[{]", text, re.MULTILINE)))
 
 
@@ -88,7 +88,7 @@ def test_empty_values_are_refused_whatever_the_option(name: str, capsys: pytest.
 @pytest.mark.parametrize("text", ["depth=", "=a.safetensors", "depth= ", "="])
 def test_an_adapter_without_a_name_or_a_path(name: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = refused(BY_NAME[name], [*REQUIRED[name].split(), "--adapter", text], capsys)
-    assert "write NAME=PATH, such as depth=adapters/depth.safetensors" in text
+    assert "expected NAME=PATH, such as depth=adapters/depth.safetensors" in text
 
 
 @pytest.mark.parametrize(
@@ -97,10 +97,14 @@ def test_an_adapter_without_a_name_or_a_path(name: str, text: str, capsys: pytes
         (
             "estimate_depth",
             "photos/",
-            "stray argument 'photos/'. Paths belong to options: did you mean --input photos/?",
+            "unexpected argument 'photos/'. Paths are given as options: did you mean --input photos/?",
         ),
         ("estimate", "photos/ out/", "did you mean --input photos/ --output out/?"),
-        ("estimate", "--input a --output b photos/", "stray argument 'photos/'. Every value belongs to an option"),
+        (
+            "estimate",
+            "--input a --output b photos/",
+            "unexpected argument 'photos/'. Every value must follow an option",
+        ),
         ("estimate", "photos/ --output b --steps 3", "did you mean --input photos/?"),
         ("generate_pairs", "prompts.txt --output b", "did you mean --prompts prompts.txt?"),
         ("synthesize", "depth/ out/", "did you mean --input depth/ --output out/?"),
@@ -111,8 +115,8 @@ def test_an_adapter_without_a_name_or_a_path(name: str, text: str, capsys: pytes
         ("status", "out", "did you mean --output out?"),
         ("train_adapter", "photos --condition edge --model m", "did you mean --images photos?"),
         ("train_mini", "w out", "did you mean --work w --output out?"),
-        ("import_adapter", "a b --output c", "stray argument 'b'"),
-        ("estimate", "--inptu a photos/", "there is no option --inptu. Did you mean --input?"),
+        ("import_adapter", "a b --output c", "unexpected argument 'b'"),
+        ("estimate", "--inptu a photos/", "unknown option --inptu. Did you mean --input?"),
     ],
 )
 def test_values_without_an_option(name: str, words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,11 +165,11 @@ def test_home_folders_and_schemes(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_commands_that_need_a_local_folder_say_so(name: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = refused(BY_NAME[name], [*REQUIRED[name].split(), option, "s3://bucket/x"], capsys)
-    assert "needs a folder of this machine" in text
+    assert "needs a local path" in text
 
 
 def commands(text: str) -> list[tuple[str, list[str]]]:
-    """(job, its words) of every example in a help text, as a shell reads it."""
+    """Return (job, words) for every example in a help text, split as a shell does."""
     joined = text.replace("\\\n", " ")
     lines = [line.strip() for line in joined.splitlines() if re.search(r"(^|-- )python jobs/", line.strip())]
     found = []
@@ -195,8 +199,8 @@ def test_no_help_or_message_of_a_command_is_about_python(capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("name", "words", "message"),
     [
-        ("estimate", "--actors 99999999999999999999", "no number of actors"),
-        ("estimate", "--num-gpus-per-actor 1e30", "outside 0 to 1024"),
+        ("estimate", "--actors 99999999999999999999", "is not a number of actors"),
+        ("estimate", "--num-gpus-per-actor 1e30", "out of range; expected a finite number from 0 to 1024"),
         ("train_mini", "--seed -1", "too small"),
         ("train_mini", "--batch-size 9999999", "too large"),
     ],
@@ -207,7 +211,10 @@ def test_numbers_that_no_machine_has(name: str, words: str, message: str, capsys
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [("--device foo", "--device foo cannot be used"), ("--start-from nothing", "--start-from nothing holds no model")],
+    [
+        ("--device foo", "--device foo is not available"),
+        ("--start-from nothing", "--start-from nothing is not a model folder"),
+    ],
 )
 def test_train_mini_refuses_before_it_renders(tmp_path: Path, words: str, message: str) -> None:
     with pytest.raises(SettingError, match=message):
@@ -236,8 +243,8 @@ def test_a_storage_that_fails_is_one_line(error: OSError, code: int, capsys: pyt
     ("words", "message"),
     [
         ("s3://b/x --output {0}/a.safetensors", "is in an object store"),
-        ("MINI --output {0}/file/a.safetensors", "--output .*is a file, no folder"),
-        ("MINI --output MINI --to published", "a published adapter is a folder"),
+        ("MINI --output {0}/file/a.safetensors", "--output .*is a file, not a folder"),
+        ("MINI --output MINI --to published", "but a published adapter is a folder"),
     ],
 )
 def test_import_adapter_names_the_option(tmp_path: Path, words: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Wrong command lines: one line that says the rule, what came and the cure; exit code 2; no worker starts."""
+"""Wrong command lines end with exit code 2 and one line with the rule, the value and the cure; no worker starts."""
 
 from pathlib import Path
 from types import ModuleType
@@ -23,14 +23,14 @@ def told(capsys: pytest.CaptureFixture[str], arguments: list[str], fake: bool = 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--stpes", "3"], "no option --stpes. Did you mean --steps?"),
-        (["--steps", "0"], "argument --steps: 0 is too small; the least is 1"),
-        (["--steps", "many"], "'many' is no whole number"),
-        (["--max-error-rate", "2"], "2 is outside 0 to 1"),
+        (["--stpes", "3"], "unknown option --stpes. Did you mean --steps?"),
+        (["--steps", "0"], "argument --steps: 0 is too small; the minimum is 1"),
+        (["--steps", "many"], "'many' is not an integer"),
+        (["--max-error-rate", "2"], "2 is out of range; expected a finite number from 0 to 1"),
         (["--num-gpus-per-actor"], "expected one argument"),
         (["--sampler", "magic"], "argument --sampler: invalid choice: 'magic'"),
-        (["--chunk-timeout", "0"], "argument --chunk-timeout: 0 is outside 1 to"),
-        (["--ensemble", "1"], "argument --ensemble: 1 is too small; the least is 2"),
+        (["--chunk-timeout", "0"], "argument --chunk-timeout: 0 is out of range; expected a finite number from 1 to"),
+        (["--ensemble", "1"], "argument --ensemble: 1 is too small; the minimum is 2"),
     ],
 )
 def test_wrong_options(capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
@@ -47,9 +47,9 @@ def test_wrong_inputs_and_outputs(capsys: pytest.CaptureFixture[str], tmp_path: 
     (tmp_path / "file").write_text("not a folder")
     assert "there is nothing at" in told(capsys, ["--input", str(tmp_path / "absent.tar"), "--output", output])
     assert "cannot be written" in told(capsys, ["--input", tar, "--output", str(tmp_path / "file" / "out")])
-    assert "memory:// lives in one process" in told(capsys, ["--input", tar, "--output", "memory://out"])
+    assert "memory:// exists in one process" in told(capsys, ["--input", tar, "--output", "memory://out"])
     empty = str(write_tar(tmp_path / "empty.tar", []))
-    assert "not one sample" in told(capsys, ["--input", empty, "--output", output])
+    assert "no samples" in told(capsys, ["--input", empty, "--output", output])
     parquet = str(write_parquet(tmp_path / "p.parquet", {"image": [b"x"]}))
     assert "--key-column 'id' is not in" in told(capsys, ["--input", parquet, "--output", output, "--key-column", "id"])
 
@@ -68,7 +68,7 @@ def test_rows_are_chosen_by_their_columns(capsys: pytest.CaptureFixture[str], tm
     parquet = str(write_parquet(tmp_path / "p.parquet", {"image": [b"x"], "width": [5]}))
     tar = str(write_tar(tmp_path / "a.tar", samples(1)))
     command = ["--output", str(tmp_path / "out"), "--where", "width>=9"]
-    assert "not one sample" in told(capsys, ["--input", parquet, *command])
+    assert "no samples" in told(capsys, ["--input", parquet, *command])
     assert "needs Parquet files" in told(capsys, ["--input", tar, *command])
 
 

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
 
 from tests.support.fake_depth import FakeDepth
-from tests.support.inputs import all_rows, picture, samples, write_folder, write_parquet, write_tar
+from tests.support.inputs import all_rows, encoded_image, samples, write_folder, write_parquet, write_tar
 from tests.support.run_fake_job import run
 
 
@@ -18,14 +19,18 @@ def keys(output: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Iterator[Path]:
-    """A run over tar, tar.gz, Parquet and a folder, good and bad samples: `in`, `out`."""
+    """A run over a tar, a tar.gz, Parquet and a folder with good and bad samples: `in`, `out`."""
     root = tmp_path_factory.mktemp("mixed")
     inputs = root / "in"
-    write_tar(inputs / "a.tar", [*samples(20), ("bad.jpg", picture()[:400]), ("none.txt", b"x"), ("00003.jpg", b"x")])
+    write_tar(
+        inputs / "a.tar", [*samples(20), ("bad.jpg", encoded_image()[:400]), ("none.txt", b"x"), ("00003.jpg", b"x")]
+    )
     write_tar(inputs / "b.tar.gz", samples(5, first=100), compress=True)
-    write_parquet(inputs / "c.parquet", {"image": [picture(n, (20 + n, 30)) for n in range(6)] + [b"junk"]})
-    write_folder(inputs, {"f/x.png": picture(1, kind="PNG", mode="P"), "f/x.txt": b"words", "f/bomb.jpg": picture()})
-    (inputs / "f" / "bomb.jpg").write_bytes(picture(2, (2000, 600)))
+    write_parquet(inputs / "c.parquet", {"image": [encoded_image(n, (20 + n, 30)) for n in range(6)] + [b"junk"]})
+    write_folder(
+        inputs, {"f/x.png": encoded_image(1, kind="PNG", mode="P"), "f/x.txt": b"words", "f/bomb.jpg": encoded_image()}
+    )
+    (inputs / "f" / "bomb.jpg").write_bytes(encoded_image(2, (2000, 600)))
     yield root
 
 
@@ -60,9 +65,9 @@ def test_max_error_rate_decides_the_exit_code(mixed: Path) -> None:
     assert run(arguments(mixed, "--max-error-rate", "0.2"), FakeDepth()) == 0
 
 
-def test_the_datasets_library_shows_pictures(mixed: Path, tmp_path: Path) -> None:
+def test_the_datasets_library_shows_images(mixed: Path, tmp_path: Path) -> None:
     files = str(mixed / "out" / "data" / "*.parquet")
-    rows = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path))
+    rows: Any = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path))
     assert isinstance(rows.features["image"], datasets.Image)
     assert isinstance(rows.features["depth"], datasets.Image)
     row = next(row for row in rows if row["key"] == "f/x.png")
@@ -101,8 +106,10 @@ def test_nightly_new_and_changed_shards_are_done(mixed: Path, capsys: pytest.Cap
 def test_retry_errors_does_the_failed_samples_only(
     ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = write_folder(tmp_path / "in", {f"{n}.jpg": picture(n) for n in range(6)})
-    write_tar(tmp_path / "in" / "a.tar", [*samples(5), ("bad.jpg", picture()[:400]), ("red.png", picture(9))])
+    folder = write_folder(tmp_path / "in", {f"{n}.jpg": encoded_image(n) for n in range(6)})
+    write_tar(
+        tmp_path / "in" / "a.tar", [*samples(5), ("bad.jpg", encoded_image()[:400]), ("red.png", encoded_image(9))]
+    )
     command = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--chunk-size", "4"]
     assert run(command, FakeDepth(refuses_seeds_of=("00002", "3.jpg"))) == 0
     assert "10 rows in data/, 3 in errors/" in capsys.readouterr().err
@@ -140,7 +147,7 @@ def test_a_model_that_does_not_load_is_told(
     assert run(command, FakeDepth(fail_to_load=True)) == 1
     told = capsys.readouterr().err
     assert "these weights are for another model" in told
-    assert "1 chunks are not finished; the same command does them" in told
+    assert "1 chunks are not finished; the same command processes them" in told
 
 
 def test_the_configuration_is_spelled_out(mixed: Path) -> None:

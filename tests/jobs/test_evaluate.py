@@ -49,7 +49,7 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_maps(
     path: Path, condition: str, maps: list[np.ndarray], confidence: list[float | None] | None = None
 ) -> Path:
-    """Maps of scenes 0, 1, ... as an estimate job writes them."""
+    """Write maps of scenes 0, 1, ... in the layout of an estimation job."""
     rows = []
     for index, values in enumerate(maps):
         buffer = io.BytesIO()
@@ -71,7 +71,7 @@ def evaluated(folder: Path, truth: Path, condition: str, *more: str, measure: st
 
 
 @pytest.mark.parametrize("condition", ["depth", "edge", "pose"])
-def test_the_truth_is_perfect_and_beats_every_guess(
+def test_the_truth_is_perfect_and_beats_every_baseline(
     condition: str, scenes: list[Rendering], truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_maps(tmp_path / "maps.parquet", condition, [TRUTHS[condition](scene) for scene in scenes])
@@ -181,7 +181,7 @@ def test_wrong_settings(
     assert "invalid choice: 'edges'" in refused(capsys, "--condition", "edges", *against)
     assert "must have the columns key and pose" in refused(capsys, "--condition", "pose", *against)
     alike = ["--condition", "edge", "--measure", "correlation", "--predictions", edges, "--truth"]
-    assert "at least two keys" in refused(capsys, *alike, str(truth))
+    assert "at least two common keys" in refused(capsys, *alike, str(truth))
     assert "--picture needs" in refused(capsys, *alike, str(truth), "--picture", "x.png")
     other = str(write_maps(tmp_path / "depths.parquet", "depth", [scenes[0].inverse_depth]))
     assert "--truth: files must have the columns key and edge" in refused(capsys, *alike, other)
@@ -189,4 +189,4 @@ def test_wrong_settings(
     assert "lacks .png" in refused(capsys, "--condition", "edge", "--predictions", edges, "--truth", plain)
     small = str(write_maps(tmp_path / "small.parquet", "pose", [np.zeros((8, 8, 3))]))
     told = refused(capsys, "--condition", "pose", "--predictions", small, "--truth", str(truth))
-    assert "cannot be evaluated: estimate and truth must have one shape" in told
+    assert "cannot be evaluated: estimate and truth must have the same shape" in told

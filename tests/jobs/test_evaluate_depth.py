@@ -38,7 +38,7 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_estimates(
     folder: Path, indices: range, estimate: Callable[[Rendering], np.ndarray], name: str = "part-0"
 ) -> Path:
-    """Estimates of scenes in the layout of estimate_depth."""
+    """Write estimates of scenes in the layout of estimate_depth."""
     rows = []
     for index in indices:
         buffer = io.BytesIO()
@@ -76,7 +76,7 @@ def test_exact_estimates_are_perfect(truth: Path, tmp_path: Path, capsys: pytest
     assert result["estimates"] == {"model": "a model", "seed": 3}
     metrics = result["metrics"]
     assert metrics["UniCon"]["abs_rel"] < 1e-3 and metrics["UniCon"]["delta1"] == 1
-    assert all(0.1 < metrics[guess]["abs_rel"] < 0.4 for guess in ("mean of training scenes", "vertical ramp"))
+    assert all(0.1 < metrics[name]["abs_rel"] < 0.4 for name in ("mean of training scenes", "vertical ramp"))
     told = capsys.readouterr()
     assert [line.split()[0] for line in told.out.splitlines()] == ["AbsRel", "UniCon", "mean", "vertical"]
     assert told.err == ""
@@ -116,14 +116,14 @@ def refused(capsys: pytest.CaptureFixture[str], predictions: Path, truth: Path, 
 def test_nothing_in_common(truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     estimates = write_estimates(tmp_path, range(20, 22), exact)
     told = refused(capsys, estimates, truth)
-    assert "no key is in both" in told and "'s9-00000020'" in told and "'s9-00000000'" in told
+    assert "have no key in common" in told and "'s9-00000020'" in told and "'s9-00000000'" in told
 
 
 def test_wrong_settings(truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     estimates = write_estimates(tmp_path / "estimates", range(2), exact)
     assert "--predictions" in refused(capsys, tmp_path / "absent", truth)
     assert "--truth" in refused(capsys, estimates, tmp_path / "absent")
-    assert "none of the Parquet files" in refused(capsys, truth, truth)
+    assert "contains no Parquet files" in refused(capsys, truth, truth)
     assert "none of the tars" in refused(capsys, estimates, estimates)
     other = write_parquet(tmp_path / "other" / "a.parquet", {"key": ["x"], "picture": [b""]})
     assert "must have the columns key and depth" in refused(capsys, other, truth)
@@ -140,6 +140,6 @@ def test_repeated_keys(truth: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_another_size(truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     estimates = write_estimates(tmp_path, range(2), lambda rendering: np.zeros((8, 8)))
-    assert "'s9-00000000' cannot be evaluated: estimate and truth must have one shape" in refused(
+    assert "'s9-00000000' cannot be evaluated: estimate and truth must have the same shape" in refused(
         capsys, estimates, truth
     )

@@ -1,4 +1,4 @@
-"""The generate_pairs command: real Ray, fake model."""
+"""The generate_pairs command, with a real Ray and a fake model."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_pairs_of_every_prompt(ray_cluster: None, tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--size", "48"], "'48' is no size; write WIDTHxHEIGHT"),
+        (["--size", "48"], "'48' is not a valid size; expected WIDTHxHEIGHT"),
         (["--condition", "fog"], "none called fog. Name one of these as the condition"),
         (["--prompt-column", "p"], "--prompt-column 'p' is not in"),
         (["--prompts", "absent.txt"], "holds no prompts"),

@@ -1,4 +1,4 @@
-"""The import_adapter command: there and back, and what it refuses."""
+"""The import_adapter command: conversion in both directions, and what it rejects."""
 
 import shutil
 from dataclasses import replace
@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from jobs import _cli, import_adapter
 from tests.support.paths import CASES, GOLDEN, MINI
-from unicon.adapters.checkpoint import read_config
+from unicon.adapters.config import read_config
 
 ADAPTERS = CASES / "adapters"
 MINI_DEPTH = MINI / "adapters" / "depth.safetensors"
@@ -56,9 +56,9 @@ def test_an_adapter_of_ours_can_be_renamed(tmp_path: Path, capsys: pytest.Captur
     ("arguments", "message"),
     [
         ([str(GOLDEN / "checkpoints" / "depth")], "--base chooses another"),
-        ([str(GOLDEN / "checkpoints" / "depth"), "--name", "fog"], "'fog' is none of depth, edge"),
+        ([str(GOLDEN / "checkpoints" / "depth"), "--name", "fog"], "'fog' is not one of depth, edge"),
         ([str(GOLDEN / "checkpoints")], "in it have. Name the very folder"),
-        ([str(MINI_DEPTH), "--base", "mini"], "--base is for published adapters"),
+        ([str(MINI_DEPTH), "--base", "mini"], "--base applies to published adapters"),
         (["./absent"], "there is nothing at './absent'"),
         (["nobody/nothing"], "neither here nor in the hub cache"),
         ([str(ADAPTERS / "kohya.safetensors")], "is a LoRA (kohya). Fuse it into the base with --lora"),
@@ -90,6 +90,6 @@ def test_a_damaged_pickle_is_a_wrong_setting(damage: bytes, tmp_path: Path, caps
 def test_nothing_is_overwritten_by_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").write_text("x")
-    assert "there is a folder" in told(
+    assert "is an existing folder" in told(
         capsys, [str(MINI_DEPTH), "--to", "published", "--output", str(tmp_path / "out")], 2
     )

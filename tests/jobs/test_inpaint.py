@@ -1,4 +1,4 @@
-"""The inpaint command: real Ray, fake model."""
+"""The inpaint command, with a real Ray and a fake model."""
 
 import io
 from pathlib import Path
@@ -9,7 +9,7 @@ from PIL import Image
 
 from jobs import _cli, inpaint
 from tests.support.fake_depth import FakeDepth
-from tests.support.inputs import all_rows, picture, samples, write_tar
+from tests.support.inputs import all_rows, encoded_image, samples, write_tar
 from tests.support.run_fake_job import run_command
 
 
@@ -30,7 +30,7 @@ def test_the_masked_part_is_new(ray_cluster: None, tmp_path: Path, capsys: pytes
         new, old = (np.asarray(Image.open(io.BytesIO(row[name]["bytes"]))) for name in ("image", "original"))  # type: ignore[index]
         np.testing.assert_array_equal(new[:, 24:], old[:, 24:])
         assert (new[:, :24, 2] == 200).all()
-        assert row["original"]["bytes"] == picture(int(str(row["key"])))  # type: ignore[index]
+        assert row["original"]["bytes"] == encoded_image(int(str(row["key"])))  # type: ignore[index]
         assert str(row["caption"]).startswith("caption")
     assert {row["reason"] for row in all_rows(tmp_path / "out", "errors")} == {
         "no member .mask.png: the sample has .jpg, .txt",

@@ -1,4 +1,4 @@
-"""Kills: the same command afterwards leaves every sample exactly once, and nothing half-written."""
+"""After a kill, the same command leaves every sample exactly once, and no partial files."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import pytest
 from pipelines.runs.overlap import SILENCE_S, state_of
 from pipelines.runs.status import read_status
 from tests.support.fake_depth import FakeDepth
-from tests.support.inputs import all_rows, picture, samples, write_tar
+from tests.support.inputs import all_rows, encoded_image, samples, write_tar
 from tests.support.paths import PROJECT_ROOT
 from tests.support.run_fake_job import run
 
@@ -36,7 +36,7 @@ def start(arguments: list[str], delay_s: float, log: Path) -> subprocess.Popen[b
 
 
 def records(output: Path) -> list[dict[str, Any]]:
-    """Of the runs, oldest first."""
+    """Return the records of the runs, oldest first."""
     return [json.loads(path.read_text()) for path in sorted(output.glob("_chunks/runs/*.json"))]
 
 
@@ -49,7 +49,7 @@ def wait_for_marks(output: Path, count: int, process: "subprocess.Popen[bytes]")
 
 
 def test_every_sample_exactly_once_after_sigterm_and_sigkill(ray_cluster: None, tmp_path: Path) -> None:
-    broken = [(f"{number:05d}.jpg", picture()[:400]) for number in range(0, 61, 4)]
+    broken = [(f"{number:05d}.jpg", encoded_image()[:400]) for number in range(0, 61, 4)]
     good = [samples(1, first=number) for number in range(61) if number % 4]
     write_tar(tmp_path / "in" / "a.tar", sorted([*broken, *(member for sample in good for member in sample)]))
     write_tar(tmp_path / "in" / "b.tar", samples(19, first=100))
@@ -61,7 +61,7 @@ def test_every_sample_exactly_once_after_sigterm_and_sigkill(ray_cluster: None, 
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 143
     told = (tmp_path / "log1").read_text()
-    assert "of 80 samples are left; the same command does them" in told
+    assert "of 80 samples are left; the same command processes them" in told
     assert "Traceback" not in told
     (record,) = records(output)
     assert (record["state"], record["exit_code"]) == ("interrupted", 143)

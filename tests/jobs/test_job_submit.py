@@ -1,4 +1,4 @@
-"""`ray job submit` on a cluster: a head, a node with a GPU (that only Ray believes in), a node without."""
+"""`ray job submit` on a cluster of a head, a node with a GPU that only Ray assumes, and a node without."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def ray(there: Cluster, *words: str) -> "subprocess.CompletedProcess[str]":
-    """`ray WORDS --address ...` in the root of this house."""
+    """Run `ray WORDS --address ...` in the root of the project."""
     command = [RAY, *words[:2], "--address", there.dashboard, *words[2:]]
     environment = {**there.process_environment(), "RAY_ADDRESS": there.dashboard}
     return subprocess.run(
@@ -44,7 +44,7 @@ def submit(there: Cluster, *command: str, options: tuple[str, ...] = ()) -> "sub
 
 
 def actors_of_the_model(there: Cluster) -> list[dict[str, Any]]:
-    """All that ever were, with their node."""
+    """Return all actors that ever existed, with their nodes."""
     words = ("list", "actors", "--detail", "--format", "json", "--limit", "1000")
     shown = ray(there, *words).stdout
     return [actor for actor in json.loads(shown[shown.index("[") :]) if "_Model" in actor["class_name"]]
@@ -96,7 +96,7 @@ def test_a_job_that_is_stopped_goes_on_when_submitted_again(there: Cluster, tmp_
         time.sleep(0.1)
     ray(there, "job", "stop", "to-be-stopped")
     log = ray(there, "job", "logs", "to-be-stopped").stdout
-    assert "SIGTERM: stopped." in log and "the same command does them" in log
+    assert "SIGTERM: stopped." in log and "the same command processes them" in log
     before = len(all_rows(output, "data"))
     assert 0 < before < 40
     assert submit(there, *command).returncode == 0

@@ -1,4 +1,4 @@
-"""`--model`, `--adapter` and `--lora` that cannot work end every command at once, with exit code 2."""
+"""Invalid values of `--model`, `--adapter` and `--lora` end every command immediately with exit code 2."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from jobs import _cli, estimate, estimate_depth, generate_pairs, inpaint, synthesize, train_adapter
-from tests.support.inputs import picture, write_folder
+from tests.support.inputs import encoded_image, write_folder
 from tests.support.paths import CASES, PROJECT_ROOT
 
 ADAPTERS = CASES / "adapters"
@@ -22,7 +22,7 @@ JOBS: dict[ModuleType, list[str]] = {
 
 
 def command(job: ModuleType, folder: Path) -> list[str]:
-    inputs = [] if job is generate_pairs else ["--input", str(write_folder(folder / "in", {"a.jpg": picture()}))]
+    inputs = [] if job is generate_pairs else ["--input", str(write_folder(folder / "in", {"a.jpg": encoded_image()}))]
     return [*inputs, *JOBS[job], "--output", str(folder / "out")]
 
 
@@ -58,7 +58,7 @@ def test_what_cannot_work_is_said_at_once(
 
 
 def test_train_adapter_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_folder(tmp_path / "images", {"a.jpg": picture(), "b.jpg": picture()})
+    write_folder(tmp_path / "images", {"a.jpg": encoded_image(), "b.jpg": encoded_image()})
     arguments = ["--images", str(tmp_path / "images"), "--condition", "edge", "--work", str(tmp_path / "work")]
     arguments += ["--output", str(tmp_path / "a.safetensors")]
     text = told(train_adapter, [*arguments, "--model", str(ADAPTERS / "lcm")], capsys)
@@ -66,9 +66,9 @@ def test_train_adapter_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_model_is_judged_without_torch_and_ray() -> None:
-    """So that it takes no more than reading headers."""
+    """Checking a model only takes the time to read headers."""
     code = (
-        "import sys; from pipelines.errors import SettingError; from pipelines.tasks.model import *\n"
+        "import sys; from pipelines.tasks.model_identity import UniConModel, resolve_model\n"
         "resolve_model(UniConModel(model='mini', conditions=('depth',)))\n"
         "print(sorted({'torch', 'ray', 'diffusers', 'transformers'} & set(sys.modules)))"
     )

@@ -1,4 +1,4 @@
-"""The render_scenes command: shards that other tools read, the same bytes again, nothing done twice."""
+"""The render_scenes command: its shards can be read by other tools, are reproducible, and are not rendered twice."""
 
 import io
 import json
@@ -76,8 +76,8 @@ def test_nobody_is_one_invisible_person() -> None:
     assert decode_people(encode_people(nobody)).shape == nobody.shape
 
 
-def test_the_picture_of_a_sample_is_the_picture(shard: str) -> None:
-    """Not the depth map, whose extension ends in .png too."""
+def test_the_image_of_a_sample_is_the_image(shard: str) -> None:
+    """The image is not mistaken for the depth map, whose extension also ends in .png."""
     for _, _, members in read_tar(shard, False, 0, 4):
         chosen = choose_member(members, None)
         assert chosen is not None and chosen.extension == "png"
@@ -99,7 +99,7 @@ def test_hugging_face_reads_it(shard: str, tmp_path: Path) -> None:
 
 
 def test_hugging_face_reads_a_shard_that_begins_with_nobody(tmp_path: Path) -> None:
-    """It takes the columns' types from the first five samples."""
+    """The library infers the types of columns from the first five samples."""
     rendering = render(sample_scene(5, 3), *SIZE_PX)
     nobody = replace(rendering, people=np.zeros((0, len(JOINTS), 3), np.float32))
     somebody = replace(rendering, people=np.full((1, len(JOINTS), 3), 1.5, np.float32))
@@ -116,13 +116,13 @@ def arguments(output: Path, *options: str) -> list[str]:
 
 
 def tars(output: Path) -> list[tuple[int, int]]:
-    """The ranges of the shards."""
+    """Return the ranges of the shards."""
     found = (SceneShard.parse(path.name) for path in output.glob("*.tar"))
     return sorted((shard.start, shard.stop) for shard in found if shard is not None)
 
 
 def keys(output: Path) -> list[str]:
-    """Of every sample in every shard."""
+    """Return the keys of every sample in every shard."""
     names: list[str] = []
     for path in output.glob("*.tar"):
         with tarfile.open(path) as tar:
@@ -132,7 +132,7 @@ def keys(output: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Interrupting(FsspecStore):
-    """Another command publishes a shard after each listing, or just before it, as long as it has any."""
+    """A store in which another command publishes a shard after or just before each listing, as long as it has any."""
 
     folder: str = ""
     ranges: list[tuple[int, int]] = field(default_factory=list)
@@ -145,7 +145,7 @@ class Interrupting(FsspecStore):
         return super().list_uris(root) if self.is_seen else before
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
-        """Workers get the plain store."""
+        """Give workers the plain store."""
         return FsspecStore, ()
 
 
@@ -170,7 +170,7 @@ def test_the_first_shard_size_lasts(ray_cluster: None, tmp_path: Path, capsys: p
     assert render_scenes.main(arguments(tmp_path, "--shard-size", "3", "--count", "4")) == 0
     assert "not used" not in capsys.readouterr().err
     assert render_scenes.main(arguments(tmp_path, "--shard-size", "2", "--count", "7")) == 0
-    assert "shards of 3 scenes, as this output began; a shard size of 2 is not used" in capsys.readouterr().err
+    assert "shards of 3 scenes, as this output was started; a shard size of 2 is not used" in capsys.readouterr().err
     assert tars(tmp_path) == [(0, 3), (3, 4), (4, 6), (6, 7)]
 
 
@@ -178,7 +178,7 @@ def test_the_first_shard_size_lasts(ray_cluster: None, tmp_path: Path, capsys: p
 def test_scenes_of_another_command_at_the_same_time_stay_once(
     ray_cluster: None, tmp_path: Path, late: list[tuple[int, int]]
 ) -> None:
-    """The larger count of another command, its late shards, and shards of another size all overlap with ours."""
+    """The larger count of another command, its late shards and shards of another size overlap with these."""
     store = Interrupting(folder=str(tmp_path), ranges=list(late))
     assert scenes.render_scenes(str(tmp_path), 5, (16, 16), 5, 4, store) == 0
     assert store.ranges == []
@@ -201,14 +201,14 @@ def test_without_an_end_to_the_overlaps_the_exit_code_is_1(tmp_path: Path, capsy
     write_tar_shard(shard_task(str(tmp_path), 5, (16, 16), 0, 2))
     store = Interrupting(folder=str(tmp_path), ranges=[(1, 2)] * 100, is_seen=True)
     assert scenes.render_scenes(str(tmp_path), 5, (16, 16), 2, 2, store) == 1
-    assert "1 shard to remove, because others hold the same scenes" in capsys.readouterr().err
+    assert "1 shard to remove, because other shards contain the same scenes" in capsys.readouterr().err
     assert render_scenes.main(arguments(tmp_path, "--count", "2")) == 0
     assert tars(tmp_path) == [(0, 2)]
 
 
 @pytest.mark.slow
 def test_two_commands_at_once_render_every_scene_once(tmp_path: Path) -> None:
-    """As processes, each with a Ray of its own; they begin with nothing there."""
+    """Two processes, each with its own Ray, start with an empty output."""
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
     script = str(Path(render_scenes.__file__))
     commands = [
@@ -233,10 +233,10 @@ def test_a_readme_of_the_user_stays(ray_cluster: None, tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["--count", "0"], "argument --count: 0 is too small"),
-        (["--size", "12"], "'12' is no size; write WIDTHxHEIGHT"),
+        (["--size", "12"], "'12' is not a valid size; expected WIDTHxHEIGHT"),
         (["--size", "4x4000"], "each side must have 8 to 4096 pixels"),
-        (["--output", "memory://x"], "memory:// lives in one process"),
-        (["--size", "32x32"], "one output holds a seed's scenes in one size"),
+        (["--output", "memory://x"], "memory:// exists in one process"),
+        (["--size", "32x32"], "an output contains the scenes of a seed in one size"),
     ],
 )
 def test_wrong_settings(options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

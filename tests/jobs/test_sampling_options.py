@@ -1,6 +1,4 @@
-"""Options of sampling: every one is in the columns and in the configuration hash, wrong ones are refused in words, and
-none is ignored without a word.
-"""
+"""Sampling options: each one is in the columns and in the configuration hash, and none is ignored silently."""
 
 from __future__ import annotations
 
@@ -19,7 +17,6 @@ from jobs import _cli, estimate, estimate_depth, evaluate, generate_pairs, inpai
 from jobs._sampling import in_option_names
 from pipelines.planning.claims import configuration_hash
 from pipelines.readers.prompts import PromptFiles
-from pipelines.tasks.model import UniConModel, usable_cpus
 from tests.support.fake_depth import FakeDepth
 from tests.support.inputs import write_folder
 from tests.support.paths import PROJECT_ROOT
@@ -39,7 +36,7 @@ CHANGES_NO_ROW = {
     "num_gpus_per_actor", "retry_errors", "give_up", "max_error_rate", "chunk_timeout", "output_format", "published",
     "condition",
 }  # fmt: skip
-"""Where the work is done, and what the identity of the model or another test covers."""
+"""Options that change no row, or that the identity of the model or another test covers."""
 OTHER_VALUES = {
     "weight": ["depth=0.5"], "where": ["width>5"], "views": 2, "ensemble": 3, "size": (64, 64), "sampler": "euler",
     "timestep_spacing": "leading", "given_at": "last_index", "set_alpha_to_one": False, "dtype": "bfloat16",
@@ -75,7 +72,7 @@ def test_every_option_is_in_the_hash_or_named_as_changing_no_row(name: str) -> N
 
 @pytest.mark.parametrize("name", JOBS)
 def test_hashes_of_existing_outputs_stay(name: str) -> None:
-    """With the new options at their defaults, the settings are those of version 0.2.0."""
+    """With later options at their defaults, the settings are those that existing outputs have."""
     settings = run_of(name, parsed(name)).settings
     model = {"model": "fake", "weights_sha256": "0" * 64, "adapter": "depth", "seed": 0, "code_version": "1"}
     data = {"key_column": None, "caption_column": None, "max_pixels": 100_000_000}
@@ -117,26 +114,38 @@ def test_every_field_is_an_option_a_column_and_an_argument(entry: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--guidance-scale", "nan"], "argument --guidance-scale: nan is outside 0 to 100"),
-        (["--guidance-scale", "inf"], "argument --guidance-scale: inf is outside 0 to 100"),
+        (
+            ["--guidance-scale", "nan"],
+            "argument --guidance-scale: nan is out of range; expected a finite number from 0 to 100",
+        ),
+        (
+            ["--guidance-scale", "inf"],
+            "argument --guidance-scale: inf is out of range; expected a finite number from 0 to 100",
+        ),
         (["--guidance-scale", "-1"], "argument --guidance-scale"),
-        (["--guidance-scale", "1e30"], "argument --guidance-scale: 1e30 is outside 0 to 100"),
-        (["--condition-guidance-scale", "nan"], "argument --condition-guidance-scale: nan is outside 0 to 100"),
-        (["--resolution", "100000"], "argument --resolution: 100000 is too large; the most is 8192"),
-        (["--resolution", "8"], "argument --resolution: 8 is too small; the least is 16"),
-        (["--steps", "1001"], "argument --steps: 1001 is too large; the most is 1000"),
+        (
+            ["--guidance-scale", "1e30"],
+            "argument --guidance-scale: 1e30 is out of range; expected a finite number from 0 to 100",
+        ),
+        (
+            ["--condition-guidance-scale", "nan"],
+            "argument --condition-guidance-scale: nan is out of range; expected a finite number from 0 to 100",
+        ),
+        (["--resolution", "100000"], "argument --resolution: 100000 is too large; the maximum is 8192"),
+        (["--resolution", "8"], "argument --resolution: 8 is too small; the minimum is 16"),
+        (["--steps", "1001"], "argument --steps: 1001 is too large; the maximum is 1000"),
         (["--steps", "99", "--sampler", "lcm"], "--steps of lcm is at most 50; got 99"),
-        (["--eta", "1.5"], "argument --eta: 1.5 is outside 0 to 1"),
+        (["--eta", "1.5"], "argument --eta: 1.5 is out of range; expected a finite number from 0 to 1"),
         (["--eta", "0.5", "--sampler", "euler"], "--eta belongs to sampler ddim; got 0.5 with 'euler'"),
         (["--seed", "-1"], "argument --seed"),
-        (["--seed", "9223372036854775808"], "too large; the most is 9223372036854775807"),
+        (["--seed", "9223372036854775808"], "too large; the maximum is 9223372036854775807"),
         (["--batch-size", "0"], "argument --batch-size: 0 is too small"),
         (["--batch-size", "1000000"], "argument --batch-size: 1000000 is too large"),
         (["--timestep-spacing", "leading", "--sampler", "lcm"], "got --timestep-spacing leading. Leave it out"),
         (["--no-set-alpha-to-one", "--sampler", "euler"], "got --set-alpha-to-one false with 'euler'"),
         (["--published", "--timestep-spacing", "trailing"], "has --timestep-spacing 'leading'; got 'trailing'"),
         (["--published", "--set-alpha-to-one"], "has --set-alpha-to-one False; got True"),
-        (["--published", "--sampler", "lcm"], "Published sampling knows no sampler lcm"),
+        (["--published", "--sampler", "lcm"], "Published sampling has no sampler lcm"),
         (["--published", "--eta", "1"], "has --eta 0.0; got 1.0"),
         (["--dtype", "int8"], "argument --dtype: invalid choice: 'int8'"),
     ],
@@ -156,15 +165,15 @@ def test_wrong_numbers_and_contradictions(
 
 IGNORED: dict[str, tuple[str, list[str], str]] = {
     "negative prompt without guidance": (
-        "synthesize", ["--negative-prompt", "fog", "--guidance-scale", "1"], "--negative-prompt acts through",
+        "synthesize", ["--negative-prompt", "fog", "--guidance-scale", "1"], "--negative-prompt 'fog' needs",
     ),
     "negative prompt with the guidance of lcm": (
-        "generate_pairs", ["--negative-prompt", "fog", "--sampler", "lcm"], "--negative-prompt acts through",
+        "generate_pairs", ["--negative-prompt", "fog", "--sampler", "lcm"], "--negative-prompt 'fog' needs",
     ),
     "the start of exact conditions with rough ones": (
-        "synthesize", ["--coarse", "0.5", "--given-at", "last_index"], "with --coarse 0.5 they start part-way",
+        "synthesize", ["--coarse", "0.5", "--given-at", "last_index"], "with --coarse 0.5 they start at",
     ),
-    "views that tell left from right": ("estimate", ["--views", "4"], "tells left from right"),
+    "mirrored views of poses": ("estimate", ["--views", "4"], "distinguishes left from right"),
     "one step from the last index": (
         "estimate", ["--given-at", "last_index", "--steps", "1"], "With one step the last step index is pure noise",
     ),
@@ -175,15 +184,15 @@ IGNORED: dict[str, tuple[str, list[str], str]] = {
 def test_no_option_is_ignored(case: str) -> None:
     name, options, message = IGNORED[case]
     with pytest.raises(_cli.SettingError, match=message):
-        run_of(name, parsed(name, *options), "pose" if "left" in case else "depth")
+        run_of(name, parsed(name, *options), "pose" if "poses" in case else "depth")
 
 
 def test_no_option_is_ignored_where_conditions_or_texts_are_missing() -> None:
     alone = inpaint.parse([*IN, "--mask-column", "m", "--condition-guidance-scale", "2"])
-    with pytest.raises(_cli.SettingError, match="there is no --condition"):
+    with pytest.raises(_cli.SettingError, match="needs a --condition"):
         inpaint.task_run(alone, identity(), FakeDepth())
     options = estimate.parse([*IN, "--condition", "appearance", "--guidance-scale", "3"])
-    with pytest.raises(_cli.SettingError, match="no trigger text either"):
+    with pytest.raises(_cli.SettingError, match="have no trigger text"):
         estimate.task_run(options, identity("appearance"), FakeDepth())
 
 
@@ -196,9 +205,9 @@ def test_evaluate_says_which_option_has_no_effect(
     measure: str, condition: str, option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--predictions", "a", "--truth", "b", "--condition", condition, "--measure", measure, option, "5"]
-    evaluate.tell_without_effect(evaluate.parse(words))
+    evaluate.report_unused_options(evaluate.parse(words))
     assert f"{option} has no effect" in capsys.readouterr().err
-    evaluate.tell_without_effect(evaluate.parse(words[:-2]))
+    evaluate.report_unused_options(evaluate.parse(words[:-2]))
     assert capsys.readouterr().err == ""
 
 
@@ -221,16 +230,16 @@ def test_columns_of_text_files_are_refused(tmp_path: Path) -> None:
             ["--condition", "edge", "--annotator", "hed", "--annotator-weights", "."],
             "HEDdetector needs ControlNetHED",
         ),
-        (["--condition", "edge", "--conditions", "IN", "--annotator", "hed"], "--annotator hed makes conditions"),
-        (["--condition", "edge", "--conditions", "IN", "--annotator-weights", "w"], "--annotator-weights w makes"),
+        (["--condition", "edge", "--conditions", "IN", "--annotator", "hed"], "--annotator hed creates conditions"),
+        (["--condition", "edge", "--conditions", "IN", "--annotator-weights", "w"], "--annotator-weights w creates"),
         (["--condition", "edge", "--resolution", "100000"], "--resolution: 100000 is too large"),
-        (["--condition", "edge", "--learning-rate", "nan"], "--learning-rate: nan is outside"),
+        (["--condition", "edge", "--learning-rate", "nan"], "--learning-rate: nan is out of range"),
     ],
 )
 def test_training_ignores_no_option(
     options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.support.pictures import write_squares
+    from tests.support.images import write_squares
 
     images = write_squares(tmp_path / "in", 2)
     words = ["--model", "mini", "--images", str(images), "--device", "cpu", "--output", str(tmp_path / "a.safetensors")]
@@ -253,7 +262,7 @@ def test_help_names_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
 def test_limits_of_a_model_are_known_before_it_is_loaded() -> None:
     limits = ModelLimits(native_px=512, multiple_px=64, steps_offset=1)
     for options, message in (
-        (SamplingOptions(resolution_px=32), "resolution_px of this model, made for 512 pixels, is 64 to 4096; got 32"),
+        (SamplingOptions(resolution_px=32), "resolution_px of this model, trained for 512 pixels, is 64 to 4096; got"),
         (SamplingOptions(resolution_px=5000), "got 5000"),
         (SamplingOptions(timestep_spacing="leading", num_inference_steps=1000), "at most 999; got 1000"),
     ):
@@ -261,25 +270,6 @@ def test_limits_of_a_model_are_known_before_it_is_loaded() -> None:
             limits.check(options)
     limits.check(SamplingOptions(resolution_px=768, num_inference_steps=1000))
     assert in_option_names("resolution_px of it, eta and sampler") == "--resolution of it, --eta and sampler"
-
-
-def test_threads_are_those_of_the_actors_own_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Not of the driver's, and divided by the actors of a node, not of the cluster."""
-    from pipelines.runs.placement import choose_resources
-    from pipelines.runs.request import Request
-
-    request = Request(inputs=["x"], output="y", actors=10)
-    resources = choose_resources(request, {"CPU": 80.0}, False, nodes=5)
-    assert resources.actors_per_node == 2
-    assert UniConModel(model="mini", conditions=()).placed("cpu", 2).actors_per_node == 2
-    quota = tmp_path / "cpu.max"
-    monkeypatch.setattr("pipelines.tasks.model.CPU_QUOTA", quota)
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(16)))
-    assert usable_cpus() == 16
-    quota.write_text("max 100000\n")
-    assert usable_cpus() == 16
-    quota.write_text("400000 100000\n")
-    assert usable_cpus() == 4
 
 
 def test_choices_are_those_of_the_library() -> None:

@@ -1,4 +1,4 @@
-"""The status command after real runs with a fake model: what the records say, formats, --since."""
+"""The status command after real runs with a fake model: records, formats, --since."""
 
 import json
 import os
@@ -14,15 +14,15 @@ import pytest
 from jobs import _cli, status
 from pipelines.errors import SettingError
 from tests.support.fake_depth import FakeDepth
-from tests.support.inputs import picture, samples, write_tar
+from tests.support.inputs import encoded_image, samples, write_tar
 from tests.support.run_fake_job import run
 
 
 @pytest.fixture(scope="module")
 def tars(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Iterator[Path]:
-    """A finished run with WebDataset output over 12 samples, two of them bad: `in`, `out`."""
+    """A finished run with WebDataset output over 12 samples, two of which are bad: `in`, `out`."""
     root = tmp_path_factory.mktemp("tars")
-    write_tar(root / "in" / "a.tar", [*samples(10), ("bad.jpg", picture()[:400]), ("none.txt", b"x")])
+    write_tar(root / "in" / "a.tar", [*samples(10), ("bad.jpg", encoded_image()[:400]), ("none.txt", b"x")])
     assert run(arguments(root), FakeDepth()) == 0
     yield root
 
@@ -33,7 +33,7 @@ def arguments(root: Path, *more: str) -> list[str]:
 
 
 def told(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, Any]:
-    """Exit code and JSON of the command."""
+    """Return exit code and JSON of the command."""
     capsys.readouterr()
     code = status.main([*words, "--json"])
     return code, json.loads(capsys.readouterr().out)
@@ -117,11 +117,11 @@ def test_since_does_new_shards_alone(tars: Path, capsys: pytest.CaptureFixture[s
 
 def test_a_run_that_is_refused_on_the_way_is_recorded(ray_cluster: None, tmp_path: Path) -> None:
     write_tar(tmp_path / "in" / "a.tar", [])
-    with pytest.raises(SettingError, match="not one sample"):
+    with pytest.raises(SettingError, match="no samples"):
         run(arguments(tmp_path), FakeDepth())
     (path,) = (tmp_path / "out" / "_chunks" / "runs").iterdir()
     record = json.loads(path.read_text())
-    assert (record["state"], record["exit_code"]) == ("refused", 2) and "not one sample" in record["trouble"]
+    assert (record["state"], record["exit_code"]) == ("refused", 2) and "no samples" in record["trouble"]
 
 
 def test_help_teaches_by_examples(capsys: pytest.CaptureFixture[str]) -> None:

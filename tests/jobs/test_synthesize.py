@@ -1,4 +1,4 @@
-"""The synthesize command: real Ray, fake model."""
+"""The synthesize command, with a real Ray and a fake model."""
 
 from pathlib import Path
 
@@ -6,14 +6,14 @@ import pytest
 
 from jobs import _cli, synthesize
 from tests.support.fake_depth import FakeDepth
-from tests.support.inputs import all_rows, picture, write_parquet
+from tests.support.inputs import all_rows, encoded_image, write_parquet
 from tests.support.run_fake_job import run_command
 
 
-def test_several_pictures_a_row_exactly_once(
+def test_several_images_per_row_exactly_once(
     ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    maps = [picture(number, kind="PNG", mode="L") for number in range(5)]
+    maps = [encoded_image(number, kind="PNG", mode="L") for number in range(5)]
     columns = {"depth": maps, "edge": [*maps[:4], None], "key": list("abcde"), "caption": ["one", *[None] * 4]}
     path = write_parquet(tmp_path / "in.parquet", columns)
     arguments = ["--input", str(path), "--output", str(tmp_path / "out"), "--images-per-row", "3"]
@@ -31,7 +31,7 @@ def test_several_pictures_a_row_exactly_once(
         assert row["depth"]["bytes"] == maps["abcde".index(str(row["key"])[0])]  # type: ignore[index]
         assert row["depth_refined"] and row["edge_refined"]
     assert {row["reason"] for row in all_rows(tmp_path / "out", "errors")} == {"column edge is null or empty"}
-    assert "pictures of one row end in #0" in (tmp_path / "out" / "README.md").read_text()
+    assert "images of one row end in #0" in (tmp_path / "out" / "README.md").read_text()
     assert (tmp_path / "out" / "preview.png").exists()
     assert run_command(options, synthesize, FakeDepth(), "depth", "edge") == 0
     assert "15 done before, 0 to do" in capsys.readouterr().err
@@ -40,11 +40,11 @@ def test_several_pictures_a_row_exactly_once(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--condition", "depth"], "--condition 'depth': write NAME=COLUMN, such as --condition depth=column"),
-        (["--condition", "depth=a", "--condition", "depth=b"], "depth comes twice"),
-        (["--condition", "depth=a", "--coarse", "2"], "2 is outside 0 to 1"),
-        (["--condition", "depth=a", "--weight", "pose=1"], "there is no --condition pose, only depth"),
-        (["--condition", "depth=a", "--weight", "depth=much"], "'much' is no number"),
+        (["--condition", "depth"], "--condition 'depth': expected NAME=COLUMN, such as --condition depth=column"),
+        (["--condition", "depth=a", "--condition", "depth=b"], "depth is given twice"),
+        (["--condition", "depth=a", "--coarse", "2"], "2 is out of range; expected a finite number from 0 to 1"),
+        (["--condition", "depth=a", "--weight", "pose=1"], "--condition pose is not given, only depth"),
+        (["--condition", "depth=a", "--weight", "depth=much"], "'much' is not a number"),
         (["--condition", "nothing=a"], "has the adapters ['appearance', 'depth'"),
         (["--condition", "depth=a", "--adapter", "pose=x"], "write NAME=PATH with a condition of this command (depth)"),
         (["--condition", "depth=a"], "--condition depth=a is not in"),

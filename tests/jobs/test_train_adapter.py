@@ -1,4 +1,4 @@
-"""The train_adapter command: a few steps on a tiny model, the adapter in use, resume, and wrong settings."""
+"""The train_adapter command on a tiny model: a few steps, use of the adapter, resuming, and wrong settings."""
 
 import json
 from pathlib import Path
@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from jobs import _cli, train_adapter
-from tests.support.pictures import square, write_squares
+from tests.support.images import square, write_squares
 from tests.support.tiny import write_tiny_model
 from unicon import UniCon
-from unicon.adapters.checkpoint import read_config
+from unicon.adapters.config import read_config
 from unicon.adapters.unet import named_adapter_parameters
 from unicon.training.adapter import (
     AdapterRecipe,
@@ -25,7 +25,8 @@ from unicon.training.adapter import (
 )
 from unicon.training.fit import FitConfig
 from unicon.training.pairs import PairLoss, PairSampling
-from unicon.training.photographs import Photograph, PhotographPairs, prepare_photographs, read_picture
+from unicon.training.photograph_pairs import PhotographPairs
+from unicon.training.photographs import Photograph, prepare_photographs, read_image
 
 
 @pytest.fixture(scope="module")
@@ -35,23 +36,23 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_squares(tmp_path_factory.mktemp("pictures") / "squares", 12)
 
 
-def command(tiny: Path, pictures: Path, root: Path, *more: str) -> list[str]:
+def command(tiny: Path, images: Path, root: Path, *more: str) -> list[str]:
     return [
-        *("--model", str(tiny), "--images", str(pictures), "--condition", "edge", "--device", "cpu"),
+        *("--model", str(tiny), "--images", str(images), "--condition", "edge", "--device", "cpu"),
         *("--output", str(root / "adapters" / "edge.safetensors"), "--work", str(root / "work")),
         *("--rank", "4", "--batch-size", "2", "--checkpoint-every", "2", "--learning-rate", "0.01", *more),
     ]
 
 
 @pytest.fixture(scope="module")
-def trained(tiny: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three steps in one go."""
+def trained(tiny: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training of three steps without interruption."""
     root = tmp_path_factory.mktemp("trained")
-    assert train_adapter.main(command(tiny, pictures, root, "--steps", "3")) == 0
+    assert train_adapter.main(command(tiny, images, root, "--steps", "3")) == 0
     return root
 
 
@@ -75,8 +76,8 @@ def test_the_work_folder_tells_what_happened(trained: Path) -> None:
     assert len(list(work.glob("conditions-*/*.png"))) == 12
 
 
-def test_a_stopped_training_goes_on(tiny: Path, pictures: Path, trained: Path, tmp_path: Path) -> None:
-    """Killed after the checkpoint of step 2, it takes the third step that the whole training took."""
+def test_a_stopped_training_goes_on(tiny: Path, images: Path, trained: Path, tmp_path: Path) -> None:
+    """After a kill at the checkpoint of step 2, the third step equals that of the uninterrupted training."""
 
     class Killed(BaseException):
         pass
@@ -92,18 +93,18 @@ def test_a_stopped_training_goes_on(tiny: Path, pictures: Path, trained: Path, t
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(PhotographPairs, "draw", draw_twice)
-        train_adapter.main(command(tiny, pictures, tmp_path, "--steps", "3"))
-    assert train_adapter.main(command(tiny, pictures, tmp_path, "--steps", "3")) == 0
+        train_adapter.main(command(tiny, images, tmp_path, "--steps", "3"))
+    assert train_adapter.main(command(tiny, images, tmp_path, "--steps", "3")) == 0
     one, other = (load_file(root / "adapters" / "edge.safetensors") for root in (trained, tmp_path))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_another_training_in_the_same_folder_is_refused(
-    tiny: Path, pictures: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+    tiny: Path, images: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "differs in (its, this run's) {'rank': (4, 8)}" in told(
-        capsys, command(tiny, pictures, trained, "--rank", "8")
+        capsys, command(tiny, images, trained, "--rank", "8")
     )
 
 
@@ -117,61 +118,61 @@ def test_another_training_in_the_same_folder_is_refused(
     ],
 )
 def test_going_on_with_other_settings_is_refused(
-    tiny: Path, pictures: Path, trained: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    tiny: Path, images: Path, trained: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert message in told(capsys, command(tiny, pictures, trained, "--steps", "3", *options))
+    assert message in told(capsys, command(tiny, images, trained, "--steps", "3", *options))
 
 
 def test_going_on_with_other_pictures_is_refused(
-    tiny: Path, pictures: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: Path, images: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = json.loads((trained / "work" / "settings.json").read_text())
     assert settings["pictures"].startswith("12 of names")
     changed = copytree(trained / "work", tmp_path / "work") / "settings.json"
     changed.write_text(json.dumps({**settings, "pictures": "11 of names 00000000"}))
-    words = command(tiny, pictures, tmp_path, "--steps", "3")
+    words = command(tiny, images, tmp_path, "--steps", "3")
     assert "'pictures': ('11 of names 00000000', '12 of names" in told(capsys, words)
 
 
 def test_more_steps_are_explained_and_a_training_of_an_earlier_version_goes_on(
-    tiny: Path, pictures: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: Path, images: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     work = copytree(trained / "work", tmp_path / "work")
-    assert train_adapter.main(command(tiny, pictures, tmp_path, "--steps", "4")) == 0
-    assert "goes on to 4 steps instead of 3: from here on the learning rate" in capsys.readouterr().err
+    assert train_adapter.main(command(tiny, images, tmp_path, "--steps", "4")) == 0
+    assert "training continues to 4 steps instead of 3: from here on the learning rate" in capsys.readouterr().err
     state = torch.load(work / "training" / "state.pt", weights_only=True)
     assert state["step"] == 4 and state["config"]["learning_rate"] == 0.01
     known = json.loads((work / "settings.json").read_text())
     old = {key: known[key] for key in ("condition", "images", "conditions", "resolution", "rank", "model_sha256")}
     (work / "settings.json").write_text(json.dumps(old))
     torch.save({key: value for key, value in state.items() if key != "config"}, work / "training" / "state.pt")
-    assert train_adapter.main(command(tiny, pictures, tmp_path, "--steps", "5", "--seed", "3")) == 0
+    assert train_adapter.main(command(tiny, images, tmp_path, "--steps", "5", "--seed", "3")) == 0
 
 
 def test_checkpoints_are_looked_at_with_the_model_in_memory(
-    tiny: Path, pictures: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, images: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same difference as that of the file that was written, and nothing is loaded for it."""
+    """The estimates equal those of the written file, and nothing is loaded for them."""
     training = load_for_training(tiny, recipe(), "cpu")
     tensors = load_file(trained / "adapters" / "edge.safetensors")
     with torch.no_grad():
         for name, parameter in named_adapter_parameters(training.models.unet, "edge").items():
             parameter.copy_(tensors[name].float())
-    photographs = prepare_photographs(pictures, tmp_path / "kept", pictures, side_px=48)[:2]
+    photographs = prepare_photographs(images, tmp_path / "kept", images, side_px=48)[:2]
     loaded = UniCon.from_pretrained(tiny, adapters={"edge": trained / "adapters" / "edge.safetensors"}, device="cpu")
     side_px = training.views.resolution_px
-    images = [read_picture(photograph.picture, side_px) for photograph in photographs]
-    expected = loaded.estimate(images, "edge", resolution_px=side_px)
+    originals = [read_image(photograph.image, side_px) for photograph in photographs]
+    expected = loaded.estimate(originals, "edge", resolution_px=side_px)
 
     monkeypatch.setattr(UniCon, "from_pretrained", None)
-    found = model_in_training(training).estimate(images, "edge", resolution_px=side_px)
+    found = model_in_training(training).estimate(originals, "edge", resolution_px=side_px)
     assert max(np.abs(one - other).max() for one, other in zip(found, expected, strict=True)) < 1e-4
     validate(training, photographs, tmp_path, 7)
     assert json.loads((tmp_path / "validation.jsonl").read_text())["step"] == 7
     assert (tmp_path / "validation-000007.png").exists()
 
 
-def test_an_adapter_says_what_made_its_conditions(tiny: Path, pictures: Path, trained: Path) -> None:
+def test_an_adapter_says_what_made_its_conditions(tiny: Path, images: Path, trained: Path) -> None:
     assert read_config(trained / "adapters" / "edge.safetensors")[0].annotator == "canny"
     assert load_for_training(tiny, recipe(annotator="hed"), "cpu").config.annotator == "hed"
 
@@ -181,7 +182,7 @@ def recipe(**options) -> AdapterRecipe:
     return AdapterRecipe(condition="edge", fit=fit, rank=4, sampling=PairSampling(batch_size=2), **options)
 
 
-def gradients(tiny: Path, pictures: Path, kept: Path, choice: AdapterRecipe) -> dict[str, torch.Tensor]:
+def gradients(tiny: Path, images: Path, kept: Path, choice: AdapterRecipe) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     training = load_for_training(tiny, choice, "cpu")
     parameters = named_adapter_parameters(training.models.unet, "edge")
@@ -191,7 +192,7 @@ def gradients(tiny: Path, pictures: Path, kept: Path, choice: AdapterRecipe) -> 
     with torch.no_grad():
         for parameter in parameters.values():
             parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
-    photographs = prepare_photographs(pictures, kept, pictures, side_px=48)
+    photographs = prepare_photographs(images, kept, images, side_px=48)
     source = PhotographPairs(photographs, training.vae, training.views)
     loss = PairLoss(training.models, "edge", "edge_map, ", source, choice.sampling)
     dtype = getattr(torch, choice.fit.autocast_dtype or "float32")
@@ -201,12 +202,12 @@ def gradients(tiny: Path, pictures: Path, kept: Path, choice: AdapterRecipe) -> 
     return {name: parameter.grad for name, parameter in parameters.items() if parameter.grad is not None}
 
 
-def test_checkpointing_and_lower_precision_keep_the_gradients(tiny: Path, pictures: Path, tmp_path: Path) -> None:
-    plain = gradients(tiny, pictures, tmp_path, recipe())
-    checkpointed = gradients(tiny, pictures, tmp_path, recipe(gradient_checkpointing=True))
+def test_checkpointing_and_lower_precision_keep_the_gradients(tiny: Path, images: Path, tmp_path: Path) -> None:
+    plain = gradients(tiny, images, tmp_path, recipe())
+    checkpointed = gradients(tiny, images, tmp_path, recipe(gradient_checkpointing=True))
     assert plain.keys() == checkpointed.keys()
     assert all(torch.allclose(plain[name], checkpointed[name], atol=1e-6) for name in plain)
-    low = gradients(tiny, pictures, tmp_path, recipe(autocast_dtype="bfloat16"))
+    low = gradients(tiny, images, tmp_path, recipe(autocast_dtype="bfloat16"))
     one, other = (torch.cat([found[name].flatten() for name in plain]) for found in (plain, low))
     assert torch.cosine_similarity(one, other, dim=0) > 0.99
 
@@ -218,7 +219,7 @@ def test_published_epochs_and_held_out_pictures() -> None:
     assert (len(learned), len(held_out)) == (36, 4)
     assert {*learned, *held_out} == {*photographs}
     assert [len(part) for part in split_photographs(photographs[:2])] == [1, 1]
-    with pytest.raises(ValueError, match="at least two pictures"):
+    with pytest.raises(ValueError, match="at least two images"):
         split_photographs(photographs[:1])
 
 
@@ -234,32 +235,32 @@ def told(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--stpes", "3"], "no option --stpes. Did you mean --steps?"),
+        (["--stpes", "3"], "unknown option --stpes. Did you mean --steps?"),
         (["--condition", "depht"], "invalid choice: 'depht'"),
-        (["--images", "absent"], "--images: Pictures come in a folder; absent is none"),
-        (["--conditions", "absent"], "--conditions: Pictures come in a folder; absent is none"),
+        (["--images", "absent"], "--images: Images are given as a folder; absent is none"),
+        (["--conditions", "absent"], "--conditions: Images are given as a folder; absent is none"),
         (["--model", "absent/model/here"], "--model: A model is"),
         (["--model", "nobody/nothing"], "--model: the hub model 'nobody/nothing' is neither"),
-        (["--output", "edge.pt"], "--output is a .safetensors file; got edge.pt"),
-        (["--device", "tpu"], "--device tpu cannot be used here"),
+        (["--output", "edge.pt"], "--output must be a .safetensors file; got edge.pt"),
+        (["--device", "tpu"], "--device tpu is not available"),
         (["--condition", "depth", "--annotator", "."], "--annotator: MidasDetector needs dpt_hybrid"),
     ],
 )
 def test_wrong_settings(
-    tiny: Path, pictures: Path, options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: Path, images: Path, options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert message in told(capsys, command(tiny, pictures, tmp_path, *options))
+    assert message in told(capsys, command(tiny, images, tmp_path, *options))
 
 
-def test_wrong_places(tiny: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_places(tiny: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("not a folder")
-    arguments = command(tiny, pictures, tmp_path)
+    arguments = command(tiny, images, tmp_path)
     blocked = str(tmp_path / "file" / "edge.safetensors")
     assert "cannot be written" in told(capsys, [*arguments, "--output", blocked])
     assert "cannot be written" in told(capsys, [*arguments, "--work", str(tmp_path / "file")])
     assert "there are none in" in told(capsys, [*arguments, "--images", str(tmp_path)])
     write_squares(tmp_path / "one", 1)
-    assert "at least two pictures" in told(capsys, [*arguments, "--images", str(tmp_path / "one")])
+    assert "at least two images" in told(capsys, [*arguments, "--images", str(tmp_path / "one")])
 
 
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:

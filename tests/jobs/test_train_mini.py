@@ -1,4 +1,4 @@
-"""The command line of the recipe; `tests/unicon/training/test_adapter.py` runs the recipe itself."""
+"""The command line of the recipe. `tests/unicon/training/test_adapter.py` runs the recipe itself."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_seed_shares_and_sizes_are_taken() -> None:
 def test_a_wrong_share_is_refused_before_any_work(share: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse([*REQUIRED, "--share", share])
-    assert f"depth, edge, pose and a positive number, as in depth=0.6; got '{share}'" in capsys.readouterr().err
+    assert f"depth, edge, pose and a positive number, such as depth=0.6; got '{share}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--steps", "--batch-size", "--checkpoint-every", "--scenes"])

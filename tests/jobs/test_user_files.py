@@ -1,4 +1,4 @@
-"""What people have in their folders: odd names, outputs of earlier runs, files called as ours. Real Ray, fake model."""
+"""Folders of users with odd names, outputs of earlier runs, and files with names that the program uses itself."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.dataset.ownership import is_our_png, is_our_text
 from tests.support.fake_depth import FakeDepth
-from tests.support.inputs import all_rows, picture, write_folder, write_tar
+from tests.support.inputs import all_rows, encoded_image, write_folder, write_tar
 from tests.support.paths import CASES
 from tests.support.run_fake_job import run
 
@@ -17,9 +17,11 @@ def test_a_folder_as_people_have_them(
 ) -> None:
     photos = tmp_path / "photos"
     shutil.copytree(CASES / "colons", photos)
-    write_folder(photos, {"photo.jpg_large": picture(1), "IMG_1": picture(2)})
+    write_folder(photos, {"photo.jpg_large": encoded_image(1), "IMG_1": encoded_image(2)})
     (photos / "gone.jpg").symlink_to("nowhere.jpg")
-    theirs = write_folder(photos / "depth", {"README.md": b"mine", "report.html": b"mine", "preview.png": picture(3)})
+    theirs = write_folder(
+        photos / "depth", {"README.md": b"mine", "report.html": b"mine", "preview.png": encoded_image(3)}
+    )
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     command = ["--input", "~/photos", "--output=~/photos/depth"]
@@ -30,12 +32,12 @@ def test_a_folder_as_people_have_them(
         assert part in said
     assert {row["key"] for row in all_rows(theirs, "data")} == {"a::b.jpg", "plain.jpg"}
     assert [(theirs / name).read_bytes() for name in ("README.md", "report.html")] == [b"mine", b"mine"]
-    assert (theirs / "preview.png").read_bytes() == picture(3)
+    assert (theirs / "preview.png").read_bytes() == encoded_image(3)
     assert is_our_text((theirs / "report-unicon.html").read_bytes())
     assert is_our_png((theirs / "preview-unicon.png").read_bytes())
     card = (theirs / "README-unicon.md").read_bytes()
     assert is_our_text(card) and b"](preview-unicon.png)" in card
-    assert said.count("it stays as it is; ours is") == 3
+    assert said.count("it stays as it is; the new file is") == 3
 
     assert run(["--input", "photos", "--output", "again"], FakeDepth()) == 0
     said = capsys.readouterr().err
@@ -52,7 +54,7 @@ def test_nothing_succeeded_is_told_by_the_exit_code(
     write_tar(tmp_path / "a.tar", [(f"{number}.jpg", b"junk") for number in range(3)])
     command = ["--input", str(tmp_path / "a.tar"), "--output", str(tmp_path / "out"), "--max-error-rate", "1"]
     assert run(command, FakeDepth()) == 3
-    assert "not one of 3 samples succeeded: exit code 3" in capsys.readouterr().err
+    assert "none of the 3 samples succeeded: exit code 3" in capsys.readouterr().err
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "errors").iterdir()}
     assert run(command, FakeDepth()) == 3
     assert "3 done before, 0 to do" in capsys.readouterr().err

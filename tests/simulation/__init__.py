@@ -1,1 +1,1 @@
-"""A deterministic simulation of the data plane: real runs over a simulated storage, interleaved, killed and checked."""
+"""Deterministic simulation of the data plane: real runs on a simulated storage, interleaved, killed and checked."""

@@ -1,8 +1,8 @@
-"""Simulate many schedules; print what was broken, and how.
+"""Simulate many schedules and print which invariants were broken, and how.
 
 python -m tests.simulation --minutes 60
 python -m tests.simulation --seeds 500 --features kill+limit,retry --form tar
-python -m tests.simulation --seeds 1 --first 29 --features limit --form tar        one schedule again, made small
+python -m tests.simulation --seeds 1 --first 29 --features limit --form tar        replay one schedule, shrunk
 """
 
 import argparse
@@ -20,11 +20,11 @@ from tests.simulation.shrink import Shrinker
 from tests.simulation.trace import story
 
 STORIES = 3
-"""Broken schedules that are told in full."""
+"""Number of broken schedules that are printed in full."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code: 1 when anything was broken."""
+    """Run the command; returns exit code 1 if anything was broken."""
     options = _parser().parse_args(words)
     names = options.features.split(",") if options.features else [*FEATURES, *COMBINATIONS]
     forms = options.form.split(",") if options.form else list(FORMS)
@@ -46,12 +46,12 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def tell(kind: Kind, number: int) -> None:
-    """Make a broken schedule small and print it."""
+    """Shrink a broken schedule and print it."""
     played = play_seed(kind, number)
     scenario = make_scenario(kind.seed(number), parse(kind.features), kind.form)
     case = Shrinker(scenario, played).shrink()
     command = f"--seeds 1 --first {number} --features {kind.features} --form {kind.form}"
-    print(f"\n{kind.features}, {kind.form}, seed {number}: {', '.join(played.broken)}; made small:\n")
+    print(f"\n{kind.features}, {kind.form}, seed {number}: {', '.join(played.broken)}; shrunk:\n")
     print("\n".join(story(case.scenario, case.played)))
     print(f"\nagain:  python -m tests.simulation {command}")
 
@@ -70,17 +70,23 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.simulation",
         description=__doc__,
-        epilog=f"features, alone or joined by +:\n{features}",
+        epilog=f"features, alone or combined with +:\n{features}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     length = parser.add_mutually_exclusive_group(required=True)
-    length.add_argument("--seeds", type=int, metavar="N", help="schedules of every feature and form")
-    length.add_argument("--minutes", type=float, metavar="M", help="as many as fit into this time")
-    parser.add_argument("--first", type=int, default=0, metavar="K", help="the first seed (default 0)")
-    parser.add_argument("--features", metavar="A,B+C", help="these alone (default: all, and the usual combinations)")
-    parser.add_argument("--form", metavar="FORM", help=f"of the input: {', '.join(FORMS)} (default: all)")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="P", help="default: one a core")
-    parser.add_argument("--json", metavar="FILE", help="write the table there too")
+    length.add_argument("--seeds", type=int, metavar="N", help="schedules for each combination of feature and form")
+    length.add_argument("--minutes", type=float, metavar="M", help="simulate as many schedules as fit into this time")
+    parser.add_argument("--first", type=int, default=0, metavar="K", help="first seed (default 0)")
+    parser.add_argument("--features", metavar="A,B+C", help="features (default: all, and the usual combinations)")
+    parser.add_argument("--form", metavar="FORM", help=f"form of the input: {', '.join(FORMS)} (default: all)")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="P",
+        help="default: one per core",
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write the table to this file")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Many seeds of many features, in several processes, and a table of what was broken."""
+"""Many seeds of many features, simulated in several processes, with a table of broken invariants."""
 
 import multiprocessing
 import os
@@ -16,51 +16,51 @@ from tests.simulation.features import make_scenario, parse
 from tests.simulation.play import Played, play
 
 BATCH = 25
-"""Schedules that a process plays before it tells of them."""
+"""Number of schedules that a process plays before it reports them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What is switched on, and what the input is."""
+    """The enabled features and the form of the input."""
 
     features: str
     form: str
 
     def seed(self, number: int) -> str:
-        """All that a schedule depends on."""
+        """Return the seed text, which alone determines a schedule."""
         return f"{self.features}/{self.form}/{number}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Some seeds of one kind, and what came of them."""
+    """Some seeds of one kind and their results."""
 
     kind: Kind
     first: int
     count: int
     broken: tuple[tuple[int, str], ...] = ()
-    """(seed, what is broken)."""
+    """Pairs of a seed and what it broke."""
 
 
 @dataclass(kw_only=True)
 class Tally:
-    """All schedules of one kind."""
+    """Totals over all schedules of one kind."""
 
     kind: Kind
     schedules: int = 0
     broken: dict[int, str] = field(default_factory=dict)
 
     def add(self, batch: Batch) -> None:
-        """Count a batch."""
+        """Add a batch."""
         self.schedules += batch.count
         self.broken |= dict(batch.broken)
 
     @property
     def line(self) -> str:
-        """A line of the table."""
+        """Format a line of the table."""
         kinds = Counter(what for words in self.broken.values() for what in words.split(", "))
-        told = ", ".join(f"{what}: {count}" for what, count in kinds.most_common(4))
-        first = f"first seed {min(self.broken)}; {told}" if self.broken else ""
+        counts = ", ".join(f"{what}: {count}" for what, count in kinds.most_common(4))
+        first = f"first seed {min(self.broken)}; {counts}" if self.broken else ""
         return f"{self.kind.features:28} {self.kind.form:7} {self.schedules:9} {len(self.broken):7}   {first}"
 
 
@@ -68,13 +68,13 @@ HEADING = f"{'features':28} {'form':7} {'schedules':>9} {'broken':>7}"
 
 
 def play_seed(kind: Kind, number: int) -> Played:
-    """One schedule."""
+    """Play one schedule."""
     seed = kind.seed(number)
     return play(make_scenario(seed, parse(kind.features), kind.form), seed=seed)
 
 
 def play_batch(batch: Batch) -> Batch:
-    """Every seed of a batch."""
+    """Play every seed of a batch."""
     broken: list[tuple[int, str]] = []
     for number in range(batch.first, batch.first + batch.count):
         played = play_seed(batch.kind, number)
@@ -84,9 +84,9 @@ def play_batch(batch: Batch) -> Batch:
 
 
 def run(kinds: Sequence[Kind], first: int, seeds: int | None, minutes: float | None, processes: int) -> list[Tally]:
-    """`seeds` schedules of every kind, or as many as fit into `minutes`, one batch of each kind after the other.
+    """Play `seeds` schedules of every kind, or as many as fit into `minutes`, with the kinds taking turns by batch.
 
-    Ctrl-C ends it early, with what was played until then.
+    Ctrl-C stops it early and keeps what has been played.
     """
     tallies = {kind: Tally(kind=kind) for kind in kinds}
     end = None if minutes is None else time.monotonic() + 60 * minutes
@@ -97,7 +97,7 @@ def run(kinds: Sequence[Kind], first: int, seeds: int | None, minutes: float | N
 
 
 def _played(batches: Iterator[Batch], processes: int) -> Iterator[Batch]:
-    """The batches as they are done; few are given out at a time."""
+    """Yield the batches as they finish; only a few are submitted at a time."""
     if processes == 1:
         yield from map(play_batch, batches)
         return
@@ -127,9 +127,10 @@ def _until(end: float | None, batches: Iterator[Batch]) -> Iterator[Batch]:
 
 
 def _prepare(taken: Any) -> None:
-    """Of a process: Ctrl-C is for its parent, and threads that take turns do so twice as fast on one core.
+    """Leave Ctrl-C to the parent, and pin the process to one core, where switching threads is twice as fast.
 
-    taken: how many processes have one, a shared number.
+    Args:
+        taken: Shared counter of the processes that have a core.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with taken.get_lock():

@@ -1,6 +1,6 @@
-"""What an output holds against what it must hold: every sample once, of its present content, under marks that are true.
+"""Compare an output with what it must hold: every sample once, with its current content and correct marks.
 
-Reads names and files by itself, not through the code that wrote them.
+This module parses names and files itself, independently of the code that wrote them.
 """
 
 import io
@@ -28,24 +28,24 @@ STEM = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Census:
-    """All zero when all is well."""
+    """Counts of what is wrong; all are zero for a correct output."""
 
     lost: int = 0
-    """Samples that are nowhere."""
-    doubled: int = 0
-    """Rows beyond the first of a sample."""
+    """Samples without a row."""
+    duplicated: int = 0
+    """Rows of a sample beyond its first."""
     foreign: int = 0
-    """Rows of samples that the shard does not have."""
+    """Rows of samples that are not in the shard."""
     stale: int = 0
-    """Rows made of content that the sample does not have any more."""
-    lies: int = 0
-    """Marks whose files do not hold exactly the rows that they count, and files without such a mark."""
+    """Rows made from content that the sample no longer has."""
+    mismatched: int = 0
+    """Marks whose files do not hold exactly the rows that the mark counts, and files without a mark."""
     mixed: int = 0
     """Configurations beyond the first."""
 
     @property
     def wrong(self) -> list[str]:
-        """The names of what is not zero."""
+        """Return the names of the counts that are not zero."""
         return [field.name for field in fields(self) if getattr(self, field.name)]
 
 
@@ -59,10 +59,13 @@ def census(
 ) -> Census:
     """Count the rows of some shards.
 
-    shards: their URIs.
-    expected: sample -> version of its content.
-    may_stay: samples that may have a row although they are not expected.
-    required: those that must be there. None: all that are expected.
+    Args:
+        files: Content by URI of everything in the storage.
+        output: URI of the output.
+        shards: URIs of the shards.
+        expected: Version of the content, by sample.
+        may_stay: Samples that may have a row although they are not expected.
+        required: Samples that must have a row; None means all expected samples.
     """
     have: Counter[Sample] = Counter()
     stale = 0
@@ -76,29 +79,29 @@ def census(
     wanted = set(expected if required is None else required)
     return Census(
         lost=len(wanted - have.keys()),
-        doubled=sum(count - 1 for count in have.values()),
+        duplicated=sum(count - 1 for count in have.values()),
         foreign=sum(1 for sample in have if sample not in expected and sample not in may_stay),
         stale=stale,
-        lies=sum(1 for _ in lies(files, output, {storage.short_hash(shard) for shard in shards})),
+        mismatched=sum(1 for _ in mismatched(files, output, {storage.short_hash(shard) for shard in shards})),
         mixed=max(len(configurations(files, output)) - 1, 0),
     )
 
 
 def rows(files: Mapping[str, bytes], output: str, folder: str) -> Iterator[dict[str, Any]]:
-    """Every row below data/ or errors/."""
+    """Yield every row below data/ or errors/."""
     for uri, body in files.items():
         if uri.startswith(f"{output}/{folder}/"):
             yield from _rows(uri, body)
 
 
 def configurations(files: Mapping[str, bytes], output: str) -> set[str]:
-    """The configuration hashes in the names of the published files."""
+    """Return the configuration hashes in the names of the published files."""
     stems = (uri.rsplit("/", 1)[-1] for uri in files if _is_published(uri, output))
     return {match["configuration"] for stem in stems if (match := STEM.match(stem))}
 
 
-def lies(files: Mapping[str, bytes], output: str, shards: Collection[str]) -> Iterator[str]:
-    """Marks and files of these shards, given by the hashes of their URIs, that do not agree with each other."""
+def mismatched(files: Mapping[str, bytes], output: str, shards: Collection[str]) -> Iterator[str]:
+    """Yield marks and files that do not match, for shards given by the hashes of their URIs."""
     told: set[str] = set()
     others: list[str] = []
     for uri in files:
@@ -120,7 +123,7 @@ def lies(files: Mapping[str, bytes], output: str, shards: Collection[str]) -> It
 
 
 def _is_published(uri: str, output: str) -> bool:
-    if uri.endswith(".tmp"):  # what a killed writer leaves: no listing shows it
+    if uri.endswith(".tmp"):  # left behind by a killed writer; no listing shows it
         return False
     return uri.startswith((f"{output}/data/", f"{output}/errors/", f"{output}/_chunks/done/"))
 

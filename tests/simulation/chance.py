@@ -1,7 +1,8 @@
-"""Everything that is left to chance in a run: drawn from a seed, or repeated from what was drawn before.
+"""All random decisions of a run: drawn from a seed, or replayed from earlier decisions.
 
-A draw is known by its place: who draws, how many times before, and what for. What comes out as nothing special is not
-kept, so the decisions of a run are a short list, and leaving one out gives another run that is as valid.
+A decision is identified by its place: which thread draws, how many draws it has made before, and for what. Decisions
+with the default outcome are not recorded, so a run is described by a short list of decisions, and omitting one of them
+gives another valid run.
 """
 
 import random
@@ -10,30 +11,30 @@ from typing import NamedTuple
 
 
 class Place(NamedTuple):
-    """Where something is decided."""
+    """The place of a decision in a run."""
 
     who: str
     number: int
-    """How many decisions of this kind `who` has had before."""
+    """Number of earlier decisions of `who`."""
     what: str
 
 
 Decisions = Mapping[Place, str]
-"""Place -> what was decided; nothing special where a place is missing."""
+"""Decision by place; a missing place means the default outcome."""
 
 
 class Chance:
-    """Decides, and remembers what it decided."""
+    """Makes decisions and records them."""
 
     def __init__(self, seed: str | None = None, decisions: Decisions | None = None) -> None:
-        """With a seed decisions are drawn, without one they are those given."""
+        """Draw decisions from `seed`, or replay `decisions` if there is no seed."""
         self.given = dict(decisions or {})
         self.taken: dict[Place, str] = {}
-        """What was decided, in order."""
+        """The decisions made so far, in order."""
         self._random = None if seed is None else random.Random(seed)
 
     def decide(self, place: Place, draw: Callable[[random.Random], str]) -> str:
-        """What is decided at a place: "" for nothing special."""
+        """Return the decision at a place; "" is the default outcome."""
         decision = self.given.get(place, "") if self._random is None else draw(self._random)
         if decision:
             self.taken[place] = decision

@@ -1,4 +1,4 @@
-"""The promises, checked: what they are, `play` says."""
+"""Checks of the invariants that `play` lists."""
 
 from collections.abc import Callable, Iterable
 
@@ -8,11 +8,11 @@ from tests.simulation.commands import KILLED, Run
 from tests.simulation.contents import ROOT, Input
 from tests.simulation.world import Step
 
-OTHER_SETTINGS, NO_SAMPLES, WARNING = "other settings", "not one sample", "conditional writes"
+OTHER_SETTINGS, NO_SAMPLES, WARNING = "other settings", "no samples", "conditional writes"
 
 
 class Checks:
-    """What was found broken so far."""
+    """Collects the invariants that were broken so far."""
 
     def __init__(self, input_: Input) -> None:
         self.input = input_
@@ -20,12 +20,12 @@ class Checks:
         self.details: list[str] = []
 
     def fail(self, what: str, detail: str) -> None:
-        """A promise is broken."""
+        """Record a broken invariant."""
         self.broken.append(what)
         self.details.append(f"{what}: {detail}")
 
     def census(self, promise: str, output: str, limit: int | None) -> None:
-        """Every sample that a command with this limit is about is in the output exactly once."""
+        """Check that every sample covered by a command with this limit is in the output exactly once."""
         covered = self.input.covered(limit)
         expected = self.input.expected(covered)
         samples = [(name, key) for name, count in covered.items() for key, _ in self.input.shards[name][:count]]
@@ -42,27 +42,27 @@ class Checks:
             self.fail(f"{promise} {name}", str(found))
 
     def code(self, run: Run) -> None:
-        """I4, of one run."""
+        """Check I4 for one run."""
         if isinstance(run.code, str) and run.code != KILLED:
             self.fail(f"I4 {run.code}", f"{run.name}: {run.error}")
         elif run.code == 2 and not (self.is_refused(run) or self.is_without_samples(run)):
             self.fail("I4 refused", f"{run.name}: {run.error}")
 
     def is_refused(self, run: Run) -> bool:
-        """Whether the output is of another configuration."""
+        """Return whether the run was refused because the output has another configuration."""
         return isinstance(run.error, SettingError) and OTHER_SETTINGS in str(run.error)
 
     def is_without_samples(self, run: Run) -> bool:
-        """Whether the input is empty."""
+        """Return whether the run found no samples."""
         return isinstance(run.error, SettingError) and NO_SAMPLES in str(run.error)
 
     def warned(self, run: Run) -> None:
-        """A storage that ignores conditions is told of."""
+        """Check that a run warns of a storage that ignores conditional writes."""
         if run.code in (0, 1) and not any(WARNING in text for text in run.said):
-            self.fail("no warning", f"{run.name} said {run.said}")
+            self.fail("no warning", f"{run.name} reported {run.said}")
 
     def guard(self, output: str) -> Callable[[str, str], None]:
-        """I5: a watch over the good rows that are there now."""
+        """Return a hook that checks I5: that no removal loses one of the present good rows."""
         objects = self.input.world.objects
         good = self._good(output)
 
@@ -83,7 +83,7 @@ class Checks:
 
 
 def final_look(trace: Iterable[Step], run: Run) -> int:
-    """The step at which a run last began to look: it lists the output, then it looks at its input."""
+    """Return the step at which a run began its last scan: it lists the output, then reads its input."""
     look, listing, before = -1, -1, ""
     for step in trace:
         if step.who != run.name:

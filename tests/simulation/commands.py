@@ -1,4 +1,4 @@
-"""A simulated command: the real `run_job` in a thread, killed and started again."""
+"""A simulated command: the real `run_job` in a thread, which can be killed and restarted."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -12,11 +12,11 @@ from pipelines.dataset import layout
 from pipelines.engine.blocks import Flow
 from pipelines.engine.resources import Resources
 from pipelines.errors import SettingError
-from pipelines.readers.sources import PictureShards
+from pipelines.readers.sources import ImageShards
 from pipelines.runs.environment import Environment
 from pipelines.runs.outcome import EXIT_ERROR_RATE
 from pipelines.runs.progress import Progress
-from pipelines.runs.request import Job, Request
+from pipelines.runs.request import Job, RunRequest
 from pipelines.runs.runner import run_job
 from pipelines.samples import Columns
 from pipelines.stages.compute import ComputeRows
@@ -34,25 +34,25 @@ KILLED = "killed"
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What the user types."""
+    """The options of a command."""
 
     name: str
     limit: int | None = None
     since: int | None = None
-    """A step: only shards that were written later."""
+    """A step; only shards that were written later are processed."""
     retry_errors: bool = False
     chunk_size: int = 4
     settings: int = 1
-    """Another number: another configuration."""
+    """Number of the configuration."""
     workers: int = 2
     fails: tuple[str, ...] = ()
-    """Keys whose rows fail in this command, whatever chance says."""
+    """Keys whose rows always fail in this command."""
     restarts: int = 2
-    """How often the user starts it again after it was killed."""
+    """How many times the user restarts the command after it was killed."""
 
     @property
     def words(self) -> str:
-        """As in a terminal."""
+        """Format the command as it would be typed."""
         options = [f"--limit {self.limit}"] if self.limit is not None else []
         options += [f"--since step {self.since}"] if self.since is not None else []
         options += ["--retry-errors"] if self.retry_errors else []
@@ -63,13 +63,13 @@ class Spec:
 
 
 class Run:
-    """One process of a command, with its workers."""
+    """One process of a command and its workers."""
 
     def __init__(self, command: "Command", number: int) -> None:
         self.command = command
         self.name = command.spec.name + (str(number) if number > 1 else "")
         self.code: int | str | None = None
-        """The exit code; KILLED; the name of an exception that ended it; None while it runs."""
+        """The exit code, KILLED, or the name of the exception that ended the run; None while it runs."""
         self.error: BaseException | None = None
         self.began = command.world.step
         self.ended = -1
@@ -80,12 +80,12 @@ class Run:
         command.world.owners[self.driver] = self
 
     def employ(self, worker: Thread) -> None:
-        """One more thread is this process's."""
+        """Register a worker thread of this process."""
         self.workers.append(worker)
         self.command.world.owners[worker] = self
 
     def die(self, spares_workers: bool) -> list[Thread]:
-        """Killed; the user may start the command again."""
+        """Mark the process as killed, let the user restart the command, and return the threads that die."""
         self.is_dead, self.code, self.ended = True, KILLED, self.command.world.step
         self.command.restart()
         return [self.driver] if spares_workers else [self.driver, *self.workers]
@@ -96,7 +96,7 @@ class Run:
         command.world.note(self.name, "begins", result=command.spec.words)
         try:
             code = command.job(self)
-            self.code = 0 if code == EXIT_ERROR_RATE else code  # all is done, and nothing succeeded
+            self.code = 0 if code == EXIT_ERROR_RATE else code  # everything is done, and nothing succeeded
         except SettingError as error:
             self.code, self.error = 2, error
         except Exception as error:
@@ -106,7 +106,7 @@ class Run:
 
 
 class Command:
-    """What one user does at one terminal: the command, again when it was killed."""
+    """A command of one user, restarted after kills."""
 
     def __init__(self, world: World, store: Store, spec: Spec, inputs: list[str], output: str) -> None:
         self.world = world
@@ -118,24 +118,24 @@ class Command:
 
     @property
     def code(self) -> int | str | None:
-        """Of the last run."""
+        """Return the exit code of the last run."""
         return self.runs[-1].code
 
     def start(self) -> None:
-        """One more run."""
+        """Start another run."""
         run = Run(self, len(self.runs) + 1)
         self.runs.append(run)
         self.world.processes.append(run)
 
     def restart(self) -> None:
-        """After a kill, if the user has the patience."""
+        """Start another run after a kill, unless `Spec.restarts` is used up."""
         if len(self.runs) <= self.spec.restarts:
             self.start()
 
     def job(self, run: Run) -> int:
-        """The real thing."""
+        """Run the real job and return its exit code."""
         spec = self.spec
-        source = PictureShards(columns=Columns(), store=self.store)
+        source = ImageShards(columns=Columns(), store=self.store)
         task, rows = CopyText(), JsonLines()
 
         def make_flow(output: str, resources: Resources) -> Flow:
@@ -159,7 +159,7 @@ class Command:
             finish=lambda *arguments: None,
             row_format=rows,
         )
-        request = Request(
+        request = RunRequest(
             inputs=self.inputs,
             output=self.output,
             chunk_size=spec.chunk_size,

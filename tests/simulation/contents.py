@@ -1,7 +1,7 @@
 """The simulated input: shards of real bytes, and a user who changes them while commands run.
 
-A sample is its key and a version number: its file says both, so a row shows which content it was made of.
-Keys that begin with `x` are of samples that always fail, with `k` of those that kill the process that works on them.
+A sample is a key and a version number. Its file contains both, so a row shows which content it was made from.
+Samples whose keys begin with `x` always fail; those whose keys begin with `k` kill the process that works on them.
 """
 
 import io
@@ -14,31 +14,31 @@ from functools import lru_cache
 from tests.simulation.world import World
 
 ROOT = "sim://bucket/in"
-PICTURES = "sim://bucket/pictures"
+IMAGES = "sim://bucket/images"
 FORMS = ("tar", "folder", "jsonl")
 Samples = tuple[tuple[str, int], ...]
-"""(key, version) in the order of the shard."""
+"""Pairs of key and version, in the order of the shard."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """One thing that the user does; numbers are taken modulo what is there, so that any action is possible anywhere."""
+    """One action of the user. Indexes are taken modulo the number of items, so any action is possible at any time."""
 
     kind: str
-    """One of ACTIONS, or what `commands` adds."""
+    """One of ACTIONS, or a deletion of published files (see `play.Stage`)."""
     shard: int = 0
     at: int = 0
 
 
 class Input:
-    """Shards by name, and their files in the world's storage."""
+    """Shards by name, and their files in the simulated storage."""
 
     def __init__(self, world: World, form: str, shards: Mapping[str, Samples]) -> None:
         self.world = world
         self.form = form
         self.shards: dict[str, Samples] = {}
         self.ever: set[tuple[str, str]] = set()
-        """(shard URI, key) of every sample that was ever there."""
+        """(shard URI, key) of every sample that has ever existed."""
         self.changed = -1
         """The step of the last change."""
         self._kept: dict[str, Samples] = {}
@@ -47,23 +47,23 @@ class Input:
 
     @property
     def inputs(self) -> list[str]:
-        """What the command is given."""
+        """Return the inputs on the command line."""
         return [f"{ROOT}/*"] if self.form == "folder" else [ROOT]
 
     def uri(self, name: str) -> str:
-        """Of a shard."""
+        """Return the URI of a shard."""
         return f"{ROOT}/{name}" if self.form == "folder" else f"{ROOT}/{name}.{self.form}"
 
     def key(self, key: str) -> str:
-        """A sample's key as rows have it."""
+        """Return the key of a sample as it appears in rows."""
         return f"{key}.jpg" if self.form == "folder" else key
 
     def expected(self, names: Iterable[str]) -> dict[tuple[str, str], int]:
-        """(shard URI, key) -> version, of what these shards hold now."""
+        """Return the current version of each (shard URI, key) in these shards."""
         return {(self.uri(name), self.key(key)): version for name in names for key, version in self.shards[name]}
 
     def covered(self, limit: int | None) -> dict[str, int]:
-        """Shard -> how many of its first samples a command with this limit is about, in the order of reading."""
+        """Return how many of the first samples of each shard a command with this limit covers, in reading order."""
         left = sum(map(len, self.shards.values())) if limit is None else limit
         covered: dict[str, int] = {}
         for name in sorted(self.shards):
@@ -74,7 +74,7 @@ class Input:
         return covered
 
     def set(self, name: str, samples: Samples) -> None:
-        """Make a shard hold these samples."""
+        """Replace the samples of a shard."""
         before = self.shards.get(name, ())
         self.shards[name] = samples
         self.ever |= {(self.uri(name), self.key(key)) for key, _ in samples}
@@ -85,7 +85,7 @@ class Input:
         elif self.form == "jsonl":
             objects.put(self.uri(name), json_lines(samples), step)
             for key, version in samples:
-                objects.put(f"{PICTURES}/{key}.{version}.jpg", content(key, version), step)
+                objects.put(f"{IMAGES}/{key}.{version}.jpg", content(key, version), step)
         else:
             for key in dict(before).keys() - dict(samples).keys():
                 objects.remove(f"{self.uri(name)}/{key}.jpg", step)
@@ -149,13 +149,13 @@ ACTIONS: Mapping[str, Callable[[Input, str, int], Samples | None]] = {
 
 
 def content(key: str, version: int) -> bytes:
-    """What the picture of a sample holds."""
+    """Return the content of a sample's image file."""
     return f"{key} v{version}".encode()
 
 
 @lru_cache(1000)
 def tar_bytes(samples: Samples) -> bytes:
-    """A real tar."""
+    """Return a real tar."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for key, version in samples:
@@ -166,6 +166,6 @@ def tar_bytes(samples: Samples) -> bytes:
 
 
 def json_lines(samples: Samples) -> bytes:
-    """Lines that name the pictures."""
-    lines = (json.dumps({"key": key, "image": f"{PICTURES}/{key}.{version}.jpg"}) + "\n" for key, version in samples)
+    """Return JSON Lines that refer to the images."""
+    lines = (json.dumps({"key": key, "image": f"{IMAGES}/{key}.{version}.jpg"}) + "\n" for key, version in samples)
     return "".join(lines).encode()

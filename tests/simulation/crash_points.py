@@ -1,7 +1,7 @@
-"""Every place where a command can be stopped: before and after each storage operation, by a kill or by a failing call.
+"""All points at which a command can be stopped: before and after each storage operation, by a kill or a failing call.
 
-Each kind of run is prepared, then the command is stopped at one point; then the same command runs until it says 0, and
-the census must be exact. One worker and no chance otherwise, so the points are the same every time.
+Each kind of run is prepared, and the command is stopped at one point. Then the same command runs until its exit code is
+0, and the census must be exact. There is one worker and no other randomness, so the points are always the same.
 """
 
 from collections.abc import Iterator
@@ -19,24 +19,24 @@ COMMAND = Spec(name="A", workers=1, restarts=0)
 SAMPLES: Samples = tuple((f"{number:02d}", 0) for number in range(9))
 FAILS = ("02", "05")
 POWER_LOSSES = 3
-"""Ways in which what is not synced may be torn."""
+"""Number of ways in which data that is not synced may be torn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A place to stop at, and how."""
+    """Where and how to stop a command."""
 
     place: Place
     event: str
     what: str
-    """The operation, for people."""
+    """Readable description of the operation."""
 
     def __str__(self) -> str:
         return f"{self.event} at {self.what} ({self.place.who}, {self.place.number})"
 
 
 def scenarios(form: str) -> dict[str, Scenario]:
-    """Kinds of runs by name; the command that is stopped is the one called A."""
+    """Return the kinds of runs by name; the command named A is the one to stop."""
     failing = replace(COMMAND, fails=FAILS)
     retry, half = replace(COMMAND, retry_errors=True), replace(COMMAND, retry_errors=True, fails=FAILS[1:])
     limited = replace(COMMAND, limit=6)
@@ -60,9 +60,11 @@ def scenarios(form: str) -> dict[str, Scenario]:
 
 
 def points(scenario: Scenario, all_of_them: bool = True) -> Iterator[Point]:
-    """Where the command A can be stopped, found by a run that nothing befalls.
+    """Yield the points at which the command A can be stopped, found by a run without faults.
 
-    all_of_them: also by kills at points between which nothing is written.
+    Args:
+        scenario: The kind of run.
+        all_of_them: Whether to include kills at points between which nothing is written.
     """
     calm = play(scenario)
     assert not calm.broken, f"broken without any stop: {calm.details}"
@@ -73,7 +75,7 @@ def points(scenario: Scenario, all_of_them: bool = True) -> Iterator[Point]:
 
 
 def stopped_at(scenario: Scenario, point: Point) -> Played:
-    """The scenario with a stop at one point."""
+    """Play the scenario with a stop at one point."""
     return play(scenario, decisions={point.place: point.event})
 
 
@@ -91,7 +93,7 @@ def _events(scenario: Scenario, place: Place, what: str, all_of_them: bool) -> I
 
 
 def _scenario(form: str, command: Spec, *before: Round, is_disk: bool = False) -> Scenario:
-    """The command, the same again, and the same without a limit."""
+    """Create a scenario: the command, the same command again, and the same command without a limit."""
     again = Round(commands=(replace(command, name="B"),))
     return Scenario(
         form=form,
@@ -104,5 +106,5 @@ def _scenario(form: str, command: Spec, *before: Round, is_disk: bool = False) -
 
 
 def _before(spec: Spec, *actions: str) -> Round:
-    """A run, and what the user does after it."""
+    """Create a run, followed by actions of the user."""
     return Round(commands=(replace(spec, name="0"),), actions=tuple(Action(kind=kind, at=4) for kind in actions))

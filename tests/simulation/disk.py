@@ -1,7 +1,8 @@
-"""A local disk that may lose power, under the real functions of `pipelines.storage.local_files`.
+"""A local disk that may lose power, used by the real functions of `pipelines.storage.local_files`.
 
-Each primitive operation is a point of its own. Names are safe once their folder is synced, contents once their file is:
-after a loss of power any part of the other changes of names has happened, and contents that were not synced are torn.
+Each primitive operation is a separate point. Names are durable once their folder is synced, and contents once their
+file is. After a power loss any subset of the other name changes has happened, and contents that were not synced are
+torn.
 """
 
 import random
@@ -21,7 +22,7 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.tmp$")
 
 
 class Renaming(NamedTuple):
-    """A change of names that is not safe yet: from the first name to the second, where there are both."""
+    """A name change that is not durable yet; one of the two names is empty for a creation or a removal."""
 
     source: str
     target: str
@@ -29,26 +30,26 @@ class Renaming(NamedTuple):
 
 
 class Platter:
-    """What survives a loss of power, beside what the processes see (`Objects`)."""
+    """Tracks what survives a power loss; what the processes see is in `Objects`."""
 
     def __init__(self, objects: Objects, root: str) -> None:
-        """root: what lies elsewhere is always safe."""
+        """Track the files below `root`; files elsewhere are always durable."""
         self.objects = objects
         self.root = root
         self._safe: Names = dict(objects.files)
         self._changes: list[Renaming] = []
         self._torn: set[int] = set()
-        """Contents that are not synced, by the identity of their `Stored`."""
+        """Ids of the `Stored` objects whose content is not synced."""
         self._kept: list[Stored] = []
-        """So that no identity is used twice."""
+        """Keeps these objects alive, so that no id is reused."""
 
     def settle(self) -> None:
-        """All that is there is safe."""
+        """Make the present state durable."""
         self._safe, self._changes = dict(self.objects.files), []
         self._torn.clear()
 
     def write(self, path: str, content: bytes, step: int) -> None:
-        """A new file, nothing of which is safe."""
+        """Create a file of which nothing is durable."""
         self.objects.put(path, content, step)
         stored = self.objects.files[path]
         self._torn.add(id(stored))
@@ -56,25 +57,25 @@ class Platter:
         self._changes.append(Renaming("", path, stored))
 
     def sync(self, path: str) -> None:
-        """The content is safe."""
+        """Make the content of a file durable."""
         if path in self.objects.files:
             self._torn.discard(id(self.objects.files[path]))
 
     def sync_folder(self, folder: str) -> None:
-        """The names in a folder are safe."""
+        """Make the names in a folder durable."""
         here = [change for change in self._changes if _folder(change) == folder]
         self._changes = [change for change in self._changes if _folder(change) != folder]
         for change in here:
             _apply(self._safe, change)
 
     def rename(self, source: str, target: str, step: int) -> None:
-        """In one step."""
+        """Rename a file atomically."""
         if source not in self.objects.files:
             raise FileNotFoundError(source)
         self._rename(source, target, step)
 
     def link(self, source: str, target: str, step: int) -> None:
-        """A second name."""
+        """Give a file a second name."""
         if target in self.objects.files:
             raise FileExistsError(target)
         self._rename("", target, step, self.objects.files[source])
@@ -86,7 +87,7 @@ class Platter:
             self._changes.append(Renaming(path, "", None))
 
     def lose_power(self, number: int) -> None:
-        """Any part of what is not safe has happened; `number` says which."""
+        """Lose power: a subset of the changes that are not durable, chosen by `number`, has happened."""
         rng = random.Random(number)
         elsewhere = {path: file for path, file in self.objects.files.items() if not path.startswith(self.root)}
         for change in self._changes:
@@ -119,36 +120,36 @@ def _folder(change: Renaming) -> str:
 
 @dataclass(frozen=True)
 class SimulatedDisk:
-    """`pipelines.storage.local_files.Disk` on a platter."""
+    """`pipelines.storage.local_files.Disk` on a `Platter`."""
 
     world: World
     platter: Platter
 
     def makedirs(self, folder: str) -> None:
-        """Folders are there whenever they are needed."""
+        """Do nothing: folders always exist."""
 
     def write(self, path: str, content: bytes) -> None:
         """Create a file."""
         self._do("write", path, lambda: self.platter.write(path, content, self.world.step))
 
     def sync(self, path: str) -> None:
-        """fsync of a file."""
+        """Sync a file."""
         self._do("sync", path, lambda: self.platter.sync(path))
 
     def sync_folder(self, folder: str) -> None:
-        """fsync of a folder."""
+        """Sync a folder."""
         self._do("sync", folder, lambda: self.platter.sync_folder(folder))
 
     def replace(self, source: str, target: str) -> None:
-        """Rename."""
+        """Rename a file."""
         self._do("rename", target, lambda: self.platter.rename(source, target, self.world.step))
 
     def link(self, source: str, target: str) -> None:
-        """A hard link."""
+        """Create a hard link."""
         self._do("link", target, lambda: self.platter.link(source, target, self.world.step))
 
     def remove(self, path: str) -> None:
-        """Unlink."""
+        """Unlink a file."""
         self._do("del", path, lambda: self.platter.remove(path, self.world.step))
 
     def _do(self, what: str, path: str, apply: Callable[[], None]) -> None:
@@ -157,27 +158,27 @@ class SimulatedDisk:
 
 @dataclass(frozen=True, kw_only=True)
 class DiskStore(SimulatedStore):
-    """A store of local files: what is being written has a temporary name, which no listing shows."""
+    """A store of local files; files that are being written have temporary names, which no listing shows."""
 
     disk: local_files.Disk
 
     def iter_files(self, root: str) -> Iterator[FileInfo]:
-        """As `pipelines.storage.local_files` lists."""
+        """List files as `pipelines.storage.local_files` does."""
         return (file for file in super().iter_files(root) if not is_temporary(file.uri))
 
     def publish(self, uri: str, content: bytes) -> None:
-        """The real sequence of operations."""
+        """Publish with the real sequence of operations."""
         local_files.publish_file(uri, content, self.disk)
 
     def create_once(self, uri: str, content: bytes) -> None:
-        """The real sequence of operations."""
+        """Create with the real sequence of operations."""
         local_files.create_file(uri, content, self.disk)
 
     def remove(self, uri: str) -> None:
-        """One unlink; nobody waits for it to be safe."""
+        """Unlink a file without waiting until that is durable."""
         self.disk.remove(uri)
 
     def settle(self, folders: Sequence[str]) -> None:
-        """As the real store."""
+        """Sync the folders, as the real store does."""
         for folder in folders:
             self.disk.sync_folder(folder)

@@ -1,6 +1,6 @@
-"""What may happen at a point of a simulated run, how likely it is, and how it is drawn.
+"""The events that may happen at a point of a simulated run, their probabilities, and how they are drawn.
 
-An event is a short text, so that it can be kept and repeated: `switch B.1`, `fail after`, `kill A zombies late`, ...
+An event is a short text that can be recorded and replayed: `switch B.1`, `fail after`, `kill A zombies late`, ...
 """
 
 import random
@@ -10,31 +10,29 @@ from dataclasses import dataclass
 READS = ("list", "stat", "get")
 WRITES = ("put", "create", "del", "write", "sync", "rename", "link")
 LANDING = 0.05
-"""Likelihood that a write that is under way without its process lands now."""
-
-
+"""Probability that a pending write of a dead process takes effect now."""
 KILLS_AT_WRITES = 4
-"""How much more likely a kill is before a write, which may then land later."""
+"""How much more likely a kill is before a write, which may then take effect later."""
 STALE_PAGES = 5
-"""How many pages of listings in a row do not show the latest changes."""
+"""Number of consecutive listing pages that do not show the latest changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """How likely each event is at a point. A calm world has none of them."""
+    """Probability of each event at a point; in a calm world all are zero."""
 
     switch: float = 0.0
-    """Another thread goes on."""
+    """Another thread continues."""
     switch_at_writes: float = 0.0
-    """The same, before and after a write."""
+    """Another thread continues, before and after a write."""
     kill: float = 0.0
-    """A command is killed, by kill -9."""
+    """A command is killed with SIGKILL."""
     kills: int = 0
-    """Commands killed, and power lost, at most."""
+    """Maximum number of kills and power losses."""
     late: float = 0.0
-    """Of the kills and failures: the write that was under way lands some time later."""
+    """Share of kills and failures after which the pending write takes effect later."""
     zombies: float = 0.0
-    """Of the kills: the workers live on for a while."""
+    """Share of kills after which the workers stay alive for a while."""
     die: float = 0.0
     """A worker process dies in the middle of its stage."""
     power: float = 0.0
@@ -42,17 +40,17 @@ class Rates:
     fail: float = 0.0
     """A storage call fails."""
     lost: float = 0.0
-    """Of the writes that fail: they have taken effect, only the answer is lost."""
+    """Share of failing writes that took effect, so that only the response is lost."""
     stale: float = 0.0
     """A page of a listing does not show the latest changes yet."""
     act: float = 0.0
-    """The user does the next thing."""
+    """The user performs the next action."""
     flaky: float = 0.0
-    """A row fails this time."""
+    """A row fails in this attempt."""
     away: float = 0.0
-    """A picture cannot be fetched for now."""
+    """An image is temporarily unavailable."""
     forget: float = 0.0
-    """A stage's result is lost after it is done: it is done again."""
+    """The result of a finished stage is lost, so the stage is repeated."""
 
 
 CALM = Rates()
@@ -60,21 +58,21 @@ CALM = Rates()
 
 @dataclass(frozen=True, kw_only=True)
 class Situation:
-    """What an event depends on."""
+    """The state on which an event depends."""
 
     what: str
-    """The call, or what else the thread is about to do."""
+    """The storage call or other operation that the thread is about to perform."""
     is_worker: bool
     others: Sequence[str]
-    """Threads that could go on instead."""
+    """Threads that could continue instead."""
     commands: Sequence[str]
-    """Those that can be killed."""
+    """Commands that can be killed."""
     may_act: bool
     may_land: bool
 
 
 def draw_event(rng: random.Random, rates: Rates, roll: float, situation: Situation) -> str:
-    """The event for a number between 0 and 1, of which most stand for none."""
+    """Return the event for a number between 0 and 1; most numbers give no event."""
     it = situation
     is_write = it.what.removeprefix("after ") in WRITES
     for rate, event in (
@@ -97,7 +95,7 @@ def draw_event(rng: random.Random, rates: Rates, roll: float, situation: Situati
 
 
 def most_likely_none(rates: Rates) -> float:
-    """From this number on `draw_event` gives none, whatever the situation."""
+    """Return the number from which on `draw_event` gives no event in any situation."""
     kill = rates.kill * KILLS_AT_WRITES
     switch = max(rates.switch, rates.switch_at_writes)
     return switch + rates.fail + kill + rates.power + rates.die + rates.act + LANDING + rates.stale

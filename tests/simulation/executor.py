@@ -1,7 +1,7 @@
 """The executor of a simulated command: a few workers, each a thread, and the real ledger of attempts.
 
-As Ray does, it starts a stage of a chunk again elsewhere when its worker dies, without end, and does a chunk again
-whose result was lost; a chunk that fails is told of and left.
+Like Ray, it restarts a stage of a chunk elsewhere when its worker dies, without a limit, and repeats a chunk whose
+result was lost. A chunk that fails is reported and skipped.
 """
 
 import random
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from pipelines.engine.attempts import building, watched
-from pipelines.engine.blocks import Flow, chunk_of
+from pipelines.engine.attempts import building, supervised
+from pipelines.engine.blocks import Flow, check_block
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.resources import Resources
 from pipelines.errors import FlowError
@@ -22,7 +22,7 @@ from tests.simulation.world import World
 
 FAILED_CHUNKS_ALLOWED = 3
 GHOST_TASKS = 2
-"""What a worker that outlives its command still takes up."""
+"""Number of tasks that a worker still starts after the death of its command."""
 STAGES = ("read", "model", "publish")
 
 
@@ -33,23 +33,23 @@ class Task:
     chunk: Chunk
     stage: str = "read"
     block: Any = None
-    """The result of the stage before."""
+    """Result of the previous stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatedExecutor:
-    """Workers of one command."""
+    """Executor with the workers of one command."""
 
     world: World
     name: str
-    """Of the command; workers are called NAME.1, NAME.2, ..."""
+    """Name of the command; its workers are named NAME.1, NAME.2, ..."""
     workers: int
     began: Callable[[Thread], None]
-    """Told of every worker."""
+    """Called with every new worker."""
     is_dead: Callable[[], bool]
-    """Whether the command was killed."""
+    """Returns whether the command was killed."""
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
-    """Of the processes of workers, each used once."""
+    """Numbers for the worker processes, each used once."""
 
     @contextmanager
     def open(
@@ -67,7 +67,7 @@ class SimulatedExecutor:
 
 
 class _Crew:
-    """The workers that process some chunks."""
+    """The workers that process a list of chunks."""
 
     def __init__(self, executor: SimulatedExecutor, flow: Flow, on_failure: Callable[[str], None]) -> None:
         self.executor = executor
@@ -82,7 +82,7 @@ class _Crew:
         self.trouble = ""
 
     def process(self, chunks: Sequence[Chunk]) -> Iterator[dict[str, Any]]:
-        """The receipts of the chunks as they are published."""
+        """Yield the receipts of the chunks as they are published."""
         self.queue = [Task(chunk=chunk) for chunk in chunks]
         self.left = len(self.queue)
         for _ in range(min(self.executor.workers, self.left)):
@@ -97,7 +97,7 @@ class _Crew:
                 return
 
     def _spawn(self, actor: str = "") -> None:
-        """A new process, of a new actor or of one whose process has died."""
+        """Start a process for a new actor, or for one whose process has died."""
         name = f"{self.executor.name}.{next(self.executor.numbers)}"
         actor = actor or name
         taken: list[Task] = []
@@ -114,7 +114,7 @@ class _Crew:
         self.executor.began(self.world.scheduler.spawn(name, body))
 
     def _replace(self, actor: str, taken: list[Task]) -> None:
-        """A new process for one that has died, and its task to whoever comes first."""
+        """Start a process in place of a dead one, and put its task at the front of the queue."""
         if not self.executor.is_dead():
             self.queue[:0] = taken
             self._spawn(actor)
@@ -161,16 +161,16 @@ class _Crew:
     def _stage(self, task: Task, actor: str, model: Any) -> Any:
         worker = actor if task.stage == "model" else "node"
         failed_before = bool(task.chunk.only)
-        with watched(
+        with supervised(
             self._ask, task.stage, task.chunk.name, worker=worker, node="node", failed_before=failed_before
         ) as attempt:
             if task.stage == "read":
                 return self.flow.read(task.chunk, attempt)
             if task.stage == "publish":
-                return self.flow.publish(task.block, attempt)
+                return self.flow.publish(task.chunk, task.block, attempt)
             self.world.pause("compute")
-            block = model(task.block, attempt)
-            assert chunk_of(block) == task.chunk
+            block = model(task.chunk, task.block, attempt)
+            check_block(task.chunk, block)
             return block
 
     def _ask(self, method: str, *arguments: Any) -> Any:

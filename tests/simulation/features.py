@@ -1,4 +1,4 @@
-"""What can be switched on in a schedule, by name, and how a scenario is drawn from a seed."""
+"""The features of schedules by name, and how a scenario is drawn from a seed."""
 
 import random
 from collections.abc import Sequence
@@ -11,28 +11,28 @@ from tests.simulation.scenario import Round, Scenario
 
 FEATURES = {
     "same": "the same command two or three times at once",
-    "kill": "commands are killed at any moment and started again; writes under way may land later",
-    "limit": "commands with --limit beside one without",
+    "kill": "commands are killed at any moment and restarted; pending writes may take effect later",
+    "limit": "commands with --limit alongside one without",
     "sizes": "commands with different --chunk-size",
-    "flaky": "rows fail, another time they do not",
-    "retry": "--retry-errors, with rows that fail at times and rows that always fail",
-    "waiting": "pictures cannot be fetched for now; later commands fetch them without being asked to",
+    "flaky": "rows fail in some attempts and succeed in others",
+    "retry": "--retry-errors, with rows that sometimes fail and rows that always fail",
+    "waiting": "images are temporarily unavailable; later commands fetch them without an option",
     "change": "samples change while commands run",
     "add": "samples are added while commands run",
     "delete": "samples are deleted while commands run",
-    "rollback": "all samples change, and later the old content is there again, with the old fingerprints",
-    "empty-shard": "a shard is replaced by an empty one, and perhaps restored",
+    "rollback": "all samples change, and later the old content returns with the old fingerprints",
+    "empty-shard": "a shard is replaced by an empty one and possibly restored",
     "several-shards": "more than one shard, and new ones while commands run",
     "outage": "storage calls fail, writes before or after they have taken effect",
-    "lost-answers": "writes take effect and their answer is lost, or they take effect long after they have failed",
-    "since": "commands with --since beside one without",
+    "lost-answers": "writes take effect but their response is lost, or they take effect long after they failed",
+    "since": "commands with --since alongside one without",
     "settings": "a command with other settings on the same output",
     "zombies": "workers outlive their killed command and finish their writes",
     "worker-deaths": "workers die in the middle of a stage; results are lost after they were published",
     "hand-deletion": "the user deletes a published file or a mark",
     "rename": "the output is renamed between runs",
-    "stale-listing": "listings do not show the latest changes yet",
-    "torn-disk": "a local disk loses power: what is not synced is torn or gone",
+    "stale-listing": "listings do not yet show the latest changes",
+    "torn-disk": "a local disk loses power: data that is not synced is torn or lost",
     "no-conditional-writes": "the storage ignores the conditions of writes; a warning must say so",
 }
 COMBINATIONS = (
@@ -65,7 +65,7 @@ COMBINATIONS = (
     "retry+stale-listing",
 )
 SWITCHING = ((0.03, 0.03), (0.1, 0.1), (0.3, 0.3), (0.9, 0.9), (0.01, 0.2), (0.02, 0.5), (0.0, 0.9))
-"""How often another thread goes on, elsewhere and at writes: what breaks needs few switches, at the right places."""
+"""Probabilities of a thread switch, elsewhere and at writes; bugs need few switches, at the right points."""
 CHANGES = {
     "change": ("change",),
     "add": ("add",),
@@ -75,11 +75,15 @@ CHANGES = {
     "several-shards": ("new-shard",),
     "hand-deletion": ("delete-data", "delete-errors", "delete-mark"),
 }
-"""Feature -> what the user does."""
+"""Actions of the user, by feature."""
 
 
 def parse(text: str) -> frozenset[str]:
-    """`kill+limit` -> its features. Raises ValueError for an unknown one."""
+    """Split a text such as `kill+limit` into its features.
+
+    Raises:
+        ValueError: A feature is unknown.
+    """
     names = frozenset(text.split("+"))
     unknown = sorted(names - FEATURES.keys())
     if unknown:
@@ -88,12 +92,12 @@ def parse(text: str) -> frozenset[str]:
 
 
 def make_scenario(seed: str, features: frozenset[str], form: str) -> Scenario:
-    """The scenario of a seed."""
+    """Draw the scenario of a seed."""
     rng = random.Random(f"scenario {seed}")
     rates = _rates(rng, features)
     retries = "retry" in features
     rounds: list[Round] = []
-    if rng.random() < 0.5 or features & {"retry", "hand-deletion"}:  # something is there already
+    if rng.random() < 0.5 or features & {"retry", "hand-deletion"}:  # the output is not empty
         first = Spec(name="0", workers=1, limit=_limit(rng, features, 0.5))
         rounds.append(Round(commands=(first,), rates=_healing(rates, features)))
     for number in range(rng.choice((1, 1, 2))):
@@ -149,7 +153,7 @@ def _limit(rng: random.Random, features: frozenset[str], share: float) -> int | 
 
 
 def _commands(rng: random.Random, features: frozenset[str], names: str) -> tuple[Spec, ...]:
-    """The first one is of the whole input."""
+    """Draw commands, of which the first covers the whole input."""
     count = 1 if features <= {"kill", "outage", "worker-deaths"} and rng.random() < 0.5 else rng.randint(1, 3)
     if features & {"same", "limit", "sizes", "settings", "since"}:
         count = max(count, 2)

@@ -1,4 +1,4 @@
-"""What lies in the simulated storage: whole files with a content, a version and a time."""
+"""The files of the simulated storage, each with content, version and time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from typing import NamedTuple
 from pipelines import storage
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
-"""A step of the world is a second of its clock."""
+"""Start of the simulated clock, on which one step of the world is one second."""
 STALE_STEPS = 80
-"""The number of steps after which a change is in every listing."""
+"""Number of steps after which every listing shows a change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +19,12 @@ class Stored:
 
     content: bytes
     fingerprint: str
-    """Of the content, as an etag: the same content has the same one again."""
+    """Hash of the content, like an ETag: equal contents have equal fingerprints."""
     modified_s: float
 
 
 class Change(NamedTuple):
-    """What a write or a removal replaced."""
+    """The previous state of a file that was written or removed."""
 
     step: int
     uri: str
@@ -32,18 +32,18 @@ class Change(NamedTuple):
 
 
 class Objects:
-    """URI -> file. No scheduling, no failures: those are the store's."""
+    """Files by URI; scheduling and failures are simulated by the store."""
 
     def __init__(self) -> None:
         self.files: dict[str, Stored] = {}
         self._changes: list[Change] = []
 
     def settle(self) -> None:
-        """All changes are in every listing from now on."""
+        """Show all changes so far in every listing from now on."""
         self._changes.clear()
 
     def copy(self) -> "Objects":
-        """The same files, apart."""
+        """Return an independent copy."""
         other = Objects()
         other.files = dict(self.files)
         return other
@@ -55,34 +55,37 @@ class Objects:
         self.files[uri] = Stored(content, fingerprint, BEGINNING.timestamp() + step)
 
     def remove(self, uri: str, step: int) -> None:
-        """Delete a file, if there is one."""
+        """Delete a file if it exists."""
         if uri in self.files:
             self._note(uri, step)
             del self.files[uri]
 
     def rename(self, before: str, after: str, step: int) -> None:
-        """Move everything below one place to another."""
+        """Move everything below one URI to another."""
         for uri in self.below(before):
             self.put(after + uri.removeprefix(before), self.files[uri].content, step)
             self.remove(uri, step)
 
     def info(self, uri: str) -> storage.FileInfo | None:
-        """The file as a listing shows it."""
+        """Return the file as a listing shows it."""
         stored = self.files.get(uri)
         return None if stored is None else _info(uri, stored)
 
     def below(self, root: str) -> list[str]:
-        """URIs of the files below a place, sorted; of `root` itself when it is a file."""
+        """Return the sorted URIs of the files below `root`, or `root` itself if it is a file."""
         found = sorted(uri for uri in self.files if uri.startswith(f"{root}/"))
         return [root] if not found and root in self.files else found
 
     @property
     def changes(self) -> int:
-        """How many there were."""
+        """Return the number of recorded changes."""
         return len(self._changes)
 
     def page(self, root: str, after: str, size: int, step: int, changes: int | None = None) -> list[storage.FileInfo]:
-        """The next files of a listing. changes: it shows no later ones but those older than STALE_STEPS steps."""
+        """Return the next page of a listing.
+
+        With `changes`, the listing shows only so many changes, and all that are older than STALE_STEPS steps.
+        """
         files = self.files if changes is None else self._after(changes, step)
         names = sorted(uri for uri in files if uri.startswith(f"{root}/") and uri > after)[:size]
         return [_info(uri, files[uri]) for uri in names]
@@ -102,7 +105,7 @@ class Objects:
         self._changes.append(Change(step, uri, self.files.get(uri)))
 
     def __iter__(self) -> Iterator[tuple[str, bytes]]:
-        """(URI, content) of every file, sorted."""
+        """Iterate over (URI, content) of all files, sorted by URI."""
         return ((uri, self.files[uri].content) for uri in sorted(self.files))
 
 

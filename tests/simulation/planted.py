@@ -1,4 +1,4 @@
-"""Faults planted on purpose, and after how many schedules the simulation finds each: a check of the simulation.
+"""Deliberate bugs, and the number of schedules after which the simulation finds each: a test of the simulation.
 
 python -m tests.simulation.planted
 """
@@ -15,11 +15,11 @@ from pytest import MonkeyPatch
 
 from pipelines import chunk_names
 from pipelines.dataset import layout, schema
-from pipelines.dataset.chunk_files import _ChunkFiles
+from pipelines.dataset.chunk_files import ChunkFiles
 from pipelines.dataset.row_formats import PARQUET
 from pipelines.planning import finished, plan
 from pipelines.readers import chunks
-from pipelines.readers.shard_index import Measured
+from pipelines.readers.shard_index import MeasuredShard
 from pipelines.runs import rounds
 from pipelines.samples import Chunk
 from tests.simulation.campaign import Kind, play_seed
@@ -32,7 +32,7 @@ Rows = Sequence[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """A fault, and where it should show."""
+    """A deliberate bug and the kind of schedule that should reveal it."""
 
     name: str
     kind: Kind
@@ -40,7 +40,7 @@ class Fault:
 
 
 def schedules_to_find(fault: Fault, most: int = MOST_SCHEDULES) -> int | None:
-    """How many schedules until one is broken by the fault, and by nothing else; None: more than `most`."""
+    """Return how many schedules it takes until one is broken by the fault alone, or None if more than `most`."""
     for number in range(most):
         with MonkeyPatch.context() as patch:
             fault.plant(patch)
@@ -61,7 +61,7 @@ def _mark_first(patch: MonkeyPatch) -> None:
             uri = layout.data_uri(files.output, stem, files.row_format.extension)
             files.store.publish(uri, files.row_format.encode(rows, files.rows_schema))
 
-    patch.setattr(_ChunkFiles, "write", write)
+    patch.setattr(ChunkFiles, "write", write)
     _files_are_not_looked_at(patch)
 
 
@@ -76,7 +76,7 @@ def _files_are_not_looked_at(patch: MonkeyPatch) -> None:
 
 
 def _counts_are_not_compared(patch: MonkeyPatch) -> None:
-    """With the positions of the chunk; but the files must be there."""
+    """Accept any counts in marks, as long as the files exist."""
 
     def version(found: Any, stem: str) -> layout.Version | None:
         if len(found.marks) != 1:
@@ -98,8 +98,8 @@ def _folders_are_not_synced(patch: MonkeyPatch) -> None:
     patch.setattr(SimulatedDisk, "sync_folder", lambda disk, folder: None)
 
 
-def _no_second_look(patch: MonkeyPatch) -> None:
-    """What has no mark in a listing is removed even if it has one by now."""
+def _marks_are_not_rechecked(patch: MonkeyPatch) -> None:
+    """Remove versions that have no mark in a listing even if they have one by now."""
     real = rounds.Rounds._remove
 
     def remove(run: Any, superseded: Iterable[plan.Removal]) -> None:
@@ -108,8 +108,8 @@ def _no_second_look(patch: MonkeyPatch) -> None:
     patch.setattr(rounds.Rounds, "_remove", remove)
 
 
-def _no_look_after_a_removal(patch: MonkeyPatch) -> None:
-    """And, as that alone is hardly ever seen, by the plan of the beginning."""
+def _no_plan_after_a_removal(patch: MonkeyPatch) -> None:
+    """Do not plan again after a removal, and remove by the first plan, as the former alone is hardly ever detected."""
     real_plan, real_again = rounds.Rounds._first_plan, rounds.Rounds._plan_again
 
     def first_plan(run: Any, *arguments: Any) -> plan.Plan:
@@ -127,16 +127,16 @@ def _no_look_after_a_removal(patch: MonkeyPatch) -> None:
 
 
 def _limits_remove_what_is_beyond(patch: MonkeyPatch) -> None:
-    patch.setattr(Measured, "is_whole", True)
+    patch.setattr(MeasuredShard, "is_whole", True)
 
 
 def _claims_are_not_exclusive(patch: MonkeyPatch) -> None:
-    """Of two commands that claim an output for their configurations at once, both succeed."""
+    """Let two commands claim one output for different configurations at the same time."""
     patch.setattr(SimulatedStore, "create_once", SimulatedStore.publish)
 
 
-def _no_last_look(patch: MonkeyPatch) -> None:
-    """A run ends when it has done what it planned."""
+def _no_final_plan(patch: MonkeyPatch) -> None:
+    """End a run when its planned chunks are done, without planning again."""
     real = rounds.Rounds._plan_again
 
     def plan_again(run: Any, before: plan.Plan) -> plan.Plan:
@@ -167,7 +167,7 @@ def _retry_trusts_what_it_finds(patch: MonkeyPatch) -> None:
         )
         return all_rows, all_errors
 
-    patch.setattr(_ChunkFiles, "merged", merged)
+    patch.setattr(ChunkFiles, "merged", merged)
     _counts_are_not_compared(patch)
 
 
@@ -176,7 +176,7 @@ def _overlaps_count_twice(patch: MonkeyPatch) -> None:
 
 
 def _older_content_counts(patch: MonkeyPatch) -> None:
-    """Finished versions are not compared with what the shard holds now."""
+    """Do not compare finished versions with the current content of the shard."""
 
     def current(versions: Iterable[layout.Version], fingerprint: str, configuration: str) -> list[layout.Version]:
         return finished.disjoint(versions)
@@ -196,12 +196,12 @@ FAULTS = (
     Fault(
         name="stale listings trusted for removal",
         kind=Kind(features="retry+stale-listing", form="tar"),
-        plant=_no_second_look,
+        plant=_marks_are_not_rechecked,
     ),
     Fault(
-        name="removal by an old plan, no look after it",
+        name="removal by an old plan, no new plan after it",
         kind=Kind(features="flaky+same", form="tar"),
-        plant=_no_look_after_a_removal,
+        plant=_no_plan_after_a_removal,
     ),
     Fault(
         name="a limit removes what lies beyond it",
@@ -213,7 +213,7 @@ FAULTS = (
         kind=Kind(features="settings", form="folder"),
         plant=_claims_are_not_exclusive,
     ),
-    Fault(name="no last look", kind=Kind(features="change", form="folder"), plant=_no_last_look),
+    Fault(name="no final plan", kind=Kind(features="change", form="folder"), plant=_no_final_plan),
     Fault(name="content not checked", kind=Kind(features="rollback", form="tar"), plant=_content_is_not_checked),
     Fault(
         name="a retry trusts incomplete files",
@@ -226,16 +226,15 @@ FAULTS = (
 
 
 def main() -> int:
-    """Print a line a fault; returns 1 when one is not found."""
+    """Print a line for each fault; returns 1 if one is not found."""
     missed = 0
     for fault in FAULTS:
         started = time.monotonic()
         found = schedules_to_find(fault)
         missed += found is None
-        told = "not found" if found is None else f"found after {found} schedules"
-        print(
-            f"{fault.name:40} {fault.kind.features:22} {fault.kind.form:7} {told}, {time.monotonic() - started:.0f} s"
-        )
+        outcome = "not found" if found is None else f"found after {found} schedules"
+        seconds = time.monotonic() - started
+        print(f"{fault.name:40} {fault.kind.features:22} {fault.kind.form:7} {outcome}, {seconds:.0f} s")
     return 1 if missed else 0
 
 

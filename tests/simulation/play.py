@@ -1,14 +1,14 @@
-"""Plays a scenario and says which of the promises were broken.
+"""Play a scenario and report which invariants were broken.
 
-I1  All commands said 0: every sample is in the output exactly once, and every mark is true; on a disk also after a loss
-    of power.
-I2  The same command alone, at most TRIES times, reaches exit code 0.
-I3  A command that said 0 while it ran alone: as I1, at once.
-I4  No command ends with an exception; of two configurations one is refused with 2.
-I5  On an output that is in order, commands never lose a good row, whatever is killed.
+I1  When all commands have exited with 0, every sample is in the output exactly once and every mark is correct; on a
+    disk this also holds after a power loss.
+I2  The same command, run alone at most TRIES times, reaches exit code 0.
+I3  When a command that ran alone exits with 0, I1 holds immediately.
+I4  No command ends with an exception, and of two configurations one is refused with exit code 2.
+I5  On a correct output, commands never lose a good row, whatever is killed.
 
-I1 and I3 are about what a command can know: what the workers of a killed one still write, and what the user changes,
-after the command has looked at its input for the last time, comes too late for them. I2 holds even then.
+I1 and I3 cover only what a command can know. They exclude what the workers of a killed command write, and what the user
+changes, after the command has scanned its input for the last time. I2 holds even then.
 """
 
 from dataclasses import dataclass, field, replace
@@ -29,20 +29,20 @@ OUTPUT = "sim://bucket/out"
 
 @dataclass(frozen=True, kw_only=True)
 class Played:
-    """What became of a scenario."""
+    """The result of a scenario."""
 
     broken: tuple[str, ...]
-    """Promises, as `I1 lost`; none when all is well."""
+    """The broken invariants, such as `I1 lost`."""
     details: tuple[str, ...]
     decisions: Decisions
-    """What chance decided."""
+    """The random decisions."""
     trace: tuple[Step, ...]
     points: tuple[tuple[Place, str, str], ...]
-    """(place, what, URI) of every point, where something may be decided."""
+    """(place, operation, URI) of every point at which an event may happen."""
 
 
 def play(scenario: Scenario, seed: str | None = None, decisions: Decisions | None = None) -> Played:
-    """Play a scenario: with a seed chance is drawn, without one it is what `decisions` says."""
+    """Play a scenario with decisions that are drawn from `seed`, or replayed from `decisions` if there is no seed."""
     stage = Stage(scenario, Chance(seed, decisions))
     stage.play()
     return Played(
@@ -56,19 +56,19 @@ def play(scenario: Scenario, seed: str | None = None, decisions: Decisions | Non
 
 @dataclass
 class Stage:
-    """A scenario under way."""
+    """A scenario that is being played."""
 
     scenario: Scenario
     chance: Chance
     output: str = OUTPUT
     hand: int = -1
-    """The step at which the user last deleted a published file."""
+    """Step at which the user last deleted a published file."""
     world: World = field(init=False)
     store: SimulatedStore = field(init=False)
     input: Input = field(init=False)
     checks: Checks = field(init=False)
     platter: Platter | None = None
-    """Of a scenario on a disk."""
+    """The disk, if the scenario is on a disk."""
 
     def __post_init__(self) -> None:
         self.world = World(self.chance)
@@ -86,7 +86,7 @@ class Stage:
         return DiskStore(self.world, page_files=pages, disk=SimulatedDisk(self.world, self.platter))
 
     def play(self) -> None:
-        """The rounds, the healing, what comes after it, and the healing of that."""
+        """Play the rounds and the repair, then the rounds that follow it and their repair."""
         try:
             for number, each in enumerate(self.scenario.rounds):
                 self._round(each, number)
@@ -110,7 +110,7 @@ class Stage:
         self.world.settle()
 
     def run(self, specs: tuple[Spec, ...]) -> list[Command]:
-        """Commands that begin together, to their end."""
+        """Start commands together and run them to their end."""
         self.world.processes.clear()
         commands = [Command(self.world, self.store, spec, self.input.inputs, self.output) for spec in specs]
         for command in commands:
@@ -124,7 +124,7 @@ class Stage:
         return commands
 
     def _is_promised(self, each: Round, commands: list[Command]) -> bool:
-        """Whether I1 or I3 holds: all said 0, and one of the widest saw everything that could be seen."""
+        """Return whether I1 or I3 must hold: all exit codes are 0, and one with the largest limit saw everything."""
         runs = [command.runs[-1] for command in commands]
         if any(run.code != 0 for run in runs) or each.rates.stale or not self.scenario.knows_conditions:
             return False
@@ -141,14 +141,14 @@ class Stage:
         return None if None in limits or not limits else max(limit for limit in limits if limit is not None)
 
     def _heal(self, spec: Spec) -> None:
-        """I2 and I3."""
+        """Check I2 and I3."""
         self.world.set_rates(self.scenario.healing)
         codes: list[object] = []
         for number in range(TRIES):
             (command,) = self.run((replace(spec, name=f"{spec.name}{number or ''}"),))
             run = command.runs[-1]
             if self.checks.is_refused(run) and spec.settings == self.scenario.healer.settings:
-                spec = replace(spec, settings=3 - spec.settings)  # then the output is of the other configuration
+                spec = replace(spec, settings=3 - spec.settings)  # the output belongs to the other configuration
                 continue
             codes.append(run.code)
             if run.code == 0 or self.checks.is_without_samples(run):
@@ -180,7 +180,7 @@ class Stage:
         self._sync()
 
     def _act(self, action: Action) -> None:
-        """What the user does: with the input, or with published files."""
+        """Perform an action of the user on the input or on published files."""
         kind, _, folder = action.kind.partition("delete-")
         if kind or not folder:
             self.input.act(action)
@@ -194,6 +194,6 @@ class Stage:
             self._sync()
 
     def _sync(self) -> None:
-        """What the user does on a disk is safe."""
+        """Make the changes of the user on a disk durable."""
         if self.platter is not None:
             self.platter.settle()

@@ -1,6 +1,6 @@
-"""What one simulated schedule is about: the input, who runs what on one output, what the user does, what may go wrong.
+"""The description of a simulated schedule: the input, the commands on one output, the user's actions, the faults.
 
-A scenario is data: it is made from a seed (`features`), played (`play`) and made smaller (`shrink`).
+A scenario is plain data: it is drawn from a seed (`features`), played (`play`) and shrunk (`shrink`).
 """
 
 from dataclasses import dataclass, field
@@ -12,39 +12,39 @@ from tests.simulation.events import CALM, Rates
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """Commands that begin together on one output, and what happens while they run."""
+    """Commands that start together on one output, and what happens while they run."""
 
     commands: tuple[Spec, ...] = ()
     actions: tuple[Action, ...] = ()
-    """What the user does while the commands run, in order; what is left is done at the end."""
+    """Actions of the user while the commands run, in order; the remaining ones are performed at the end."""
     rates: Rates = CALM
     renames: bool = False
-    """Before it begins, the user renames the output."""
+    """Whether the user renames the output before the round."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """Rounds one after the other; then a command alone must bring the output in order, whatever they left."""
+    """Consecutive rounds, after which a command alone must repair the output in whatever state they left it."""
 
     form: str
     shards: tuple[tuple[str, Samples], ...]
     rounds: tuple[Round, ...]
     healer: Spec = Spec(name="H", workers=1)
-    """The command that is then run alone until it says 0."""
+    """The command that is then run alone until its exit code is 0."""
     healing: Rates = CALM
-    """What may go wrong even then: rows that are flaky."""
+    """Faults during the repair: flaky rows."""
     afterwards: tuple[Round, ...] = ()
-    """Well-behaved commands on the output that is in order: none of its good rows may be lost, not for a moment."""
+    """Rounds on the repaired output, during which none of its good rows may be lost, even temporarily."""
     page_files: int = 4
     knows_conditions: bool = True
     is_disk: bool = False
-    """A local disk that may lose power, instead of an object store."""
+    """Whether the storage is a local disk that may lose power instead of an object store."""
     may_stay: bool = field(default=False)
-    """Rows of samples that have left the input may stay."""
+    """Whether rows of samples that left the input may stay."""
 
     @property
     def size(self) -> int:
-        """How much there is to understand, for the shrinker."""
+        """Return the complexity of the scenario, which the shrinker reduces."""
         rounds = (*self.rounds, *self.afterwards)
         commands = sum(1 + command.restarts + command.workers for each in rounds for command in each.commands)
         actions = sum(len(each.actions) for each in rounds)

@@ -1,9 +1,8 @@
-"""Threads of which exactly one runs at a time. Who goes on at each point is decided by one function, so the same
-decisions give the same run.
+"""A deterministic scheduler for threads, of which exactly one runs at a time.
 
-A thread gives way only where it says so, by `give_way`, `wait` or its end; between two such points it is alone. A
-killed thread raises Killed from its next point on, and from each one after that: nothing that its `finally` blocks do
-can have an effect.
+One function decides which thread continues at each point, so the same decisions give the same run. A thread yields only
+in `give_way`, `wait` and at its end, and runs alone between two such points. A killed thread raises Killed at its next
+point and at every later one, so that its `finally` blocks have no effect.
 """
 
 import threading
@@ -12,25 +11,25 @@ from collections.abc import Callable, Sequence
 JOIN_S = 10.0
 
 
-class Killed(BaseException):  # noqa: N818 - no error: what a killed process feels
-    """The process that this thread stands for is dead."""
+class Killed(BaseException):  # noqa: N818 - not an error, but the end of a process
+    """Raised in a thread whose simulated process is dead."""
 
 
 class DeadlockError(Exception):
-    """Every thread waits for something that no other one will do."""
+    """Raised when every thread waits for another one."""
 
 
 class Thread:
     """One simulated thread of one simulated process."""
 
-    def __init__(self, name: str, body: Callable[[], None]) -> None:
+    def __init__(self, name: str, body: Callable[[], object]) -> None:
         self.name = name
         self.points = 0
-        """Decisions that were taken at it so far: with the name it says where in a run something happens."""
+        """Number of decisions made in this thread; with the name it identifies a point of a run."""
         self.is_done = False
         self.is_killed = False
         self.error: BaseException | None = None
-        """What its body raised, if anything but Killed."""
+        """The exception that its body raised, other than Killed."""
         self._body = body
         self._waits_for: Callable[[], bool] | None = None
         self._turn = threading.Lock()
@@ -38,51 +37,55 @@ class Thread:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it can go on."""
+        """Return whether the thread can continue."""
         return not self.is_done and (self.is_killed or self._waits_for is None or self._waits_for())
 
 
 Choose = Callable[[Thread | None, Sequence[Thread]], Thread]
-"""(who gives way, waits or ends; None at the start. Who can go on: one at least, the oldest first) -> who goes on."""
+"""Chooses the thread that continues.
+
+The arguments are the thread that yields, waits or ends (None at the start), and the threads that can continue, of which
+there is at least one, oldest first.
+"""
 
 
 def first_come(gives_way: Thread | None, ready: Sequence[Thread]) -> Thread:
-    """Goes on with the same thread as long as that can, then with the oldest."""
+    """Continue with the same thread while possible, then with the oldest one."""
     return ready[0] if gives_way is None or gives_way not in ready else gives_way
 
 
 class Scheduler:
-    """Runs threads one at a time. `choose` decides who goes on."""
+    """Runs threads one at a time; `choose` decides which one continues."""
 
     def __init__(self, choose: Choose = first_come) -> None:
         self.choose = choose
         self.current: Thread | None = None
-        """Who runs; None outside of `run`."""
+        """The running thread; None outside of `run`."""
         self.threads: list[Thread] = []
-        """Those that are not done."""
+        """Threads that are not done."""
         self.switches = 0
         self._ended = threading.Lock()
         self._ended.acquire()
 
-    def spawn(self, name: str, body: Callable[[], None]) -> Thread:
-        """A new thread, which can go on from now on."""
+    def spawn(self, name: str, body: Callable[[], object]) -> Thread:
+        """Start a thread, which is ready immediately."""
         thread = Thread(name, body)
         self.threads.append(thread)
         threading.Thread(target=self._main, args=(thread,), daemon=True, name=name).start()
         return thread
 
     def ready(self) -> list[Thread]:
-        """Who can go on. Killed threads come before all others: what is dead has no part in the interleaving."""
+        """Return the threads that can continue; killed threads finish first, so they do not affect the interleaving."""
         killed = [thread for thread in self.threads if thread.is_killed]
         return killed or [thread for thread in self.threads if thread.is_ready]
 
     def check(self) -> None:
-        """Raise Killed in a thread that is dead."""
+        """Raise Killed if the current thread is dead."""
         if self.current is not None and self.current.is_killed:
             raise Killed
 
     def give_way(self, to: Thread | None = None) -> None:
-        """A point at which others may go on: `to`, if that can, else whom `choose` chooses."""
+        """Let another thread continue: `to` if it is ready, else the one that `choose` returns."""
         thread = self.current
         if thread is None:
             return
@@ -91,11 +94,11 @@ class Scheduler:
         self._go_on(thread, to if to in ready else self.choose(thread, ready))
 
     def wait(self, until: Callable[[], bool]) -> None:
-        """Let others go on until something holds."""
+        """Let other threads continue until a condition holds."""
         thread = self.current
         if thread is None:
             if not until():
-                raise DeadlockError("nobody is there to wait for")
+                raise DeadlockError("there is no other thread to wait for")
             return
         self.check()
         if until():
@@ -107,14 +110,14 @@ class Scheduler:
         self.check()
 
     def kill(self, thread: Thread) -> None:
-        """The thread does nothing more."""
+        """Kill a thread, which has no further effects."""
         thread.is_killed = not thread.is_done
 
     def run(self) -> None:
         """Run until every thread is done.
 
         Raises:
-            DeadlockError: no thread can go on. All of them are killed then.
+            DeadlockError: No thread can continue; all of them are killed.
         """
         stuck: list[str] = []
         while self.threads:
@@ -137,7 +140,7 @@ class Scheduler:
             thread._body()
         except Killed:
             pass
-        except BaseException as error:  # whoever spawned it looks at it
+        except BaseException as error:  # checked by the code that spawned the thread
             thread.error = error
         thread.is_done = True
         self.threads.remove(thread)
@@ -152,7 +155,7 @@ class Scheduler:
         self.check()
 
     def _pass_turn(self, thread: Thread) -> None:
-        """To anyone, or to `run` where nobody can go on."""
+        """Pass the turn to a ready thread, or to `run` if there is none."""
         ready = self.ready()
         if not ready:
             self.current = None

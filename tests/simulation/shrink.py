@@ -1,7 +1,7 @@
-"""Makes a broken schedule small: fewer rounds, commands, user's actions, samples, and decisions of chance.
+"""Shrinks a broken schedule: fewer rounds, commands, user actions, samples and random decisions.
 
-Every attempt plays a scenario that has less of something, with the decisions that are left; it counts when a promise
-that was broken before is broken again.
+Every attempt plays a scenario with one item fewer and the remaining decisions. It is accepted if it breaks one of the
+invariants that were broken before.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ class Case:
 
     @property
     def decisions(self) -> Decisions:
-        """What chance decided in it."""
+        """Return its random decisions."""
         return self.played.decisions
 
 
@@ -39,7 +39,7 @@ class Shrinker:
         self.plays_left = most_plays
 
     def shrink(self) -> Case:
-        """The smallest case found: nothing can be left out of it alone."""
+        """Return the smallest case found, of which no single item can be removed."""
         size = None
         while size != self._size() and self.plays_left > 0:
             size = self._size()
@@ -61,7 +61,7 @@ class Shrinker:
         return True
 
     def _leave_out_decisions(self) -> None:
-        """Halves of them, then quarters, and so on."""
+        """Remove halves of the decisions, then quarters, and so on."""
 
         def holds(left: Sequence[tuple[Place, str]]) -> bool:
             return self._try(self.best.scenario, dict(left))
@@ -77,8 +77,8 @@ class Shrinker:
             )
 
 
-def smallest(items: list[Item], holds: Callable[[Sequence[Item]], bool]) -> list[Item]:
-    """A part of the items for which something still holds, and of which none can be left out (delta debugging)."""
+def smallest(items: list[Item], holds: Callable[[list[Item]], bool]) -> list[Item]:
+    """Return a minimal part of the items for which a condition still holds (delta debugging)."""
     size = max(len(items) // 2, 1)
     while items:
         at, before = 0, len(items)
@@ -95,7 +95,7 @@ def smallest(items: list[Item], holds: Callable[[Sequence[Item]], bool]) -> list
 
 
 def smaller(scenario: Scenario) -> Iterator[Scenario]:
-    """Scenarios with one thing less."""
+    """Yield scenarios with one item fewer."""
     for field in ("afterwards", "rounds"):
         rounds: tuple[Round, ...] = getattr(scenario, field)
         for at in range(len(rounds)):

@@ -1,7 +1,7 @@
-"""The simulated storage as `pipelines.storage.store.Store`: every call is a point of the world.
+"""The simulated storage as a `pipelines.storage.store.Store`; every call is a point of the world.
 
-Listings come in pages, and what is listed late may be newer than what was listed early. A conditional write is atomic,
-or is none at all where the storage does not know conditions.
+Listings come in pages, and later pages may show newer states. A conditional write is atomic, or unconditional if the
+storage ignores conditions.
 """
 
 import dataclasses
@@ -21,18 +21,18 @@ from tests.simulation.world import World
 
 @dataclass(frozen=True)
 class SimulatedStore:
-    """An object store."""
+    """A simulated object store."""
 
     world: World
     page_files: int = 4
     knows_conditions: bool = True
-    """Whether a conditional write leaves alone what is there."""
+    """Whether a conditional write keeps an existing object."""
     fingerprints: Mapping[str, str] = field(default_factory=dict, hash=False)
     """See `pinned`."""
     is_concurrent = False
 
     def iter_files(self, root: str) -> Iterator[FileInfo]:
-        """Page by page."""
+        """List files page by page."""
         last = ""
         while True:
             self.world.read("list", root)
@@ -47,11 +47,11 @@ class SimulatedStore:
             yield file
 
     def list_uris(self, root: str) -> list[str]:
-        """The URIs of `iter_files`."""
+        """Return the URIs of `iter_files`."""
         return sorted(file.uri for file in self.iter_files(root))
 
     def glob_files(self, pattern: str) -> list[tuple[str, FileInfo | None]]:
-        """Files and folders one level below the pattern's folder."""
+        """Match files and folders one level below the pattern's folder."""
         folder = pattern.rpartition("/")[0]
         found: dict[str, FileInfo | None] = {}
         for file in self.iter_files(folder):
@@ -61,29 +61,29 @@ class SimulatedStore:
         return sorted(found.items())
 
     def stat(self, uri: str) -> FileInfo | None:
-        """One file."""
+        """Return information about one file."""
         self.world.read("stat", uri)
         found = self.world.objects.info(uri)
         self._note("stat", uri, "there" if found else "nothing")
         return found
 
     def exists(self, uri: str) -> bool:
-        """A file, or files below."""
+        """Return whether there is a file, or any file below."""
         self.world.read("stat", uri)
         found = bool(self.world.objects.below(uri))
         self._note("stat", uri, "there" if found else "nothing")
         return found
 
     def open_read(self, uri: str, block_size_bytes: int = 4 << 20) -> IO[bytes]:
-        """What is there now: a file that is replaced while it is open stays what it was."""
+        """Open the current content, which stays the same if the file is replaced while it is open."""
         return io.BytesIO(self.read_bytes(uri))
 
     def pinned(self, fingerprints: Mapping[str, str]) -> "SimulatedStore":
-        """As on S3: whatever is read tells its version."""
+        """Return a store that refuses other versions of these files, as on S3."""
         return dataclasses.replace(self, fingerprints=fingerprints)
 
     def read_bytes(self, uri: str, limit_bytes: int | None = None) -> bytes:
-        """The whole file."""
+        """Read the whole file."""
         self.world.read("get", uri)
         if self.world.rates.away and uri.endswith(".jpg") and self.world.decide("fetch", self._draw_away):
             self._note("get", uri, "not for now")
@@ -91,7 +91,7 @@ class SimulatedStore:
         stored = self.world.objects.files.get(uri)
         self._note("get", uri, "" if stored else "nothing")
         if stored is None:
-            raise FileNotFoundError(f"cannot read {uri}: there is nothing")
+            raise FileNotFoundError(f"cannot read {uri}: it does not exist")
         if limit_bytes is not None and len(stored.content) > limit_bytes:
             raise storage.TooLargeError(f"{uri} has more than {limit_bytes} bytes")
         if stored.fingerprint != self.fingerprints.get(uri, stored.fingerprint):
@@ -99,11 +99,11 @@ class SimulatedStore:
         return stored.content
 
     def publish(self, uri: str, content: bytes) -> None:
-        """One PUT."""
+        """Write an object with one PUT."""
         self.world.write("put", uri, lambda: self.world.objects.put(uri, content, self.world.step))
 
     def create_once(self, uri: str, content: bytes) -> None:
-        """One conditional PUT."""
+        """Write an object with one conditional PUT."""
 
         def create() -> None:
             if not (self.knows_conditions and uri in self.world.objects.files):
@@ -112,11 +112,11 @@ class SimulatedStore:
         self.world.write("create", uri, create)
 
     def remove(self, uri: str) -> None:
-        """One DELETE."""
+        """Remove an object with one DELETE."""
         self.world.write("del", uri, lambda: self.world.objects.remove(uri, self.world.step))
 
     def settle(self, folders: Sequence[str]) -> None:
-        """What an object store has written stays."""
+        """Do nothing: writes to an object store are durable."""
 
     def _draw_away(self, rng: random.Random) -> str:
         return "away" if rng.random() < self.world.rates.away else ""

@@ -48,13 +48,13 @@ def test_an_output_in_order_has_nothing_wrong() -> None:
 @pytest.mark.parametrize(
     ("change", "wrong"),
     [
-        ({f"{OUT}/errors/{WHOLE}.parquet": None}, {"lost": 1, "lies": 1}),
-        ({f"{OUT}/_chunks/done/{WHOLE}": None}, {"lies": 2}),
-        ({f"{OUT}/data/{WHOLE}.jsonl": b'{"torn'}, {"lost": 2, "lies": 1}),
-        (data(stem(0, 1, 1, 0), "a") | mark(stem(0, 1, 1, 0)), {"doubled": 1}),
+        ({f"{OUT}/errors/{WHOLE}.parquet": None}, {"lost": 1, "mismatched": 1}),
+        ({f"{OUT}/_chunks/done/{WHOLE}": None}, {"mismatched": 2}),
+        ({f"{OUT}/data/{WHOLE}.jsonl": b'{"torn'}, {"lost": 2, "mismatched": 1}),
+        (data(stem(0, 1, 1, 0), "a") | mark(stem(0, 1, 1, 0)), {"duplicated": 1}),
         (data(stem(3, 4, 1, 0), "z") | mark(stem(3, 4, 1, 0)), {"foreign": 1}),
         (data(WHOLE, "a", "b", version=7), {"stale": 2}),
-        (mark(stem(0, 3, 3, 0, configuration="4" * 16)), {"lies": 1, "mixed": 1}),
+        (mark(stem(0, 3, 3, 0, configuration="4" * 16)), {"mismatched": 1, "mixed": 1}),
     ],
 )
 def test_what_is_wrong_is_counted(change: dict[str, bytes | None], wrong: dict[str, int]) -> None:

@@ -1,11 +1,11 @@
-"""A stop at every point of a run, then the same command until it says 0, then the census."""
+"""A stop at each point of a run, then the same command until its exit code is 0, then the census."""
 
 import pytest
 
 from tests.simulation.crash_points import points, scenarios, stopped_at
 
 USUAL = {"first run": 1, "limit": 1, "retry, one fails again": 1, "changed": 3, "restored": 3}
-"""Kind -> every how many of its points are tried."""
+"""By kind: the stride with which its points are tried."""
 DISK = ("first run, disk", "retry, all succeed, disk", "changed, disk")
 
 

@@ -1,4 +1,4 @@
-"""Simulated workers do what Ray's do: they die, are replaced, lose results; the real ledger draws the consequences."""
+"""Simulated workers behave like those of Ray: they die, are replaced and lose results, and the real ledger reacts."""
 
 from tests.simulation.census import rows
 from tests.simulation.chance import Chance, Place
@@ -11,7 +11,7 @@ SPEC = Spec(name="A", workers=1, chunk_size=2, restarts=0)
 
 
 def played(*keys: str, decisions: dict[Place, str] | None = None, spec: Spec = SPEC) -> tuple[Stage, Run]:
-    """One command alone over a tar of these keys."""
+    """Run one command alone on a tar of these keys."""
     samples = tuple((key, 0) for key in keys)
     scenario = Scenario(form="tar", shards=(("a", samples),), rounds=(Round(commands=(spec,)),))
     stage = Stage(scenario, Chance(decisions=decisions or {}))
@@ -24,7 +24,7 @@ def keys(stage: Stage, folder: str) -> list[str]:
 
 
 def point(stage: Stage, who: str, what: str) -> Place:
-    """The first point at which somebody does something."""
+    """Return the first point at which a thread performs an operation."""
     return next(place for place, at, _ in stage.world.points if place.who == who and at == what)
 
 

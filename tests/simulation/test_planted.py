@@ -1,11 +1,11 @@
-"""The simulation finds faults that are planted: a check of what checks."""
+"""The simulation finds deliberate bugs: a test of the tests."""
 
 import pytest
 
 from tests.simulation.planted import FAULTS, MOST_SCHEDULES, Fault, schedules_to_find
 
 EASY = 40
-"""Schedules within which most faults are found."""
+"""Number of schedules within which most faults are found."""
 RARE = ("stale listings trusted for removal", "a limit removes what lies beyond it")
 
 

@@ -7,7 +7,7 @@ from tests.simulation.scheduler import DeadlockError, Killed, Scheduler, Thread
 
 
 def interleaving(seed: int) -> str:
-    """Three threads that say their names five times each."""
+    """Run three threads that record their names five times each, and return the record."""
     rng = random.Random(seed)
     said: list[str] = []
 
@@ -88,14 +88,14 @@ def test_a_thread_that_is_killed_before_its_turn_does_nothing() -> None:
     assert effects == [] and thread.is_done
 
 
-def test_an_exception_is_kept_for_whoever_looks() -> None:
+def test_an_exception_is_kept_in_its_thread() -> None:
     scheduler = Scheduler()
     thread = scheduler.spawn("broken", lambda: [][0])
     scheduler.run()
     assert isinstance(thread.error, IndexError)
 
 
-def test_threads_that_wait_for_each_other_are_told_of_and_ended() -> None:
+def test_threads_that_wait_for_each_other_are_reported_and_ended() -> None:
     scheduler, ended = Scheduler(), []
 
     def body() -> None:

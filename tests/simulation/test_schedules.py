@@ -1,4 +1,4 @@
-"""Every feature in a few schedules; in hundreds where there is time (slow)."""
+"""Every feature in a few schedules, and in hundreds in the slow tests."""
 
 import os
 import subprocess
@@ -30,18 +30,18 @@ def check(features: str, form: str, seeds: range) -> None:
 
 
 @pytest.mark.parametrize(("features", "form"), KINDS)
-def test_no_schedule_breaks_a_promise(features: str, form: str) -> None:
+def test_no_schedule_breaks_an_invariant(features: str, form: str) -> None:
     check(features, form, range(SEEDS))
 
 
 @pytest.mark.parametrize(("features", "form"), OTHER_KINDS)
-def test_no_schedule_over_json_lines_breaks_a_promise(features: str, form: str) -> None:
+def test_no_schedule_over_json_lines_breaks_an_invariant(features: str, form: str) -> None:
     check(features, form, range(SEEDS // 2))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("features", "form"), [*KINDS, *OTHER_KINDS])
-def test_no_schedule_of_many_breaks_a_promise(features: str, form: str) -> None:
+def test_none_of_many_schedules_breaks_an_invariant(features: str, form: str) -> None:
     check(features, form, range(SEEDS, SEEDS + MANY_SEEDS))
 
 
@@ -53,7 +53,7 @@ def test_a_seed_always_gives_the_same_schedule(features: str) -> None:
         assert first.trace == second.trace and first.decisions == second.decisions
 
 
-def test_what_chance_decided_gives_the_schedule_again() -> None:
+def test_the_decisions_of_a_schedule_replay_it() -> None:
     kind = Kind(features="change+kill+zombies", form="folder")
     for number in range(5):
         first = play_seed(kind, number)
@@ -75,7 +75,7 @@ def test_the_order_of_sets_in_a_process_does_not_matter() -> None:
 
 
 def test_every_event_happens() -> None:
-    """An event that is never drawn would be a feature that tests nothing."""
+    """A feature whose event is never drawn would test nothing."""
     wanted = {
         "kill": {"kill"},
         "zombies": {"zombies", "late", "land"},
@@ -102,7 +102,7 @@ def test_unknown_features_are_refused() -> None:
         parse("kil+limit")
 
 
-def test_a_campaign_that_is_interrupted_tells_what_was_played(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_campaign_reports_what_was_played(monkeypatch: pytest.MonkeyPatch) -> None:
     played = []
 
     def play_two(batch: campaign.Batch) -> campaign.Batch:

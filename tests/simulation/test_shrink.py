@@ -8,7 +8,7 @@ from tests.simulation.shrink import Case, Shrinker, smallest
 from tests.simulation.trace import short, story
 
 
-def test_the_smallest_part_for_which_something_holds() -> None:
+def test_the_smallest_part_for_which_a_condition_holds() -> None:
     tries: list[list[int]] = []
 
     def holds(left: list[int]) -> bool:
@@ -19,7 +19,7 @@ def test_the_smallest_part_for_which_something_holds() -> None:
     assert len(tries) < 60
 
 
-def test_nothing_is_left_of_what_does_not_matter() -> None:
+def test_items_that_do_not_matter_are_removed() -> None:
     assert smallest(list(range(10)), lambda left: True) == []
 
 
@@ -43,7 +43,7 @@ def test_a_broken_schedule_becomes_small_and_stays_broken(monkeypatch: pytest.Mo
     assert len(told) < min(200, len(told_before)), "the four runs that could not heal it are a hundred of them"
 
 
-def test_the_command_tells_the_small_schedule_and_how_to_see_it_again(
+def test_the_command_prints_the_shrunk_schedule_and_how_to_replay_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     planted._files_are_not_looked_at(monkeypatch)
@@ -55,11 +55,11 @@ def test_the_command_tells_the_small_schedule_and_how_to_see_it_again(
     assert main([*again, "--processes", "1"]) == 1
 
 
-def test_the_command_says_0_when_nothing_is_broken(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_exit_code_is_0_if_nothing_is_broken(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--seeds", "4", "--features", "same,kill", "--form", "tar", "--processes", "2"]) == 0
     assert "8 schedules in" in capsys.readouterr().out
 
 
-def test_names_are_short_enough_to_be_told_apart() -> None:
+def test_names_are_shortened_but_stay_distinct() -> None:
     name = "a-67a66f5a03bd2741-e6bf4e7f5d5e38ba-0000004-0000007-26ad348d63797580-e3b0c44298fc1c14.ok3.bad0"
     assert short(f"sim://bucket/out/_chunks/done/{name}") == "out/done/a[4:7] content e6b outcome e3b.ok3.bad0"

@@ -1,4 +1,4 @@
-"""A played scenario in words: what runs on what, what chance decided, a line per storage operation."""
+"""A played scenario as text: commands and input, random decisions, and a line per storage operation."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -13,17 +13,17 @@ _NAME = re.compile(
     r"(-(?P<outcome>[0-9a-f]{16}))?"
 )
 QUIET = re.compile(r"_chunks/(runs|plans)/|/probe")
-"""Records for people: no part of what is promised."""
+"""Files for human readers, which no invariant covers."""
 
 
 def story(scenario: Scenario, played: Played) -> Iterator[str]:
-    """All of it, line by line."""
+    """Yield the whole story, line by line."""
     for name, samples in scenario.shards:
         yield f"input   {scenario.form} {name}: {' '.join(key for key, _ in samples)}"
     yield f"storage {'a disk' if scenario.is_disk else 'objects'}, {scenario.page_files} files a page of a listing"
     for number, each in enumerate((*scenario.rounds, *scenario.afterwards), 1):
         yield f"round {number} {_round(each)}"
-    yield f"then    {scenario.healer.words}, alone, until it says 0"
+    yield f"then    {scenario.healer.words}, alone, until its exit code is 0"
     yield from (f"chance  {line}" for line in decided(played.decisions))
     yield from (f"broken  {detail}" for detail in played.details)
     yield ""
@@ -31,14 +31,14 @@ def story(scenario: Scenario, played: Played) -> Iterator[str]:
 
 
 def decided(decisions: Decisions) -> Iterator[str]:
-    """What chance decided."""
+    """Yield the random decisions."""
     for place, decision in decisions.items():
         what = "" if place.what == "point" else f" {place.what}:"
         yield f"{place.who} at its point {place.number}:{what} {decision}"
 
 
 def lines(trace: Iterable[Step]) -> Iterator[str]:
-    """Who did what where; several alike in a row are one, and a look at what one has just created is none."""
+    """Yield the steps, merging equal ones in a row and skipping reads of what the thread has just created."""
     last, times = "", 0
     created: dict[str, str] = {}
     for step in trace:
@@ -52,13 +52,13 @@ def lines(trace: Iterable[Step]) -> Iterator[str]:
             times += 1
             continue
         if times:
-            yield f"{'':8} ({times} times more)"
+            yield f"{'':8} ({times} more times)"
         yield line
         last, times = line, 0
 
 
 def short(text: str) -> str:
-    """Names that a person can tell apart: hashes of which three digits are left, no places that are always the same."""
+    """Shorten names for readers: keep three digits of each hash and drop common prefixes."""
     text = _NAME.sub(_short_name, text)
     text = re.sub(r"\b([0-9a-f]{3})[0-9a-f]{13}\b", r"\1", text)
     return text.replace("sim://bucket/", "").replace("_chunks/", "")

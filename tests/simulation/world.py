@@ -1,7 +1,7 @@
-"""What happens at every point of a simulated run: others go on, a call fails, a process dies, the user does something.
+"""The events at the points of a simulated run: thread switches, failing calls, process deaths, actions of the user.
 
-Each storage call is a point before it takes effect and, when it writes, one after: its answer may never arrive. All
-decisions are `Chance`'s, so a run is repeated from them.
+Each storage call is a point before it takes effect and, if it writes, another one after, as its response may be lost.
+`Chance` makes all decisions, so a run can be replayed from them.
 """
 
 import random
@@ -28,18 +28,18 @@ class Step(NamedTuple):
 
 
 class Process(Protocol):
-    """A command under way."""
+    """A running command."""
 
     name: str
     is_dead: bool
 
     def die(self, spares_workers: bool) -> list[Thread]:
-        """Killed: returns the threads that are dead now."""
+        """Kill the process and return the threads that die with it."""
         ...
 
 
 class World:
-    """The storage, the threads, and what befalls them."""
+    """The storage, the threads, and the events that affect them."""
 
     def __init__(self, chance: Chance, objects: Objects | None = None) -> None:
         self.chance = chance
@@ -48,28 +48,28 @@ class World:
         self.rates = CALM
         self.trace: list[Step] = []
         self.points: list[tuple[Place, str, str]] = []
-        """(place, what, URI) of every point so far."""
+        """(place, operation, URI) of every point so far."""
         self.step = 0
         self.processes: list[Process] = []
-        """Commands under way."""
+        """Running commands."""
         self.owners: dict[Thread, Process] = {}
         self.actions: list[Callable[[], None]] = []
-        """What the user will do, in order."""
+        """Pending actions of the user, in order."""
         self.kills_left = 0
         self.lose_power: Callable[[int], None] = lambda number: None
-        """What a loss of power does to the storage."""
+        """Applies a power loss to the storage."""
         self.last_ghost_write = -1
-        """The step of the last write by a dead command: of workers that outlived it, or one that landed late."""
+        """Step of the last write by a dead command: by a worker that outlived it, or a write that took effect late."""
         self.watch: Callable[[str, str], None] = lambda what, uri: None
-        """Told of every write that takes effect, before it does."""
+        """Called before every write that takes effect."""
         self._views: dict[Thread | None, tuple[int | None, int]] = {}
-        """Thread -> (changes that it sees, pages of listings for which it sees no more)."""
+        """By thread: the number of changes that it sees, and the number of listing pages for which that holds."""
         self._none_from = 0.0
         self._under_way: dict[Thread, tuple[str, str, Apply]] = {}
         self._late: list[tuple[str, str, Apply]] = []
 
     def set_rates(self, rates: Rates) -> None:
-        """From now on."""
+        """Set the probabilities of events from now on."""
         self.rates, self.kills_left, self._none_from = rates, rates.kills, most_likely_none(rates)
 
     def note(self, who: str, what: str, uri: str = "", result: str = "") -> None:
@@ -77,11 +77,11 @@ class World:
         self.trace.append(Step(self.step, who, what, uri, result))
 
     def pause(self, what: str) -> None:
-        """A point that is no storage call: a model works, a ledger is asked."""
+        """Mark a point that is not a storage call, such as the work of a model."""
         self._point(what, "")
 
     def decide(self, what: str, draw: Callable[[random.Random], str]) -> str:
-        """A decision of the current thread's that is nothing that befalls it."""
+        """Make a decision in the current thread that is not an event."""
         thread = self.scheduler.current
         if thread is None:
             return ""
@@ -89,19 +89,27 @@ class World:
         return self.chance.decide(Place(thread.name, thread.points, what), draw)
 
     def read(self, what: str, uri: str) -> None:
-        """Before a reading call. Raises StorageError."""
+        """Mark a point before a reading call.
+
+        Raises:
+            StorageError: The call fails.
+        """
         if self._point(what, uri).startswith("fail"):
             self._fail(what, uri)
 
     def stale_view(self) -> int | None:
-        """How many changes of the storage the current thread's next page of a listing shows; None: all of them."""
+        """Return how many changes the next listing page of the current thread shows; None means all."""
         changes, pages = self._views.get(self.scheduler.current, (None, 0))
         if pages:
             self._views[self.scheduler.current] = changes, pages - 1
         return changes if pages else None
 
     def write(self, what: str, uri: str, apply: Apply) -> None:
-        """A writing call: `apply` takes effect at one moment. Raises StorageError, its effect being there or not."""
+        """Perform a writing call, which takes effect atomically by `apply`.
+
+        Raises:
+            StorageError: The call fails, with or without having taken effect.
+        """
         thread = self.scheduler.current
         if thread is None:
             self._apply("main", what, uri, apply)
@@ -116,7 +124,7 @@ class World:
             self._late.append((what, uri, apply))
         if event in ("fail", "fail late"):
             self._fail(what, uri)
-        self._apply(thread.name, what, uri, apply, "answer lost" if event else "")
+        self._apply(thread.name, what, uri, apply, "response lost" if event else "")
         owner = self.owners.get(thread)
         if owner is not None and owner.is_dead:
             self.last_ghost_write = self.step
@@ -125,13 +133,13 @@ class World:
         self._point(f"after {what}", uri)
 
     def kill(self, process: Process, spares_workers: bool = False, late: bool = False) -> None:
-        """Kill -9; with `late`, the writes that its threads have under way land some time later."""
+        """Kill a process; with `late`, the pending writes of its threads take effect later."""
         self.note(process.name, "is killed", result="its workers live on" if spares_workers else "")
         for thread in process.die(spares_workers):
             self.end(thread, late)
 
     def end_current(self, why: str) -> None:
-        """The process of the current thread dies, if it is a worker's."""
+        """Let the process of the current thread die."""
         thread = self.scheduler.current
         if thread is not None:
             self.note(thread.name, why)
@@ -139,13 +147,13 @@ class World:
             self.scheduler.check()
 
     def end(self, thread: Thread, late: bool = False) -> None:
-        """The process of one thread is dead."""
+        """Let the process of one thread die."""
         if late and thread in self._under_way:
             self._late.append(self._under_way[thread])
         self.scheduler.kill(thread)
 
     def settle(self) -> None:
-        """What was under way has landed, what the user meant to do is done."""
+        """Apply all pending writes and perform the remaining actions of the user."""
         while self._late:
             self._land()
         while self.actions:
@@ -159,7 +167,7 @@ class World:
     def _fail(self, what: str, uri: str, noted: bool = True) -> None:
         if noted and self.scheduler.current is not None:
             self.note(self.scheduler.current.name, what, uri, "fails")
-        raise StorageError(f"the storage is away: {what} {uri}", "unreachable")
+        raise StorageError(f"the storage is unavailable: {what} {uri}", "unreachable")
 
     def _land(self) -> None:
         what, uri, apply = self._late.pop(0)
@@ -170,7 +178,7 @@ class World:
         self.actions.pop(0)()
 
     def _point(self, what: str, uri: str) -> str:
-        """Take one decision; returns it where it is the caller's to carry out."""
+        """Make one decision, and return the event if the caller has to carry it out."""
         thread = self.scheduler.current
         self.step += 1
         if thread is None:
@@ -239,7 +247,7 @@ class World:
         return draw_event(rng, self.rates, roll, situation)
 
     def _choose(self, thread: Thread | None, ready: Sequence[Thread]) -> Thread:
-        """Who goes on when a thread ends or waits."""
+        """Choose the thread that continues when a thread ends or waits."""
         if len(ready) == 1:
             return ready[0]
         place = Place(thread.name if thread else "", thread.points if thread else self.step, "next")

@@ -1,4 +1,4 @@
-"""What judges files that are not Python: foreign checkers, and the options that ray's commands know."""
+"""Checks for files that are not Python: external checkers, and the options of the `ray` commands."""
 
 import subprocess
 import sys
@@ -18,5 +18,5 @@ def run_checker(*command: str | Path) -> None:
 
 
 def options_of(command: str) -> set[str]:
-    """The options of `ray COMMAND`."""
+    """Return the options that `ray COMMAND` accepts."""
     return {name for parameter in ray_cli.commands[command].params for name in parameter.opts}

@@ -1,4 +1,7 @@
-"""Small runs in which samples kill their workers; `python -m tests.support.crashing_tasks FOLDER` loses a machine."""
+"""Small runs in which samples kill their workers.
+
+`python -m tests.support.crashing_tasks FOLDER` runs on two nodes and kills one of them.
+"""
 
 import json
 import os
@@ -14,7 +17,7 @@ from pipelines.dataset import layout
 from pipelines.planning.plan import make_plan
 from pipelines.readers.measure import measure
 from pipelines.readers.shards import find_shards
-from pipelines.readers.sources import PictureShards
+from pipelines.readers.sources import ImageShards
 from pipelines.samples import Columns, Sample
 from pipelines.stages.compute import ComputeRows
 from pipelines.stages.publish import PublishRows
@@ -30,8 +33,8 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeadlyEstimation(Estimation):
-    """Its process is killed by the decoder on some keys, by the encoder on others."""
+class CrashingEstimation(Estimation):
+    """An estimation that kills its own process while decoding some keys and while encoding others."""
 
     kills_reading: tuple[str, ...] = ()
     kills_writing: tuple[str, ...] = ()
@@ -47,22 +50,24 @@ class DeadlyEstimation(Estimation):
         return super().write(row)
 
 
-def deadly_task(**keys: tuple[str, ...]) -> DeadlyEstimation:
-    """Depth, with keys that kill."""
+def crashing_task(kills_reading: tuple[str, ...] = (), kills_writing: tuple[str, ...] = ()) -> CrashingEstimation:
+    """Create a depth estimation that crashes while it reads or writes the given keys."""
     depth = ConditionColumn(name="depth", kind="depth")
-    return DeadlyEstimation(condition=depth, max_pixels=10**6, **keys)
+    return CrashingEstimation(
+        condition=depth, max_pixels=10**6, kills_reading=kills_reading, kills_writing=kills_writing
+    )
 
 
 def receipts(
     root: Path, chunk_size: int, task: Estimation, model: FakeDepth, **resources: Any
 ) -> Iterator[dict[str, Any]]:
-    """Of a run on `root/in` into `root/out`."""
+    """Yield the receipts of a run on `root/in` into `root/out`."""
     from pipelines.engine.blocks import Flow
     from pipelines.engine.flow import run_flow
     from pipelines.engine.resources import Resources
 
     output = str(root / "out")
-    source = PictureShards(columns=Columns())
+    source = ImageShards(columns=Columns())
     measured = measure(find_shards([str(root / "in")]), Columns(), output)
     chunks = make_plan(measured, layout.list_output(output), "c" * 16, chunk_size).chunks
     flow = Flow(
@@ -74,13 +79,13 @@ def receipts(
 
 
 def children(process: int) -> list[str]:
-    """What its child processes call themselves."""
+    """Return the titles of the child processes."""
     ids = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     return [Path(f"/proc/{child}/cmdline").read_text().strip("\0") for child in ids]
 
 
-def lose_a_machine(root: Path) -> dict[str, Any]:
-    """A run on two machines, one of which is killed while its actor works; the chunks and what became of them."""
+def lose_a_node(root: Path) -> dict[str, Any]:
+    """Run on two nodes, kill one while its actor works, and return what became of the chunks."""
     import ray
     from ray.cluster_utils import Cluster
 
@@ -93,7 +98,7 @@ def lose_a_machine(root: Path) -> dict[str, Any]:
     done: list[dict[str, Any]] = []
     killed: list[str] = []
     machines = {len([node for node in ray.nodes() if node["Alive"]])}
-    for receipt in receipts(root, 4, deadly_task(), FakeDepth(delay_s=0.5), actors=2):
+    for receipt in receipts(root, 4, crashing_task(), FakeDepth(delay_s=0.5), actors=2):
         done.append(receipt)
         raylet = second.all_processes["raylet"][0].process.pid
         if len(done) >= 2 and not killed:
@@ -113,4 +118,4 @@ def lose_a_machine(root: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(lose_a_machine(Path(sys.argv[1]))))
+    print(json.dumps(lose_a_node(Path(sys.argv[1]))))

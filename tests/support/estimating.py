@@ -1,4 +1,4 @@
-"""Whole runs of an estimation in this process, without Ray: the real data plane around a fake model."""
+"""Complete estimation runs in this process, without Ray: the real data plane with a fake model."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -13,9 +13,9 @@ from pipelines.dataset import layout
 from pipelines.dataset.row_formats import PARQUET, RowFormat
 from pipelines.engine.blocks import Flow
 from pipelines.engine.resources import Resources
-from pipelines.readers.sources import PictureShards, Source
+from pipelines.readers.sources import ImageShards, Source
 from pipelines.runs.environment import Environment
-from pipelines.runs.request import Job, Request
+from pipelines.runs.request import Job, RunRequest
 from pipelines.runs.runner import run_job
 from pipelines.samples import Columns
 from pipelines.stages.compute import ComputeRows
@@ -31,17 +31,17 @@ TASK = Estimation(condition=ConditionColumn(name="depth", kind="depth"), max_pix
 
 @dataclass(frozen=True, kw_only=True)
 class Ran:
-    """What has come of a run."""
+    """The result of a run."""
 
     code: int
     rows: Sequence[Mapping[str, Any]] = ()
-    """Of data/, by position."""
+    """The rows of data/, ordered by shard and position."""
     errors: Sequence[Mapping[str, Any]] = ()
     said: Sequence[str] = field(default=())
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Key -> reason of the failed samples."""
+        """Map the key of each failed sample to its reason."""
         return {error["key"]: error["reason"] for error in self.errors}
 
 
@@ -54,8 +54,12 @@ def estimate(
     row_format: RowFormat = PARQUET,
     **request: Any,
 ) -> Ran:
-    """Run once; raises SettingError as a run does before it starts."""
-    chosen = source or PictureShards(columns=columns or Columns())
+    """Run once.
+
+    Raises:
+        SettingError: A setting is wrong; raised before the run starts.
+    """
+    chosen = source or ImageShards(columns=columns or Columns())
     said: list[str] = []
 
     def make_flow(output: str, resources: Resources) -> Flow:
@@ -76,7 +80,7 @@ def estimate(
         executor=InProcess(), say=said.append, heartbeat=lambda beat: nullcontext(), afterwards=lambda output: None
     )
     words = [str(path) for path in inputs]
-    code = run_job(job, Request(inputs=words, output=str(output), **{"chunk_size": 10, **request}), environment)
+    code = run_job(job, RunRequest(inputs=words, output=str(output), **{"chunk_size": 10, **request}), environment)
     return Ran(
         code=code,
         rows=_by_position(row for path in _files(output, "data") for row in row_format.read(str(path))),

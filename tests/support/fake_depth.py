@@ -1,4 +1,4 @@
-"""A model of a few lines, for tests of the data plane: brightness, plus the row's seed in the last bits."""
+"""A fake model for tests of the data plane: it returns brightness, with the row's seed in the lowest bits."""
 
 import os
 import time
@@ -14,33 +14,33 @@ from pipelines.images.codec import depth_levels
 from pipelines.stages.task import row_seed
 
 BROKEN_DEVICES: set[int] = set()
-"""Processes whose device failed."""
+"""Process ids whose device has failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FakeDepth:
-    """Description and model in one; it speaks as `unicon.UniCon` does."""
+    """Model description and model in one, with the interface of `unicon.UniCon`."""
 
     delay_s: float = 0.0
-    """For each picture."""
+    """Time that each image takes."""
     die_on_red: bool = False
-    """The process ends on a picture whose first pixel is pure red."""
+    """Exit the process on an image whose first pixel is pure red."""
     hang_on_green: bool = False
     raise_on_blue: bool = False
     break_on_white: bool = False
-    """Raises as a GPU that has failed, from then on for every picture."""
+    """Fail as a broken GPU does, from the first white image on for every image."""
     raises: str = ""
-    """For every picture."""
+    """Message of the error that is raised for every image."""
     dies_twice_in: str = ""
-    """A folder; the process ends on the first pictures ever, and on the first after that."""
+    """Folder that counts deaths: the process exits in its first two calls, and no more after that."""
     die_loading: bool = False
     fail_to_load: bool = False
     refuses_seeds_of: tuple[str, ...] = ()
-    """Keys (of run seed 0) whose picture does not fit into memory."""
+    """Keys (for run seed 0) whose image does not fit into memory."""
     fails_while: str = ""
-    """A file; while it is there, the maps of every third picture (by seed) are not finite, which fails the sample."""
+    """A file; while it exists, every third map (by seed) is not finite, which makes its sample fail."""
 
-    def placed(self, device: str | None, actors_per_node: int) -> "FakeDepth":
+    def with_device(self, device: str | None, actors_per_node: int) -> "FakeDepth":
         return self
 
     def build(self) -> "FakeDepth":
@@ -66,7 +66,6 @@ class FakeDepth:
         condition: str,
         *,
         seeds: list[int],
-        ensemble: int | None = None,
         **options: Any,
     ) -> list[Any]:
         time.sleep(self.delay_s * len(images))
@@ -80,7 +79,13 @@ class FakeDepth:
         ]
         if self.fails_while and os.path.exists(self.fails_while):
             maps = [values if seed % 3 else values * np.nan for values, seed in zip(maps, seeds, strict=True)]
-        return maps if ensemble is None else [FakeEstimate(values, 1 / ensemble) for values in maps]
+        return maps
+
+    def estimate_ensemble(
+        self, images: list[Image.Image], condition: str, *, ensemble_size: int, **options: Any
+    ) -> list["FakeEstimate"]:
+        maps = self.estimate(images, condition, **options)
+        return [FakeEstimate(values, 1 / ensemble_size) for values in maps]
 
     def _misbehave(self, pixels: set[Any]) -> None:
         if self.dies_twice_in and len(deaths := os.listdir(self.dies_twice_in)) < 2:
@@ -122,29 +127,29 @@ class FakeDepth:
     ) -> list["FakeGenerated"]:  # fmt: skip
         results = []
         for image, mask, seed in zip(images, masks, seeds, strict=True):
-            grey = Image.fromarray((mask * 255).astype(np.uint8))
+            gray = Image.fromarray((mask * 255).astype(np.uint8))
             maps = {name: mask for name in condition}
-            results.append(FakeGenerated(Image.composite(painted(image.size, seed), image, grey), maps))
+            results.append(FakeGenerated(Image.composite(painted(image.size, seed), image, gray), maps))
         return results
 
 
 class LightDepth:
-    """The kind `depth` without `unicon.conditions`, whose torch takes seconds to import in every process."""
+    """The condition kind `depth` without `unicon.conditions`, which imports torch in every process."""
 
     @staticmethod
     def encode(depth: np.ndarray) -> Image.Image:
         return Image.fromarray(depth_levels(depth))
 
     @staticmethod
-    def decode(picture: Image.Image) -> np.ndarray:
+    def decode(image: Image.Image) -> np.ndarray:
         from unicon.conditions import decode_depth
 
-        return decode_depth(picture)
+        return decode_depth(image)
 
 
 @dataclass(frozen=True)
 class FakeEstimate:
-    """What an ensemble returns."""
+    """The result of an ensemble."""
 
     map: np.ndarray
     confidence: float
@@ -152,7 +157,7 @@ class FakeEstimate:
 
 @dataclass(frozen=True)
 class FakeGenerated:
-    """A picture and its conditions."""
+    """An image and its conditions."""
 
     image: Image.Image
     conditions: Mapping[str, np.ndarray]
@@ -160,5 +165,5 @@ class FakeGenerated:
 
 
 def painted(size: tuple[int, int], seed: int) -> Image.Image:
-    """One colour, which the seed decides."""
+    """Return an image of one color that depends on the seed."""
     return Image.new("RGB", size, (seed % 256, seed // 256 % 256, 200))

@@ -1,6 +1,6 @@
 """Real runs in this process, without Ray: chunks are read, computed and published one after the other.
 
-The data plane is the real one, on a real disk. Tests step in between two chunks, or between two writes.
+The data plane is the real one, on a real disk. Tests can intervene between two chunks or between two writes.
 """
 
 import os
@@ -17,15 +17,15 @@ import pyarrow.parquet as pq
 from pipelines.dataset import layout
 from pipelines.engine.blocks import Flow
 from pipelines.engine.resources import Resources
-from pipelines.readers.sources import PictureShards
+from pipelines.readers.sources import ImageShards
 from pipelines.runs.environment import Environment
-from pipelines.runs.request import Job, Request
+from pipelines.runs.request import Job, RunRequest
 from pipelines.runs.runner import run_job
 from pipelines.samples import Chunk, Columns
 from pipelines.stages.compute import ComputeRows
 from pipelines.stages.publish import PublishRows
 from pipelines.stages.read import ReadRows
-from pipelines.stages.task import UNWATCHED
+from pipelines.stages.task import UNSUPERVISED
 from pipelines.storage.store import FILES, FsspecStore, Store
 from tests.simulation.job import CopyText, Model
 from tests.support.inputs import write_folder, write_tar
@@ -33,19 +33,19 @@ from tests.support.inputs import write_folder, write_tar
 Do = Callable[[Chunk], None]
 """Processes one chunk."""
 During = Callable[[Sequence[Chunk], Do], None]
-"""What happens instead of one chunk after the other, the first time that a run processes any."""
+"""Replaces the processing of the first list of chunks of a run."""
 
 
 class KilledError(BaseException):
-    """Ends a run as SIGKILL does: no code of the run goes on."""
+    """Ends a run as SIGKILL does: no code of the run is executed afterwards."""
 
 
 @dataclass(frozen=True)
 class HookedStore(FsspecStore):
-    """The real store, with a look at every call that changes something, before it happens."""
+    """The real store with a hook that is called before every change."""
 
     before: Callable[[str, str], None] = lambda operation, uri: None
-    """(operation, URI); may raise."""
+    """Receives the operation and the URI; may raise."""
 
     def publish(self, uri: str, content: bytes) -> None:
         self.before("publish", uri)
@@ -62,13 +62,13 @@ class HookedStore(FsspecStore):
 
 @dataclass(frozen=True)
 class InProcess:
-    """An executor of one worker, in the driver."""
+    """An executor with one worker, in the driver process."""
 
     during: During | None = None
 
     @contextmanager
     def open(
-        self, job: Job, request: Request, output: str, working: Any, on_failure: Callable[[str], None]
+        self, job: Job, request: RunRequest, output: str, working: Any, on_failure: Callable[[str], None]
     ) -> Iterator[Callable[[Sequence[Chunk]], Iterator[dict[str, Any]]]]:
         working({"CPU": 1.0}, Resources())
         flow = job.make_flow(output, Resources())
@@ -80,7 +80,8 @@ class InProcess:
 
             def do(chunk: Chunk) -> None:
                 try:
-                    receipts.append(dict(flow.publish(model(flow.read(chunk, UNWATCHED), UNWATCHED), UNWATCHED)))
+                    block = model(chunk, flow.read(chunk, UNSUPERVISED), UNSUPERVISED)
+                    receipts.append(dict(flow.publish(chunk, block, UNSUPERVISED)))
                 except OSError as error:
                     on_failure(str(error))
 
@@ -112,8 +113,8 @@ class World:
         inputs: Sequence[Path | str] | None = None,
         **request: Any,
     ) -> int:
-        """The exit code of one run, whose model fails for these keys."""
-        source = PictureShards(columns=Columns(), store=store)
+        """Run once with a model that fails for the given keys, and return the exit code."""
+        source = ImageShards(columns=Columns(), store=store)
         task = CopyText()
 
         def make_flow(output: str, resources: Resources) -> Flow:
@@ -136,18 +137,18 @@ class World:
         )
         words = [str(each) for each in inputs or [self.inputs]]
         return run_job(
-            job, Request(inputs=words, output=str(self.output), **{"chunk_size": 10, **request}), environment
+            job, RunRequest(inputs=words, output=str(self.output), **{"chunk_size": 10, **request}), environment
         )
 
     def until_done(self, **options: Any) -> list[int]:
-        """Exit codes of the same command, run until it says 0, at most four times."""
+        """Run the same command until its exit code is 0, at most four times, and return the exit codes."""
         codes = [self.run(**options)]
         while codes[-1] != 0 and len(codes) < 4:
             codes.append(self.run(**options))
         return codes
 
     def rows(self) -> Counter[str]:
-        """How often each key is in data/ and errors/ together, of whichever shard."""
+        """Count how often each key occurs in data/ and errors/ together, over all shards."""
         found: Counter[str] = Counter()
         for folder in ("data", "errors"):
             for path in sorted((self.output / folder).glob("*.parquet")):
@@ -155,22 +156,22 @@ class World:
         return found
 
     def values(self) -> dict[str, str]:
-        """key -> value of the rows in data/."""
+        """Map the key of each row in data/ to its value."""
         tables = [pq.ParquetFile(path).read() for path in sorted((self.output / "data").glob("*.parquet"))]
         return {row["key"]: row["value"] for table in tables for row in table.to_pylist()}
 
     def failed(self) -> set[str]:
-        """The keys in errors/."""
+        """Return the keys in errors/."""
         paths = sorted((self.output / "errors").glob("*.parquet"))
         return {key for path in paths for key in pq.ParquetFile(path).read(["key"]).column("key").to_pylist()}
 
     def stems(self) -> set[str]:
-        """The versions that are finished."""
+        """Return the stems of the finished versions."""
         return {version.stem for version in layout.list_output(str(self.output)).finished}
 
 
 def once(keys: Collection[str]) -> Counter[str]:
-    """What `World.rows` must be."""
+    """Return the expected result of `World.rows`: every key once."""
     return Counter(dict.fromkeys(keys, 1))
 
 
@@ -179,14 +180,14 @@ def keys(count: int, first: int = 0) -> list[str]:
 
 
 def tar(world: World, names: Sequence[str], version: int = 1, name: str = "a.tar") -> Path:
-    """A tar whose samples say their key and version; another version has another time."""
+    """Write a tar whose samples contain their key and version; each version has its own modification time."""
     path = write_tar(world.inputs / name, [(f"{key}.jpg", f"{key} v{version}".encode()) for key in names])
     os.utime(path, (version, version))
     return path
 
 
 def images(world: World, names: Sequence[str], version: int = 1) -> None:
-    """Loose files, likewise."""
+    """Write loose files with the same contents and times as `tar`."""
     for name, content in {f"{key}.jpg": f"{key} v{version}".encode() for key in names}.items():
         write_folder(world.inputs, {name: content})
         os.utime(world.inputs / name, (version, version))
@@ -197,7 +198,7 @@ def files(names: Sequence[str]) -> list[str]:
 
 
 def dies_at(number: int, error: type[BaseException] = KilledError) -> HookedStore:
-    """A store whose n-th change of rows, errors or marks raises before it happens."""
+    """Return a store that raises before its n-th change of rows, errors or marks."""
     changes = iter(range(1, 1_000_000))
 
     def before(operation: str, uri: str) -> None:
@@ -210,7 +211,7 @@ def dies_at(number: int, error: type[BaseException] = KilledError) -> HookedStor
 def interrupted_everywhere(
     world_of: Callable[[], World], run: Callable[[World, HookedStore], int], check: Callable[[World], None]
 ) -> None:
-    """Stop a run before each of its changes, by a kill and by a storage that refuses, and check what comes of it."""
+    """Stop a run before each of its changes, once by a kill and once by a storage error, and check the result."""
     for error in (KilledError, OSError):
         for number in range(1, 60):
             world = world_of()
@@ -227,7 +228,7 @@ def interrupted_everywhere(
 
 
 def worlds(tmp_path: Path, prepare: Callable[[World], None]) -> Callable[[], World]:
-    """Fresh worlds, each prepared alike."""
+    """Return a factory of new worlds that are all prepared in the same way."""
     numbers = iter(range(1_000))
 
     def new() -> World:

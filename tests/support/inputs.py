@@ -1,10 +1,11 @@
-"""Small real inputs: pictures, tars, Parquet files, folders."""
+"""Small real inputs: images, tars, Parquet files, folders."""
 
 import gzip
 import io
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +13,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 
-def picture(seed: int = 0, size: tuple[int, int] = (48, 32), kind: str = "JPEG", mode: str = "RGB") -> bytes:
-    """An encoded picture of smooth random colours."""
+def encoded_image(seed: int = 0, size: tuple[int, int] = (48, 32), kind: str = "JPEG", mode: str = "RGB") -> bytes:
+    """Return an encoded image of smooth random colors."""
     small = np.random.default_rng(seed).integers(0, 255, (4, 4, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).convert(mode).save(buffer, kind)
@@ -21,7 +22,7 @@ def picture(seed: int = 0, size: tuple[int, int] = (48, 32), kind: str = "JPEG",
 
 
 def write_tar(path: Path, members: Sequence[tuple[str, bytes]], compress: bool = False) -> Path:
-    """A tar of (name, content) in the order given."""
+    """Write a tar with these (name, content) members, in this order."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, content in members:
@@ -34,7 +35,7 @@ def write_tar(path: Path, members: Sequence[tuple[str, bytes]], compress: bool =
 
 
 def write_sparse_tar(path: Path, members: Sequence[tuple[str, int]]) -> Path:
-    """A tar of (name, size) whose contents are holes in the file: huge, and next to nothing on the disk."""
+    """Write a tar of (name, size) members as a sparse file, which is large but takes almost no disk space."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         for name, size_bytes in members:
@@ -47,30 +48,30 @@ def write_sparse_tar(path: Path, members: Sequence[tuple[str, int]]) -> Path:
 
 
 def samples(count: int, first: int = 0, prefix: str = "") -> list[tuple[str, bytes]]:
-    """Members of `count` good samples: a picture and a caption each."""
+    """Return the tar members of `count` valid samples: an image and a caption each."""
     members = []
     for number in range(first, first + count):
-        members.append((f"{prefix}{number:05d}.jpg", picture(number)))
+        members.append((f"{prefix}{number:05d}.jpg", encoded_image(number)))
         members.append((f"{prefix}{number:05d}.txt", f"caption {number}".encode()))
     return members
 
 
 def write_parquet(path: Path, columns: Mapping[str, Sequence[object]], row_group: int = 10) -> Path:
-    """A Parquet file of plain columns."""
+    """Write a Parquet file of plain columns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(dict(columns)), path, row_group_size=row_group)
     return path
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> Path:
-    """Files below a folder."""
+    """Write files below a folder."""
     for name, content in files.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_bytes(content)
     return path
 
 
-def all_rows(output: Path, folder: str) -> list[dict[str, object]]:
-    """Every row below data/ or errors/."""
+def all_rows(output: Path, folder: str) -> list[dict[str, Any]]:
+    """Return every row below data/ or errors/."""
     tables = [pq.ParquetFile(path).read() for path in sorted((output / folder).glob("*.parquet"))]
     return [row for table in tables for row in table.to_pylist()]

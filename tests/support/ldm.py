@@ -1,4 +1,4 @@
-"""A model folder as one checkpoint with the names of the original Stable Diffusion code."""
+"""Convert a model folder to one checkpoint with the names of the original Stable Diffusion code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ OUTER = {
 
 
 def unet_name(key: str, layers: int, levels: int) -> str:
-    """layers: per block of the way down; levels: of resolution, each with attention."""
+    """Return the original name of a UNet tensor.
+
+    Args:
+        key: Name of the tensor in diffusers.
+        layers: Number of layers per down block.
+        levels: Number of resolutions, each with attention.
+    """
     for ours, theirs in OUTER.items():
         if key.startswith(f"{ours}."):
             return key.replace(ours, theirs, 1)
@@ -47,7 +53,7 @@ def unet_name(key: str, layers: int, levels: int) -> str:
 
 
 def vae_name(key: str, levels: int) -> str:
-    """Blocks of the way up are counted from the other end."""
+    """Return the original name of a VAE tensor; the original code counts up blocks in reverse."""
     key = key.replace("conv_norm_out.", "norm_out.").replace(".conv_shortcut.", ".nin_shortcut.")
     attention = re.match(r"(\w+)\.mid_block\.attentions\.0\.(group_norm|to_q|to_k|to_v|to_out\.0)\.", key)
     if attention:
@@ -64,7 +70,7 @@ def vae_name(key: str, levels: int) -> str:
 
 
 def write_checkpoint(folder: Path, path: Path) -> None:
-    """Of a tiny model folder (tests.support.tiny): one layer a block, two levels, attention in each."""
+    """Write the checkpoint of a tiny model (`tests.support.tiny`): one layer per block, two levels with attention."""
     tensors: dict[str, Tensor] = {}
     for key, value in load_file(folder / "unet" / "diffusion_pytorch_model.safetensors").items():
         tensors[f"model.diffusion_model.{unet_name(key, 1, 2)}"] = value

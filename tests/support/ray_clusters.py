@@ -1,4 +1,4 @@
-"""Clusters of several nodes on this machine, by `ray start`."""
+"""Clusters of several nodes on this machine, started by `ray start`."""
 
 import os
 import secrets
@@ -25,38 +25,42 @@ START_ATTEMPTS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """A node of a cluster, held by its `ray start --block`."""
+    """A node of a cluster, kept alive by its `ray start --block`."""
 
     process: "subprocess.Popen[bytes]"
     log: Path
     temporary: Path
-    """Of its own: nodes of one machine would delete the working directory of a job that another one runs."""
+    """Temporary folder of this node alone: nodes that share one delete the working directories of each other's jobs."""
 
     def raylet(self) -> psutil.Process:
-        """Its daemon."""
+        """Return the daemon of the node."""
         return next(child for child in descendants(self.process.pid) if "raylet/raylet" in title(child))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """A head without CPUs, where the command lives, and nodes that work."""
+    """A head node without CPUs, where the command runs, and worker nodes."""
 
     environment: Mapping[str, str]
-    """What a command needs to use it."""
+    """Environment variables that a command needs to use the cluster."""
     nodes: tuple[Node, ...]
     dashboard: str
-    """Where jobs are submitted; nobody listens there where the cluster was not asked to take jobs."""
+    """Address for job submissions; it is served only if the cluster was started with `takes_jobs`."""
 
     def process_environment(self) -> dict[str, str]:
-        """Of this process, with what is needed to use the cluster."""
+        """Return the environment of this process plus the variables that are needed to use the cluster."""
         return {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", **self.environment}
 
 
 @contextmanager
 def cluster(folder: Path, nodes: Sequence[Sequence[str]], *options: str, takes_jobs: bool = False) -> Iterator[Cluster]:
-    """Start a cluster of a head and nodes; it is ended on leaving.
+    """Run a cluster of a head and worker nodes until the context is left.
 
-    nodes: of each one, what it has, as options of `ray start`. options: more of them, for the head too.
+    Args:
+        folder: Folder for the logs.
+        nodes: Options of `ray start` for each worker node.
+        options: More options of `ray start`, for all nodes.
+        takes_jobs: Whether the dashboard accepts job submissions.
     """
     port, client_port, dashboard_port = free_ports(3)
     address = f"127.0.0.1:{port}"
@@ -79,13 +83,15 @@ def cluster(folder: Path, nodes: Sequence[Sequence[str]], *options: str, takes_j
 
 
 def _start(folder: Path, token: Mapping[str, str], options: list[str]) -> Node:
-    """A node that runs. Ray gives one 30 s to come up, which a busy machine exceeds: it is tried again then."""
+    """Start a node, with retries: Ray allows 30 s for the start, which a busy machine exceeds."""
+    log = ""
     for _ in range(START_ATTEMPTS):
         node = _launch(folder, token, options)
         if _is_up(node):
             return node
         _end(node)
-    raise RuntimeError(f"a node of the test's cluster did not start:\n{node.log.read_text()[-3000:]}")
+        log = node.log.read_text()
+    raise RuntimeError(f"a node of the test cluster did not start:\n{log[-3000:]}")
 
 
 def _launch(folder: Path, token: Mapping[str, str], options: list[str]) -> Node:
@@ -95,7 +101,7 @@ def _launch(folder: Path, token: Mapping[str, str], options: list[str]) -> Node:
     inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment = {**inherited, **quiet, **token, "PYTHONPATH": paths}
     ports = ["--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]
-    temporary = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: the names of sockets begin with it
+    temporary = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short, as socket names begin with it
     command = [RAY, "start", "--block", "--node-ip-address=127.0.0.1", f"--temp-dir={temporary}", *ports, *options]
     log = folder / f"ray-{time.time_ns()}.log"
     with log.open("wb") as file:
@@ -104,7 +110,7 @@ def _launch(folder: Path, token: Mapping[str, str], options: list[str]) -> Node:
 
 
 def _is_up(node: Node) -> bool:
-    """Waits until it is, or has given up."""
+    """Wait until the node runs or has given up."""
     until = time.monotonic() + START_LIMIT_S
     while time.monotonic() < until and node.process.poll() is None:
         if "Ray runtime started" in node.log.read_text(errors="replace"):
@@ -114,7 +120,7 @@ def _is_up(node: Node) -> bool:
 
 
 def _end(node: Node) -> None:
-    """At once: asked to, `ray start` takes up to 20 s after a job."""
+    """Kill the node: `ray start` takes up to 20 s to stop on request after a job."""
     below = descendants(node.process.pid)
     node.process.kill()
     node.process.wait()

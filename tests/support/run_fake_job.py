@@ -1,6 +1,6 @@
 """Commands with the fake model.
 
-As a process of its own, estimate_depth: `run_fake_job.py DELAY_S [--fails-while FILE] options...`; see `FakeDepth`.
+As a script it runs estimate_depth: `run_fake_job.py DELAY_S [--fails-while FILE] options...`; see `FakeDepth`.
 """
 
 import argparse
@@ -14,13 +14,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from jobs import _cli, estimate, estimate_depth  # noqa: E402
 from pipelines.runs import runner  # noqa: E402
 from pipelines.tasks.condition_columns import ConditionColumn  # noqa: E402
-from pipelines.tasks.model import ModelIdentity  # noqa: E402
+from pipelines.tasks.model_identity import ModelIdentity  # noqa: E402
 from tests.support.fake_depth import FakeDepth  # noqa: E402
 from unicon.adapters.config import Recommended  # noqa: E402
 
 
 def identity(*conditions: str) -> ModelIdentity:
-    """Of the fake model with some adapters."""
+    """Return the identity of the fake model with an adapter for each condition."""
     return ModelIdentity(
         model="fake",
         adapter="+".join(conditions),
@@ -31,17 +31,17 @@ def identity(*conditions: str) -> ModelIdentity:
 
 
 def run(arguments: list[str], fake: FakeDepth) -> int:
-    """The exit code of estimate_depth with the fake model."""
+    """Run estimate_depth with the fake model and return its exit code."""
     return run_command(estimate_depth.parse(arguments), estimate, fake, "depth")
 
 
 def run_command(options: Namespace, command: Any, fake: FakeDepth, *conditions: str) -> int:
-    """The exit code of a command of `jobs`, with the fake model and adapters of some conditions."""
+    """Run a command of `jobs` with the fake model and adapters, and return its exit code."""
     return runner.run_job(command.task_run(options, identity(*conditions), fake).as_job(), _cli.request_of(options))
 
 
 def main() -> int:
-    """The exit code of estimate_depth with the fake model that the first words of the command line describe."""
+    """Run estimate_depth with the fake model that the first arguments describe, and return its exit code."""
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
     parser.add_argument("delay_s", type=float)
     parser.add_argument("--fails-while", default="")

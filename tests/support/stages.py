@@ -1,4 +1,4 @@
-"""Stages for tests of the graph, in a module that workers can import."""
+"""Stages for tests of the dataset graph, in a module that workers can import."""
 
 import os
 import time
@@ -11,9 +11,9 @@ import pyarrow as pa
 from pipelines.dataset.tar_bytes import TarSample
 from pipelines.engine import blocks
 from pipelines.engine.attempts import Attempt
-from pipelines.engine.blocks import chunk_of, new_block
+from pipelines.engine.blocks import new_block
 from pipelines.samples import Chunk
-from pipelines.stages.task import UNWATCHED
+from pipelines.stages.task import UNSUPERVISED
 
 PAYLOAD = pa.schema([("payload", pa.large_binary())])
 
@@ -28,14 +28,14 @@ class Rows:
 
     size_bytes: int = 100_000
 
-    def __call__(self, chunk: Chunk, attempt: Attempt = UNWATCHED) -> pa.Table:
+    def __call__(self, chunk: Chunk, attempt: Attempt = UNSUPERVISED) -> pa.Table:
         rows = [{"position": at, "key": str(at), "payload": bytes(self.size_bytes)} for at in chunk.positions]
         return new_block(chunk, rows, PAYLOAD)
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A model: the length of the payload; loses a row or fails where told to."""
+    """A model that returns the length of the payload, and drops a row or fails in the named chunks."""
 
     loses_in: str = ""
     fails_in: str = ""
@@ -43,35 +43,34 @@ class Measure:
     def build(self) -> "Measure":
         return self
 
-    def __call__(self, block: pa.Table, attempt: Attempt) -> pa.Table:
-        name = chunk_of(block).name
-        if name == self.fails_in:
+    def __call__(self, chunk: Chunk, block: pa.Table, attempt: Attempt) -> pa.Table:
+        if chunk.name == self.fails_in:
             raise RuntimeError("the device fell off the bus")
         lengths = pa.array([len(value) for value in block.column("payload").to_pylist()])
         result = blocks.set_columns(block, {"length": lengths}, drop=["payload"])
-        return result.slice(1) if name == self.loses_in else result
+        return result.slice(1) if chunk.name == self.loses_in else result
 
 
 @dataclass(frozen=True)
 class Slow:
-    """A model that takes a while for each block, and notes the process that did it."""
+    """A model that takes some time for each block and records the process that ran it."""
 
     seconds: float
 
     def build(self) -> "Slow":
         return self
 
-    def __call__(self, block: pa.Table, attempt: Attempt) -> pa.Table:
+    def __call__(self, chunk: Chunk, block: pa.Table, attempt: Attempt) -> pa.Table:
         time.sleep(self.seconds)
         return blocks.set_columns(block, {"process": pa.array([os.getpid()] * block.num_rows)}, drop=["payload"])
 
 
-def processes(block: pa.Table, attempt: Attempt) -> Mapping[str, Any]:
-    return {"chunk": chunk_of(block).name, "processes": block.column("process").unique().to_pylist()}
+def processes(chunk: Chunk, block: pa.Table, attempt: Attempt) -> Mapping[str, Any]:
+    return {"chunk": chunk.name, "processes": block.column("process").unique().to_pylist()}
 
 
-def count(block: pa.Table, attempt: Attempt) -> Mapping[str, Any]:
-    return {"chunk": chunk_of(block).name, "ok": block.num_rows, "bytes": sum(block.column("length").to_pylist())}
+def count(chunk: Chunk, block: pa.Table, attempt: Attempt) -> Mapping[str, Any]:
+    return {"chunk": chunk.name, "ok": block.num_rows, "bytes": sum(block.column("length").to_pylist())}
 
 
 def double(task: int) -> Mapping[str, Any]:

@@ -1,4 +1,6 @@
-"""A tiny Stable Diffusion folder with random weights and random adapters: real parts, wrong pictures."""
+# diffusers declares tuples of any length as tuples of one item.
+# pyright: reportArgumentType=false
+"""A tiny Stable Diffusion folder with random weights and random adapters: real components, meaningless images."""
 
 from __future__ import annotations
 
@@ -25,12 +27,12 @@ MANY = (
     AdapterConfig(name="appearance", rank=2, projection="separate", condition_adapter=False),
     AdapterConfig(name="id", rank=2, projection="separate", condition_adapter=False),
 )
-"""One adapter of every kind, fused and separate, with and without condition adapter."""
+"""One adapter of each kind: fused and separate, with and without a condition adapter."""
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789_,. "
 
 
 def tiny_unet(*, use_linear_projection: bool = True) -> UNet2DConditionModel:
-    """Two resolutions, six transformer blocks; Stable Diffusion 2's shape by default."""
+    """Build a UNet of two resolutions and six transformer blocks, by default structured as Stable Diffusion 2."""
     torch.manual_seed(0)
     return UNet2DConditionModel(
         sample_size=16,
@@ -46,7 +48,7 @@ def tiny_unet(*, use_linear_projection: bool = True) -> UNet2DConditionModel:
 
 
 def add_random_adapter(unet: UNet2DConditionModel, config: AdapterConfig, *, seed: int = 1) -> None:
-    """Add an adapter whose every weight is random, so that everything it does shows in the result."""
+    """Add an adapter whose weights are all random, so that each of them affects the result."""
     add_adapter(unet, config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -55,7 +57,7 @@ def add_random_adapter(unet: UNet2DConditionModel, config: AdapterConfig, *, see
 
 
 def write_tiny_tokenizer(folder: Path) -> None:
-    """A CLIP tokenizer of single letters."""
+    """Write a CLIP tokenizer whose tokens are single letters."""
     folder.mkdir(parents=True, exist_ok=True)
     symbols = [*(LETTERS.replace(" ", "")), *(letter + "</w>" for letter in LETTERS.replace(" ", ""))]
     vocabulary = {symbol: index for index, symbol in enumerate([*symbols, "<|startoftext|>", "<|endoftext|>"])}
@@ -67,9 +69,12 @@ def write_tiny_tokenizer(folder: Path) -> None:
 
 
 def write_tiny_model(folder: Path, adapters: Sequence[AdapterConfig] = (DEPTH,), **schedule) -> Path:
-    """The folder: unet, vae (2 pixels a latent pixel), text_encoder, tokenizer, scheduler, adapters.
+    """Write a model folder: unet, vae (2 pixels per latent pixel), text_encoder, tokenizer, scheduler, adapters.
 
-    schedule: settings of the scheduler in which it differs from Stable Diffusion 1.5's.
+    Args:
+        folder: Where to write.
+        adapters: The adapters to add, with random weights.
+        schedule: Settings of the scheduler that differ from those of Stable Diffusion 1.5.
     """
     unet = tiny_unet()
     unet.save_pretrained(folder / "unet")
@@ -102,6 +107,6 @@ def write_tiny_model(folder: Path, adapters: Sequence[AdapterConfig] = (DEPTH,),
 
 @cache
 def tiny_model() -> UniCon:
-    """A tiny model with an adapter of every kind, float32 on the CPU; one for all tests, for nothing changes it."""
+    """Return a tiny float32 model on the CPU with an adapter of each kind; all tests share it, as none changes it."""
     with TemporaryDirectory() as folder:
         return UniCon.from_pretrained(write_tiny_model(Path(folder), MANY), device="cpu")

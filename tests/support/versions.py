@@ -1,4 +1,4 @@
-"""Finished versions of chunks, as a run would publish them, with files that nobody opens."""
+"""Finished versions of chunks, as a run would publish them, with placeholder files."""
 
 import json
 from collections.abc import Collection
@@ -10,7 +10,7 @@ from pipelines.samples import Chunk
 
 
 def finish(output: Path | str, chunk: Chunk, failed: Collection[int] = ()) -> str:
-    """Publish the chunk with these positions failed; returns its stem."""
+    """Publish the chunk as finished, with these positions failed, and return its stem."""
     ok = chunk.stop - chunk.start - len(failed)
     stem = chunk_names.version_stem(chunk.name, ok, failed)
     if failed:
@@ -22,6 +22,6 @@ def finish(output: Path | str, chunk: Chunk, failed: Collection[int] = ()) -> st
 
 
 def mark(output: Path | str, stem: str, chunk: Chunk) -> None:
-    """Write the mark of a version alone."""
+    """Write only the mark of a version."""
     content = {"shard": chunk.shard_uri, "files": {file.uri: file.fingerprint for file in chunk.files}}
     storage.publish(layout.mark_uri(str(output), stem), json.dumps(content).encode())

@@ -1,4 +1,4 @@
-"""A small web server on the loopback whose answers a test decides."""
+"""A small web server on the loopback whose responses are set by the test."""
 
 import threading
 from collections.abc import Iterator
@@ -9,19 +9,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class WebServer:
-    """What it serves and how it fails."""
+    """What the server serves and how it fails."""
 
     files: dict[str, bytes] = field(default_factory=dict)
-    """Path -> content."""
+    """Content by path."""
     statuses: dict[str, int] = field(default_factory=dict)
-    """Path -> status instead of the file; 0: the connection is closed without an answer."""
+    """Status by path, sent instead of the file; 0 closes the connection without a response."""
     requests: list[str] = field(default_factory=list)
     address: str = ""
 
 
 @contextmanager
 def running_web_server() -> Iterator[WebServer]:
-    """Serves until it is left."""
+    """Run a server until the context is left."""
     site = WebServer()
 
     class Handler(BaseHTTPRequestHandler):

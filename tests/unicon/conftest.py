@@ -14,7 +14,7 @@ torch.backends.cudnn.allow_tf32 = False  # float32 means float32; PyTorch lets c
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """diffusers' Euler scheduler builds a NumPy array from a tensor in a way that NumPy 2 deprecates."""
+    """Diffusers' Euler scheduler builds a NumPy array from a tensor in a way that NumPy 2 deprecates."""
     config.addinivalue_line("filterwarnings", "ignore:__array__ implementation:DeprecationWarning")
 
 

@@ -16,7 +16,7 @@ def test_member_seeds_belong_to_the_row() -> None:
     assert seeds[0] == 7 and len(set(seeds)) == 5
     assert member_seeds(7, 3) == seeds[:3]
     assert not set(member_seeds(8, 5)) & set(seeds)
-    with pytest.raises(ValueError, match="ensemble=0"):
+    with pytest.raises(ValueError, match="ensemble_size=0"):
         member_seeds(7, 0)
 
 
@@ -78,12 +78,12 @@ def test_pictures_have_one_spread_a_pixel() -> None:
 def test_ensembles_of_the_model() -> None:
     model = tiny_model()
     image = Image.fromarray((GENERATOR.random((30, 44, 3)) * 255).astype(np.uint8))
-    (edge,) = model.estimate([image], "edge", ensemble=3, seeds=5, num_inference_steps=2)
+    (edge,) = model.estimate_ensemble([image], "edge", ensemble_size=3, seeds=5, num_inference_steps=2)
     assert edge.map.shape == edge.spread.shape == (30, 44) and edge.map.dtype == np.float32
     assert edge.spread.max() > 0 and 0 < edge.confidence < 1
     members = model.estimate([image] * 3, "edge", seeds=member_seeds(5, 3), num_inference_steps=2)
     assert np.abs(edge.map - np.median(members, axis=0)).max() < 0.1  # the median is taken before the maps are resized
-    (one,) = model.estimate([image], "pose", ensemble=1, seeds=5, num_inference_steps=2)
+    (one,) = model.estimate_ensemble([image], "pose", ensemble_size=1, seeds=5, num_inference_steps=2)
     (plain,) = model.estimate([image], "pose", seeds=5, num_inference_steps=2)
     assert np.abs(one.map - plain).max() < 1e-5 and one.confidence == 1.0
 
@@ -95,6 +95,6 @@ def test_members_share_the_micro_batches(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(model.unet, "forward", lambda *a, **k: sizes.append(len(a[0])) or forward(*a, **k))
     monkeypatch.setattr(model, "encode_images", lambda pixels: encoded.append(len(pixels)) or encode(pixels))
     images = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue", "green")]
-    model.estimate(images, "depth", ensemble=3, num_inference_steps=1, batch_size=4)
+    model.estimate_ensemble(images, "depth", ensemble_size=3, num_inference_steps=1, batch_size=4)
     assert sizes == [8, 8, 2]  # an image and a condition row for each of nine estimates
     assert encoded == [2, 2, 1]

@@ -1,3 +1,5 @@
+# diffusers declares its outputs as tuples and its configurations as plain dictionaries, and torch optional biases.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
 """No result with values that are not finite is returned: float16 that overflows is done again in float32, or told."""
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ IMAGES = [Image.fromarray((np.stack([values] * 3, -1) * 255).astype(np.uint8)) f
 MASK = np.ones((32, 32), np.float32)
 CALLS: dict[str, Any] = {
     "estimate": lambda model, **options: model.estimate(IMAGES, "depth", **options),
-    "views": lambda model, **options: model.estimate(IMAGES, "depth", views=2, **options),
-    "ensemble": lambda model, **options: model.estimate(IMAGES, "depth", ensemble=2, **options),
+    "views": lambda model, **options: model.estimate(IMAGES, "depth", num_views=2, **options),
+    "ensemble": lambda model, **options: model.estimate_ensemble(IMAGES, "depth", ensemble_size=2, **options),
     "synthesize": lambda model, **options: model.synthesize({"depth": list(DEPTH)}, ["a", "b"], **options),
     "refine": lambda model, **options: model.refine({"depth": list(DEPTH)}, ["a", "b"], **options),
     "generate_pairs": lambda model, **options: model.generate_pairs(["a", "b"], **options),

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.support.tiny import MANY, tiny_model, write_tiny_model
 from unicon import Generated, UniCon
-from unicon.generation import Plan, micro_batches
+from unicon.generation import GenerationPlan, micro_batches
 from unicon.sampling.step_table import joint
 
 STEPS: dict[str, Any] = {"num_inference_steps": 2}
@@ -135,7 +135,7 @@ def test_an_image_kind_gives_another_view() -> None:
 def test_no_rows_no_results() -> None:
     model = tiny_model()
     assert model.synthesize({"depth": []}, []) == model.generate_pairs([]) == model.inpaint([], [], []) == []
-    assert model.estimate([], ensemble=2) == []
+    assert model.estimate_ensemble([], ensemble_size=2) == []
 
 
 def test_micro_batches() -> None:
@@ -154,20 +154,23 @@ def test_micro_batches() -> None:
         (lambda model: model.synthesize({"depth": [DEPTH * 255]}, ["a"]), r"values in \[0, 1\]"),
         (lambda model: model.synthesize({"depth": [DEPTH], "pose": [PICTURE[:9]]}, ["a"]), "one size.*resize_map"),
         (lambda model: model.synthesize({"depth": [DEPTH]}, ["a"], strength=1.5), "strength"),
-        (lambda model: model.synthesize({"depth": [DEPTH]}, ["a"], weights={"pose": 1.0}), r"got some for \['pose'\]"),
+        (
+            lambda model: model.synthesize({"depth": [DEPTH]}, ["a"], weights={"pose": 1.0}),
+            r"got weights for \['pose'\]",
+        ),
         (lambda model: model.synthesize({"depth": [DEPTH]}, ["a"], batch_size=0), "batch_size is at least 1"),
         (lambda model: model.synthesize({"depth": [DEPTH]}, ["a"], num_inference_steps=0), "at least 1; got 0"),
         (lambda model: model.synthesize({"depth": [DEPTH]}, ["a"], sampler="plms"), "'plms'"),
         (lambda model: model.generate_pairs(["a"], seeds=[1, 2]), "2 seeds"),
         (lambda model: model.generate_pairs(["a"], negative_prompts=[]), "0 negative prompts"),
         (lambda model: model.generate_pairs(["a"], size=(0, 5)), "positive"),
-        (lambda model: model.generate_pairs(["a"], ("depth", "depth")), "once a row"),
+        (lambda model: model.generate_pairs(["a"], ("depth", "depth")), "A row has each condition once"),
         (lambda model: model.inpaint([IMAGE], [MASK[:5]], ["a"]), "mask .H, W. of its own size"),
         (lambda model: model.inpaint([IMAGE], [MASK * 255], ["a"]), "divide 8-bit"),
         (lambda model: model.inpaint([IMAGE], [], ["a"]), "mask .H, W. of its own size"),
         (lambda model: model.inpaint([IMAGE], [MASK], ["a"], conditions={"depth": [DEPTH[:9]]}), "one size"),
         (lambda model: model.inpaint([IMAGE], [MASK], ["a"], condition="depth", conditions={"depth": [DEPTH]}), "once"),
-        (lambda model: model.estimate([IMAGE], ensemble=0), "ensemble=0"),
+        (lambda model: model.estimate_ensemble([IMAGE], ensemble_size=0), "ensemble_size=0"),
     ],
 )
 def test_wrong_calls_are_refused(call: Any, message: str) -> None:
@@ -176,7 +179,7 @@ def test_wrong_calls_are_refused(call: Any, message: str) -> None:
 
 
 def test_weights_have_two_sides() -> None:
-    plan = Plan(adapters=("depth", "pose"), table=joint(1, 2), weights={"pose": (0.2, 0.3)})
+    plan = GenerationPlan(adapters=("depth", "pose"), table=joint(1, 2), weights={"pose": (0.2, 0.3)})
     pairs = plan.pairs(2).pairs
     assert [(pair.image_row, pair.condition_row, pair.adapter) for pair in pairs] == [
         (0, 2, "depth"), (1, 3, "depth"), (0, 4, "pose"), (1, 5, "pose"),
@@ -219,7 +222,7 @@ NUMBERS: dict[str, tuple[dict[str, Any], str]] = {
     "guidance 1e30": ({"guidance_scale": 1e30}, "guidance_scale is a number"),
     "condition guidance": ({"condition_guidance_scale": NOT_A_NUMBER}, "condition_guidance_scale is a number"),
     "resolution 100000": ({"resolution_px": 100_000}, "resolution_px is at most 8192; got 100000"),
-    "resolution of another model": ({"resolution_px": 512}, "made for 32 pixels, is 4 to 256; got 512"),
+    "resolution of another model": ({"resolution_px": 512}, "trained for 32 pixels, is 4 to 256; got 512"),
     "resolution 8": ({"resolution_px": 8}, "resolution_px is at least 16; got 8"),
     "resolution 33.5": ({"resolution_px": 33.5}, "resolution_px is a whole number; got 33.5"),
     "steps 1001": ({"num_inference_steps": 1001}, "num_inference_steps is at most 1000; got 1001"),
@@ -260,7 +263,7 @@ def test_numbers_out_of_range_are_refused_by_every_method(case: str) -> None:
         ),
         (lambda model: model.generate_pairs(["a"], weights={"depth": (1.0, 1e30)}), "A weight is a number from -10"),
         (lambda model: model.generate_pairs(["a"], size=(100_000, 5)), "size is at most 8192"),
-        (lambda model: model.estimate([IMAGE], ensemble=10**9), "ensemble is at most 100"),
+        (lambda model: model.estimate_ensemble([IMAGE], ensemble_size=10**9), "ensemble_size is at most 100"),
         (lambda model: model.estimate([IMAGE], sampler="lcm", timestep_spacing="leading"), "timesteps of its own"),
         (lambda model: model.estimate([IMAGE], num_inference_steps=1, given_at="last_index"), "pure noise"),
     ],

@@ -1,3 +1,5 @@
+# diffusers declares the arguments of `to` and of its schedulers too narrowly.
+# pyright: reportArgumentType=false
 """UniCon reproduces the golden tensors, in the training form and in the inference form.
 
 Everything is read from the golden directory (format: tests/golden/README.md); UNICON_GOLDEN_DIR names another one.
@@ -18,7 +20,7 @@ from safetensors.torch import load_file
 
 from tests.support.paths import PROJECT_ROOT
 from unicon.adapters.merge import merge_adapters
-from unicon.adapters.official import load_published, published_parameter_key
+from unicon.adapters.official import load_official, official_parameter_key
 from unicon.adapters.unet import named_adapter_parameters
 from unicon.pairs import Pair, Pairs
 from unicon.sampling.guidance import Denoiser
@@ -49,7 +51,7 @@ def read_case(folder: str, name: str, device: str) -> tuple[dict, dict[str, torc
 def golden_unet(adapters: tuple[str, ...], form: str, device: str) -> UNet2DConditionModel:
     unet = UNet2DConditionModel.from_pretrained(GOLDEN / "unet").eval()
     for adapter in adapters:
-        load_published(unet, GOLDEN / "checkpoints" / adapter, name=adapter)
+        load_official(unet, GOLDEN / "checkpoints" / adapter, name=adapter)
     return (merge_adapters(unet) if form == "inference" else unet).to(device)
 
 
@@ -102,9 +104,9 @@ def test_training(name: str, device: str) -> None:
     assert relative_error(loss.detach().reshape(1), tensors["loss"]) <= TOLERANCE
     assert relative_error(loss_plain.detach().reshape(1), tensors["loss_plain"]) <= TOLERANCE
     golden_names = {key for key in tensors if key.startswith("grad.")}
-    assert golden_names == {f"grad.{published_parameter_key(key)}" for key in gradients}
+    assert golden_names == {f"grad.{official_parameter_key(key)}" for key in gradients}
     errors = {
-        key: relative_error(gradient, tensors[f"grad.{published_parameter_key(key)}"])
+        key: relative_error(gradient, tensors[f"grad.{official_parameter_key(key)}"])
         for key, gradient in gradients.items()
     }
     assert max(errors.values()) <= TOLERANCE, max(errors, key=errors.__getitem__)

@@ -1,3 +1,5 @@
+# diffusers declares the arguments of `to` incorrectly.
+# pyright: reportArgumentType=false
 """What only a GPU can show: half precision, its memory, its compiler. `./dev test -m gpu`"""
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def pictures() -> list[Image.Image]:
 
 @pytest.fixture(scope="module")
 def on_cpu(pictures: list[Image.Image]) -> list[np.ndarray]:
-    return UniCon.from_pretrained("mini", device="cpu").estimate(pictures, "depth", views=1)
+    return UniCon.from_pretrained("mini", device="cpu").estimate(pictures, "depth", num_views=1)
 
 
 @pytest.mark.parametrize(("dtype", "mean", "most"), [("float32", 1e-5, 1e-3), ("float16", 2e-3, 0.05),
@@ -44,7 +46,7 @@ def test_maps_of_a_gpu_are_those_of_the_cpu(
 ) -> None:
     model = UniCon.from_pretrained("mini", device="cuda", dtype=getattr(torch, dtype))
     apart = np.stack([np.abs(ours - theirs) for ours, theirs in
-                      zip(model.estimate(pictures, "depth", views=1), on_cpu, strict=True)])  # fmt: skip
+                      zip(model.estimate(pictures, "depth", num_views=1), on_cpu, strict=True)])  # fmt: skip
     print(f"{dtype}: {apart.mean():.2e} on average, {apart.max():.2e} at most")
     assert apart.mean() <= mean
     assert apart.max() <= most
@@ -53,7 +55,7 @@ def test_maps_of_a_gpu_are_those_of_the_cpu(
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float16", 0.05)])
 def test_a_result_belongs_to_its_row(pictures: list[Image.Image], dtype: str, tolerance: float) -> None:
     model = UniCon.from_pretrained("mini", device="cuda", dtype=getattr(torch, dtype))
-    options = {"views": 1, "num_inference_steps": 4}
+    options = {"num_views": 1, "num_inference_steps": 4}
     together = model.estimate(pictures, "depth", seeds=list(range(SCENES)), **options)
     alone = [model.estimate([picture], "depth", seeds=[seed], **options)[0] for seed, picture in enumerate(pictures)]
     apart = max(float(np.abs(one - other).max()) for one, other in zip(together, alone, strict=True))
@@ -109,6 +111,8 @@ def test_a_compiled_unet_computes_the_same() -> None:
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_training_in_half_precision_learns_and_resumes(tmp_path: Path, dtype: str) -> None:
     def run(folder: Path, stops: Sequence[int]) -> tuple[list[float], list[torch.Tensor]]:
+        seen: list[torch.Tensor] = []
+        parameters: dict[str, torch.nn.Parameter] = {}
         for stop in stops:
             unet = tiny_unet().to("cuda")
             add_random_adapter(unet, AdapterConfig(name="depth", rank=4))

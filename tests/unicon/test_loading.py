@@ -1,3 +1,5 @@
+# torch declares the children of a module as tensors or modules.
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false
 """Loading is strict, takes the variants that hubs ship, and holds one UNet."""
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from unicon import UniCon
 from unicon.adapters.config import AdapterConfig
 from unicon.adapters.merge import merge_adapters, merge_in_place
 from unicon.adapters.unet import adapter_configs
-from unicon.files.folder import part_files, variant_of, weight_files, weights_to_load
+from unicon.files.folder import weight_files
+from unicon.files.weights import part_files, variant_of, weights_to_load
 from unicon.loading import check_finite, load_part
 from unicon.pairs import Pair, Pairs
 
@@ -67,7 +70,8 @@ def test_harmless_differences_of_names_are_the_same_model(
     ours = UniCon.from_pretrained(folder, device="cpu")
     theirs = UniCon.from_pretrained(tiny_folder, device="cpu")
     assert torch.equal(ours.encode_prompts(["a cat"]), theirs.encode_prompts(["a cat"]))
-    assert np.array_equal(*(model.estimate([IMAGE], num_inference_steps=1)[0] for model in (ours, theirs)))
+    found, expected = (model.estimate([IMAGE], num_inference_steps=1)[0] for model in (ours, theirs))
+    assert np.array_equal(found, expected)
 
 
 def test_what_is_missing_after_loading_is_an_error(tiny_folder: Path, tmp_path: Path) -> None:

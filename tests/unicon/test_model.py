@@ -12,7 +12,7 @@ from PIL import Image
 from tests.support.tiny import add_random_adapter, tiny_unet
 from unicon import UniCon
 from unicon.adapters.config import AdapterConfig
-from unicon.adapters.official import save_published
+from unicon.adapters.official import save_official
 
 SIZES = [(32, 32), (40, 30), (30, 40), (32, 32), (200, 100), (33, 31)]
 TOLERANCE = 1e-4
@@ -93,7 +93,7 @@ def test_description(model: UniCon, tiny_folder: Path, tmp_path: Path) -> None:
     assert UniCon.from_pretrained(moved).weights_sha256 == model.weights_sha256
     unet = tiny_unet()
     add_random_adapter(unet, AdapterConfig(name="depth", rank=4), seed=9)
-    save_published(unet, "depth", tmp_path / "published")
+    save_official(unet, "depth", tmp_path / "published")
     other = UniCon.from_pretrained(tiny_folder, adapters={"depth": tmp_path / "published"})
     assert other.weights_sha256 != model.weights_sha256
     assert np.abs(estimate(other, [0])[0] - estimate(model, [0])[0]).max() > TOLERANCE

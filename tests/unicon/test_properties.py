@@ -49,7 +49,7 @@ def estimate(rows: list[int], options: dict[str, Any]) -> list[np.ndarray]:
 
 
 def estimate_ensemble(rows: list[int], options: dict[str, Any]) -> list[np.ndarray]:
-    estimates = tiny_model().estimate(take(PICTURES, rows), "edge", ensemble=3, **options)
+    estimates = tiny_model().estimate_ensemble(take(PICTURES, rows), "edge", ensemble_size=3, **options)
     return [np.stack([estimate.map, estimate.spread]) for estimate in estimates]
 
 

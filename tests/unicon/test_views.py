@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from tests.support.tiny import tiny_model
 from unicon.conditions import CONDITIONS
-from unicon.views import VIEWS, merged, seen, views_of
+from unicon.views import VIEWS, average_views, expand_views, views_of
 
 
 def picture(width: int = 24, height: int = 16, seed: int = 0) -> Image.Image:
@@ -22,23 +22,23 @@ def test_the_mean_is_over_upright_maps_of_one_picture() -> None:
     views = VIEWS[4]
     truth = [np.arange(12, dtype=np.float32).reshape(3, 4) + 100 * row for row in range(2)]
     maps = [np.flip(values, 1) if view.mirrored else values for values in truth for view in views]
-    for found, expected in zip(merged(maps, views), truth, strict=True):
+    for found, expected in zip(average_views(maps, views), truth, strict=True):
         np.testing.assert_array_equal(found, expected)
     maps[1] = maps[1] + 4
-    np.testing.assert_array_equal(merged(maps, views)[0], truth[0] + 1)
+    np.testing.assert_array_equal(average_views(maps, views)[0], truth[0] + 1)
 
 
 def test_an_estimate_of_several_views_is_the_mean_of_theirs() -> None:
     model = tiny_model()
     images = [picture(), picture(17, 30, 1)]
-    found = model.estimate(images, "depth", seeds=[3, 4], views=4)
+    found = model.estimate(images, "depth", seeds=[3, 4], num_views=4)
     larger = round(1.25 * model.native_px)
     for image, seed, result in zip(images, (3, 4), found, strict=True):
         parts = []
         for resolution_px in (model.native_px, larger):
-            parts += model.estimate([image], "depth", seeds=[seed], views=1, resolution_px=resolution_px)
+            parts += model.estimate([image], "depth", seeds=[seed], num_views=1, resolution_px=resolution_px)
             mirrored = model.estimate(
-                [ImageOps.mirror(image)], "depth", seeds=[seed], views=1, resolution_px=resolution_px
+                [ImageOps.mirror(image)], "depth", seeds=[seed], num_views=1, resolution_px=resolution_px
             )
             parts.append(np.flip(mirrored[0], 1))
         np.testing.assert_allclose(result, np.mean(parts, 0), atol=1e-4)
@@ -49,7 +49,7 @@ def test_requests_that_share_a_picture_share_its_mirror_image() -> None:
     model = tiny_model()
     requests = model._requests([(24, 16)] * 2, None, None, 0, None)
     shared = picture()
-    found = seen([replace(request, image=shared) for request in requests], VIEWS[4], lambda size, scale: size)
+    found = expand_views([replace(request, image=shared) for request in requests], VIEWS[4], lambda size, scale: size)
     assert len({id(request.image) for request in found}) == 2
 
 

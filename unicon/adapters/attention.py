@@ -1,14 +1,17 @@
+# diffusers declares the layers of its attention as optional, and torch the attributes of modules loosely.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOptionalSubscript=false
 """Joint cross-attention as diffusers attention processors: the training form.
 
+Each attention module has its own processor: `JointAttention` for self-attention (`attn1`), `TextAttention` for text
+cross-attention (`attn2`). Both receive the pairs of the batch through `cross_attention_kwargs={"pairs": pairs}`;
+without pairs they compute the frozen model. The LoRA weights are held by peft in the projections of the attention
+module. Which LoRA acts on which rows is decided here from the pairs, never by peft's active adapter. The base
+projections are computed once for all rows and shared by self-attention and joint attention.
+
+Shapes: B rows, N tokens, C channels, H heads, D channels per head, P pairs.
+
 Source: arXiv 2410.11439, section 3 (joint cross-attention, condition adapter).
-
-Shapes: B rows, N tokens, C channels, H heads, D channels a head, P pairs.
-
-One processor a module: `JointAttention` for self-attention (`attn1`), `TextAttention` for text cross-attention
-(`attn2`). Both get the pairs of the batch through `cross_attention_kwargs={"pairs": pairs}`; without pairs they
-compute the plain frozen model. LoRA weights are peft's, in the projections of the attention module; which of them
-acts on which rows is decided here, from the pairs, and never from peft's active adapter. The base projections are
-computed once for all rows and shared by self-attention and joint attention.
+Tested in tests/unicon/adapters/test_unet.py and tests/unicon/test_golden.py.
 """
 
 from __future__ import annotations
@@ -32,12 +35,12 @@ QKV = tuple[Tensor, Tensor, Tensor]
 
 
 def base_linear(layer: nn.Module) -> nn.Linear:
-    """The frozen linear layer, with or without LoRA around it."""
+    """The frozen linear layer of a layer that may be wrapped by a LoRA."""
     return layer.get_base_layer() if isinstance(layer, LoraLinear) else layer  # type: ignore[return-value]
 
 
 def lora_delta(layer: nn.Module, name: str, inputs: Tensor) -> Tensor:
-    """What one LoRA adds to the layer's output: scaling * B A x, in the dtype of x."""
+    """The contribution of one LoRA to the layer's output, scaling * B A x, in the dtype of x."""
     assert isinstance(layer, LoraLinear)
     down, up = layer.lora_A[name], layer.lora_B[name]
     return (up(down(inputs.to(down.weight.dtype))) * layer.scaling[name]).to(inputs.dtype)
@@ -50,7 +53,7 @@ def attend(heads: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def check_call(num_rows: int, pairs: Pairs | None, adapters: nn.ModuleDict | dict | set | None, mask: Tensor | None):
-    """Refuse pairs that do not fit the batch or name an absent adapter, and attention masks."""
+    """Raise ValueError for pairs that do not fit the batch or name an absent adapter, and for attention masks."""
     if mask is not None:
         raise ValueError("UniCon attention takes no attention mask; one was given. Call the UNet without a mask.")
     if pairs is None:
@@ -69,10 +72,10 @@ def check_call(num_rows: int, pairs: Pairs | None, adapters: nn.ModuleDict | dic
 
 
 class JointOut(nn.Module):
-    """Zero-initialised, bias-free output projection of the joint attention of one adapter in one block.
+    """Zero-initialized output projection without bias of the joint attention of one adapter in one block.
 
-    fused: Linear(2C, 2C) on [image output ; condition output] along channels, split back.
-    separate: one Linear(C, C) for both.
+    A "fused" projection is a Linear(2C, 2C) on [image output ; condition output] along the channels, split afterwards.
+    A "separate" projection is one Linear(C, C) for both.
     """
 
     def __init__(self, channels: int, projection: Projection) -> None:
@@ -83,7 +86,7 @@ class JointOut(nn.Module):
         nn.init.zeros_(self.linear.weight)
 
     def forward(self, image: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """(P, N, C), (P, N, C) -> (P, N, C), (P, N, C)"""
+        """Project image and condition outputs: (P, N, C), (P, N, C) -> (P, N, C), (P, N, C)."""
         if self.projection == "separate":
             return self.linear(image), self.linear(condition)
         image, condition = self.linear(torch.cat([image, condition], dim=-1)).chunk(2, dim=-1)
@@ -109,7 +112,7 @@ class TextAttention(nn.Module):
         temb: Tensor | None = None,
         pairs: Pairs | None = None,
     ) -> Tensor:
-        """(B, N, C), (B, M, text C) -> (B, N, C)"""
+        """Attend to the text: (B, N, C), (B, M, text C) -> (B, N, C)."""
         check_call(len(hidden_states), pairs, None, attention_mask)
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         groups = self.condition_rows(pairs)
@@ -128,7 +131,7 @@ class TextAttention(nn.Module):
 
 
 class JointAttention(TextAttention):
-    """Self-attention plus, for every pair, joint cross-attention between its image and its condition row."""
+    """Self-attention, plus joint cross-attention between the image row and the condition row of every pair."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,7 +147,7 @@ class JointAttention(TextAttention):
         temb: Tensor | None = None,
         pairs: Pairs | None = None,
     ) -> Tensor:
-        """(B, N, C) -> (B, N, C)"""
+        """Self-attention and joint attention: (B, N, C) -> (B, N, C)."""
         check_call(len(hidden_states), pairs, self.joint_out, attention_mask)
         groups = self.condition_rows(pairs)
         base = base_qkv(attn, hidden_states, hidden_states)
@@ -173,7 +176,7 @@ def base_qkv(attn: Attention, inputs: Tensor, context: Tensor) -> QKV:
 def add_condition_adapters(
     attn: Attention, base: QKV, inputs: Tensor, context: Tensor, groups: list[tuple[str, Rows]]
 ) -> QKV:
-    """The base projections with every condition row's own LoRA added."""
+    """The base projections, with the LoRA of its condition adapter added to every condition row."""
     query, key, value = base
     for name, rows in groups:
         row_inputs, row_context = rows.take(inputs), rows.take(context)
@@ -184,7 +187,7 @@ def add_condition_adapters(
 
 
 def project_out(attn: Attention, attended: Tensor, groups: list[tuple[str, Rows]]) -> Tensor:
-    """Output projection (B, N, C) -> (B, N, C), condition rows with their own LoRA."""
+    """Output projection (B, N, C) -> (B, N, C). Condition rows have the LoRA of their condition adapter."""
     output = base_linear(attn.to_out[0])(attended)
     for name, rows in groups:
         output = rows.add(output, lora_delta(attn.to_out[0], name, rows.take(attended)))
@@ -192,7 +195,7 @@ def project_out(attn: Attention, attended: Tensor, groups: list[tuple[str, Rows]
 
 
 def role_qkv(attn: Attention, base: QKV, inputs: Tensor, rows: Rows, name: str) -> QKV:
-    """Query, key and value of some rows in the joint attention: base plus the LoRA of their role, (P, N, C) each."""
+    """Query, key and value of some rows in the joint attention, (P, N, C) each: base plus the LoRA of their role."""
     row_inputs = rows.take(inputs)
     query, key, value = (
         rows.take(projected) + lora_delta(layer, name, row_inputs)

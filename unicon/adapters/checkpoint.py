@@ -1,7 +1,6 @@
-"""One adapter, one safetensors file, its configuration in the metadata, strict loading.
+"""Saving and loading an adapter: one safetensors file, with its configuration in the metadata, loaded strictly.
 
-Metadata: `format` = "unicon-adapter-1", `config` = AdapterConfig as JSON, `unet` = shape of the base UNet as JSON.
-Keys: see `unicon.adapters.unet.named_adapter_parameters`.
+`unicon.files.adapter_header` describes the metadata, `unicon.adapters.unet.named_adapter_parameters` the keys.
 """
 
 from __future__ import annotations
@@ -17,19 +16,19 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unicon.adapters.config import AdapterConfig
+from unicon.adapters.config import AdapterConfig, read_config
 from unicon.adapters.unet import adapter_config, adapter_shapes, add_adapter, named_adapter_parameters
-from unicon.files.inspection import FORMAT, adapter_base, adapter_values, read_adapter_header
+from unicon.files.adapter_header import FORMAT
 from unicon.files.shapes import UNET_SHAPE_KEYS
 
 
 def unet_shape(unet: UNet2DConditionModel) -> dict:
-    """The configuration values of a UNet that an adapter depends on, as plain JSON values."""
+    """The configuration values of a UNet that adapters depend on, as plain JSON values."""
     return json.loads(json.dumps({key: unet.config.get(key) for key in UNET_SHAPE_KEYS}))
 
 
 def check_tensors(shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor], source: str) -> None:
-    """ValueError unless the tensors are exactly the expected ones, by name and shape."""
+    """Raise ValueError unless the tensors are exactly the expected ones, by name and shape."""
     missing = sorted(set(shapes) - set(tensors))
     unexpected = sorted(set(tensors) - set(shapes))
     misshaped = [
@@ -48,7 +47,11 @@ def check_tensors(shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, T
 def install_adapter(
     unet: UNet2DConditionModel, config: AdapterConfig, tensors: Mapping[str, Tensor], source: str
 ) -> AdapterConfig:
-    """Add an adapter with given weights to the UNet, in place; nothing changes when the tensors do not fit."""
+    """Add an adapter with the given weights to the UNet, in place.
+
+    Raises:
+        ValueError: The tensors do not fit or are not finite. The UNet is then unchanged.
+    """
     check_tensors(adapter_shapes(unet, config), tensors, source)
     endless = [key for key, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if endless:
@@ -65,8 +68,14 @@ def save_adapter(
 ) -> None:
     """Write one adapter of the UNet to a safetensors file.
 
-    `tensors` replaces the UNet's own values (an exponential moving average, for example), under the same names.
-    Errors: ValueError for an unknown adapter or tensors that do not fit.
+    Args:
+        unet: The UNet that has the adapter.
+        name: Name of the adapter.
+        path: The file to write.
+        tensors: Values that replace those in the UNet, under the same names, such as an exponential moving average.
+
+    Raises:
+        ValueError: The adapter is unknown, or the tensors do not fit it.
     """
     parameters = named_adapter_parameters(unet, name)
     values: Mapping[str, Tensor] = parameters if tensors is None else tensors
@@ -80,20 +89,12 @@ def save_adapter(
     save_file(contents, str(path), metadata=metadata)
 
 
-def read_config(path: str | Path) -> tuple[AdapterConfig, dict]:
-    """(configuration, shape of the base UNet) of an adapter file, without its tensors.
-
-    Errors: ValueError when it is something else or damaged; the message says what and what to do.
-    """
-    metadata, _ = read_adapter_header(Path(path))
-    return AdapterConfig(**adapter_values(metadata, Path(path))), adapter_base(metadata, Path(path))
-
-
 def load_adapter(unet: UNet2DConditionModel, path: str | Path, *, name: str | None = None) -> AdapterConfig:
     """Add the adapter of a file to the UNet, in place, under its own name or `name`.
 
-    Errors: ValueError when the file is no UniCon adapter, was made for a UNet of another shape, or does not hold
-    exactly the expected tensors. The UNet is then unchanged.
+    Raises:
+        ValueError: The file is no UniCon adapter, was made for a UNet of another shape, or does not hold exactly the
+            expected tensors. The UNet is then unchanged.
     """
     config, shape = read_config(path)
     if shape != unet_shape(unet):

@@ -1,9 +1,15 @@
-"""The inference form: LoRA merged into one set of weights a role, nothing but matrix products in the hot loop.
+# diffusers declares the layers of its attention as optional, and torch the children of modules loosely.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportIndexIssue=false, reportOperatorIssue=false, reportOptionalCall=false
+# pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false
+"""The inference form: the LoRAs are merged into one set of weights per role, so that only matrix products remain.
+
+`merge_adapters` returns a new UNet whose results equal those of the training form up to rounding. The output projection
+of the joint attention is merged with that of the attention module: joint_out(to_out(x)) is one linear map.
 
 Shapes: B rows, N tokens, C channels, P pairs.
 
-`merge_adapters` returns a new UNet with the same results as the training form (to rounding). The output projection of
-the joint attention is merged with the attention's own: joint_out(to_out(x)) is one linear map.
+Tested in tests/unicon/adapters/test_unet.py and tests/unicon/test_loading.py.
 """
 
 from __future__ import annotations
@@ -23,7 +29,7 @@ from unicon.pairs import JointGroup, Pairs
 
 
 class RoleWeights(nn.Module):
-    """Merged weights of one attention for one role: query (C, C), key and value stacked, output (C, C) with bias."""
+    """Merged weights of one attention for one role: query (C, C), stacked key and value, output (C, C) with bias."""
 
     def __init__(self, query: Tensor, key_value: Tensor, out: Tensor, out_bias: Tensor | None) -> None:
         super().__init__()
@@ -33,13 +39,13 @@ class RoleWeights(nn.Module):
         self.register_buffer("out_bias", out_bias)
 
     def forward(self, heads: int, inputs: Tensor, context: Tensor) -> Tensor:
-        """Text cross-attention: (B, N, C), (B, M, text C) -> (B, N, C)"""
+        """Text cross-attention: (B, N, C), (B, M, text C) -> (B, N, C)."""
         key, value = linear(context, self.key_value).chunk(2, dim=-1)
         return linear(attend(heads, linear(inputs, self.query), key, value), self.out, self.out_bias)
 
 
 class RoleSelfWeights(nn.Module):
-    """Merged weights of self-attention for one role, query, key and value stacked: (3C, C)."""
+    """Merged weights of self-attention for one role, with query, key and value stacked: (3C, C)."""
 
     def __init__(self, qkv: Tensor, out: Tensor, out_bias: Tensor | None) -> None:
         super().__init__()
@@ -48,13 +54,13 @@ class RoleSelfWeights(nn.Module):
         self.register_buffer("out_bias", out_bias)
 
     def forward(self, heads: int, inputs: Tensor) -> Tensor:
-        """(B, N, C) -> (B, N, C)"""
+        """Self-attention: (B, N, C) -> (B, N, C)."""
         query, key, value = linear(inputs, self.qkv).chunk(3, dim=-1)
         return linear(attend(heads, query, key, value), self.out, self.out_bias)
 
 
 class JointWeights(nn.Module):
-    """Merged weights of the joint attention of one adapter: stacked projections a role, one output map."""
+    """Merged weights of the joint attention of one adapter: stacked projections for each role, and the output map."""
 
     def __init__(
         self, image_qkv: Tensor, condition_qkv: Tensor, outs: tuple[Tensor, ...], out_biases: tuple[Tensor | None, ...]
@@ -68,7 +74,7 @@ class JointWeights(nn.Module):
             self.register_buffer(f"out_bias_{index}", bias)
 
     def forward(self, heads: int, images: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """(P, N, C), (P, N, C) -> joint output of the image rows and of the condition rows"""
+        """(P, N, C), (P, N, C) -> joint output of the image rows and of the condition rows."""
         image_query, image_key, image_value = linear(images, self.image_qkv).chunk(3, dim=-1)
         query, key, value = linear(conditions, self.condition_qkv).chunk(3, dim=-1)
         image = attend(heads, image_query, key, value)
@@ -99,7 +105,7 @@ class MergedTextAttention(nn.Module):
         temb: Tensor | None = None,
         pairs: Pairs | None = None,
     ) -> Tensor:
-        """(B, N, C), (B, M, text C) -> (B, N, C)"""
+        """Attend to the text: (B, N, C), (B, M, text C) -> (B, N, C)."""
         check_call(len(hidden_states), pairs, None, attention_mask)
         assert encoder_hidden_states is not None
         if pairs is None or not any(adapter in self.conditions for adapter in pairs.adapters):
@@ -136,7 +142,7 @@ class MergedJointAttention(nn.Module):
         temb: Tensor | None = None,
         pairs: Pairs | None = None,
     ) -> Tensor:
-        """(B, N, C) -> (B, N, C)"""
+        """Self-attention and joint attention: (B, N, C) -> (B, N, C)."""
         check_call(len(hidden_states), pairs, self.joints, attention_mask)
         if pairs is None or not any(adapter in self.conditions for adapter in pairs.adapters):
             output = self.plain(attn.heads, hidden_states)
@@ -161,20 +167,25 @@ class MergedJointAttention(nn.Module):
 
 
 def merge_adapters(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """A new UNet in inference form, independent of the given one, which stays as it is.
+    """Return a new UNet in inference form. The given UNet does not change.
 
-    Merging is computed in fp32 and stored in the dtype of the UNet. The new UNet has no trainable weights.
-    Errors: ValueError when the UNet has no adapters.
+    Merging is computed in float32 and stored in the dtype of the UNet. The new UNet has no trainable weights.
+
+    Raises:
+        ValueError: The UNet has no adapters.
     """
     _check_adapters(unet)
     return merge_in_place(copy.deepcopy(unet))
 
 
 def merge_in_place(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """The UNet itself, turned into inference form block by block, so that there are never two of it in memory.
+    """Turn the UNet itself into inference form, block by block, so that memory never holds it twice.
 
-    The LoRAs go, and the base weights that nothing uses any more: self-attention has merged ones for every role.
-    Errors: as `merge_adapters`; the UNet is then unchanged.
+    The LoRAs are removed, and with them the base weights that are no longer used: self-attention has merged weights for
+    every role.
+
+    Raises:
+        ValueError: The UNet has no adapters. It is then unchanged.
     """
     configs = _check_adapters(unet)
     unet.requires_grad_(False)
@@ -198,7 +209,7 @@ def _check_adapters(unet: UNet2DConditionModel) -> dict[str, AdapterConfig]:
 
 
 def _merged_weight(layer: nn.Module, name: str | None) -> Tensor:
-    """W + scaling * B A in fp32."""
+    """W + scaling * B A in float32."""
     weight = base_linear(layer).weight.detach().float()
     if name is None:
         return weight

@@ -1,4 +1,4 @@
-"""The published adapter layout, read and written.
+"""Reading and writing the official adapter layout, that of the adapters released with arXiv 2410.11439.
 
     FOLDER/xy_lora/pytorch_lora_weights.safetensors    LoRA of the image role      (diffusers LoRA format)
     FOLDER/yx_lora/...                                 LoRA of the condition role
@@ -6,9 +6,11 @@
     FOLDER/model.pth                                   pickled dict of tensors: ...conv1n.weight are the output
                                                        projections; its LoRA entries repeat the folders
 
-LoRA alpha is equal to the rank. This file is the only place that knows the published names.
+LoRA alpha is equal to the rank. Only this module and `unicon.files.official` know the official key names.
 
-A conversion needs no weights of the base model, only its shape: `unet_without_weights`.
+A conversion needs no weights of the base model, only its shape: see `unet_without_weights`.
+
+Tested in tests/unicon/adapters/test_checkpoint.py.
 """
 
 from __future__ import annotations
@@ -21,36 +23,34 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unicon.adapters.checkpoint import install_adapter
 from unicon.adapters.config import AdapterConfig
 from unicon.adapters.unet import adapter_config, named_adapter_parameters
-from unicon.files import folder as folder_module
-from unicon.files.folder import EMBEDDED_NAMES, LORA_FILE, LORA_FOLDERS, PICKLE_FILE, find_folder
-from unicon.files.folder import is_published as is_published
+from unicon.files.adapters import LORA_FILE, LORA_FOLDERS, PICKLE_FILE
+from unicon.files.folder import EMBEDDED_NAMES, find_folder
 from unicon.files.headers import read_json
 from unicon.files.hub import fetch_files, parse_hub_id
-from unicon.files.official import check_published_files, our_key
+from unicon.files.official import check_official_files, our_key
 
 SD15 = "sd15"
 SD15_SHAPE: Mapping[str, Any] = {"cross_attention_dim": 768, "attention_head_dim": 8}
-"""Where the UNet of Stable Diffusion 1.x, the base of the published adapters, differs from diffusers' default UNet."""
+"""Where the UNet of Stable Diffusion 1.x, the base of the official adapters, differs from diffusers' default UNet."""
 _KEY = re.compile(r"(?P<block>.+)\.(?P<attention>attn[12])\.(?P<layer>.+)\.lora_(?P<half>[AB])\.(?P<kind>\w+)\.weight")
 
 
-def published_folder_key(key: str) -> tuple[str, str]:
-    """Our LoRA key -> (folder, key in its safetensors file)."""
+def official_folder_key(key: str) -> tuple[str, str]:
+    """Convert a LoRA key of this project into (folder, key in its safetensors file)."""
     parts = _match(key)
     direction = "down" if parts["half"] == "A" else "up"
     folder = LORA_FOLDERS[parts["kind"]]
     return folder, f"unet.{parts['block']}.{_module(parts)}.{parts['layer']}.lora.{direction}.weight"
 
 
-def published_parameter_key(key: str) -> str:
-    """Our key -> name of the parameter in `model.pth`."""
+def official_parameter_key(key: str) -> str:
+    """Convert a key of this project into the parameter name in `model.pth`."""
     if key.endswith(".attn1.joint_out.weight"):
         return key.replace(".attn1.joint_out.weight", ".conv1n.weight")
     parts = _match(key)
@@ -69,21 +69,23 @@ def _module(parts: Mapping[str, str]) -> str:
 
 
 ANNOTATORS = {"depth": "depth-anything-v2", "edge": "hed", "pose": "openpose"}
-"""What the released code makes the conditions of the published adapters with; edges are soft."""
+"""Annotators that the released code uses for the conditions of the official adapters. Its edges are soft."""
 
 
-def read_published(folder: str | Path, name: str) -> tuple[AdapterConfig, dict[str, Tensor]]:
-    """(configuration found from the tensors, tensors under our names) of a published adapter.
+def read_official(folder: str | Path, name: str) -> tuple[AdapterConfig, dict[str, Tensor]]:
+    """Read an official adapter: (configuration derived from the tensors, tensors by this project's names).
 
-    Errors: FileNotFoundError for a missing part, ValueError for unknown keys, no output projection, LoRA entries of
-    the pickle that differ from the folders, or mixed ranks.
+    Raises:
+        FileNotFoundError: A part is missing.
+        ValueError: Keys are unknown, there is no output projection, the LoRA entries of the pickle differ from the
+            folders, or the ranks differ.
     """
     folder = Path(folder)
     tensors = _read_loras(folder)
     ranks = {tensor.shape[0] for key, tensor in tensors.items() if ".lora_A." in key}
     if len(ranks) != 1:
         raise ValueError(
-            f"All LoRA of a published adapter have one rank; {folder} has {sorted(ranks)}. Convert it again."
+            f"All LoRAs of an official adapter have one rank; {folder} has {sorted(ranks)}. Convert it again."
         )
     pickled = _read_pickle(folder / PICKLE_FILE, tensors)
     widths = {key: tensor.shape[0] for key, tensor in pickled.items()}
@@ -100,13 +102,13 @@ def read_published(folder: str | Path, name: str) -> tuple[AdapterConfig, dict[s
 
 def _read_loras(folder: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
-    for path in check_published_files(folder):
+    for path in check_official_files(folder):
         tensors |= {our_key(path.parent.name, key): tensor for key, tensor in load_file(path).items()}
     return tensors
 
 
 def _read_pickle(path: Path, loras: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The output projections of `model.pth`, after its LoRA entries were compared with the folders'."""
+    """The output projections of `model.pth`, after comparing its LoRA entries with those of the folders."""
     try:
         entries: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
@@ -117,7 +119,7 @@ def _read_pickle(path: Path, loras: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not isinstance(entries, dict):
         raise ValueError(f"{PICKLE_FILE} is a pickled dict of tensors; {path} holds a {type(entries).__name__}. "
                          "Take the file of the same training.")  # fmt: skip
-    expected = {published_parameter_key(key): tensor for key, tensor in loras.items()}
+    expected = {official_parameter_key(key): tensor for key, tensor in loras.items()}
     projections: dict[str, Tensor] = {}
     for key, tensor in entries.items():
         if key.endswith(".conv1n.weight"):
@@ -125,7 +127,7 @@ def _read_pickle(path: Path, loras: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif key not in expected or not _agree(expected[key], tensor):
             raise ValueError(
                 f"{PICKLE_FILE} holds output projections (...conv1n.weight) and repeats the LoRA folders; its entry "
-                f"{key!r} is neither, or differs from its folder. Take files of one and the same training."
+                f"{key!r} is neither, or differs from its folder. Take files of the same training."
             )
     if not projections:
         raise ValueError(f"{PICKLE_FILE} holds output projections (...conv1n.weight); {path} has none.")
@@ -133,7 +135,7 @@ def _read_pickle(path: Path, loras: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _agree(ours: Tensor, theirs: Tensor) -> bool:
-    """Whether two tensors are one, also where one of them was rounded to fewer bits."""
+    """Whether two tensors are equal, up to the rounding of the one with fewer bits."""
     narrow = min((ours.dtype, theirs.dtype), key=lambda dtype: dtype.itemsize)
     return torch.equal(ours.to(narrow), theirs.to(narrow))
 
@@ -147,26 +149,35 @@ def _channels(loras: Mapping[str, Tensor], joint_out_key: str) -> int:
     return loras[key].shape[1]
 
 
-def load_published(unet: UNet2DConditionModel, folder: str | Path, *, name: str) -> AdapterConfig:
-    """Add a published adapter to the UNet, in place, under `name` (also its kind of condition).
+def load_official(unet: UNet2DConditionModel, folder: str | Path, *, name: str) -> AdapterConfig:
+    """Add an official adapter to the UNet, in place, under `name`, which is also its kind of condition.
 
-    Errors: as `read_published`; ValueError when it does not fit the UNet, which is then unchanged.
+    Raises:
+        FileNotFoundError: As `read_official`.
+        ValueError: As `read_official`; or the adapter does not fit the UNet, which is then unchanged.
     """
-    config, tensors = read_published(folder, name)
+    config, tensors = read_official(folder, name)
     return install_adapter(unet, config, tensors, str(folder))
 
 
-def save_published(
+def save_official(
     unet: UNet2DConditionModel, name: str, folder: str | Path, *, tensors: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Write one adapter of the UNet in the published layout; ValueError when its alpha is not its rank.
+    """Write one adapter of the UNet in the official layout.
 
-    `tensors` replaces the UNet's own values, under the same names.
+    Args:
+        unet: The UNet that has the adapter.
+        name: Name of the adapter.
+        folder: The folder to write.
+        tensors: Values that replace those in the UNet, under the same names.
+
+    Raises:
+        ValueError: The adapter's alpha is not its rank.
     """
     config = adapter_config(unet, name)
     if config.alpha != config.rank:
         raise ValueError(
-            f"The published layout knows alpha = rank only; {name!r} has alpha {config.alpha}, rank {config.rank}. "
+            f"In the official layout alpha is the rank; {name!r} has alpha {config.alpha}, rank {config.rank}. "
             "Save it with unicon.adapters.checkpoint.save_adapter."
         )
     folder = Path(folder)
@@ -175,19 +186,22 @@ def save_published(
     by_folder: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         if ".lora_" in key:
-            lora_folder, lora_key = published_folder_key(key)
+            lora_folder, lora_key = official_folder_key(key)
             by_folder.setdefault(lora_folder, {})[lora_key] = tensor
     for lora_folder, contents in by_folder.items():
         (folder / lora_folder).mkdir(parents=True, exist_ok=True)
         save_file(contents, folder / lora_folder / LORA_FILE)
-    torch.save({published_parameter_key(key): tensor for key, tensor in tensors.items()}, folder / PICKLE_FILE)
+    torch.save({official_parameter_key(key): tensor for key, tensor in tensors.items()}, folder / PICKLE_FILE)
 
 
 def unet_without_weights(base: str | Path | Mapping[str, Any] = SD15) -> UNet2DConditionModel:
-    """The UNet of a model on torch's meta device: names and shapes, no numbers, no memory.
+    """Build the UNet of a model on torch's meta device: it has names and shapes, but no values and no memory.
 
-    base: "sd15", an embedded name, a folder, a hub id (its configuration alone is fetched), or configuration values.
-    Errors: FileNotFoundError when there is no such model.
+    Args:
+        base: "sd15", an embedded name, a folder, a hub id (only its configuration is fetched), or configuration values.
+
+    Raises:
+        FileNotFoundError: There is no such model.
     """
     with torch.device("meta"):
         return UNet2DConditionModel.from_config(base if isinstance(base, Mapping) else _unet_config(base))  # type: ignore[return-value]
@@ -205,8 +219,3 @@ def _unet_config(base: str | Path) -> Mapping[str, Any]:
             f"{str(base)!r}. Correct the path."
         )
     return read_json(fetch_files(name, ["unet/config.json"], "model") / "unet" / "config.json")
-
-
-def find_adapter(source: str | Path, kind: str | None = None) -> Path:
-    """As `unicon.files.folder.find_adapter`."""
-    return folder_module.find_adapter(source, kind, fetch=snapshot_download)

@@ -1,10 +1,13 @@
-"""What an adapter is, and adding one to a UNet.
+# diffusers declares the blocks of its UNet as optional, and torch the children of modules loosely.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false, reportIndexIssue=false, reportOptionalMemberAccess=false
+"""The modules of an adapter, and adding them to a UNet.
 
-An adapter named "depth" is, in every transformer block of the UNet:
+In every transformer block of the UNet, an adapter named "depth" consists of:
 
-    attn1.to_q, to_k, to_v, to_out.0    LoRA "depth-image" and "depth-condition" (joint cross-attention, one a role)
+    attn1.to_q, to_k, to_v, to_out.0    LoRAs "depth-image" and "depth-condition" of the joint cross-attention
     attn1 and attn2, the same layers    LoRA "depth-condition_adapter" (condition rows only; absent for id, appearance)
-    attn1.processor.joint_out           the zero-initialised output projection
+    attn1.processor.joint_out           the zero-initialized output projection
 
 Source: arXiv 2410.11439, sections 3.1 and 3.2.
 """
@@ -30,14 +33,14 @@ PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 def transformer_blocks(unet: UNet2DConditionModel) -> Iterator[tuple[str, BasicTransformerBlock]]:
-    """(module path, block) of every transformer block, in the order of `named_modules`."""
+    """Yield (module path, block) for every transformer block, in the order of `named_modules`."""
     for path, module in unet.named_modules():
         if isinstance(module, BasicTransformerBlock):
             yield path, module
 
 
 def check_unet(unet: UNet2DConditionModel) -> None:
-    """Refuse UNets whose attention is not Stable Diffusion's (1.x, 2.x: self-attention, then text attention)."""
+    """Raise ValueError unless the attention of a UNet is that of Stable Diffusion 1.x or 2.x."""
     blocks = list(transformer_blocks(unet))
     attentions = {id(block.attn1) for _, block in blocks} | {id(block.attn2) for _, block in blocks}
     foreign = [
@@ -59,14 +62,18 @@ def check_unet(unet: UNet2DConditionModel) -> None:
 
 
 def adapter_configs(unet: UNet2DConditionModel) -> dict[str, AdapterConfig]:
-    """Configurations of the adapters in the UNet, by name, in the order they were added."""
+    """Configurations of the adapters in the UNet by name, in the order in which they were added."""
     for _, block in transformer_blocks(unet):
         return dict(getattr(block.attn1.processor, "configs", {}))
     return {}
 
 
 def adapter_config(unet: UNet2DConditionModel, name: str) -> AdapterConfig:
-    """Configuration of one adapter; ValueError when the UNet has none of that name."""
+    """The configuration of one adapter.
+
+    Raises:
+        ValueError: The UNet has no adapter of that name.
+    """
     configs = adapter_configs(unet)
     if name not in configs:
         raise ValueError(f"The UNet has adapters {sorted(configs)}; got {name!r}. Add or load it first.")
@@ -74,25 +81,29 @@ def adapter_config(unet: UNet2DConditionModel, name: str) -> AdapterConfig:
 
 
 def add_adapter(unet: UNet2DConditionModel, config: AdapterConfig, *, seed: int = 0) -> None:
-    """Add a fresh adapter to the UNet, in place; the joint output is zero, so the model computes what it did.
+    """Add a fresh adapter to the UNet, in place. Its joint output is zero, so the results of the model do not change.
 
-    LoRA initialisation is peft's "gaussian", from `seed` alone. New parameters require gradients; every other
-    parameter keeps its flag (freeze the UNet with `unet.requires_grad_(False)` before, if only adapters train).
-    Errors: ValueError for a UNet of another family or a name that is taken.
+    The LoRAs are initialized with peft's "gaussian", from `seed` alone. New parameters require gradients; all others
+    keep their flag. To train adapters only, call `unet.requires_grad_(False)` before.
+
+    Raises:
+        ValueError: The UNet is of another family, or the name is taken or reserved.
     """
     check_unet(unet)
     if config.name in adapter_configs(unet):
         raise ValueError(f"Adapter names are unique in a UNet; {config.name!r} is there already. Choose another name.")
+    if hasattr(nn.ModuleDict, config.name):
+        raise ValueError(f"An adapter's name is no attribute of torch modules; got {config.name!r}. Rename it.")
     requires_grad = {parameter: parameter.requires_grad for parameter in unet.parameters()}
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several LoRA in one UNet is the intent
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several LoRAs in one UNet are intended
         torch.manual_seed(seed)
         for kind, attentions in config.loras:
             unet.add_adapter(_lora_config(config, attentions), adapter_name=lora_name(config.name, kind))
         _add_processors(unet, config)
     for module in unet.modules():
         if isinstance(module, LoraLayer):
-            module.enable_adapters(False)  # a plain call of the layer stays the plain frozen model
+            module.enable_adapters(False)  # a plain call of the layer still computes the frozen model
     for parameter in unet.parameters():
         parameter.requires_grad_(requires_grad.get(parameter, True))
 
@@ -124,9 +135,10 @@ def _add_processors(unet: UNet2DConditionModel, config: AdapterConfig) -> None:
 
 
 def named_adapter_parameters(unet: UNet2DConditionModel, name: str) -> dict[str, nn.Parameter]:
-    """Every parameter of one adapter under its name in our checkpoint, which does not contain the adapter's name.
+    """All parameters of one adapter, by their names in this project's checkpoints.
 
-    Names: BLOCK.attn1.to_q.lora_A.image.weight, ... and BLOCK.attn1.joint_out.weight.
+    The names do not contain the adapter's name: BLOCK.attn1.to_q.lora_A.image.weight, ... and
+    BLOCK.attn1.joint_out.weight.
     """
     config = adapter_config(unet, name)
     parameters: dict[str, nn.Parameter] = {}
@@ -148,7 +160,7 @@ def adapter_parameters(unet: UNet2DConditionModel, name: str) -> list[nn.Paramet
 
 
 def adapter_shapes(unet: UNet2DConditionModel, config: AdapterConfig) -> dict[str, tuple[int, ...]]:
-    """The names of `named_adapter_parameters` with their shapes, for a UNet that may not have the adapter."""
+    """Names and shapes of the parameters that an adapter has in a UNet, whether or not the UNet has the adapter."""
     check_unet(unet)
     shapes: dict[str, tuple[int, ...]] = {}
     for path, block in transformer_blocks(unet):

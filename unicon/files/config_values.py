@@ -1,4 +1,7 @@
-"""Whether the values in a model's configurations are ones that it can be built from and sampled with. Without torch."""
+"""Checking that a model can be built and sampled with the values in its configurations. Imports no torch.
+
+Tested in tests/unicon/files/test_inspection.py.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,25 @@ from unicon.files.shapes import UNET_DEFAULTS, VAE_DEFAULTS, text_config, with_d
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 ACTIVATIONS = ("silu", "swish", "mish", "gelu", "relu")
-"""Of UNet and autoencoder."""
+"""Activations of UNet and autoencoder."""
 TEXT_ACTIVATIONS = ("quick_gelu", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu", "silu", "swish")
 _OTHER_SCHEDULES = ("EDM", "CMStochasticIterative", "KarrasVe", "ScoreSde", "VQDiffusion", "Amused", "DDPMWuerstchen",
                     "SCM")  # fmt: skip
-"""Beginnings of the names of schedulers that describe no variance-preserving diffusion with betas."""
+"""Prefixes of the names of schedulers that describe no variance-preserving diffusion with betas."""
 
 
 def check_scheduler(folder: Path) -> None:
-    """Refuse noise schedules that are not those of denoising diffusion, and values that give none."""
+    """Refuse a noise schedule that is not one of denoising diffusion, or whose values are invalid.
+
+    Raises:
+        FileNotFoundError: There is no scheduler configuration.
+        ValueError: The schedule is of another kind, or a value is invalid.
+    """
     try:
         config = read_json(folder / "scheduler" / "scheduler_config.json")
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"A model says its noise schedule in scheduler/scheduler_config.json; {error} Copy it from the same model."
+            f"The noise schedule of a model is in scheduler/scheduler_config.json; {error} Copy it from the same model."
         ) from error
     name, prediction = str(config.get("_class_name", "")), config.get("prediction_type", "epsilon")
     if "FlowMatch" in name or config.get("use_flow_sigmas") or prediction == "flow_prediction":
@@ -82,7 +90,12 @@ def _refuse(folder: Path, name: str, wanted: str, came: str) -> None:
 
 
 def check_tokenizer(folder: Path, text_values: Mapping[str, Any]) -> None:
-    """Refuse a tokenizer that is absent, or that gives tokens the text encoder does not know."""
+    """Refuse a tokenizer that is absent, or whose tokens the text encoder does not know.
+
+    Raises:
+        FileNotFoundError: There is no tokenizer.
+        ValueError: It does not fit the text encoder.
+    """
     place = folder / "tokenizer"
     whole, parts = place / "tokenizer.json", (place / "vocab.json", place / "merges.txt")
     if not whole.is_file() and not all(path.is_file() for path in parts):
@@ -95,7 +108,8 @@ def check_tokenizer(folder: Path, text_values: Mapping[str, Any]) -> None:
     length = config.get("model_max_length")
     if type(length) is not int or not 0 < length <= positions:
         raise ValueError(
-            f"A tokenizer says how many tokens its text encoder takes; {place / 'tokenizer_config.json'} has "
+            f"The configuration of a tokenizer limits its tokens to those of the text encoder; "
+            f"{place / 'tokenizer_config.json'} has "
             f'model_max_length {length}. Write "model_max_length": {positions} into it.'
         )
     vocabulary = read_json(whole)["model"]["vocab"] if whole.is_file() else read_json(parts[0])
@@ -116,7 +130,7 @@ def optional_json(path: Path) -> dict[str, Any]:
 
 
 def added_tokens(place: Path) -> dict[str, int]:
-    """Tokens beside the vocabulary -> their numbers, of a tokenizer's folder."""
+    """Map the tokens that a tokenizer has beside its vocabulary to their numbers."""
     listed = optional_json(place / "tokenizer.json").get("added_tokens") or []
     decoder = optional_json(place / "tokenizer_config.json").get("added_tokens_decoder") or {}
     return {
@@ -127,7 +141,7 @@ def added_tokens(place: Path) -> dict[str, int]:
 
 
 def check_values(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse values of UNet, autoencoder and text encoder that no module can be built from."""
+    """Raise ValueError for values of UNet, autoencoder and text encoder from which no module can be built."""
     quantized = next((part for part, config in configs.items() if config.get("quantization_config")), None)
     if quantized:
         raise ValueError(

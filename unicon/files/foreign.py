@@ -1,4 +1,7 @@
-"""What a folder or a file is that is no Stable Diffusion 1.x or 2.x and no UniCon adapter, by its names alone."""
+"""Recognizing models and files of other kinds than Stable Diffusion 1.x or 2.x and UniCon adapters, by their names.
+
+Tested in tests/unicon/files/test_inspection.py and test_adapter_inspection.py.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,15 @@ WANTED_MODEL = (
     "A model is a folder of Stable Diffusion 1.x or 2.x in the diffusers layout (unet/, vae/, text_encoder/, "
     "tokenizer/, scheduler/)"
 )
-WANTED_ADAPTER = "An adapter is a .safetensors file of UniCon, or a published folder (xy_lora/, yx_lora/, model.pth)"
+WANTED_ADAPTER = (
+    "An adapter is a UniCon .safetensors file or an official adapter folder (xy_lora/, yx_lora/, model.pth)"
+)
 LORA_CURE = "Fuse it into the base with --lora PATH (in the library: loras=[PATH]), beside an adapter"
 OTHER_BASE = "Give a 1.x or 2.x folder, such as stable-diffusion-v1-5"
 
 
 def foreign_model(folder: Path) -> str | None:
-    """Which model of another family, or which other thing, a folder is, as "what. cure."; None for no such one."""
+    """Describe a folder of another kind, as "what it is. cure"; None if nothing is recognized."""
     index = _config(folder / "model_index.json")
     family = str(index.get("_class_name", ""))
     if (folder / "unet" / "config.json").is_file():
@@ -36,7 +41,7 @@ def foreign_model(folder: Path) -> str | None:
     if (folder / "prior").is_dir() or (folder / "decoder").is_dir():
         return f"is a cascade of models ({family or 'a prior and a decoder'}). {OTHER_BASE}"
     if (folder / "model.pth").is_file() or list(folder.glob("*/model.pth")):
-        return "is a published UniCon adapter. Give it with --adapter, and its base with --model"
+        return "is an official UniCon adapter. Give it with --adapter, and its base with --model"
     config = _config(folder / "config.json")
     if config.get("_class_name") == "UNet2DConditionModel":
         return f"is a UNet alone. Give the folder that holds unet/, {folder.resolve().parent} perhaps"
@@ -59,17 +64,18 @@ _FORMATS = {".onnx": "ONNX", ".xml": "OpenVINO", ".msgpack": "Flax", ".gguf": "G
 
 
 def other_format(place: Path) -> str | None:
-    """Which other program the weights in a folder, or a file, are for, as "is for ONNX (model.onnx)"."""
+    """Which other program a file or the weights in a folder are for, as "is for ONNX (model.onnx)"."""
     names = [place] if place.is_file() or not place.is_dir() else sorted(place.iterdir())
     found = next((path for path in names if path.suffix.lower() in _FORMATS), None)
     return None if found is None else f"is for {_FORMATS[found.suffix.lower()]} ({found.name})"
 
 
 def check_family(folder: Path) -> None:
-    """Refuse a folder of another kind.
+    """Refuse a folder that is no Stable Diffusion 1.x or 2.x model.
 
     Raises:
-        ValueError: it is something else that is known. FileNotFoundError: it has no UNet.
+        FileNotFoundError: It has no UNet.
+        ValueError: It is a known thing of another kind.
     """
     other = foreign_model(folder)
     if other:
@@ -79,7 +85,7 @@ def check_family(folder: Path) -> None:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    """A configuration, or nothing where there is none that can be read: another check says so."""
+    """A configuration; empty where it cannot be read, which another check reports."""
     try:
         return read_json(path)
     except (OSError, ValueError):
@@ -87,7 +93,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 _KEYS: tuple[tuple[str, str, str], ...] = (
-    (r".*\.attn1n\..*lora\.(down|up)\.weight", "is a part of a published adapter",
+    (r".*\.attn1n\..*lora\.(down|up)\.weight", "is a part of an official adapter",
      "Give the folder that holds xy_lora/, yx_lora/ and model.pth"),
     (r"lora_(unet|te\d?|prior)_.*\.(hada|lokr|oft|boft|glora|diff).*", "is a LyCORIS network", "Give a UniCon adapter"),
     (r"lora_(unet|te\d?)_.*", "is a LoRA (kohya)", LORA_CURE),
@@ -109,11 +115,11 @@ _KEYS: tuple[tuple[str, str, str], ...] = (
     (r"emb_params|<.*>|string_to_param.*|clip_[lg]", "is a textual inversion (a token's embedding)",
      "Give a UniCon adapter; textual inversions are not supported"),
 )  # fmt: skip
-"""(pattern of a key, what a file with such keys is, what to do), the first that matches decides."""
+"""(pattern of a key, what a file with such keys is, what to do). The first match decides."""
 
 
 def foreign_tensors(shapes: Shapes) -> tuple[str, str] | None:
-    """(what a file with these tensors is, what to do); None for keys that are not known."""
+    """(what a file with these tensors is, what to do); None where the keys are unknown."""
     for pattern, what, cure in _KEYS:
         if any(re.fullmatch(pattern, key) for key in shapes):
             return what, cure
@@ -123,7 +129,7 @@ def foreign_tensors(shapes: Shapes) -> tuple[str, str] | None:
 
 
 def foreign_checkpoint(shapes: Shapes) -> str | None:
-    """What a single file is that is given as a model and cannot become one, as "what. cure."."""
+    """Describe a single file that cannot be converted into a model, as "what it is. cure"; None where it can."""
     if any(key.startswith("conditioner.embedders.1") for key in shapes):
         return f"is Stable Diffusion XL. {OTHER_BASE}"
     if any(key.startswith("model.diffusion_model.input_blocks.") for key in shapes):
@@ -137,7 +143,7 @@ def foreign_checkpoint(shapes: Shapes) -> str | None:
 
 
 def conversion(code: str, folder: Path) -> str:
-    """A command that writes what diffusers can read as a folder that can be loaded here."""
+    """A command that saves a pipeline which diffusers can read as a folder that can be loaded here."""
     load = f"from diffusers import StableDiffusionPipeline as P; {code}.save_pretrained({str(folder)!r})"
     return f"python -c {shlex.quote(load)}"
 
@@ -151,7 +157,7 @@ def is_ldm(keys: Collection[str]) -> bool:
 
 
 def foreign_unet(config: Mapping[str, Any], latent_channels: int) -> str | None:
-    """What a UNet is that does not take latents alone, as "what. cure."."""
+    """Describe a UNet that takes more than latents and text, as "what it is. cure"; None for others."""
     extra = [name for name in ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type", "addition_embed_type",
                                "time_cond_proj_dim")
              if config.get(name) is not None]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Hashes of files, kept by path, size and times, so that gigabytes are read once and not by every command."""
+"""Hashes of files, cached by path, size and times, so that gigabytes are read once and not by every command."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 KEPT_FROM_BYTES = 1 << 20
-"""Smaller files are hashed faster than they are looked up."""
+"""Smaller files are not cached, since hashing them is faster than looking them up."""
 SAMPLE_BYTES = 1 << 16
 Files = Iterable[tuple[str, Path]]
-"""(name, file)"""
+"""Pairs (name, file)."""
 
 
 def fingerprint(files: Files) -> str:
-    """sha256 over names and contents of files, in hexadecimal."""
+    """SHA-256 over names and contents of files, in hexadecimal."""
     total = hashlib.sha256()
     for name, path in files:
         total.update(f"{name} {file_sha256(path)}\n".encode())
@@ -26,7 +26,7 @@ def fingerprint(files: Files) -> str:
 
 
 def quick_fingerprint(files: Files) -> str:
-    """sha256 over names, sizes, and the first, middle and last 64 KiB: tells other weights apart in milliseconds."""
+    """SHA-256 over names, sizes, and the first, middle and last 64 KiB, to tell weights apart in milliseconds."""
     total = hashlib.sha256()
     for name, path in files:
         with path.open("rb") as file:
@@ -39,7 +39,7 @@ def quick_fingerprint(files: Files) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 of a file's content, in hexadecimal; from the user's cache where the file is as it was."""
+    """SHA-256 of a file's content, in hexadecimal. Taken from the user's cache where the file has not changed."""
     with path.open("rb") as file:
         before = os.fstat(file.fileno())
         kept = _kept(path, before) if before.st_size >= KEPT_FROM_BYTES else None
@@ -57,14 +57,14 @@ def file_sha256(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Where this project keeps what it can make again."""
+    """The folder where this project keeps what it can compute again."""
     place = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     home = place if os.path.isabs(place) else tempfile.gettempdir()  # a container's user may have no home
     return Path(home, "unicon-data")
 
 
 def _kept(path: Path, stat: os.stat_result) -> Path:
-    """Where the hash of this state of a file is kept; a change of its content changes the last time."""
+    """The cache entry for this state of a file. A change of its content changes its last time."""
     state = f"{path.resolve()}\0{_state(stat)}"
     return cache_folder() / "hashes" / hashlib.sha256(state.encode()).hexdigest()
 
@@ -74,7 +74,7 @@ def _state(stat: os.stat_result) -> tuple[int, int, int]:
 
 
 def _is_settled(before: os.stat_result, after: os.stat_result) -> bool:
-    """Whether a later change of the file would show in its times: they have a granularity, on some disks a second."""
+    """Whether a later change would show in the times of the file, whose granularity is a second on some disks."""
     if (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (
         after.st_size,
         after.st_mtime_ns,
@@ -86,7 +86,7 @@ def _is_settled(before: os.stat_result, after: os.stat_result) -> bool:
 
 
 def _keep(kept: Path, digest: str) -> None:
-    """Whole or not at all; without a cache that can be written, hashes are computed again."""
+    """Write the entry atomically. Where the cache cannot be written, hashes are computed again."""
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=kept.parent)

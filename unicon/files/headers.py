@@ -1,4 +1,7 @@
-"""Headers of safetensors files, read without their tensors, and what a file is that is not one."""
+"""Reading headers of safetensors files without their tensors, and recognizing files that are something else.
+
+Tested in tests/unicon/files/test_inspection.py.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Tensor names and shapes."""
+"""Tensor name -> shape."""
 _STARTS = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the file itself. Run `git lfs pull` where it was cloned, "
      "or download the file"),
@@ -21,24 +24,24 @@ _STARTS = (
     (b"\x80", "is a PyTorch pickle. Convert it to safetensors"),
     (b"GGUF", "is a GGUF file. Give the weights in safetensors"),
 )  # fmt: skip
-"""First bytes of what users take for weights."""
+"""First bytes of files that users mistake for weights, and what to say of them."""
 
 
 class Header(NamedTuple):
-    """What a safetensors file holds."""
+    """The header of a safetensors file."""
 
     shapes: dict[str, tuple[int, ...]]
     metadata: dict[str, str]
     dtypes: dict[str, str]
-    """By tensor, as safetensors writes them, such as F16."""
+    """Tensor name -> data type as safetensors writes it, such as F16."""
 
 
 def read_header(path: Path) -> Header:
-    """Names, shapes and metadata of a safetensors file.
+    """Read the header of a safetensors file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is something else, or damaged; the message says what it is and what to do.
+        FileNotFoundError: There is no such file.
+        ValueError: It is something else, or damaged. The message says what it is and what to do.
     """
     if path.is_dir():
         raise ValueError(f"{path} is a folder where a .safetensors file is wanted. Name the file.")
@@ -61,11 +64,11 @@ def read_header(path: Path) -> Header:
 
 _ENDLESS = {"F64": ("<u8", 0x7FF0000000000000), "F32": ("<u4", 0x7F800000), "F16": ("<u2", 0x7C00),
             "BF16": ("<u2", 0x7F80)}  # fmt: skip
-"""Type of the bits of a number, and the bits of its exponent: where all of them are set it is NaN or infinite."""
+"""Data type -> (integer type of the same size, mask of the exponent bits). All of them are set in NaN and infinity."""
 
 
 def check_floating(path: Path, header: Header, counts: Callable[[str], bool] = lambda key: True) -> None:
-    """Refuse weights that are whole numbers: those of quantized models mean nothing alone. Raises ValueError."""
+    """Raise ValueError for integer weights. Those of quantized models mean nothing without their scales."""
     for key, dtype in header.dtypes.items():
         if "F" not in dtype and counts(key):
             raise ValueError(
@@ -75,7 +78,7 @@ def check_floating(path: Path, header: Header, counts: Callable[[str], bool] = l
 
 
 def first_endless(path: Path) -> str | None:
-    """The first tensor of a whole safetensors file that has a value which is not finite. Reads the file."""
+    """Name of the first tensor with a value that is not finite, None where all are finite. Reads the whole file."""
     content = np.memmap(path, np.uint8, "r")
     start = 8 + int.from_bytes(content[:8].tobytes(), "little")
     for key, entry in json.loads(content[8:start].tobytes()).items():
@@ -88,8 +91,16 @@ def first_endless(path: Path) -> str | None:
     return None
 
 
+def check_weights(path: Path) -> None:
+    """Raise ValueError unless the weights in a file are finite floating-point numbers."""
+    check_floating(path, read_header(path))
+    endless = first_endless(path)
+    if endless:
+        raise ValueError(f"Weights are finite numbers; {endless} of {path} is not. Get the file again.")
+
+
 def what_is_wrong(path: Path) -> str | None:
-    """Why a file is no whole safetensors file, as the rest of a sentence; None when nothing is recognized."""
+    """Why a file is no complete safetensors file, as the rest of a sentence; None where nothing is recognized."""
     size = path.stat().st_size
     if size == 0:
         return "is empty: its download or copy failed. Get it again"
@@ -107,7 +118,7 @@ def what_is_wrong(path: Path) -> str | None:
 
 
 def _damage(header: bytes, length: int, size: int) -> str:
-    """What is wrong with a file that begins as a safetensors file does."""
+    """What is wrong with a file that begins like a safetensors file."""
     if len(header) < length:
         return f"is cut short: it has {size:,} bytes, and its header alone {length + 8:,}. Get it again"
     try:
@@ -121,10 +132,11 @@ def _damage(header: bytes, length: int, size: int) -> str:
 
 
 def read_json(path: Path) -> dict:
-    """The object in a small JSON file.
+    """Read the object in a small JSON file.
 
     Raises:
-        FileNotFoundError: there is no such file. ValueError: it holds something else.
+        FileNotFoundError: There is no such file.
+        ValueError: It holds something else.
     """
     try:
         value = json.loads(path.read_bytes().decode())  # UTF-8 without a byte order mark, as diffusers reads it

@@ -1,12 +1,12 @@
-"""Repositories of the Hugging Face hub: names of models and adapters in it, and what of them is fetched."""
+"""Repositories of the Hugging Face hub: parsing their ids, and fetching their files into the cache."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx2
 from huggingface_hub import HfApi, snapshot_download
@@ -19,7 +19,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class HubId(NamedTuple):
-    """OWNER/NAME, what is meant inside it ("" for its root), and a branch, tag or commit."""
+    """OWNER/NAME, a path inside the repository ("" for its root), and a branch, tag or commit."""
 
     repository: str
     inside: str
@@ -27,24 +27,28 @@ class HubId(NamedTuple):
 
     @property
     def text(self) -> str:
-        """As it is written in a command."""
+        """The id as it is written in a command."""
         name = f"{self.repository}/{self.inside}" if self.inside else self.repository
         return f"{name}@{self.revision}" if self.revision else name
 
 
 def parse_hub_id(text: str) -> HubId | None:
-    """OWNER/NAME, OWNER/NAME/INSIDE, each with @REVISION or without; None for a text that is no such name."""
+    """Parse OWNER/NAME or OWNER/NAME/INSIDE, optionally followed by @REVISION. None if the text is something else."""
     match = _HUB_ID.fullmatch(text)
     return HubId(match["repository"], match["inside"] or "", match["revision"]) if match else None
 
 
 def expanded(place: str | Path) -> Path:
-    """A path with `~` for the home folder, as it is where there is no such user or no home."""
+    """Expand `~` in a path. The path stays as it is where there is no such user or no home folder."""
     return Path(os.path.expanduser(place))
 
 
 def is_there(path: Path) -> bool:
-    """Whether a path exists; one that cannot be a path does not. Raises PermissionError where nobody may look."""
+    """Whether a path exists. Text that cannot be a path does not exist.
+
+    Raises:
+        PermissionError: The permissions do not allow checking.
+    """
     try:
         path.stat()
     except PermissionError:
@@ -55,12 +59,12 @@ def is_there(path: Path) -> bool:
 
 
 def is_local(text: str) -> bool:
-    """Whether a text is a path that exists, or can be nothing but a path. A path that exists wins over a hub id."""
+    """Whether a text is an existing path, or cannot be a hub id. An existing path takes precedence over a hub id."""
     return is_there(expanded(text)) or parse_hub_id(text) is None
 
 
 def commit_of(path: Path) -> str | None:
-    """The commit of a file in the hub's cache, which lies in snapshots/COMMIT/."""
+    """The commit of a file in the hub cache, where it is in snapshots/COMMIT/."""
     parts = path.absolute().parts
     return next(
         (commit for above, commit in zip(parts, parts[1:], strict=False)
@@ -68,23 +72,19 @@ def commit_of(path: Path) -> str | None:
     )  # fmt: skip
 
 
-Fetch = Callable[..., str]
-"""`huggingface_hub.snapshot_download`: (repository, allow_patterns=, revision=) -> folder in the cache."""
-
-
-def fetch_files(name: HubId, patterns: Sequence[str], what: str, fetch: Fetch | None = None) -> Path:
-    """The cached folder of a repository, with the files of these patterns fetched where the hub can be reached.
+def fetch_files(name: HubId, patterns: Sequence[str], what: str) -> Path:
+    """Fetch the files of a repository that match the patterns, and return the repository's folder in the cache.
 
     Raises:
-        FileNotFoundError: it is not in the cache, and the hub cannot be reached or does not give it.
+        FileNotFoundError: The repository is not in the cache, and the hub cannot be reached or refuses it.
     """
-    options = {"revision": name.revision} if name.revision else {}
+    options: dict[str, Any] = {"revision": name.revision} if name.revision else {}
     try:
-        return Path((fetch or snapshot_download)(name.repository, allow_patterns=list(patterns), **options))
+        return Path(snapshot_download(name.repository, allow_patterns=list(patterns), **options))
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         revision = f" at revision {name.revision!r}" if name.revision else ""
         refused = isinstance(error, HfHubHTTPError)
-        why = f"the hub does not give it ({type(error).__name__})" if refused else (
+        why = f"the hub refuses it ({type(error).__name__})" if refused else (
             "the hub cannot be reached (HF_HUB_OFFLINE is set, or there is no network)"
         )  # fmt: skip
         raise FileNotFoundError(
@@ -94,7 +94,7 @@ def fetch_files(name: HubId, patterns: Sequence[str], what: str, fetch: Fetch | 
 
 
 def files_in_hub(name: HubId) -> list[str] | None:
-    """Names of the files of a repository; None where the hub cannot be asked."""
+    """Names of the files of a repository; None where the hub cannot be reached."""
     try:
         return HfApi().list_repo_files(name.repository, revision=name.revision)
     except (OSError, HFValidationError, httpx2.HTTPError):

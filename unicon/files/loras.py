@@ -1,10 +1,10 @@
-"""LoRA files of other tools (kohya, diffusers, peft) for the base model: found, read by names, and checked to fit.
+"""LoRA files of other tools (kohya, diffusers, peft) for the base model: finding them, reading and checking their keys.
 
     kohya        lora_unet_BLOCK_attn1_to_q.lora_down.weight, .lora_up.weight, .alpha      lora_te_... likewise
     diffusers    unet.BLOCK.attn1.to_q.lora.down.weight                                    text_encoder.text_model....
     peft         base_model.model.BLOCK.attn1.to_q.lora_A.weight, also after unet. or text_encoder.
 
-A layer's weight becomes W + scale * alpha / rank * up @ down. Where nobody says alpha it is the rank.
+A layer's weight W becomes W + scale * alpha / rank * up @ down. Alpha defaults to the rank.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unicon.files.folder import LORA_FILE, Lora
+from unicon.files.adapter_header import FORMAT
+from unicon.files.adapters import LORA_FILE
+from unicon.files.folder import Lora
 from unicon.files.foreign import foreign_tensors
-from unicon.files.headers import Header, Shapes, read_header, read_json
-from unicon.files.hub import Fetch, expanded, fetch_files, is_there, parse_hub_id
-from unicon.files.inspection import FORMAT, ModelShape, check_weights
+from unicon.files.headers import Header, Shapes, check_weights, read_header, read_json
+from unicon.files.hub import expanded, fetch_files, is_there, parse_hub_id
+from unicon.files.inspection import ModelShape
 
 MAX_SCALE = 100
+"""Largest scale of a LoRA, to either side of zero."""
 PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _HALF = re.compile(
     r"(?P<module>.+?)(?:\.(?P<half>lora_down|lora_up|lora_A|lora_B)(?:\.default)?|\.lora\.(?P<direction>down|up)"
@@ -36,27 +39,31 @@ _PREFIXES = (
 
 
 class LoraLayer(NamedTuple):
-    """One layer of the base and the tensors of a file that change it."""
+    """A layer of the base model and the tensors of a LoRA file that change it."""
 
     part: str
-    """unet or text_encoder"""
+    """unet or text_encoder."""
     module: str
     down: str
     """Key of the tensor (rank, inputs, ...)."""
     up: str
-    """(outputs, rank, ...)"""
+    """Key of the tensor (outputs, rank, ...)."""
     alpha: str | None
-    """Key of a scalar, where there is one."""
+    """Key of a scalar; None where the file has none."""
     scaling: float
-    """alpha / rank where there is none."""
+    """The value of alpha / rank where `alpha` is None."""
     rank: int
 
 
-def find_lora(source: str | Path, fetch: Fetch | None = None) -> Path:
-    """The file of a LoRA: a path, a folder with one, or OWNER/NAME or OWNER/NAME/FILE of the hub, @REVISION or not.
+def find_lora(source: str | Path) -> Path:
+    """Find the file of a LoRA.
+
+    Args:
+        source: A file; a folder with one; or OWNER/NAME or OWNER/NAME/FILE on the hub, optionally followed by
+            @REVISION.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: There is no such LoRA.
     """
     if not str(source).strip():
         raise ValueError("A LoRA is a .safetensors file; got an empty text. Correct the path.")
@@ -67,7 +74,7 @@ def find_lora(source: str | Path, fetch: Fetch | None = None) -> Path:
             raise FileNotFoundError(f"A LoRA is a .safetensors file; there is nothing at {str(source)[:200]!r}. "
                                     "Correct the path.")  # fmt: skip
         inside = [name.inside] if name.inside else [LORA_FILE, PEFT_FILE, PEFT_CONFIG]
-        path = fetch_files(name, inside, "LoRA", fetch) / name.inside
+        path = fetch_files(name, inside, "LoRA") / name.inside
     if path.is_file():
         return path
     names = [path / file for file in (LORA_FILE, PEFT_FILE) if (path / file).is_file()]
@@ -79,18 +86,18 @@ def find_lora(source: str | Path, fetch: Fetch | None = None) -> Path:
 
 
 Loras = str | Path | Mapping[str, float] | Iterable[str | Path | tuple[str | Path, float]]
-"""LoRAs as they are given in the library: a path, paths, (path, scale) pairs, or path -> scale, 1 unless said."""
+"""LoRAs as given by callers: a path, paths, (path, scale) pairs, or path -> scale. Scales default to 1."""
 
 
 def find_loras(loras: Loras) -> tuple[Lora, ...]:
-    """The files of LoRAs.
+    """The files and scales of LoRAs.
 
     Raises:
-        FileNotFoundError: one is absent. ValueError: a scale that is no finite number, or something else
-            than `Loras`.
+        FileNotFoundError: A LoRA is absent.
+        ValueError: A scale is not a finite number, or the value is none of those that `Loras` allows.
     """
     loras = [loras] if isinstance(loras, str | Path) else loras
-    entries = loras.items() if isinstance(loras, Mapping) else [
+    entries: Iterable[Any] = loras.items() if isinstance(loras, Mapping) else [
         (entry, 1.0) if isinstance(entry, str | Path) else entry for entry in loras
     ]  # fmt: skip
     if not all(isinstance(entry, tuple) and len(entry) == 2 for entry in entries):
@@ -99,9 +106,9 @@ def find_loras(loras: Loras) -> tuple[Lora, ...]:
 
 
 def check_scale(scale: float) -> float:
-    """The scale as a number; ValueError for one that is not finite or larger than any LoRA bears."""
+    """Return the scale as a float. Raises ValueError unless it is a finite number within `MAX_SCALE`."""
     is_number = isinstance(scale, numbers.Real) and not isinstance(scale, bool)
-    if not is_number or not -MAX_SCALE <= scale <= MAX_SCALE:  # so that NaN is refused
+    if not is_number or not -MAX_SCALE <= scale <= MAX_SCALE:  # written so that NaN is refused
         raise ValueError(
             f"The scale of a LoRA is a finite number from -{MAX_SCALE} to {MAX_SCALE}, 1 as it was trained; got "
             f"{scale!r}. Try 0.5 to 1."
@@ -113,7 +120,7 @@ def lora_layers(path: Path, shape: ModelShape) -> list[LoraLayer]:
     """The layers that a LoRA file changes, sorted.
 
     Raises:
-        ValueError: it is no LoRA, of another base, of a kind that is not supported, or damaged.
+        ValueError: The file is no LoRA, belongs to another base, is of an unsupported kind, or is damaged.
     """
     header = read_header(path)
     _check_kind(path, header)
@@ -131,7 +138,7 @@ def lora_layers(path: Path, shape: ModelShape) -> list[LoraLayer]:
         raise ValueError(
             f"A LoRA changes layers of its base; {len(unknown)} of the {len(header.shapes)} tensors of {path} match no "
             f"layer of this model: {', '.join(unknown[:3])}. It is of another base, or of a kind that is not "
-            "supported: LoRA of the UNet and the text encoder of Stable Diffusion 1.x and 2.x are."
+            "supported. LoRAs of the UNet and the text encoder of Stable Diffusion 1.x and 2.x are supported."
         )
     check_weights(path)
     weights = {"unet": shape.unet, "text_encoder": shape.text_encoder}
@@ -160,7 +167,7 @@ def _check_kind(path: Path, header: Header) -> None:
 
 
 def _by_name(shapes: Shapes) -> dict[str, str]:
-    """Every spelling of a module with a weight matrix -> the module."""
+    """Map every spelling of a module that has a weight matrix to the module."""
     modules = [key.removesuffix(".weight") for key, shape in shapes.items() if key.endswith(".weight")
                and len(shape) > 1]  # fmt: skip
     spelled: dict[str, str] = {}
@@ -171,7 +178,7 @@ def _by_name(shapes: Shapes) -> dict[str, str]:
 
 
 def _target(key: str, names: Mapping[str, Mapping[str, str]]) -> tuple[str, str, str] | None:
-    """(part, module, "down", "up" or "alpha") of a tensor; None where no layer of the model is meant."""
+    """(part, module, "down", "up" or "alpha") of a tensor; None where its key names no layer of the model."""
     match = _HALF.fullmatch(key)
     if match is None and not key.endswith(".alpha"):
         return None
@@ -179,7 +186,7 @@ def _target(key: str, names: Mapping[str, Mapping[str, str]]) -> tuple[str, str,
     words = match and (match["half"] or match["direction"] or match["linear"] or match["old"])
     half = "alpha" if not words else "down" if words in ("lora_down", "lora_A", "down") else "up"
     parts = ["unet", "text_encoder"]
-    for prefix, part in _PREFIXES:  # peft's comes before the others
+    for prefix, part in _PREFIXES:  # the prefix of peft comes before the others in a name
         if name.startswith(prefix):
             name, parts = name.removeprefix(prefix), [part] if part else parts
     name = re.sub(r"\.processor\.(to_\w+)$", r".\1", name)
@@ -213,7 +220,7 @@ def _layer(
 
 
 def _scaling(module: str, rank: int, config: Mapping[str, Any]) -> float:
-    """alpha / rank as peft records it, of a layer whose alpha is not in the file."""
+    """Alpha / rank as recorded by peft, for a layer whose alpha is not in the file."""
     patterns = config.get("alpha_pattern") or {}
     of_module = (value for name, value in patterns.items() if re.fullmatch(rf"(.*\.)?{name}", module))
     alpha = next(of_module, config.get("lora_alpha") or rank)
@@ -223,7 +230,7 @@ def _scaling(module: str, rank: int, config: Mapping[str, Any]) -> float:
 
 
 def _peft_config(path: Path, header: Header) -> dict[str, dict[str, Any]]:
-    """What peft (a file beside it) or diffusers (metadata) recorded, by part of the model."""
+    """The configuration recorded by peft (in a file beside it) or diffusers (in the metadata), by part of the model."""
     found: dict[str, dict[str, Any]] = {}
     if path.name == PEFT_FILE and (path.parent / PEFT_CONFIG).is_file():
         config = read_json(path.parent / PEFT_CONFIG)

@@ -1,7 +1,9 @@
-"""What of a model folder's configurations, scheduler and tokenizer changes a result, by content.
+"""The values in a model folder's configurations, scheduler and tokenizer that change results.
 
-Weights have a hash of their own (`unicon.files.folder.weight_files`). What does not count: versions of libraries,
-names, values that are the default, settings of training and of other pipelines, and how a file is written.
+Weights have a hash of their own (`unicon.files.folder.weight_files`). Versions of libraries, names, default values,
+settings of training and of other pipelines, and the formatting of files do not count.
+
+Tested in tests/unicon/files/test_hashes.py.
 """
 
 from __future__ import annotations
@@ -20,16 +22,17 @@ SCHEDULE_DEFAULTS: Mapping[str, Any] = {
     "num_train_timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear",
     "trained_betas": None, "prediction_type": "epsilon", "rescale_betas_zero_snr": False, "steps_offset": 0,
 }  # fmt: skip
-"""What of a scheduler describes the model, with diffusers' defaults."""
+"""Values of a scheduler that describe the model, with diffusers' defaults."""
 _WITHOUT_EFFECT = ("dropout", "sample_size")
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 def model_config(folder: Path) -> dict[str, Any]:
-    """By part of the model: the scheduler's values, of the others a short hash.
+    """The values of the scheduler, and a short hash of every other part, by part of the model.
 
     Raises:
-        OSError, ValueError: a file is absent or cannot be read.
+        OSError: A file is absent.
+        ValueError: A file cannot be read.
     """
     unet = with_defaults(read_json(folder / "unet" / "config.json"), UNET_DEFAULTS)
     return {
@@ -43,7 +46,7 @@ def model_config(folder: Path) -> dict[str, Any]:
 
 
 def _tokenizer(place: Path) -> dict[str, Any]:
-    """What transformers' CLIPTokenizer takes from its files: it has normalization and templates of its own."""
+    """The values that CLIPTokenizer takes from its files. It has its own normalization and templates."""
     whole = place / "tokenizer.json"
     if whole.is_file():
         model = read_json(whole)["model"]

@@ -1,4 +1,7 @@
-"""Whether a folder is a published adapter that is whole and fits a model, by headers alone. Without torch."""
+"""Whether a folder is a complete adapter in the official layout, judged from headers, without torch.
+
+Tested in tests/unicon/files/test_adapter_inspection.py.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,23 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from unicon.files.folder import LORA_FILE, LORA_FOLDERS, PICKLE_FILE, is_published
+from unicon.files.adapters import LORA_FILE, LORA_FOLDERS, PICKLE_FILE, is_official
 from unicon.files.foreign import LORA_CURE, WANTED_ADAPTER
 from unicon.files.headers import check_floating, first_endless, read_header, read_json, what_is_wrong
 from unicon.files.pickles import read_pickle_names
 
 PROJECTION = ".conv1n.weight"
-"""End of the names of the output projections in the pickle."""
+"""Suffix of the names of the output projections in the pickle."""
 
 
-def check_published_files(path: Path) -> list[Path]:
-    """Files of LoRA of a published adapter; refuse a folder that is something else, or incomplete or damaged.
+def check_official_files(path: Path) -> list[Path]:
+    """Check an official adapter folder and return its LoRA files.
 
     Raises:
-        FileNotFoundError: a part is absent. ValueError: anything else that is wrong.
+        FileNotFoundError: A part is absent.
+        ValueError: The folder is something else or damaged.
     """
-    if not is_published(path):
+    if not is_official(path):
         raise ValueError(f"{WANTED_ADAPTER}; {path} {_other_folder(path)}.")
     _check_pickle(path / PICKLE_FILE)
     files = [path / folder / LORA_FILE for folder in LORA_FOLDERS.values()]
@@ -29,7 +33,7 @@ def check_published_files(path: Path) -> list[Path]:
     for file in files:
         if not file.is_file():
             raise FileNotFoundError(
-                f"A published adapter has xy_lora/{LORA_FILE} and yx_lora/{LORA_FILE} (and y_lora for depth, edge and "
+                f"An official adapter has xy_lora/{LORA_FILE} and yx_lora/{LORA_FILE} (and y_lora for depth, edge and "
                 f"pose); {file} is absent. Give the folder that contains {PICKLE_FILE}, complete."
             )
         check_floating(file, read_header(file))
@@ -40,7 +44,7 @@ def check_published_files(path: Path) -> list[Path]:
 
 
 def _check_pickle(path: Path) -> None:
-    """Refuse what holds no output projections, or would run code: it is only looked at."""
+    """Refuse a pickle without output projections, and one that would run code. The pickle is not loaded."""
     what = what_is_wrong(path) or ""
     if what and "pickle" not in what:
         raise ValueError(f"{path} {what}.")
@@ -58,23 +62,27 @@ def _check_pickle(path: Path) -> None:
 
 
 def pickled_projections(path: Path) -> set[str]:
-    """Our names of the output projections in a pickle."""
+    """Names of the output projections in a pickle, as this project calls them."""
     texts = read_pickle_names(path).texts
     return {f"{text.removesuffix(PROJECTION)}.attn1.joint_out.weight" for text in texts if text.endswith(PROJECTION)}
 
 
 def lora_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors in files of LoRA, by our names. Raises ValueError for keys of another layout."""
+    """Shapes of the tensors in LoRA files, by this project's names. Raises ValueError for keys of another layout."""
     return {our_key(file.parent.name, key): shape for file in files for key, shape in read_header(file).shapes.items()}
 
 
 def our_key(folder: str, key: str) -> str:
-    """(folder, key in its safetensors file) -> our LoRA key; ValueError for a key of another layout."""
+    """Convert (folder, key in its safetensors file) into a LoRA key of this project.
+
+    Raises:
+        ValueError: The key belongs to another layout.
+    """
     match = re.fullmatch(r"unet\.(.+)\.(attn1n|attn1|attn2)\.(.+)\.lora\.(down|up)\.weight", key)
     kind = {name: kind for kind, name in LORA_FOLDERS.items()}[folder]
     if match is None or (match[2] == "attn1n") != (kind != "condition_adapter"):
         raise ValueError(
-            f"Published LoRA keys are unet.BLOCK.attnN.LAYER.lora.down|up.weight (attn1n in xy_lora and yx_lora); "
+            f"Official LoRA keys are unet.BLOCK.attnN.LAYER.lora.down|up.weight (attn1n in xy_lora and yx_lora); "
             f"{folder} holds {key!r}. This is no UniCon adapter of Stable Diffusion."
         )
     block, attention, layer, direction = match.groups()
@@ -83,7 +91,7 @@ def our_key(folder: str, key: str) -> str:
 
 
 def _other_folder(path: Path) -> str:
-    """What a folder without model.pth is, as "what. cure"."""
+    """Describe a folder without model.pth, as "what it is. cure"."""
     if (path.parent / PICKLE_FILE).is_file():
         return f"is a part of one. Give the folder that contains {PICKLE_FILE}, {path.parent}"
     for name in (LORA_FILE, "adapter_model.safetensors"):

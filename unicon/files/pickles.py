@@ -1,4 +1,7 @@
-"""What a file of `torch.save` holds, by the opcodes of its pickle: nothing in it is run. Without torch."""
+"""The names in a file of `torch.save`, read from the opcodes of its pickle without running it. Imports no torch.
+
+Tested in tests/unicon/files/test_adapter_inspection.py.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,30 @@ from pathlib import Path
 from typing import NamedTuple
 
 HARMLESS_MODULES = frozenset({"collections", "torch", "torch._utils", "torch.storage", "torch._tensor"})
-"""Where tensors and dicts of them come from; what else a pickle imports could run code."""
+"""Modules that pickled dicts of tensors import. Anything else that a pickle imports could run code."""
 _LEGACY_PICKLES = 4
-"""Files before PyTorch 1.6 begin with a magic number, a version, facts of the system, and then the object."""
+"""Files written before PyTorch 1.6 consist of a magic number, a version, system information and the object."""
 
 
 class Pickled(NamedTuple):
-    """Names in a pickle."""
+    """The names in a pickle."""
 
     texts: frozenset[str]
-    """Every text, such as the keys of a dict."""
+    """All strings, such as the keys of a dict."""
     imports: frozenset[str]
-    """Functions and classes that reading it would call, as module.name."""
+    """Functions and classes that loading it would call, as module.name."""
 
     @property
     def foreign(self) -> list[str]:
-        """Imports that tensors do not need."""
+        """Imports that dicts of tensors do not need."""
         return sorted(name for name in self.imports if name.rpartition(".")[0] not in HARMLESS_MODULES)
 
 
 def read_pickle_names(path: Path) -> Pickled:
-    """Names in a file of `torch.save`.
+    """Read the names in a file of `torch.save`.
 
     Raises:
-        ValueError: it is no such file, or damaged.
+        ValueError: It is no such file, or damaged.
     """
     try:
         if zipfile.is_zipfile(path):
@@ -42,7 +45,7 @@ def read_pickle_names(path: Path) -> Pickled:
                     raise ValueError(f"{path} is a zip archive of something else ({archive.namelist()[:3]}).")
                 return _names(io.BytesIO(archive.read(inside[0])), 1)
         with path.open("rb") as file:
-            if file.read(2) == b"PK":  # the list of contents is at the end of an archive
+            if file.read(2) == b"PK":  # a zip archive whose directory, at its end, is missing
                 raise EOFError("the end is absent")
             file.seek(0)
             return _names(file, _LEGACY_PICKLES)
@@ -62,6 +65,6 @@ def _names(stream: object, count: int) -> Pickled:
                     imports.add(".".join(texts[-2:]))
                 elif isinstance(argument, str):
                     texts.append(argument)
-        except ValueError:  # what follows the pickles of an old file, or damage: loading is the judge
+        except ValueError:  # the data after the pickles of an old file, or damage that loading will report
             break
     return Pickled(frozenset(texts), frozenset(imports))

@@ -1,7 +1,7 @@
-"""Names and shapes of the tensors of Stable Diffusion's parts, from their configurations alone, without torch.
+"""Names and shapes of the tensors in the parts of Stable Diffusion, derived from their configurations without torch.
 
-They are those of diffusers' `UNet2DConditionModel` and `AutoencoderKL` and of transformers' `CLIPTextModel`, which a
-test compares. None for a configuration that goes beyond Stable Diffusion 1.x and 2.x: loading is then the only judge.
+They equal those of diffusers' `UNet2DConditionModel` and `AutoencoderKL` and transformers' `CLIPTextModel`, as a test
+verifies. The result is None for a configuration beyond Stable Diffusion 1.x and 2.x; only loading can check it then.
 """
 
 from __future__ import annotations
@@ -35,34 +35,34 @@ VAE_DEFAULTS: Mapping[str, Any] = {
     "latent_channels": 4, "norm_num_groups": 32, "scaling_factor": 0.18215, "shift_factor": None,
     "use_quant_conv": True, "use_post_quant_conv": True, "mid_block_add_attention": True,
 }  # fmt: skip
-"""Of what changes a result; the others (tile sizes, statistics of other pipelines, casts) do not."""
+"""Values that change results. The others (tile sizes, statistics of other pipelines, casts) do not."""
 TEXT_DEFAULTS: Mapping[str, Any] = {
     "vocab_size": 49408, "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12,
     "num_attention_heads": 8, "max_position_embeddings": 77, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-05,
 }  # fmt: skip
-"""Likewise: the pooled output (`eos_token_id`, `projection_dim`) is not used."""
+"""Values that change results. The pooled output (`eos_token_id`, `projection_dim`) is not used."""
 UNET_SHAPE_KEYS = (
     "in_channels", "out_channels", "block_out_channels", "layers_per_block", "down_block_types", "mid_block_type",
     "up_block_types", "transformer_layers_per_block", "cross_attention_dim", "attention_head_dim",
     "num_attention_heads", "use_linear_projection",
 )  # fmt: skip
-"""What of a UNet's configuration an adapter depends on, and records."""
+"""Values of a UNet's configuration that an adapter depends on and records."""
 _SHAPING = (
     "only_cross_attention", "encoder_hid_dim", "encoder_hid_dim_type", "dual_cross_attention", "class_embed_type",
     "addition_embed_type", "num_class_embeds", "resnet_time_scale_shift", "time_embedding_type", "time_embedding_dim",
     "attention_type", "class_embeddings_concat", "mid_block_only_cross_attention", "cross_attention_norm",
     "reverse_transformer_layers_per_block", "conv_in_kernel", "conv_out_kernel",
 )  # fmt: skip
-"""Values that give a UNet other tensors than Stable Diffusion's unless they are the default."""
+"""Values with which a UNet has other tensors than Stable Diffusion's, unless they are the default."""
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-"""Names in autoencoders that were written before diffusers 0.18; diffusers converts them."""
+"""Names in autoencoders written before diffusers 0.18 -> current names. diffusers converts them as well."""
 
 Shape = tuple[int, ...]
 Named = Iterator[tuple[str, Shape]]
 
 
 def with_defaults(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a configuration that are in `defaults`, absent ones filled in; lists for tuples."""
+    """The values of a configuration that are in `defaults`, with absent ones filled in and tuples made lists."""
     return {name: _plain(config.get(name, default)) for name, default in defaults.items()}
 
 
@@ -71,7 +71,7 @@ def _plain(value: Any) -> Any:
 
 
 def unet_shapes(config: Mapping[str, Any]) -> dict[str, Shape] | None:
-    """Of a UNet."""
+    """Names and shapes of the tensors of a UNet."""
     values = with_defaults(config, UNET_DEFAULTS)
     if any(values[name] != UNET_DEFAULTS[name] for name in _SHAPING) or not _is_plain_unet(values):
         return None
@@ -130,7 +130,7 @@ def _unet_block(
     block: str, inputs: Sequence[int], width: int, time: int, depth: int, values: Mapping[str, Any],
     attentions: int | None = None,
 ) -> Named:  # fmt: skip
-    """Resnets, and after each of the first `attentions` a transformer of `depth` blocks where that is not 0."""
+    """Residual blocks; where `depth` is not 0, each of the first `attentions` is followed by `depth` transformers."""
     for index, channels in enumerate(inputs):
         yield from _resnet(f"{block}.resnets.{index}", channels, width, time)
     for index in range((len(inputs) if attentions is None else attentions) if depth else 0):
@@ -176,7 +176,7 @@ def _norm(name: str, width: int) -> Named:
 
 
 def vae_shapes(config: Mapping[str, Any]) -> dict[str, Shape] | None:
-    """Of an autoencoder."""
+    """Names and shapes of the tensors of an autoencoder."""
     values = with_defaults(config, VAE_DEFAULTS)
     kinds = {*values["down_block_types"], *values["up_block_types"]}
     widths, downs, ups = values["block_out_channels"], values["down_block_types"], values["up_block_types"]
@@ -195,7 +195,7 @@ def vae_shapes(config: Mapping[str, Any]) -> dict[str, Shape] | None:
 def _vae_side(
     side: str, widths: Sequence[int], inputs: int, outputs: int, values: Mapping[str, Any], layers: int
 ) -> Named:
-    """Encoder or decoder; `layers` more of each block than the configuration says."""
+    """Encoder or decoder, with `layers` more layers in each block than the configuration says."""
     blocks, sampler = ("down_blocks", "downsamplers") if side == "encoder" else ("up_blocks", "upsamplers")
     middle = widths[-1] if side == "encoder" else widths[0]
     yield from _layer(f"{side}.conv_in", (widths[0], inputs, 3, 3))
@@ -216,13 +216,13 @@ def _vae_side(
 
 
 def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What counts of a text encoder's configuration, also where it is that of a whole CLIP."""
+    """The relevant values of a text encoder's configuration, which may be nested in that of a whole CLIP."""
     nested = config.get("text_config")
     return with_defaults(nested if isinstance(nested, Mapping) else config, TEXT_DEFAULTS)
 
 
 def text_shapes(config: Mapping[str, Any]) -> dict[str, Shape]:
-    """Of a CLIP text encoder."""
+    """Names and shapes of the tensors of a CLIP text encoder."""
     values = text_config(config)
     return dict(_text(values, values["hidden_size"], values["intermediate_size"]))
 
@@ -242,7 +242,7 @@ def _text(values: Mapping[str, Any], width: int, inner: int) -> Named:
 
 
 def current_name(part: str, key: str) -> str | None:
-    """The name of a stored tensor in today's modules; None for one that older versions wrote and nothing needs."""
+    """The current name of a stored tensor; None for a tensor of older versions that is no longer needed."""
     if part == "text_encoder":
         key = key.removeprefix("text_model.")
         return None if key in ("embeddings.position_ids", "text_projection.weight") else key

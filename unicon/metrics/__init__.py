@@ -1,6 +1,9 @@
-"""How good a condition's estimate is, measured on ground truth. Pure numpy; one file a kind of map."""
+"""Accuracy of estimated conditions, measured on ground truth. Pure NumPy, with one module per kind of map.
 
-from unicon.metrics.color import colour_likeness
+Tested in tests/unicon/metrics/test_metrics.py.
+"""
+
+from unicon.metrics.color import color_likeness
 from unicon.metrics.correlation import correlation
 from unicon.metrics.depth import (
     MAX_DEPTH_M,
@@ -31,7 +34,7 @@ __all__ = [
     "PoseMetrics",
     "best_affine",
     "best_edge_metrics",
-    "colour_likeness",
+    "color_likeness",
     "correlation",
     "depth_metrics",
     "edge_counts",

@@ -1,4 +1,7 @@
-"""How alike two maps are, whatever their scale and shift."""
+"""Similarity of two maps, regardless of scale and shift.
+
+Tested in tests/unicon/metrics/test_metrics.py.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,10 @@ import numpy as np
 
 
 def correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Pearson's correlation of all values of two arrays of one shape: 1 alike, 0 unrelated or constant, -1 opposite.
+    """Pearson's correlation of all values of two arrays: 1 for equal, 0 for unrelated or constant, -1 for opposite.
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: The shapes differ.
     """
     if one.shape != other.shape:
         raise ValueError(f"maps to correlate must have one shape, got {one.shape} and {other.shape}: resize one")

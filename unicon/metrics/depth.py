@@ -1,14 +1,16 @@
-"""Depth metrics that do not depend on scale and shift: what a relative inverse depth map is worth in metres.
+"""Depth metrics that do not depend on scale and shift: the accuracy of a relative inverse depth map in meters.
 
-The protocol is MiDaS's for affine-invariant predictions (Ranftl et al., arXiv 1907.01341, section 6, "Evaluation
-metrics"; DPT, arXiv 2103.13413, uses the same): for every image the prediction gets the scale and shift that fit the
-true inverse depth best over the valid pixels, the aligned inverse depth is limited from below by one over the depth
-cap, and errors are counted on depth. A data set's metric is the mean over its images, not over its pixels.
+The protocol is that of MiDaS for affine-invariant predictions (Ranftl et al., arXiv 1907.01341, section 6, "Evaluation
+metrics"; also used by DPT, arXiv 2103.13413). For every image, the prediction is aligned with the true inverse depth by
+the best scale and shift over the valid pixels, the aligned inverse depth is limited from below by one over the depth
+cap, and errors are measured on depth. The metric of a dataset is the mean over its images, not over its pixels.
 
-Nothing constrains the scale to be positive: a map with near and far swapped is judged by the best fit all the same, so
-look at pictures too.
+Nothing constrains the scale to be positive. A map with near and far swapped is still judged by its best fit, so also
+look at the images.
 
-Shapes: ``H W`` pixels. Pure numpy.
+Shapes: H W pixels. Pure NumPy.
+
+Tested in tests/unicon/metrics/test_metrics.py.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from dataclasses import astuple, dataclass
 import numpy as np
 
 MAX_DEPTH_M = 12.0
-"""Default depth cap: no wall of a rendered room is farther from a camera in it."""
+"""Default depth cap. No wall of a rendered room is farther from a camera in it."""
 DELTA_BASE = 1.25
 """Pixels whose ratio of depths is below 1.25, 1.25^2, 1.25^3 count for delta1, delta2, delta3."""
 
@@ -31,9 +33,9 @@ class DepthMetrics:
     abs_rel: float
     """Mean of |estimate - truth| / truth; 0 is perfect."""
     rmse_m: float
-    """Root of the mean squared error, in metres; 0 is perfect."""
+    """Root of the mean squared error, in meters; 0 is perfect."""
     delta1: float
-    """Share of pixels whose ratio of estimate and truth, the larger over the smaller, is below 1.25; 1 is perfect."""
+    """Fraction of pixels whose ratio of estimate and truth, larger over smaller, is below 1.25; 1 is perfect."""
     delta2: float
     """The same below 1.25^2."""
     delta3: float
@@ -46,13 +48,13 @@ def depth_metrics(
     """The metrics of one image after the best affine alignment.
 
     Args:
-        relative_inverse_depth: (H, W) estimate, larger is nearer, in any scale and with any shift.
-        true_depth_m: (H, W) in metres; pixels that are not finite (the sky), not positive, or beyond `max_depth_m` do
+        relative_inverse_depth: (H, W) estimate, of any scale and shift; larger is nearer.
+        true_depth_m: (H, W) in meters. Pixels that are not finite (the sky), not positive, or beyond `max_depth_m` do
             not count.
-        max_depth_m: the depth cap: farther truth is not counted and no estimate is farther.
+        max_depth_m: The depth cap. Farther pixels do not count, and estimates are limited to it.
 
     Raises:
-        ValueError: shapes differ, no pixel is valid, or the estimate is not finite at a valid pixel.
+        ValueError: The shapes differ, no pixel is valid, or the estimate is not finite at a valid pixel.
     """
     valid = valid_pixels(true_depth_m, max_depth_m)
     _check(relative_inverse_depth, true_depth_m, valid, max_depth_m)
@@ -77,13 +79,13 @@ def valid_pixels(true_depth_m: np.ndarray, max_depth_m: float = MAX_DEPTH_M) -> 
 
 
 def best_affine(estimate: np.ndarray, target: np.ndarray) -> tuple[float, float]:
-    """The least-squares scale and shift of `scale * estimate + shift` to `target`, both (N,).
+    """The scale and shift of the least-squares fit of `scale * estimate + shift` to `target`, both (N,).
 
-    A constant estimate gets scale 0 and the target's mean as shift.
+    For a constant estimate, the scale is 0 and the shift is the mean of the target.
     """
-    centred = estimate - estimate.mean()
-    variance = float(np.mean(centred**2))
-    scale = float(np.mean(centred * (target - target.mean()))) / variance if variance > 0 else 0.0
+    centered = estimate - estimate.mean()
+    variance = float(np.mean(centered**2))
+    scale = float(np.mean(centered * (target - target.mean()))) / variance if variance > 0 else 0.0
     return scale, float(target.mean()) - scale * float(estimate.mean())
 
 
@@ -91,7 +93,7 @@ def mean_metrics(images: Sequence[DepthMetrics]) -> DepthMetrics:
     """The mean over images.
 
     Raises:
-        ValueError: there are none.
+        ValueError: There are no images.
     """
     if not images:
         raise ValueError("a mean needs at least one image, got none")
@@ -100,7 +102,7 @@ def mean_metrics(images: Sequence[DepthMetrics]) -> DepthMetrics:
 
 
 def vertical_ramp(height_px: int, width_px: int) -> np.ndarray:
-    """The simplest guess there is: (H, W) float32, 0 (far) in the top row, 1 (near) in the bottom row."""
+    """The simplest guess of a depth map: (H, W) float32, 0 (far) in the top row, 1 (near) in the bottom row."""
     column = np.linspace(0.0, 1.0, height_px, dtype=np.float32)[:, None]
     return np.repeat(column, width_px, axis=1)
 

@@ -1,10 +1,12 @@
-"""Share of correct keypoints (PCK) of one estimated skeleton against the people in a picture.
+"""Percentage of correct keypoints (PCK) of one estimated skeleton against the people in an image.
 
-PCK is Yang and Ramanan's ("Articulated human detection with flexible mixtures of parts",
-https://doi.org/10.1109/TPAMI.2012.261): a joint is right when it lies within a share of the size of the person's box.
-Counts are summed over the images of a set, so a set's PCK is the share of all its visible joints.
+PCK is that of Yang and Ramanan ("Articulated human detection with flexible mixtures of parts",
+https://doi.org/10.1109/TPAMI.2012.261): a joint is right if its error is within a fraction of the size of the person's
+box. Counts are summed over the images of a dataset, so its PCK is the fraction of all its visible joints.
 
-Shapes: ``P`` people, ``J`` joints. Pure numpy.
+Shapes: P people, J joints. Pure NumPy.
+
+Tested in tests/unicon/metrics/test_metrics.py.
 """
 
 from __future__ import annotations
@@ -15,32 +17,32 @@ from dataclasses import dataclass
 import numpy as np
 
 MIN_CONFIDENCE = 0.2
-"""A joint read with less is taken as not drawn."""
+"""Joints read with a lower confidence count as not drawn."""
 MIN_TOLERANCE_PX = 1.0
-"""Drawings are read back to within a pixel, so no box is small enough to ask for less."""
+"""Lower limit of the tolerance, since drawings are read back to within a pixel."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoseMetrics:
-    """Counts of joints of one image, or of a set."""
+    """Counts of joints of one image or of a dataset."""
 
     right: int
-    """Visible true joints whose estimate is near enough."""
+    """Visible true joints whose estimate is within the tolerance."""
     visible: int
     """Visible true joints."""
     invented: int
-    """Estimated joints that nobody in the picture has in view."""
+    """Estimated joints that are visible on nobody in the image."""
     absent: int
-    """Kinds of joint that nobody in the picture has in view."""
+    """Kinds of joints that are visible on nobody in the image."""
 
     @property
     def pck(self) -> float:
-        """Share of the visible true joints that are right; 1 is perfect, nan where none is visible."""
+        """Fraction of the visible true joints that are right; 1 is perfect, NaN if none is visible."""
         return self.right / self.visible if self.visible else float("nan")
 
     @property
     def invention(self) -> float:
-        """Share of the absent joints that were estimated all the same; 0 is perfect, nan where none is absent."""
+        """Fraction of the absent joints that were estimated; 0 is perfect, NaN if none is absent."""
         return self.invented / self.absent if self.absent else float("nan")
 
 
@@ -48,14 +50,14 @@ def pose_metrics(estimate: np.ndarray, truth: np.ndarray, alpha: float = 0.1) ->
     """The counts of one image.
 
     Args:
-        estimate: (J, 3) x, y in pixels and confidence, as `unicon.pose.read_pose` gives them; a joint below
+        estimate: (J, 3) x, y in pixels and confidence, as returned by `unicon.pose.read_pose`. A joint below
             `MIN_CONFIDENCE` counts as missing, and a missing joint as wrong.
         truth: (P, J, 3) x, y in pixels and visibility. Every visible joint of every person counts, so one estimated
-            skeleton cannot be right about two people.
-        alpha: tolerance as a share of the longer side of the box around the person's visible joints.
+            skeleton cannot be right for two people.
+        alpha: Tolerance as a fraction of the longer side of the box around the person's visible joints.
 
     Raises:
-        ValueError: the numbers of joints differ.
+        ValueError: The numbers of joints differ.
     """
     if estimate.ndim != 2 or truth.ndim != 3 or estimate.shape != truth.shape[1:]:
         raise ValueError(f"shapes must be (J, 3) and (P, J, 3), got {estimate.shape} and {truth.shape}")
@@ -74,7 +76,7 @@ def pose_metrics(estimate: np.ndarray, truth: np.ndarray, alpha: float = 0.1) ->
 
 
 def total_pose_metrics(images: Iterable[PoseMetrics]) -> PoseMetrics:
-    """The counts of a set."""
+    """The counts of a dataset."""
     listed = list(images)
     return PoseMetrics(
         right=sum(image.right for image in listed),

@@ -1,1 +1,1 @@
-"""Step tables, samplers, guidance, and the sampling loop."""
+"""Sampling: step tables, samplers, guidance and the sampling loop."""

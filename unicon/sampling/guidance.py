@@ -1,4 +1,7 @@
-"""Text and condition guidance: one pure function of the predictions, and the batch layout that gives them."""
+"""Text and condition guidance: a pure function of the predictions, and the batch layout that yields them.
+
+Tested in tests/unicon/sampling/test_loop.py and tests/unicon/test_golden.py.
+"""
 
 from __future__ import annotations
 
@@ -32,19 +35,19 @@ def guide(
 
 @dataclass(frozen=True, kw_only=True)
 class Denoiser:
-    """A UNet with everything of a batch that stays the same over the steps: (latents, timesteps) -> prediction.
+    """A UNet with everything that is constant over the steps of a batch: (latents, timesteps) -> prediction.
 
-    Guidance stacks the batch: negative rows, positive rows, positive rows without the joint term; what no scale
-    asks for is left out.
+    Guidance stacks the batch: negative rows, positive rows, and positive rows without the joint term. Rows that no
+    scale needs are left out.
     """
 
     unet: UNet2DConditionModel
     pairs: Pairs
-    """Pairs of the rows, not stacked."""
+    """Pairs of the rows before stacking."""
     prompt_embeds: Tensor
-    """(B, M, text C)"""
+    """(B, M, text C)."""
     negative_prompt_embeds: Tensor | None = None
-    """(B, M, text C), needed when guidance_scale is not 1."""
+    """(B, M, text C). Needed when guidance_scale is not 1."""
     guidance_scale: float = 1.0
     """Text guidance; 1 means none."""
     condition_guidance_scale: float = 0.0

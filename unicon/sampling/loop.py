@@ -1,7 +1,11 @@
+# diffusers declares its configurations as plain dictionaries.
+# pyright: reportAttributeAccessIssue=false
 """The sampling loop: a function of a denoiser, latents, noise levels and a step table.
 
-Shapes: B rows, (channels, h, w) latents. Rows of one role are adjacent: `roles[r]` is the slice of role r, in the order
-of the step table's columns. Latents are float32 between the steps, whatever the dtype of the model.
+Rows of one role are adjacent: `roles[r]` is the slice of role r, in the order of the step table's columns. Latents are
+float32 between the steps, whatever the dtype of the model.
+
+Shapes: B rows, (channels, h, w) latents.
 
 Source: arXiv 2410.11439, section 3.3; the published start, step and mask rules.
 """
@@ -23,27 +27,30 @@ from unicon.sampling.samplers import NoiseLevels, Sampler
 from unicon.sampling.step_table import StepTable
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
-"""(latents, timesteps (B,)) -> prediction"""
+"""(latents, timesteps (B,)) -> prediction."""
 
 SCHEDULE_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
                  "rescale_betas_zero_snr", "steps_offset")  # fmt: skip
-"""What of a folder's scheduler describes the model; the rest describes a way of sampling."""
+"""Values of a scheduler configuration that describe the model. The others describe a way of sampling."""
 SPACED_ON_THEIR_OWN: dict[str, type[SchedulerMixin]] = {
     "euler": EulerDiscreteScheduler,
     "euler_ancestral": EulerDiscreteScheduler,
     "dpmsolver++": DPMSolverMultistepScheduler,
 }
-"""Samplers whose diffusers scheduler has a linspace spacing of its own, timesteps between whole numbers among them."""
+"""Samplers whose diffusers scheduler has its own linspace spacing, with fractional timesteps."""
 
 
 def noise_levels(schedule: Mapping[str, Any], options: SamplingOptions) -> NoiseLevels:
-    """The noise levels at which `options` sample a model, whose steps they name.
+    """The noise levels at which a model is sampled.
 
-    schedule: the configuration of the model's scheduler, of which `SCHEDULE_KEYS` count.
-    Errors: ValueError for more steps than the schedule has timesteps, and as `NoiseLevels`.
+    Args:
+        schedule: The configuration of the model's scheduler. Only `SCHEDULE_KEYS` are used.
+        options: Sampling options with a decided number of steps.
+
+    Raises:
+        ValueError: There are more steps than the schedule has timesteps, or as `NoiseLevels`.
     """
-    steps = options.num_inference_steps
-    assert steps is not None, "with_defaults has decided"
+    steps = options.steps
     model = {key: schedule[key] for key in SCHEDULE_KEYS if key in schedule}
     if options.sampler == "lcm":
         return with_timesteps(LCMScheduler(**model), steps)
@@ -60,24 +67,25 @@ def noise_levels(schedule: Mapping[str, Any], options: SamplingOptions) -> Noise
 
 
 def with_timesteps(scheduler: SchedulerMixin, num_inference_steps: int) -> NoiseLevels:
-    """The noise levels of a diffusers scheduler for a number of steps; it stays as it is.
+    """The noise levels of a diffusers scheduler for a number of steps. The scheduler does not change.
 
-    Errors: ValueError for more steps than the schedule has timesteps, and as `NoiseLevels`.
+    Raises:
+        ValueError: There are more steps than the schedule has timesteps, or as `NoiseLevels`.
     """
     stepped: Any = copy.deepcopy(scheduler)
     most = stepped.config.num_train_timesteps
     if num_inference_steps > most:
         raise ValueError(f"The number of steps cannot be larger than {most}, the model's timesteps; got "
                          f"{num_inference_steps}. 10 to 50 are usual.")  # fmt: skip
-    with warnings.catch_warnings():  # diffusers' Euler makes an array of a tensor in a way that NumPy 2 deprecates
+    with warnings.catch_warnings():  # diffusers' Euler converts a tensor to an array in a way that NumPy 2 deprecates
         warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
         stepped.set_timesteps(num_inference_steps, device="cpu")
-    timesteps = stepped.timesteps[:num_inference_steps]  # trailing spacing rounds to one too many at times
+    timesteps = stepped.timesteps[:num_inference_steps]  # trailing spacing sometimes rounds to one too many
     start_scale = 1.0
     if float(timesteps.max()) >= most:
         raise ValueError(
             f"Leading timesteps with an offset of {stepped.config.steps_offset} end before {most}; "
-            f"{num_inference_steps} steps lead beyond. Use fewer steps, or another timestep_spacing."
+            f"{num_inference_steps} steps would go beyond it. Use fewer steps, or another timestep_spacing."
         )
     if hasattr(stepped, "sigmas"):
         alphas = (1 + stepped.sigmas[: num_inference_steps + 1].double() ** 2).rsqrt()
@@ -95,7 +103,7 @@ def with_timesteps(scheduler: SchedulerMixin, num_inference_steps: int) -> Noise
 
 
 def noisy_latents(levels: NoiseLevels, clean: Tensor, noise: Tensor, index: int) -> Tensor:
-    """Clean latents noised to a step index; unchanged at the clean end (index = number of steps)."""
+    """Add noise to clean latents up to a step index. They do not change at the clean end (index = number of steps)."""
     if index >= levels.num_inference_steps:
         return clean
     return levels.alphas[index] * clean + levels.sigma(index) * noise
@@ -104,9 +112,10 @@ def noisy_latents(levels: NoiseLevels, clean: Tensor, noise: Tensor, index: int)
 def starting_latents(
     levels: NoiseLevels, table: StepTable, roles: Sequence[slice], clean: Tensor, noise: Tensor
 ) -> Tensor:
-    """Where every role starts, (B, channels, h, w): pure noise at index 0, else its clean latents noised to its index.
+    """The latents from which every role starts, (B, channels, h, w).
 
-    `clean` is read only for roles that start later than 0.
+    Roles start from pure noise at index 0, else from their clean latents noised to their index. `clean` is read only
+    for the latter.
     """
     parts = []
     for rows, index in zip(roles, table.indices[0], strict=True):
@@ -131,10 +140,12 @@ def sample(
 ) -> Tensor:
     """Run a step table from `starting_latents` to the end, (B, channels, h, w).
 
-    levels: from `with_timesteps`. mask: (B, 1, h, w), 1 generate, 0 keep; kept places follow `clean` noised with
-    `noise`. generators: one a row, for stochastic samplers. What a multistep sampler knows of the step before is kept
-    here, for every role by itself: a role that stands still keeps it.
-    Errors: ValueError when roles do not fit the table or a mask comes without clean latents and noise.
+    `levels` come from `with_timesteps`. `mask` (B, 1, h, w) is 1 where latents are generated and 0 where they are kept;
+    kept places follow `clean` noised with `noise`. Stochastic samplers need `generators`, one per row. The state of a
+    multistep sampler is held here for every role, and does not change while the role stands still.
+
+    Raises:
+        ValueError: The roles do not fit the table, or a mask is given without clean latents and noise.
     """
     _check_sample(levels, table, roles, clean, noise, mask)
     timesteps = row_timesteps(levels, table, roles, latents.device)
@@ -155,7 +166,7 @@ def sample(
 
 
 def row_timesteps(levels: NoiseLevels, table: StepTable, roles: Sequence[slice], device: torch.device) -> Tensor:
-    """Timestep of every row at every iteration, float32 (iterations, B) on the device; 0 at the clean end."""
+    """The timestep of every row at every iteration, float32 (iterations, B) on the device; 0 at the clean end."""
     timesteps = torch.tensor([*levels.timesteps, 0.0])
     sizes = torch.tensor([rows.stop - rows.start for rows in roles])
     return timesteps[torch.tensor(table.indices)].repeat_interleave(sizes, dim=1).to(device)
@@ -164,7 +175,7 @@ def row_timesteps(levels: NoiseLevels, table: StepTable, roles: Sequence[slice],
 def _kept(
     levels: NoiseLevels, table: StepTable, roles: Sequence[slice], iteration: int, clean: Tensor, noise: Tensor
 ) -> Tensor:
-    """The clean latents at the noise level of the next iteration, clean after the last."""
+    """The clean latents at the noise level of the next iteration, without noise after the last one."""
     last = iteration == len(table.indices) - 1
     following = [table.num_inference_steps] * len(roles) if last else table.indices[iteration + 1]
     return torch.cat([

@@ -1,14 +1,16 @@
-"""Noise levels, and the samplers that step from one to the next: values and pure functions, nothing remembers a step.
+"""Noise levels, and samplers that step from one level to the next, as values and pure functions without state.
 
-Latents at a level are alpha * clean + sigma * noise, alpha^2 + sigma^2 = 1 (variance preserving), for every sampler. In
-this scale a level without any signal (zero terminal SNR, alpha 0) is an ordinary number, where Euler's own scale
-(latents / alpha) has an infinite sigma; and Euler is DDIM with eta 0, Euler ancestral is DDIM with eta 1, exactly. So
-four names are two formulas; tests/unicon/sampling/test_loop.py holds each against the diffusers scheduler of that name.
-"lcm" predicts clean latents at every level and adds fresh noise for the next one.
+Latents at a level are alpha * clean + sigma * noise with alpha^2 + sigma^2 = 1 (variance preserving), for every
+sampler. In this scale a level without any signal (zero terminal SNR, alpha 0) is an ordinary number, whereas the sigma
+of Euler's own scale (latents / alpha) is infinite there. In this scale Euler is exactly DDIM with eta 0, and Euler
+ancestral is DDIM with eta 1, so that four names are two formulas. tests/unicon/sampling/test_loop.py compares each with
+the diffusers scheduler of that name. "lcm" predicts clean latents at every level and adds fresh noise for the next one.
 
 Sources: DDIM arXiv 2010.02502 (equation 12); Euler and Euler ancestral as in k-diffusion; DPM-Solver++(2M)
 arXiv 2211.01095 (algorithm 2); latent consistency models arXiv 2310.04378 (algorithm 3); zero terminal SNR and trailing
 timesteps arXiv 2305.08891.
+
+Tested in tests/unicon/sampling/test_loop.py.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from torch import Tensor
 from unicon.options import SamplerName
 
 LCM_SIGMA_DATA, LCM_TIMESTEP_SCALING = 0.5, 10.0
-"""Of the boundary condition that latent consistency models are distilled with."""
+"""Constants of the boundary condition with which latent consistency models are distilled."""
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 
 
@@ -32,13 +34,14 @@ PredictionType = Literal["epsilon", "v_prediction", "sample"]
 class NoiseLevels:
     """The levels of a schedule, noisiest first, and what the model predicts at them.
 
-    Errors: ValueError for an unknown prediction type, and for noise prediction at a level that has no signal.
+    Raises:
+        ValueError: The prediction type is unknown, or noise is predicted at a level without signal.
     """
 
     timesteps: tuple[float, ...]
-    """What the model is told at every step index."""
+    """The timestep that the model receives at every step index."""
     alphas: tuple[float, ...]
-    """Share of the clean latents at every step index, and where the last step ends: one more than timesteps."""
+    """Share of the clean latents at every step index and at the end of the last step: one more than timesteps."""
     prediction_type: PredictionType = "epsilon"
     start_scale: float = 1.0
     """Standard deviation of the latents a role starts from at index 0."""
@@ -51,7 +54,7 @@ class NoiseLevels:
             )
         if self.prediction_type == "epsilon" and min(self.alphas) <= 0:
             raise ValueError(
-                "Predicting noise says nothing about the picture where there is only noise; this schedule has zero "
+                "Predicting noise says nothing about the image where there is only noise; this schedule has zero "
                 "terminal SNR and prediction_type epsilon. Use a v_prediction model, or timestep_spacing leading."
             )
 
@@ -64,14 +67,14 @@ class NoiseLevels:
         return math.sqrt(max(1.0 - self.alphas[index] ** 2, 0.0))
 
     def log_snr(self, index: int) -> float:
-        """Half the logarithm of the signal-to-noise ratio: -inf where there is only noise, inf where there is none."""
+        """Half the logarithm of the signal-to-noise ratio: -inf for pure noise, inf without noise."""
         alpha, sigma = self.alphas[index], self.sigma(index)
         if alpha == 0 or sigma == 0:
             return -math.inf if alpha == 0 else math.inf
         return math.log(alpha / sigma)
 
     def split(self, prediction: Tensor, latents: Tensor, index: int) -> tuple[Tensor, Tensor]:
-        """(clean latents, noise) that a prediction at a step index stands for, all (B, channels, h, w)."""
+        """Convert a prediction at a step index into (clean latents, noise), all (B, channels, h, w)."""
         alpha, sigma = self.alphas[index], self.sigma(index)
         if self.prediction_type == "v_prediction":
             return alpha * latents - sigma * prediction, alpha * prediction + sigma * latents
@@ -82,7 +85,11 @@ class NoiseLevels:
 
 @dataclass(frozen=True)
 class Sampler:
-    """A sampler by name. Errors: ValueError for an unknown name, or an eta it does not have or out of [0, 1]."""
+    """A sampler by name.
+
+    Raises:
+        ValueError: The name is unknown, eta is out of [0, 1], or the sampler has no eta.
+    """
 
     name: SamplerName = "ddim"
     """ "ddim"; "euler" (the same as ddim with eta 0); "euler_ancestral" (as ddim with eta 1, stochastic);
@@ -103,10 +110,10 @@ class Sampler:
         self, prediction: Tensor, latents: Tensor, levels: NoiseLevels, index: int, *,
         previous: Tensor | None = None, generators: Sequence[torch.Generator] | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """(latents at index + 1, predicted clean latents), both (B, channels, h, w).
+        """Take one step; returns (latents at index + 1, predicted clean latents), both (B, channels, h, w).
 
-        previous: the clean latents predicted in the step before, at index - 1; None in a role's first step.
-        generators: one a row, drawn from by stochastic samplers alone.
+        `previous` are the clean latents predicted in the step before, at index - 1, or None in a role's first step.
+        Stochastic samplers draw from `generators`, one per row.
         """
         clean, noise = levels.split(prediction, latents, index)
         if self.name == "dpmsolver++":
@@ -121,9 +128,10 @@ def ddim_step(
     clean: Tensor, noise: Tensor, levels: NoiseLevels, index: int, eta: float = 0.0,
     generators: Sequence[torch.Generator] | None = None,
 ) -> Tensor:  # fmt: skip
-    """alpha' * clean + sqrt(sigma'^2 - s^2) * noise + s * fresh noise, at the next level; s grows with eta.
+    """DDIM: alpha' * clean + sqrt(sigma'^2 - s^2) * noise + s * fresh noise at the next level, where s grows with eta.
 
-    Errors: ValueError when fresh noise is needed and there are no generators.
+    Raises:
+        ValueError: Fresh noise is needed and there are no generators.
     """
     alpha, following = levels.alphas[index], levels.alphas[index + 1]
     sigma = levels.sigma(index + 1)
@@ -136,10 +144,12 @@ def lcm_step(
     clean: Tensor, latents: Tensor, levels: NoiseLevels, index: int,
     generators: Sequence[torch.Generator] | None = None,
 ) -> Tensor:  # fmt: skip
-    """The consistency function's clean latents with the noise of the next level, if that has any.
+    """LCM: the clean latents of the consistency function, with fresh noise of the next level if that has any.
 
-    The function is c_skip * latents + c_out * clean, which at timestep 0 gives the latents themselves.
-    Errors: ValueError when fresh noise is needed and there are no generators.
+    The function is c_skip * latents + c_out * clean, which gives the latents themselves at timestep 0.
+
+    Raises:
+        ValueError: Fresh noise is needed and there are no generators.
     """
     scaled = levels.timesteps[index] * LCM_TIMESTEP_SCALING
     skip = LCM_SIGMA_DATA**2 / (scaled**2 + LCM_SIGMA_DATA**2)
@@ -151,12 +161,12 @@ def lcm_step(
 
 def _fresh_noise(like: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
     if generators is None:
-        raise ValueError("A stochastic sampler needs one generator a row; got none. Give generators, or eta=0.")
+        raise ValueError("A stochastic sampler needs one generator for each row; got none. Give generators, or eta=0.")
     return row_noise(like.shape[1:], generators, like.device)
 
 
 def dpmsolver_step(clean: Tensor, latents: Tensor, levels: NoiseLevels, index: int, previous: Tensor | None) -> Tensor:
-    """DPM-Solver++(2M); first order where a role has no step behind it, and into the clean end."""
+    """DPM-Solver++(2M). The first step of a role and the step to the clean end are of first order."""
     alpha, sigma = levels.alphas[index], levels.sigma(index)
     following, following_sigma = levels.alphas[index + 1], levels.sigma(index + 1)
     decay = following_sigma / sigma
@@ -168,5 +178,5 @@ def dpmsolver_step(clean: Tensor, latents: Tensor, levels: NoiseLevels, index: i
 
 
 def row_noise(shape: Sequence[int], generators: Sequence[torch.Generator], device: torch.device) -> Tensor:
-    """Standard normal noise, float32 (len(generators), *shape), every row drawn on the CPU from its own generator."""
+    """Standard normal noise, float32 (len(generators), *shape). Each row is drawn on the CPU from its own generator."""
     return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators]).to(device)

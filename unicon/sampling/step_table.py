@@ -1,8 +1,8 @@
 """Step tables: a path of noise levels for every role.
 
 A schedule of `num_inference_steps` noise levels has the step indices 0 (noisiest) to num_inference_steps - 1
-(cleanest). A step table gives the index of every role at every iteration of the sampling loop. One index more,
-`num_inference_steps`, is the clean end: no noise, timestep 0, never stepped.
+(cleanest). A step table holds the index of every role at every iteration of the sampling loop. The index
+`num_inference_steps` is the clean end: it has no noise and timestep 0, and is never stepped.
 
 Source: arXiv 2410.11439, section 3.3 (sampling paths over the joint noise levels).
 """
@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StepTable:
-    """`indices[iteration][role]`, the roles in an order of the caller's (image first by custom).
+    """A table `indices[iteration][role]`. The caller chooses the order of the roles; by convention the image is first.
 
-    Errors: ValueError for an empty or ragged table, indices outside 0..num_inference_steps, or a path that goes back or
-    jumps by more than one index.
+    Raises:
+        ValueError: The table is empty or ragged, an index is outside 0..num_inference_steps, or a path goes back or
+            jumps by more than one index.
     """
 
     indices: tuple[tuple[int, ...], ...]
@@ -50,11 +51,11 @@ class StepTable:
         return tuple(row[role] for row in self.indices)
 
     def is_clean(self, role: int) -> bool:
-        """Whether a role stays at the clean end from the first iteration on: it is given, and never stepped."""
+        """Whether a role is at the clean end from the first iteration on: it is given and never stepped."""
         return self.indices[0][role] == self.num_inference_steps
 
     def advances(self, iteration: int, role: int) -> bool:
-        """Whether a role is stepped in an iteration: its index changes in the next one, or there is no next one."""
+        """Whether a role is stepped in an iteration: its index changes in the next iteration, or there is none."""
         if self.indices[iteration][role] == self.num_inference_steps:
             return False
         last = iteration == len(self.indices) - 1
@@ -62,7 +63,7 @@ class StepTable:
 
 
 def path(num_inference_steps: int, start: float) -> tuple[int, ...]:
-    """Indices from a start (0 noise, 1 the last index) to the end, spread evenly over all iterations."""
+    """Indices from a start (0 is noise, 1 is the last index) to the end, spread evenly over all iterations."""
     if not 0.0 <= start <= 1.0:
         raise ValueError(
             f"A path starts between 0 (noise) and 1 (last index); got {start}. Noise strength 0.7 is start 0.3."
@@ -73,28 +74,28 @@ def path(num_inference_steps: int, start: float) -> tuple[int, ...]:
 
 
 def from_paths(paths: Sequence[Sequence[int]], num_inference_steps: int) -> StepTable:
-    """A table from one path a role."""
+    """Build a table from one path per role."""
     return StepTable(tuple(zip(*paths, strict=True)), num_inference_steps)
 
 
 def clean_path(num_inference_steps: int) -> tuple[int, ...]:
-    """A path that stays at the clean end: a given image or condition, exact."""
+    """A path that stays at the clean end, for an image or condition that is given exactly."""
     return (num_inference_steps,) * num_inference_steps
 
 
 def estimation(num_inference_steps: int, num_conditions: int = 1, *, clean_image: bool = False) -> StepTable:
-    """Image -> conditions: the image stays at the last index (or at the clean end), conditions go from 0 to the end.
+    """Image -> conditions: conditions go from 0 to the end; the image stays at the last index, or at the clean end.
 
-    With few steps and trailing spacing the last index is far from clean: use `clean_image`.
+    With few steps and trailing spacing, the last index is far from clean; use `clean_image`.
     """
     image = clean_path(num_inference_steps) if clean_image else [num_inference_steps - 1] * num_inference_steps
     return from_paths([image, *[path(num_inference_steps, 0.0)] * num_conditions], num_inference_steps)
 
 
 def synthesis(num_inference_steps: int, num_conditions: int = 1, *, clean_conditions: bool = False) -> StepTable:
-    """Conditions -> image: conditions stay at the last index (or at the clean end), the image goes from 0 to the end.
+    """Conditions -> image: the image goes from 0 to the end; conditions stay at the last index, or at the clean end.
 
-    With few steps and trailing spacing the last index is far from clean: use `clean_conditions`.
+    With few steps and trailing spacing, the last index is far from clean; use `clean_conditions`.
     """
     return completion(num_inference_steps, num_given=num_conditions, clean_given=clean_conditions)
 
@@ -107,9 +108,9 @@ def joint(num_inference_steps: int, num_conditions: int = 1) -> StepTable:
 def completion(
     num_inference_steps: int, *, num_given: int = 0, num_generated: int = 0, clean_given: bool = True
 ) -> StepTable:
-    """An image from noise, first beside conditions that are given, then with conditions that come from noise too.
+    """An image and `num_generated` conditions from noise, beside `num_given` conditions that are given.
 
-    clean_given: given conditions stay at the clean end, else at the last index.
+    With `clean_given`, given conditions stay at the clean end, else at the last index.
     """
     generated = path(num_inference_steps, 0.0)
     given = clean_path(num_inference_steps) if clean_given else (num_inference_steps - 1,) * num_inference_steps
@@ -117,9 +118,9 @@ def completion(
 
 
 def coarse(num_inference_steps: int, strength: float, num_conditions: int = 1) -> StepTable:
-    """Synthesis from conditions that are only roughly right: they start part-way, at a noise strength in [0, 1].
+    """Synthesis from rough conditions, which start part-way at a noise strength in [0, 1].
 
-    Strength 0 is the last index: still noisy with few steps, unlike `synthesis(clean_conditions=True)`.
+    Strength 0 is the last index, which with few steps is still noisy, unlike `synthesis(clean_conditions=True)`.
     """
     condition = path(num_inference_steps, 1.0 - strength)
     return from_paths([path(num_inference_steps, 0.0), *[condition] * num_conditions], num_inference_steps)

@@ -1,4 +1,7 @@
-"""English captions that name what is visible in a scene."""
+"""English captions that name what is visible in a scene.
+
+Tested in tests/unicon/scenes/test_render.py.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,16 @@ from unicon.scenes.layout import ROOM, Scene
 from unicon.scenes.textures import Texture
 
 MIN_VISIBLE_FRACTION = 0.006
-"""A thing that covers less of the picture than this is not named."""
+"""Things that cover a smaller fraction of the image are not named."""
 
 
 def caption(scene: Scene, owner: np.ndarray, depth_m: np.ndarray) -> str:
-    """One sentence: the things seen, nearest first, then the place.
+    """One sentence that names the visible things, nearest first, and the place.
 
     Args:
-        scene: the scene that was rendered.
-        owner: (H, W) index of the thing seen at every pixel, negative where none is.
-        depth_m: (H, W) depth in metres.
+        scene: The scene that was rendered.
+        owner: (H, W) index of the thing at every pixel, negative if there is none.
+        depth_m: (H, W) depth in meters.
     """
     seen = []
     for index, thing in enumerate(scene.things):

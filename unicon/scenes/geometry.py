@@ -1,7 +1,10 @@
-"""Ray intersection with the solids a scene is made of.
+"""Ray intersection with the solids of a scene.
 
-Shapes: ``N`` rays; vectors are stored component first, ``(3, N)`` float32, so that operations run over contiguous rays.
-World axes: x right, y forward, z up; lengths in metres. A miss has distance ``inf``.
+World axes: x right, y forward, z up. Lengths are in meters. A miss has distance `inf`.
+
+Shapes: N rays; vectors are stored component first, (3, N) float32, so that operations run over contiguous rays.
+
+Tested in tests/unicon/scenes/test_render.py and tests/unicon/scenes/test_mannequin.py.
 """
 
 from __future__ import annotations
@@ -12,22 +15,22 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 EPSILON_M = 1e-3
-"""Hits closer than this to the ray's start are the surface the ray leaves from."""
+"""Hits nearer than this to the start of a ray are the surface that the ray leaves."""
 
 
 class Hits(NamedTuple):
-    """Where rays meet one solid."""
+    """Hits of rays on one solid."""
 
     distance_m: np.ndarray
-    """(N,) distance along the ray, ``inf`` for a miss."""
+    """(N,) distance along the ray; `inf` for a miss."""
     normal: np.ndarray
     """(3, N) outward unit normal in the solid's frame; undefined for a miss."""
     face: np.ndarray
-    """(N,) int8 number of the smooth surface that was hit (a box has six, a cylinder three)."""
+    """(N,) int8 number of the smooth surface that was hit. A box has six, a cylinder three."""
 
 
 class Solid(Protocol):
-    """A convex solid centred on the origin of its own frame."""
+    """A convex solid centered at the origin of its own frame."""
 
     @property
     def bounding_radius_m(self) -> float: ...
@@ -44,7 +47,7 @@ def _safe(direction: np.ndarray) -> np.ndarray:
 
 
 def _quadratic(a: np.ndarray, half_b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both roots of ``a t^2 + 2 half_b t + c``, ``inf`` where there are none."""
+    """Both roots of `a t^2 + 2 half_b t + c`; `inf` if there are none."""
     discriminant = half_b * half_b - a * c
     root = np.sqrt(np.maximum(discriminant, 0))
     a = _safe(a)
@@ -54,7 +57,7 @@ def _quadratic(a: np.ndarray, half_b: np.ndarray, c: np.ndarray) -> tuple[np.nda
 
 
 def _nearest(candidates: list[tuple[np.ndarray, np.ndarray, int]], normals: list[np.ndarray]) -> Hits:
-    """The nearest valid candidate of each ray; a candidate is (distance, valid, face)."""
+    """The nearest valid candidate of each ray. A candidate is (distance, valid, face)."""
     distances = np.stack([np.where(ok & (t > EPSILON_M), t, np.inf) for t, ok, _ in candidates])
     best = distances.argmin(0)
     faces = np.array([face for _, _, face in candidates], dtype=np.int8)
@@ -87,7 +90,7 @@ class Sphere:
 
 @dataclass(frozen=True)
 class Box:
-    """A cuboid; seen from outside, or from inside as the walls of a room."""
+    """A cuboid, hit from outside, or from inside as the walls of a room."""
 
     half_size_m: tuple[float, float, float]
 
@@ -126,7 +129,7 @@ class _Round:
         return float(np.hypot(self.radius_m, self.half_height_m))
 
     def _cap(self, origin: np.ndarray, direction: np.ndarray, sign: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The flat top (sign 1) or bottom (-1): distance (N,), whether the ray passes through it, and normal (3, N)."""
+        """(distance (N,), whether the ray hits it, normal (3, N)) of the flat top (sign 1) or bottom (sign -1)."""
         distance = (sign * self.half_height_m - origin[2]) / _safe(direction[2])
         point = origin[:2] + distance * direction[:2]
         normal = np.zeros(direction.shape, np.float32)
@@ -156,7 +159,7 @@ class Cylinder(_Round):
 
 @dataclass(frozen=True)
 class Cone(_Round):
-    """A cone about the z axis, its tip at +half_height and its base at -half_height."""
+    """A cone about the z axis, with its tip at +half_height and its base at -half_height."""
 
     def intersect(self, origin: np.ndarray, direction: np.ndarray) -> Hits:
         slope = self.radius_m / (2 * self.half_height_m)

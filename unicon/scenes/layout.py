@@ -1,6 +1,8 @@
-"""What stands in a scene, drawn from a seed: a room or yard, solids, textures, lights and a camera.
+"""Drawing a scene from a seed: a room or yard, solids, textures, lights and a camera.
 
-A scene is a value; drawing the same ``(seed, index)`` gives the same scene on every machine.
+A scene is a value. The same (seed, index) gives the same scene on every machine.
+
+Tested in tests/unicon/scenes/test_render.py and tests/unicon/scenes/test_mannequin.py.
 """
 
 from __future__ import annotations
@@ -15,20 +17,20 @@ from unicon.scenes.textures import COLORS, PATTERNS, Texture
 
 ROOM, YARD = "room", "yard"
 MANNEQUIN_FRACTION = 0.6
-"""Share of the scenes in which a mannequin is placed, where it fits."""
+"""Fraction of the scenes in which a mannequin is placed if it fits."""
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One solid, placed and painted."""
+    """A solid with its place and texture."""
 
     name: str
-    """The word the caption uses: box, ball, cylinder, cone, mannequin."""
+    """The word used in captions: box, ball, cylinder, cone, mannequin."""
     solid: Solid
     rotation: np.ndarray
-    """(3, 3), columns are the solid's axes in the world."""
+    """(3, 3), whose columns are the solid's axes in the world."""
     position_m: np.ndarray
-    """(3,) centre in the world."""
+    """(3,) center in the world."""
     texture: Texture
 
 
@@ -38,7 +40,7 @@ class Light:
 
     position_m: np.ndarray
     color: np.ndarray
-    """(3,) linear RGB intensity at one metre-independent falloff (see ``render``)."""
+    """(3,) linear RGB intensity. The falloff with distance is in `unicon.scenes.render`."""
     casts_shadow: bool
 
 
@@ -48,9 +50,9 @@ class Camera:
 
     position_m: np.ndarray
     rotation: np.ndarray
-    """(3, 3), columns: right, forward, up in the world."""
+    """(3, 3), whose columns are the directions right, forward and up in the world."""
     field_of_view_deg: float
-    """Along the longer side of the picture."""
+    """Field of view along the longer side of the image."""
 
 
 @dataclass(frozen=True)
@@ -58,32 +60,32 @@ class Scene:
     """Everything the renderer needs."""
 
     place: str
-    """``room`` (closed, with a ceiling) or ``yard`` (low walls under a sky)."""
+    """`room` (closed, with a ceiling) or `yard` (low walls under a sky)."""
     shell: Box
-    """The walls, floor and ceiling, centred on the origin."""
+    """The walls, floor and ceiling, centered at the origin."""
     wall_height_m: float
-    """Above this height over the floor a yard shows the sky."""
+    """Height above the floor from which a yard shows the sky."""
     shell_textures: tuple[Texture, Texture, Texture]
-    """Walls, floor, ceiling."""
+    """Textures of walls, floor and ceiling."""
     things: tuple[Thing, ...]
     lights: tuple[Light, ...]
     ambient: np.ndarray
     sky: np.ndarray
     camera: Camera
     haze_per_m: float = 0.0
-    """Share of the light lost a metre, as in fog: a surface keeps exp(-haze_per_m * distance) of its colour."""
+    """Density of the haze: a surface keeps exp(-haze_per_m * distance) of its color."""
     haze_color: tuple[float, float, float] = (0.7, 0.7, 0.7)
-    """Linear RGB that takes its place."""
+    """Linear RGB of the haze."""
 
 
 def sample_scene(seed: int, index: int, view: int = 0) -> Scene:
-    """Scene number ``index`` of the endless sequence that ``seed`` names.
+    """Draw scene number `index` of the endless sequence of a seed.
 
     Args:
-        seed: the sequence, 0 or more.
-        index: the place in the sequence, 0 or more.
-        view: 0 for the scene's own camera; any other number for the same scene from near by, as in another picture of
-            a film.
+        seed: The sequence, 0 or more.
+        index: The position in the sequence, 0 or more.
+        view: 0 for the scene's own camera. Any other number gives the same scene from nearby, like another frame of a
+            film.
     """
     scene = _sample_scene(seed, index)
     if view == 0:
@@ -117,7 +119,7 @@ def _sample_scene(seed: int, index: int) -> Scene:
 
 
 def _sample_camera(rng: np.random.Generator, half: np.ndarray) -> Camera:
-    """Stand near a wall at eye height, look across the floor with some pitch and roll."""
+    """Draw a camera near a wall at eye height that looks across the floor, with some pitch and roll."""
     heading = rng.uniform(0, 2 * np.pi)
     forward = np.array([np.sin(heading), np.cos(heading)])
     room = half[:2] - 0.7
@@ -133,7 +135,7 @@ def _sample_camera(rng: np.random.Generator, half: np.ndarray) -> Camera:
 
 
 def _moved_camera(rng: np.random.Generator, scene: Scene) -> Camera:
-    """The scene's camera half a metre aside and a little turned, not within a thing or a wall."""
+    """The scene's camera, moved by about half a meter and turned a little, outside of things and walls."""
     camera, half = scene.camera, np.array(scene.shell.half_size_m)
     turned = _turn(np.deg2rad(rng.choice([-1, 1]) * rng.uniform(5, 25))) @ camera.rotation
     for _ in range(8):
@@ -145,7 +147,7 @@ def _moved_camera(rng: np.random.Generator, scene: Scene) -> Camera:
 
 
 def _sample_thing(rng: np.random.Generator, camera: Camera, half: np.ndarray) -> Thing | None:
-    """A solid somewhere in front of the camera, standing on the floor or hanging; None where it would not fit."""
+    """Draw a solid in front of the camera, standing on the floor or hanging; None if it does not fit."""
     name, solid = _sample_solid(rng, size_m=rng.uniform(0.2, 0.65))
     bearing = np.deg2rad(rng.uniform(-0.45, 0.45) * camera.field_of_view_deg)
     reach = solid.bounding_radius_m + rng.uniform(1.1, 4.5)
@@ -166,7 +168,7 @@ def _sample_thing(rng: np.random.Generator, camera: Camera, half: np.ndarray) ->
 
 
 def _sample_figure(rng: np.random.Generator, camera: Camera, half: np.ndarray) -> Thing | None:
-    """A mannequin that stands in view, turned towards the camera; None where none of a few places fits."""
+    """Draw a mannequin in view, turned toward the camera; None if it fits at none of a few places."""
     solid = sample_mannequin(rng, rng.uniform(1.1, 1.8))
     facing = np.arctan2(*-camera.rotation[:2, 1]) + np.deg2rad(rng.uniform(-60, 60))
     texture = _sample_texture(rng, scale_m=(0.12, 0.4))
@@ -180,7 +182,7 @@ def _sample_figure(rng: np.random.Generator, camera: Camera, half: np.ndarray) -
 
 
 def _heading(camera: Camera, bearing: float) -> np.ndarray:
-    """Horizontal direction (2,) at an angle from where the camera looks, in radians, positive to the right."""
+    """Horizontal direction (2,) at an angle from the camera's direction, in radians, positive to the right."""
     forward, right = camera.rotation[:2, 1], camera.rotation[:2, 0]
     return np.cos(bearing) * forward + np.sin(bearing) * right
 
@@ -197,7 +199,7 @@ def _sample_solid(rng: np.random.Generator, size_m: float) -> tuple[str, Solid]:
 
 
 def _turn(angle: float) -> np.ndarray:
-    """A rotation about the vertical, so that solids stand on their bases."""
+    """A rotation about the vertical axis, so that solids stand on their bases."""
     cos, sin = np.cos(angle), np.sin(angle)
     return np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
 
@@ -218,7 +220,7 @@ def _sample_texture(rng: np.random.Generator, scale_m: tuple[float, float]) -> T
 
 
 def _sample_lights(rng: np.random.Generator, half: np.ndarray) -> tuple[Light, ...]:
-    """A key light under the ceiling that casts shadows, and a weak coloured fill light without."""
+    """Draw a key light under the ceiling that casts shadows, and a weak colored fill light without shadows."""
     key_position = np.array([*(rng.uniform(-0.6, 0.6, 2) * half[:2]), half[2] - rng.uniform(0.05, 0.4)])
     fill_position = np.array([*(rng.uniform(-0.9, 0.9, 2) * half[:2]), rng.uniform(-0.2, 0.8) * half[2]])
     warmth = rng.uniform(-0.15, 0.15)

@@ -1,7 +1,8 @@
-"""Posed mannequins of capsules, with the exact joints of their skeleton.
+"""Posed mannequins made of capsules, with the exact joints of their skeleton.
 
-Frame of a mannequin: it faces +y, its right hand is at +x, z is up, the origin is the middle of its bounding box's
-height above the floor. Shapes: ``J`` = 14 joints in the order of ``unicon.pose.JOINTS``, ``N`` rays.
+In its own frame, a mannequin faces +y, its right hand is at +x, and z is up. The origin is between its hips.
+
+Shapes: J = 14 joints in the order of `unicon.pose.JOINTS`, N rays.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ SIDES = (("right", 1.0), ("left", -1.0))
 
 @dataclass(frozen=True)
 class Capsule:
-    """All points nearer than a radius to a segment."""
+    """All points within a radius of a segment."""
 
     start_m: np.ndarray
     end_m: np.ndarray
@@ -31,7 +32,7 @@ class Capsule:
         return self.start_m, self.end_m
 
     def intersect(self, origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """First hits from outside: distance (N,), ``inf`` for a miss, and outward unit normal (3, N)."""
+        """(distance (N,), `inf` for a miss; outward unit normal (3, N)) of the first hits from outside."""
         start, axis = (x.astype(np.float32)[:, None] for x in (self.start_m, self.end_m - self.start_m))
         from_start = origin - start
         axis_axis = float((axis * axis).sum())
@@ -54,7 +55,7 @@ class Capsule:
 
 
 def _ball(from_center: np.ndarray, direction: np.ndarray, radius_m: float) -> np.ndarray:
-    """Distance (N,) to a ball seen from outside, ``inf`` for a miss."""
+    """Distance (N,) to a ball from outside; `inf` for a miss."""
     half_b = (from_center * direction).sum(0)
     discriminant = half_b * half_b - (from_center * from_center).sum(0) + radius_m**2
     distance = -half_b - np.sqrt(np.maximum(discriminant, 0))
@@ -63,12 +64,12 @@ def _ball(from_center: np.ndarray, direction: np.ndarray, radius_m: float) -> np
 
 @dataclass(frozen=True)
 class Mannequin:
-    """A standing figure; its faces are numbered by body part."""
+    """A standing figure whose faces are numbered by body part."""
 
     joints_m: np.ndarray
     """(J, 3) in the mannequin's frame."""
     height_m: float
-    """Of the figure when it stands upright; sets the thickness of its parts."""
+    """Height of the figure when it stands upright. It determines the thickness of the parts."""
 
     @cached_property
     def parts(self) -> tuple[Capsule, ...]:
@@ -103,7 +104,7 @@ class Mannequin:
         return -min(float(end[2]) - part.radius_m for part in self.parts for end in part.ends_m)
 
     def intersect(self, origin: np.ndarray, direction: np.ndarray) -> Hits:
-        """See ``geometry.Solid``."""
+        """Implement `geometry.Solid`."""
         distance = np.full(direction.shape[1], np.inf, np.float32)
         normal = np.zeros(direction.shape, np.float32)
         face = np.zeros(direction.shape[1], np.int8)
@@ -115,11 +116,11 @@ class Mannequin:
 
 
 def sample_mannequin(rng: np.random.Generator, height_m: float) -> Mannequin:
-    """A standing, walking or gesturing figure.
+    """Draw a standing, walking or gesturing figure.
 
     Args:
-        rng: draws the pose.
-        height_m: of the figure when it stands upright.
+        rng: The random generator.
+        height_m: Height of the figure when it stands upright.
     """
     joints = np.zeros((len(JOINTS), 3))
     joints[JOINT["neck"]] = [0, 0, 0.32]
@@ -142,7 +143,7 @@ def sample_mannequin(rng: np.random.Generator, height_m: float) -> Mannequin:
 
 
 def _arm(rng: np.random.Generator, side: float) -> tuple[np.ndarray, np.ndarray]:
-    """Unit directions of an upper and a lower arm."""
+    """Draw unit directions of an upper and a lower arm."""
     abduction, swing = np.deg2rad(rng.uniform(5, 140)), np.deg2rad(rng.uniform(-30, 60))
     bend, turn = np.deg2rad(rng.uniform(0, 110)), rng.uniform(0, 1)
     upper = np.array([side * np.sin(abduction), np.cos(abduction) * np.sin(swing), -np.cos(abduction) * np.cos(swing)])
@@ -151,16 +152,16 @@ def _arm(rng: np.random.Generator, side: float) -> tuple[np.ndarray, np.ndarray]
 
 
 def _leg(rng: np.random.Generator, side: float) -> tuple[np.ndarray, np.ndarray]:
-    """Unit directions of a thigh and a shank."""
+    """Draw unit directions of a thigh and a shank."""
     abduction, swing = np.deg2rad(rng.uniform(0, 24)), np.deg2rad(rng.uniform(-25, 40))
     bend = np.deg2rad(rng.uniform(0, 45) if swing > 0 else rng.uniform(0, 25))
     thigh = np.array([side * np.sin(abduction), np.cos(abduction) * np.sin(swing), -np.cos(abduction) * np.cos(swing)])
     return thigh, _bent(thigh, np.array([0.0, -1.0, 0.0]), bend)
 
 
-def _bent(direction: np.ndarray, towards: np.ndarray, angle: float) -> np.ndarray:
-    """A unit direction turned by an angle towards another."""
-    across = towards - (towards @ direction) * direction
+def _bent(direction: np.ndarray, toward: np.ndarray, angle: float) -> np.ndarray:
+    """A unit direction turned by an angle toward another."""
+    across = toward - (toward @ direction) * direction
     across /= max(float(np.linalg.norm(across)), 1e-6)
     return np.cos(angle) * direction + np.sin(angle) * across
 

@@ -1,6 +1,6 @@
-"""Ray casting of a scene: the picture, and its exact depth, edges and visible things.
+"""Ray casting of a scene: the image, and its exact depth, edges and visible things.
 
-Shapes: ``H W`` pixels, ``N`` rays; vectors are (3, N) float32.
+Shapes: H W pixels, N rays; vectors are (3, N) float32.
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ from unicon.scenes.layout import YARD, Light, Scene, Thing
 from unicon.scenes.mannequin import Mannequin
 
 MAX_FACES = 32
-"""No solid has as many smooth surfaces."""
+"""Upper limit of the number of smooth surfaces of a solid."""
 SKY, SHELL = -2, -1
-"""Owners of a pixel that no thing covers."""
+"""Owners of pixels that no thing covers."""
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """A picture and the truth about it."""
+    """An image and its ground truth."""
 
     image: np.ndarray
     """(H, W, 3) uint8 sRGB."""
     depth_m: np.ndarray
-    """(H, W) float32 distance along the optical axis, in metres; ``inf`` where the sky is."""
+    """(H, W) float32 distance along the optical axis, in meters; `inf` for the sky."""
     edges: np.ndarray
-    """(H, W) bool: the pixel's surface differs from the one right of it or below it."""
+    """(H, W) bool: whether the pixel's surface differs from that of the pixel to the right or below."""
     owner: np.ndarray
-    """(H, W) int16: index of the thing seen, or ``SHELL`` or ``SKY``."""
+    """(H, W) int16: index of the visible thing, or `SHELL` or `SKY`."""
     people: np.ndarray
-    """(P, J, 3) float32 joints of the mannequins, ``unicon.pose.JOINTS``: x, y in pixels, and 1 where it is in view."""
+    """(P, J, 3) float32 joints of the mannequins, `unicon.pose.JOINTS`: x, y in pixels, and 1 if visible."""
     caption: str
-    """English sentence that names the place and what is visible, nearest first."""
+    """English sentence that names what is visible, nearest first, and the place."""
 
     @property
     def pose(self) -> np.ndarray:
-        """(H, W, 3) uint8 drawing of the people's joints and limbs."""
+        """Drawing of the people's joints and limbs, (H, W, 3) uint8."""
         return draw_pose(self.people, (self.image.shape[1], self.image.shape[0]))
 
     @property
     def inverse_depth(self) -> np.ndarray:
-        """(H, W) float32 relative inverse depth: 0 = the farthest place seen (the sky), 1 = the nearest."""
+        """Relative inverse depth, (H, W) float32: 0 is the farthest visible point (the sky), 1 the nearest."""
         inverse = 1 / self.depth_m
         return (inverse - inverse.min()) / max(float(inverse.max() - inverse.min()), 1e-6)
 
 
 class _View(NamedTuple):
-    """What N rays meet first."""
+    """The first hits of N rays."""
 
     distance_m: np.ndarray
     owner: np.ndarray
@@ -64,10 +64,11 @@ def render(scene: Scene, width_px: int = 128, height_px: int = 128, supersamplin
     """Render one scene.
 
     Args:
-        scene: what to render.
-        width_px, height_px: size of the picture.
-        supersampling: rays a pixel along each axis for the colours; depth, edges and owners always come from one
-            ray through the centre of each pixel, so that they are exact.
+        scene: The scene.
+        width_px: Width of the image.
+        height_px: Height of the image.
+        supersampling: Rays per pixel along each axis for the colors. Depth, edges and owners always come from one ray
+            through the center of each pixel, so that they are exact.
     """
     size = (height_px, width_px)
     direction, along_axis = _camera_rays(scene, width_px, height_px)
@@ -89,7 +90,7 @@ def render(scene: Scene, width_px: int = 128, height_px: int = 128, supersamplin
 
 
 def _people(scene: Scene, owner: np.ndarray) -> np.ndarray:
-    """Joints (P, J, 3) of the mannequins of which something is seen; a joint behind another thing is not in view."""
+    """Joints (P, J, 3) of the visible mannequins. A joint behind another thing is not visible."""
     height, width = owner.shape
     scale = max(width, height) / (2 * np.tan(np.deg2rad(scene.camera.field_of_view_deg) / 2))
     people = []
@@ -109,7 +110,7 @@ def _people(scene: Scene, owner: np.ndarray) -> np.ndarray:
 
 
 def _camera_rays(scene: Scene, width_px: int, height_px: int) -> tuple[np.ndarray, np.ndarray]:
-    """Unit directions (3, N) of the pixel centres in the world, and their cosine to the optical axis (N,)."""
+    """Unit directions (3, N) of the pixel centers in the world, and their cosine to the optical axis (N,)."""
     reach = np.tan(np.deg2rad(scene.camera.field_of_view_deg) / 2) / max(width_px, height_px)
     across = (2 * np.arange(width_px) + 1 - width_px) * reach
     down = (2 * np.arange(height_px) + 1 - height_px) * reach
@@ -120,7 +121,7 @@ def _camera_rays(scene: Scene, width_px: int, height_px: int) -> tuple[np.ndarra
 
 
 def _cast(scene: Scene, origin: np.ndarray, direction: np.ndarray) -> _View:
-    """The first surface along each ray; ``origin`` is (3, 1) or (3, N)."""
+    """Find the first surface along each ray; `origin` is (3, 1) or (3, N)."""
     hits = scene.shell.intersect(np.broadcast_to(origin, direction.shape), direction)
     view = _View(hits.distance_m.copy(), np.full(len(hits.distance_m), SHELL, np.int16), hits.face, -hits.normal)
     if scene.place == YARD:
@@ -135,7 +136,7 @@ def _cast(scene: Scene, origin: np.ndarray, direction: np.ndarray) -> _View:
 
 
 def _cast_thing(view: _View, index: int, thing: Thing, origin: np.ndarray, direction: np.ndarray) -> None:
-    """Enter one thing's hits into the view where they are nearer."""
+    """Write the hits of one thing into the view where they are nearer."""
     rays = _near_ball(thing, origin, direction)
     if not rays.size:
         return
@@ -150,7 +151,7 @@ def _cast_thing(view: _View, index: int, thing: Thing, origin: np.ndarray, direc
 
 
 def _near_ball(thing: Thing, origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """Indices of the rays that pass through the thing's bounding ball."""
+    """Indices of the rays that pass through the bounding ball of a thing."""
     to_center = thing.position_m.astype(np.float32)[:, None] - origin
     along = (to_center * direction).sum(0)
     off_axis = (to_center * to_center).sum(0) - along * along
@@ -168,7 +169,7 @@ def _to_local(
 
 
 def _shade(scene: Scene, origin: np.ndarray, direction: np.ndarray, view: _View) -> np.ndarray:
-    """Linear RGB (3, N): texture times ambient and Lambert light with shadows, behind haze; or the sky."""
+    """Linear RGB (3, N): texture times ambient and Lambertian light with shadows, behind haze; or the sky."""
     solid = np.flatnonzero(view.owner != SKY)
     color = np.empty_like(direction)
     horizon = np.clip(direction[2], 0, 1)
@@ -185,7 +186,7 @@ def _shade(scene: Scene, origin: np.ndarray, direction: np.ndarray, view: _View)
 
 
 def _light(scene: Scene, light: Light, point: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """Light (3, N) arriving at surface points: cosine times a soft falloff, zero in shadow."""
+    """Light (3, N) at surface points: cosine times a soft falloff, zero in shadow."""
     to_light = light.position_m.astype(np.float32)[:, None] - point
     distance = np.linalg.norm(to_light, axis=0)
     to_light /= distance
@@ -197,7 +198,7 @@ def _light(scene: Scene, light: Light, point: np.ndarray, normal: np.ndarray) ->
 
 
 def _shadowed(scene: Scene, point: np.ndarray, to_light: np.ndarray, distance_m: np.ndarray) -> np.ndarray:
-    """(N,) bool: a thing stands between the point and the light."""
+    """(N,) bool: whether a thing is between the point and the light."""
     blocked = np.zeros(point.shape[1], bool)
     for thing in scene.things:
         rays = _near_ball(thing, point, to_light)
@@ -208,7 +209,7 @@ def _shadowed(scene: Scene, point: np.ndarray, to_light: np.ndarray, distance_m:
 
 
 def _albedo(scene: Scene, owner: np.ndarray, point: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """Texture colours (3, N) at surface points."""
+    """Texture colors (3, N) at surface points."""
     color = np.empty_like(point)
     walls, floor, ceiling = scene.shell_textures
     shell = owner == SHELL
@@ -228,7 +229,7 @@ def _albedo(scene: Scene, owner: np.ndarray, point: np.ndarray, normal: np.ndarr
 
 
 def _edges(surface: np.ndarray) -> np.ndarray:
-    """(H, W) bool: pixels whose surface number differs from the right or the lower neighbour's."""
+    """(H, W) bool: pixels whose surface number differs from that of the right or lower neighbor."""
     edges = np.zeros(surface.shape, bool)
     edges[:, :-1] |= surface[:, :-1] != surface[:, 1:]
     edges[:-1] |= surface[:-1] != surface[1:]

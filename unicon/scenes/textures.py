@@ -1,4 +1,9 @@
-"""Procedural textures: a colour at every point of a surface. Shapes: ``N`` points, ``(3, N)`` float32."""
+"""Procedural textures: a color at every point of a surface.
+
+Shapes: N points, (3, N) float32.
+
+Tested in tests/unicon/scenes/test_render.py.
+"""
 
 from __future__ import annotations
 
@@ -25,22 +30,22 @@ PATTERNS = ("plain", "checkered", "striped", "dotted", "tiled", "marbled")
 
 @dataclass(frozen=True)
 class Texture:
-    """Two colours and the pattern that mixes them."""
+    """Two colors and the pattern that mixes them."""
 
     color: str
-    """The word the caption uses."""
+    """The word used in captions."""
     pattern: str
     first: np.ndarray
-    """(3,) linear RGB of the base colour."""
+    """(3,) linear RGB of the base color."""
     second: np.ndarray
-    """(3,) linear RGB of the pattern's other colour."""
+    """(3,) linear RGB of the pattern's other color."""
     scale_m: float
     """Size of one cell of the pattern."""
     phase: np.ndarray
     """(3,) shift of the pattern in cells."""
 
     def paint(self, point: np.ndarray, normal: np.ndarray) -> np.ndarray:
-        """Colours (3, N) at surface points (3, N) with normals (3, N), both in the surface's own frame."""
+        """Colors (3, N) at surface points (3, N) with normals (3, N), both in the surface's frame."""
         if self.pattern == "plain":
             return np.repeat(self.first.astype(np.float32)[:, None], point.shape[1], 1)
         u, v = self._plane(point, normal)
@@ -48,7 +53,7 @@ class Texture:
         return (self.first[:, None] * (1 - amount) + self.second[:, None] * amount).astype(np.float32)
 
     def _plane(self, point: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Cell coordinates on the axis plane that faces the normal best."""
+        """Cell coordinates on the axis plane that is nearest to perpendicular to the normal."""
         cells = point / np.float32(self.scale_m) + self.phase.astype(np.float32)[:, None]
         axis = np.abs(normal).argmax(0)
         return np.where(axis == 0, cells[1], cells[0]), np.where(axis == 2, cells[1], cells[2])

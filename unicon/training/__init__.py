@@ -1,0 +1,1 @@
+"""Training adapters, and the embedded model `mini`."""

@@ -1,7 +1,11 @@
-"""Training one adapter for a Stable Diffusion folder on the user's own pictures, with the published recipe.
+"""iffusers declares its configurations as plain dictionaries, and `from_config` as returning a tuple.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 
-The UNet, the autoencoder and the text encoder are frozen and may be held in lower precision; the adapter's parameters
-are float32, with an exponential moving average.
+Tested in tests/jobs/test_train_adapter.py.
+"""Training an adapter for a Stable Diffusion folder on the user's own images, with the published recipe.
+
+The UNet, the autoencoder and the text encoder are frozen and may be held in lower precision. The parameters of the
+adapter are float32, with an exponential moving average.
 
 Source: arXiv 2410.11439, appendix A (rank 64, batch 16, 20 epochs, min-SNR 5, text dropout 0.1, independent timesteps).
 """
@@ -37,16 +41,16 @@ from unicon.training import settings
 from unicon.training.annotators import ANNOTATIONS
 from unicon.training.fit import FitConfig, fit
 from unicon.training.pairs import PairLoss, PairSampling, TrainingModels
-from unicon.training.photographs import Photograph, PhotographPairs, Views, read_picture
+from unicon.training.photographs import Photograph, PhotographPairs, Views, read_image
 
 EPOCHS = 20
-"""Published."""
+"""Epochs of the published recipe."""
 LEARNING_RATE = 1e-4
 HELD_OUT = 4
-"""The most pictures that are kept out of the training to look at."""
+"""Largest number of images that are held out of the training for validation."""
 SHEET_HEIGHT_PX = 256
 SETTINGS_FILE, TRAINING_FOLDER = "settings.json", "training"
-"""In the work folder."""
+"""Names in the work folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +61,14 @@ class AdapterRecipe:
     """Kind of condition and name of the adapter: edge, depth or pose."""
     fit: FitConfig
     rank: int = 64
-    """Of every LoRA."""
+    """Rank of every LoRA."""
     sampling: PairSampling = PairSampling()
     resolution_px: int | None = None
-    """Side of the square whose area the pictures have; the model's own when None."""
+    """Side of the square whose area the images have. For None, the model's own."""
     gradient_checkpointing: bool = False
-    """Less memory, more time."""
+    """Whether to save memory at the cost of time."""
     annotator: str = ""
-    """What made the conditions; empty where the user did."""
+    """What made the conditions; empty if the user did."""
 
 
 @dataclass(frozen=True)
@@ -72,27 +76,29 @@ class AdapterTraining:
     """A frozen model with a new adapter, on its device."""
 
     folder: Path
-    """Of the model."""
+    """Folder of the model."""
     models: TrainingModels
     vae: AutoencoderKL
     config: AdapterConfig
     views: Views
 
 
-def published_steps(pictures: int, batch_size: int) -> int:
-    """Optimiser steps of the published 20 epochs."""
-    return max(1, math.ceil(EPOCHS * pictures / batch_size))
+def published_steps(images: int, batch_size: int) -> int:
+    """Number of optimizer steps of the published 20 epochs."""
+    return max(1, math.ceil(EPOCHS * images / batch_size))
 
 
 def split_photographs(photographs: Sequence[Photograph]) -> tuple[list[Photograph], list[Photograph]]:
-    """(to train on, held out): one picture of eight is held out, at least one and at most ``HELD_OUT``, evenly spread.
+    """Split photographs into (training, held out).
+
+    One of eight is held out, at least one and at most `HELD_OUT`, evenly spread.
 
     Raises:
-        ValueError: fewer than two photographs.
+        ValueError: There are fewer than two photographs.
     """
     if len(photographs) < 2:
         raise ValueError(
-            f"Training needs at least two pictures, one of them to look at results; got {len(photographs)}. Add more."
+            f"Training needs at least two images, one of them for validation; got {len(photographs)}. Add more."
         )
     count = min(HELD_OUT, max(1, len(photographs) // 8))
     places = {index * len(photographs) // count for index in range(count)}
@@ -103,11 +109,12 @@ def split_photographs(photographs: Sequence[Photograph]) -> tuple[list[Photograp
 def load_for_training(folder: Path, recipe: AdapterRecipe, device: str) -> AdapterTraining:
     """Load the frozen parts of a model folder and add the new adapter.
 
-    The frozen weights have the precision of ``recipe.fit.autocast_dtype``; the autoencoder has float16 instead of
-    bfloat16 (eight bits of mantissa would show in the latents), and float32 on a CPU; the adapter has float32.
+    The frozen weights have the precision of `recipe.fit.autocast_dtype`. The autoencoder has float16 instead of
+    bfloat16, whose eight bits of mantissa would show in the latents, and float32 on a CPU. The adapter has float32.
 
     Raises:
-        OSError: a part of the model is missing. ValueError: it is another model, or a part is damaged.
+        OSError: A part of the model is missing.
+        ValueError: It is another kind of model, or a part is damaged.
     """
     dtype = getattr(torch, recipe.fit.autocast_dtype or "float32")
     vae_dtype = torch.float16 if recipe.fit.autocast_dtype and torch.device(device).type == "cuda" else torch.float32
@@ -141,27 +148,27 @@ def _views(unet: UNet2DConditionModel, vae: AutoencoderKL, recipe: AdapterRecipe
 
 
 def model_sha256(folder: Path) -> str:
-    """sha256 over the weights of a model folder, in hexadecimal."""
+    """SHA-256 over the weights of a model folder, in hexadecimal."""
     return fingerprint(weight_files(folder, []))
 
 
 def keep_settings(work: Path, new: dict[str, Any]) -> None:
-    """Write down what a work folder trains; refuse to go on from its checkpoint with anything else.
+    """Write the settings of a training into its work folder.
 
     Raises:
-        ValueError: the folder holds a checkpoint of a training with other settings.
+        ValueError: The folder holds a checkpoint of a training with other settings.
     """
     path = work / SETTINGS_FILE
     if path.exists() and not _is_ours(path):
         raise ValueError(
-            f"A work folder holds what its training keeps; {path} was not written by one and is not replaced. Choose "
+            f"A work folder holds the files of its training; {path} was not written by one and is not replaced. Choose "
             "another work folder."
         )
     settings.keep_settings(path, new, has_begun=(work / TRAINING_FOLDER / "state.pt").exists())
 
 
 def _is_ours(settings: Path) -> bool:
-    """Whether a file holds the settings of a training, as this version or an earlier one keeps them."""
+    """Whether a file holds the settings of a training, in the form of this or an earlier version."""
     try:
         known = json.loads(settings.read_text())
     except (ValueError, OSError):
@@ -172,14 +179,14 @@ def _is_ours(settings: Path) -> bool:
 def train_adapter(
     training: AdapterTraining, photographs: Sequence[Photograph], recipe: AdapterRecipe, work: Path, output: Path
 ) -> None:
-    """Train in place and write ``output``; killed and started again, it goes on where it stopped.
+    """Train in place and write `output`. If killed and started again, training resumes where it stopped.
 
     Args:
-        training: from ``load_for_training`` with the same recipe.
-        photographs: what to learn from; a few are held out to look at.
-        recipe: the numbers.
-        work: ``TRAINING_FOLDER`` in it receives checkpoints, log.jsonl, validation.jsonl and validation-STEP.png.
-        output: the adapter, one safetensors file, float16; replaced at every checkpoint.
+        training: The result of `load_for_training` with the same recipe.
+        photographs: The training data. A few photographs are held out for validation.
+        recipe: The recipe.
+        work: Its `TRAINING_FOLDER` receives checkpoints, log.jsonl, validation.jsonl and validation-STEP.png.
+        output: The adapter, one safetensors file in float16, replaced at every checkpoint.
     """
     learned, held_out = split_photographs(photographs)
     name, folder = training.config.name, work / TRAINING_FOLDER
@@ -188,11 +195,11 @@ def train_adapter(
 
     _say_captions_cut(training, learned)
 
-    def look(step: int) -> None:
+    def on_checkpoint(step: int) -> None:
         save_output(training, output)
         validate(training, held_out, folder, step)
 
-    fit(named_adapter_parameters(training.models.unet, name), loss, recipe.fit, folder, look)
+    fit(named_adapter_parameters(training.models.unet, name), loss, recipe.fit, folder, on_checkpoint)
     save_output(training, output)
 
 
@@ -208,7 +215,7 @@ def _say_captions_cut(training: AdapterTraining, photographs: Sequence[Photograp
 
 
 def save_output(training: AdapterTraining, output: Path) -> None:
-    """Write the adapter in float16, whole or not at all."""
+    """Write the adapter in float16, atomically."""
     unet, name = training.models.unet, training.config.name
     temporary = output.with_name(output.name + ".tmp")
     tensors = {key: value.detach().half() for key, value in named_adapter_parameters(unet, name).items()}
@@ -217,14 +224,14 @@ def save_output(training: AdapterTraining, output: Path) -> None:
 
 
 def validate(training: AdapterTraining, photographs: Sequence[Photograph], folder: Path, step: int) -> None:
-    """Draw image, condition and estimate of held-out photographs; log the mean absolute difference of the maps.
+    """Draw image, condition and estimate of held-out photographs, and log the mean absolute difference of the maps.
 
-    The model in memory is what estimates: nothing is loaded. A kind that ``UniCon.estimate`` does not know is drawn
+    The model in memory makes the estimates; nothing is loaded. A kind that `UniCon.estimate` does not support is drawn
     without its estimate.
     """
     kind, side_px = training.config.kind, training.views.resolution_px
-    images = [read_picture(photograph.picture, side_px) for photograph in photographs]
-    conditions = [read_picture(photograph.condition, side_px) for photograph in photographs]
+    images = [read_image(photograph.image, side_px) for photograph in photographs]
+    conditions = [read_image(photograph.condition, side_px) for photograph in photographs]
     rows = [list(pair) for pair in zip(images, conditions, strict=True)]
     if kind in CONDITIONS:
         dtype = training.models.unet.dtype
@@ -245,7 +252,7 @@ def validate(training: AdapterTraining, photographs: Sequence[Photograph], folde
 
 
 def model_in_training(training: AdapterTraining) -> UniCon:
-    """The frozen model with its adapter as it is now; it shares every weight."""
+    """The frozen model with its adapter in the current state. It shares all weights with the training."""
     models = training.models
     return UniCon(
         unet=models.unet,
@@ -258,17 +265,17 @@ def model_in_training(training: AdapterTraining) -> UniCon:
 
 
 def draw_sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
-    """Rows of pictures, all of one height, on white."""
-    scaled = [[_to_height(picture, SHEET_HEIGHT_PX) for picture in row] for row in rows]
-    width = max(sum(picture.width for picture in row) for row in scaled)
+    """Draw rows of images, all of one height, on white."""
+    scaled = [[_to_height(image, SHEET_HEIGHT_PX) for image in row] for row in rows]
+    width = max(sum(image.width for image in row) for row in scaled)
     sheet = Image.new("RGB", (width, SHEET_HEIGHT_PX * len(scaled)), "white")
     for place, row in enumerate(scaled):
         left = 0
-        for picture in row:
-            sheet.paste(picture, (left, place * SHEET_HEIGHT_PX))
-            left += picture.width
+        for image in row:
+            sheet.paste(image, (left, place * SHEET_HEIGHT_PX))
+            left += image.width
     return sheet
 
 
-def _to_height(picture: Image.Image, height_px: int) -> Image.Image:
-    return picture.resize((max(1, round(height_px * picture.width / picture.height)), height_px))
+def _to_height(image: Image.Image, height_px: int) -> Image.Image:
+    return image.resize((max(1, round(height_px * image.width / image.height)), height_px))

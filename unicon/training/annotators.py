@@ -1,14 +1,14 @@
-"""Conditions of photographs, made by the package controlnet-aux.
+"""Annotators: making conditions of photographs with the package controlnet-aux.
 
-Edges are hard (``canny``, OpenCV's, which needs no weights) or soft (``hed``, ``pidinet``): an adapter follows those
-it was trained on. The published edge adapter was trained on ``hed``. ``midas`` (DPT-hybrid) makes depth, ``openpose``
-(licensed by its authors for non-commercial use only) poses. Weights are those of ``lllyasviel/Annotators``, from the
-hub or from a folder.
+Edges are hard (`canny` of OpenCV, which needs no weights) or soft (`hed`, `pidinet`). An adapter follows the kind of
+edges that it was trained on; the official edge adapter was trained on `hed`. `midas` (DPT-hybrid) makes depth maps, and
+`openpose` (licensed by its authors for non-commercial use only) makes poses. Weights are those of
+`lllyasviel/Annotators`, from the hub or from a folder.
 
-Those weights are pickles (.pt, .pth). controlnet-aux reads them with a plain ``torch.load``; here they are read as
-tensors only (``TORCH_FORCE_WEIGHTS_ONLY_LOAD``), so that a file cannot run code: one that tries is refused.
+These weights are pickles (.pt, .pth), which controlnet-aux reads with a plain `torch.load`. Here they are read as
+tensors only (`TORCH_FORCE_WEIGHTS_ONLY_LOAD`), so that a file cannot run code; one that would is refused.
 
-Source: arXiv 2410.11439, appendix A (conditions of the training pictures); https://github.com/huggingface/controlnet_aux.
+Source: arXiv 2410.11439, appendix A (conditions of the training images); https://github.com/huggingface/controlnet_aux.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from PIL import Image
 WEIGHTS = "lllyasviel/Annotators"
 """Hub repository of the annotators' weights."""
 DETECT_MULTIPLE_PX = 64
-"""controlnet-aux works at sides of such multiples."""
+"""controlnet-aux works at sides that are multiples of this."""
 
 Annotator = Callable[[Image.Image], Image.Image]
-"""RGB picture -> its condition, an RGB picture of the same size."""
+"""RGB image -> its condition as an RGB image of the same size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +40,14 @@ class Annotation:
     """One way to make a kind of condition."""
 
     kind: str
-    """Of condition."""
+    """Kind of condition."""
     detector: str
-    """Name of the class in ``controlnet_aux``."""
+    """Name of the class in `controlnet_aux`."""
     files: tuple[str, ...] = ()
-    """Its weights, in the hub repository or the user's folder."""
+    """Names of its weight files in the hub repository or the user's folder."""
     mirrors: bool = True
-    """Whether the condition of a mirrored picture is the mirrored condition. Not for pose: the colours of a skeleton
-    tell left limbs from right ones."""
+    """Whether the condition of a mirrored image is the mirrored condition. False for poses, since the colors of a
+    skeleton tell left limbs from right ones."""
 
 
 ANNOTATORS: dict[str, Annotation] = {
@@ -64,20 +64,20 @@ ANNOTATORS: dict[str, Annotation] = {
 }
 """Every annotator by name. Depth maps are 0 (black) far and 255 near."""
 DEFAULTS = {"edge": "canny", "depth": "midas", "pose": "openpose"}
-"""The annotator of a kind of condition where none is named."""
+"""Kind of condition -> its default annotator."""
 ANNOTATIONS: dict[str, Annotation] = {kind: ANNOTATORS[name] for kind, name in DEFAULTS.items()}
 
 
 def choose_annotator(kind: str, named: str | None = None, weights: str | None = None) -> tuple[str, str | None]:
-    """(name, weights) of the annotator that makes a kind of condition.
+    """Choose (name, weights) of the annotator that makes a kind of condition.
 
     Args:
-        kind: a key of ``DEFAULTS``.
-        named: a key of ``ANNOTATORS``; or, as in earlier versions, the weights of the kind's default.
-        weights: folder or hub id.
+        kind: A key of `DEFAULTS`.
+        named: A key of `ANNOTATORS`; or, as in earlier versions, the weights of the kind's default annotator.
+        weights: A folder or hub id.
 
     Raises:
-        ValueError: an annotator of another kind, an unknown one, or weights of one that has none.
+        ValueError: The annotator is unknown or of another kind, or weights are given for one that has none.
     """
     of_kind = [name for name, annotation in ANNOTATORS.items() if annotation.kind == kind]
     name = named or DEFAULTS[kind]
@@ -100,17 +100,17 @@ def choose_annotator(kind: str, named: str | None = None, weights: str | None = 
 def make_annotator(
     kind: str, *, weights: str | Path | None = None, device: str = "cpu", detect_px: int = 512
 ) -> Annotator:
-    """An annotator.
+    """Load an annotator.
 
     Args:
-        kind: a key of ``ANNOTATORS``, or a kind of condition for its default.
-        weights: a folder with the annotator's files, or a hub id; ``WEIGHTS`` when None.
-        device: where the annotator runs.
-        detect_px: shorter side at which it looks at a picture, rounded to a multiple of 64.
+        kind: A key of `ANNOTATORS`, or a kind of condition for its default.
+        weights: A folder with the annotator's files, or a hub id. The default is `WEIGHTS`.
+        device: The device on which the annotator runs.
+        detect_px: Shorter side at which it processes an image, rounded to a multiple of 64.
 
     Raises:
-        ValueError: an unknown kind, or weights that are more than tensors.
-        FileNotFoundError: the weights are not there and cannot be fetched.
+        ValueError: The kind is unknown, or the weights are more than tensors.
+        FileNotFoundError: The weights are absent and cannot be fetched.
         ImportError: controlnet-aux is not installed.
     """
     known = {**ANNOTATIONS, **ANNOTATORS}
@@ -125,18 +125,18 @@ def make_annotator(
     detector = detector_class() if folder is None else _load(detector_class, folder).to(device)
     detect_px = max(1, round(detect_px / DETECT_MULTIPLE_PX)) * DETECT_MULTIPLE_PX
 
-    def annotate(picture: Image.Image) -> Image.Image:
-        found = detector(picture, detect_resolution=detect_px, image_resolution=detect_px, output_type="pil")
-        return found.convert("RGB").resize(picture.size, Image.Resampling.BILINEAR)
+    def annotate(image: Image.Image) -> Image.Image:
+        found = detector(image, detect_resolution=detect_px, image_resolution=detect_px, output_type="pil")
+        return found.convert("RGB").resize(image.size, Image.Resampling.BILINEAR)
 
     return annotate
 
 
 def find_weights(annotation: Annotation, weights: str | Path | None = None) -> Path:
-    """The folder that holds an annotator's files: the user's, or the hub's in its cache.
+    """The folder that holds an annotator's files: the user's folder, or one in the hub cache.
 
     Raises:
-        FileNotFoundError: a file is missing, or the hub cannot be reached.
+        FileNotFoundError: A file is missing, or the hub cannot be reached.
     """
     source = str(weights or WEIGHTS)
     try:
@@ -168,14 +168,14 @@ def _load(detector_class: Any, folder: Path) -> Any:
             return detector_class.from_pretrained(str(folder))
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"Weights of an annotator are tensors and nothing else; a file in {folder} is damaged or wants to run "
-            f"code: {str(error).splitlines()[0]} Fetch the files anew from {WEIGHTS}."
+            f"Weights of an annotator are tensors and nothing else; a file in {folder} is damaged or would run "
+            f"code: {str(error).splitlines()[0]} Fetch the files again from {WEIGHTS}."
         ) from error
 
 
 @contextmanager
 def _tensors_only() -> Iterator[None]:
-    """Every ``torch.load`` inside reads tensors only, whatever the caller or the environment says."""
+    """Make every `torch.load` in the context read tensors only, whatever the caller or the environment says."""
     switches = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
     before = {name: os.environ.pop(name) for name in switches if name in os.environ}
     os.environ[switches[0]] = "1"
@@ -187,7 +187,7 @@ def _tensors_only() -> Iterator[None]:
 
 
 def _controlnet_aux() -> Any:
-    """The package; imported late because that takes seconds, and quietly because it warns about parts not used here."""
+    """The package. It is imported late because that takes seconds, and without its warnings about unused parts."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

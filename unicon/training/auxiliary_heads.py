@@ -1,12 +1,16 @@
-"""Seeing: what the UNet makes of a clean picture shows the picture's conditions.
+# diffusers declares its configurations as plain dictionaries.
+# pyright: reportAttributeAccessIssue=false
+"""Auxiliary heads that predict conditions from what the UNet computes on a clean image.
 
-A pretrained Stable Diffusion UNet knows what pictures are made of; one that starts from nothing has to learn it. The
-image branch sees a clean picture at timestep 0 when a condition is estimated, and its output is never used there. Here
-that output predicts minus the latent of one condition, the target of a v-prediction from pure noise, and small
-convolutions on the last features predict the others; they are thrown away after the training. Joint attention then
-finds in the image branch what a condition branch has to say.
+A pretrained Stable Diffusion UNet has features of image content; one that starts from nothing has to learn them. When a
+condition is estimated, the image branch processes a clean image at timestep 0, and its output is not used. In training
+with these heads, that output predicts the negative latent of one condition (the target of a v-prediction from pure
+noise), and small convolutions on the last features predict the others. The convolutions are discarded after training.
+Joint attention then finds in the image branch what the condition branch needs.
 
-Shapes: ``B`` rows, ``c h w`` latent, ``F`` channels of the last features.
+Shapes: B rows, c h w latents, F channels of the last features.
+
+Tested in tests/unicon/training/mini/test_pretrain.py.
 """
 
 from __future__ import annotations
@@ -19,13 +23,18 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 
-class Seeing(nn.Module):
-    """Reads conditions from a UNet's work on clean pictures."""
+class ConditionHeads(nn.Module):
+    """Heads that predict conditions from the features of a UNet on clean images."""
 
     def __init__(self, unet: UNet2DConditionModel, weights: Mapping[str, float]) -> None:
-        """Args:
-        unet: whose features are read.
-        weights: of each condition's squared error; the first is what the UNet's own output predicts.
+        """Create the heads for a UNet.
+
+        Args:
+            unet: The UNet whose features are read.
+            weights: Condition -> weight of its squared error. The first one is predicted by the UNet's own output.
+
+        Raises:
+            ValueError: There are no weights.
         """
         if not weights:
             raise ValueError("a condition must have a weight, got none")
@@ -36,23 +45,23 @@ class Seeing(nn.Module):
         self.heads = nn.ModuleDict(heads).to(unet.device)
 
     def losses(self, output: Tensor, features: Tensor, conditions: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Mean squared error of every condition, under its name, and ``seeing``, their weighted sum.
+        """Mean squared error of every condition by its name, and their weighted sum as `heads`.
 
         Args:
-            output: (B, c, h, w) of the UNet.
-            features: (B, F, h, w) its last ones, see ``last_features``.
-            conditions: (B, c, h, w) latents by name.
+            output: Output of the UNet, (B, c, h, w).
+            features: Last features of the UNet, (B, F, h, w), see `last_features`.
+            conditions: Latents by condition, (B, c, h, w).
         """
         first = next(iter(self.weights))
         found = {first: output, **{kind: head(features) for kind, head in self.heads.items()}}
         losses = {kind: (found[kind].float() + conditions[kind].float()).square().mean() for kind in self.weights}
-        losses["seeing"] = torch.stack([weight * losses[kind] for kind, weight in self.weights.items()]).sum()
+        losses["heads"] = torch.stack([weight * losses[kind] for kind, weight in self.weights.items()]).sum()
         return losses
 
 
 @contextmanager
 def last_features(unet: UNet2DConditionModel) -> Iterator[list[Tensor]]:
-    """Collects what the UNet's last convolution is given, (B, F, h, w) each, while the context lasts."""
+    """Collect the inputs of the UNet's last convolution, (B, F, h, w) each, while the context lasts."""
     seen: list[Tensor] = []
     hook = unet.conv_out.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     try:

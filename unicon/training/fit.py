@@ -1,7 +1,7 @@
-"""The one training loop: AdamW or Muon, warm-up and cosine decay, EMA, mixed precision, exact resume.
+"""The training loop: AdamW or Muon, warm-up and cosine decay, EMA, mixed precision, exact resume.
 
-Every random choice of a step comes from a generator seeded by (seed, step), so that a run that is killed and started
-again takes the same steps as one that was never interrupted.
+All random choices of a step come from a generator seeded by (seed, step). A run that is killed and started again takes
+the same steps as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from unicon.training.optimizer import MatrixOptimizer
 from unicon.training.settings import refuse_other_settings
 
 Loss = Callable[[torch.Generator], dict[str, Tensor]]
-"""Draws one batch with the generator and returns named losses; the one named ``loss`` is minimised."""
+"""Draws one batch with the generator and returns losses by name. The one named `loss` is minimized."""
 
 FREE = frozenset({"warmup_steps", "checkpoint_every", "log_every", "autocast_dtype"})
-"""Fields of `FitConfig` that may change when a training goes on: they follow from the steps, or from the machine."""
+"""Fields of `FitConfig` that may change when a training is resumed, since they follow from the steps or the machine."""
 
 
 class ResumeError(ValueError):
@@ -33,25 +33,29 @@ class ResumeError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """How to train."""
+    """How to train.
+
+    Raises:
+        ValueError: A value is out of its range, or values contradict each other.
+    """
 
     steps: int
-    """Optimiser steps in all."""
+    """Total number of optimizer steps."""
     learning_rate: float
-    """Peak, reached after the warm-up."""
+    """Peak learning rate, reached after the warm-up."""
     matrix_learning_rate: float | None = None
-    """Peak for matrices and kernels, which Muon trains then; None: AdamW trains everything."""
+    """Peak learning rate of matrices and kernels, which are then trained by Muon. For None, AdamW trains everything."""
     warmup_steps: int = 100
     final_learning_rate_fraction: float = 0.05
     """Where the cosine decay ends, as a fraction of the peak."""
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     ema_decay: float = 0.999
-    """Exponential moving average of the weights; it warms up with (1 + step) / (10 + step)."""
+    """Decay of the exponential moving average of the weights. It warms up with (1 + step) / (10 + step)."""
     autocast_dtype: str | None = None
-    """``bfloat16`` or ``float16`` (with loss scaling) for mixed precision, None for full precision."""
+    """`bfloat16` or `float16` (with loss scaling) for mixed precision, None for full precision."""
     checkpoint_every: int = 200
-    """Steps between checkpoints; each also calls ``on_checkpoint``."""
+    """Steps between checkpoints. Each also calls `on_checkpoint`."""
     log_every: int = 20
     seed: int = 0
 
@@ -68,7 +72,7 @@ class FitConfig:
             raise ValueError(f"autocast_dtype must be bfloat16, float16 or None, got {self.autocast_dtype!r}")
 
     def learning_rate_factor(self, step: int) -> float:
-        """Share of the peak learning rates that one step takes."""
+        """The factor of the peak learning rates at a step."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
         progress = min(1.0, (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps))
@@ -76,7 +80,7 @@ class FitConfig:
         return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
     def make_optimizer(self, parameters: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser, its groups at their peak learning rates."""
+        """The optimizer, with its groups at their peak learning rates."""
         if self.matrix_learning_rate is not None:
             return MatrixOptimizer(parameters, matrix_lr=self.matrix_learning_rate, lr=self.learning_rate)
         return torch.optim.AdamW(
@@ -93,13 +97,14 @@ class Ema:
 
     @torch.no_grad()
     def update(self, parameters: dict[str, nn.Parameter], step: int) -> None:
+        """Update the average with the weights after a step."""
         decay = min(self.decay, (1 + step) / (10 + step))
         shadows = [self.shadow[name] for name in parameters]
         torch._foreach_lerp_(shadows, [p.detach() for p in parameters.values()], 1 - decay)
 
     @torch.no_grad()
     def swap(self, parameters: dict[str, nn.Parameter]) -> None:
-        """Exchange the averaged and the live weights; calling it twice restores both."""
+        """Exchange the averaged and the live weights. Calling it twice restores both."""
         for name, parameter in parameters.items():
             live = parameter.detach().clone()
             parameter.copy_(self.shadow[name])
@@ -113,14 +118,14 @@ def fit(
     folder: Path,
     on_checkpoint: Callable[[int], None] = lambda step: None,
 ) -> None:
-    """Train until ``config.steps``, resuming from ``folder``; on return the parameters hold their EMA.
+    """Train until `config.steps`, resuming from `folder`. On return the parameters hold their EMA.
 
     Args:
-        parameters: what to train, by a stable name.
-        loss: one batch's losses, see ``Loss``.
-        config: how to train.
-        folder: receives ``state.pt`` (everything needed to resume) and ``log.jsonl``.
-        on_checkpoint: called with the step while the parameters hold their EMA: validate, draw pictures.
+        parameters: The parameters to train, by stable names.
+        loss: The losses of one batch, see `Loss`.
+        config: How to train.
+        folder: Receives `state.pt` (everything needed to resume) and `log.jsonl`.
+        on_checkpoint: Called with the step while the parameters hold their EMA, to validate and save.
     """
     folder.mkdir(parents=True, exist_ok=True)
     device = next(iter(parameters.values())).device
@@ -154,7 +159,7 @@ def _optimize(
     step: int,
     device: torch.device,
 ) -> dict[str, Tensor]:
-    """One optimiser step."""
+    """Take one optimizer step and return its losses."""
     generator = torch.Generator().manual_seed((config.seed << 32) + step)
     dtype = getattr(torch, config.autocast_dtype or "float32")
     with torch.autocast(device.type, dtype, enabled=config.autocast_dtype is not None):
@@ -208,7 +213,7 @@ def _restore(
     scaler: torch.amp.GradScaler,
     ema: Ema,
 ) -> int:
-    """Load the last checkpoint in place and return its step, or 0 where there is none."""
+    """Load the last checkpoint in place and return its step; 0 if there is none."""
     path = folder / "state.pt"
     if not path.exists():
         return 0
@@ -231,11 +236,11 @@ def _restore(
 
 
 def _check_config(path: Path, state: dict[str, Any], config: FitConfig) -> None:
-    """Raises ResumeError for a checkpoint of other settings; one of an earlier version says nothing of them."""
+    """Raise ResumeError for a checkpoint of other settings. Those of earlier versions do not contain all settings."""
     before, now = dict(state.get("config", {})), asdict(config)
     if int(state["step"]) > config.steps:
         raise ResumeError(
-            f"a training goes on from its checkpoint; {path} is at step {state['step']}, beyond the {config.steps} "
+            f"a training resumes from its checkpoint; {path} is at step {state['step']}, beyond the {config.steps} "
             "steps asked for: give at least as many, or train into another folder"
         )
     try:

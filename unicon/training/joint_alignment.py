@@ -1,7 +1,9 @@
-"""Teaching joint attention where to look: corresponding places of an image and its condition.
+# diffusers declares the layers of its attention as optional.
+# pyright: reportArgumentType=false
+"""A loss that teaches joint attention to attend to corresponding positions of an image and its condition.
 
-A pretrained UNet's features say where they are; those of an untrained one do not, and joint attention learns to find
-its place only slowly. This loss tells it: as many heads as wanted take the place itself for the right answer.
+The features of a pretrained UNet encode their position; those of an untrained one do not, and joint attention learns
+positions only slowly. With this loss, some heads learn to attend to the position of the query itself.
 
 Shapes: B pairs, N tokens, C channels, H heads.
 """
@@ -22,13 +24,13 @@ from unicon.adapters.attention import base_qkv, lora_delta
 from unicon.adapters.config import LoraKind, lora_name
 
 AttentionInput = tuple[Attention, Tensor]
-"""A self-attention module and the (2B, N, C) tokens it was given."""
+"""A self-attention module and its input tokens (2B, N, C)."""
 ROLES: tuple[LoraKind, LoraKind] = ("image", "condition")
 
 
 @contextmanager
 def attention_inputs(unet: UNet2DConditionModel) -> Iterator[list[AttentionInput]]:
-    """Collects what the self-attention modules are given while the context lasts."""
+    """Collect the inputs of the self-attention modules while the context lasts."""
     seen: list[AttentionInput] = []
     hooks = [
         module.register_forward_pre_hook(lambda attn, inputs: seen.append((attn, inputs[0])))
@@ -43,9 +45,12 @@ def attention_inputs(unet: UNet2DConditionModel) -> Iterator[list[AttentionInput
 
 
 def joint_alignment(inputs: Sequence[AttentionInput], adapter: str, num_heads: int) -> Tensor:
-    """Cross entropy of the joint attention's choice of a place, against the query's own place; 1 is chance.
+    """Cross entropy of the joint attention's position against the query's own position; 1 is chance level.
 
-    inputs: of one call with B images, then their B conditions. num_heads: heads that are told, the first ones.
+    Args:
+        inputs: Inputs of one call with B images, then their B conditions.
+        adapter: Name of the adapter.
+        num_heads: Number of heads, from the first one, that the loss acts on.
     """
     losses = []
     for attn, tokens in inputs:

@@ -1,6 +1,8 @@
+# diffusers declares its configurations as plain dictionaries, and timesteps as `IntTensor`.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 """The diffusion loss with min-SNR weighting.
 
-Source: "Efficient Diffusion Training via Min-SNR Weighting Strategy", arXiv 2303.09556; UniCon trains with gamma 5.
+Source: "Efficient Diffusion Training via Min-SNR Weighting Strategy", arXiv 2303.09556. UniCon trains with gamma 5.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ def min_snr_weights(timesteps: Tensor, alphas_cumprod: Tensor, gamma: float, pre
     alphas = alphas_cumprod.to(timesteps.device)[timesteps].float()
     snr = alphas / (1.0 - alphas)
     divisor = snr + 1.0 if prediction_type == "v_prediction" else snr
-    # the ratio tends to 1 as SNR -> 0 (zero-terminal-SNR schedules), where the quotient is 0 / 0
+    # the ratio tends to 1 as SNR -> 0 (schedules with zero terminal SNR), where the quotient is 0 / 0
     return torch.where(snr > 0, snr.clamp(max=gamma) / divisor.clamp(min=1e-20), torch.ones_like(snr))
 
 
@@ -28,11 +30,18 @@ def diffusion_loss(
     latents: Tensor | None = None,
     min_snr_gamma: float | None = 5.0,
 ) -> Tensor:
-    """Mean squared error against the target of the scheduler's prediction type, a scalar in fp32.
+    """Mean squared error against the target of the scheduler's prediction type, a scalar in float32.
 
-    prediction, noise, latents (the clean ones, needed for v_prediction only): (B, channels, h, w); timesteps: (B,)
-    integers, independent for every row; `min_snr_gamma` None means no weighting.
-    Errors: ValueError for another prediction type than epsilon and v_prediction, or missing latents.
+    Args:
+        prediction: Output of the UNet, (B, channels, h, w).
+        noise: The noise that was added, (B, channels, h, w).
+        timesteps: (B,) integers, independent for every row.
+        scheduler: The noise schedule.
+        latents: The clean latents, (B, channels, h, w). Needed for v_prediction only.
+        min_snr_gamma: Gamma of the weighting; None for no weighting.
+
+    Raises:
+        ValueError: The prediction type is neither epsilon nor v_prediction, or latents are missing.
     """
     prediction_type = scheduler.config.prediction_type
     if prediction_type == "epsilon":
@@ -41,7 +50,7 @@ def diffusion_loss(
         target = scheduler.get_velocity(latents, noise, timesteps)
     else:
         raise ValueError(
-            f"The loss knows epsilon, and v_prediction with clean latents; got {prediction_type!r}, latents "
+            f"The loss supports epsilon, and v_prediction with clean latents; got {prediction_type!r}, latents "
             f"{'absent' if latents is None else 'given'}. Correct the scheduler's prediction_type, or give latents."
         )
     errors = (prediction.float() - target.float()).square().flatten(1).mean(dim=1)

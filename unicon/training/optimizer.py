@@ -1,11 +1,13 @@
-"""Muon for matrices, AdamW for everything else, behind one optimiser.
+# torch declares `step` with overloads for a closure.
+# pyright: reportIncompatibleMethodOverride=false
+"""One optimizer that trains matrices with Muon and everything else with AdamW.
 
-Muon ("Muon: An optimizer for hidden layers in neural networks", K. Jordan 2024) replaces a matrix's momentum by the
-nearest orthogonal matrix. Kernels of convolutions (out, in, h, w) count as matrices (out, in h w).
+Muon ("Muon: An optimizer for hidden layers in neural networks", K. Jordan 2024) replaces the momentum of a matrix by
+the nearest orthogonal matrix. Convolution kernels (out, in, h, w) count as matrices (out, in h w).
 
-`torch.optim.Muon` computes in bfloat16 and one matrix after the other: on a CPU without bfloat16 instructions that took
-6.1 s a step of the 6.7 M parameters of ``mini``, four times the forward and backward pass of 64 pictures. Here the
-iteration runs in float32 on Gram matrices, all of one size at once.
+`torch.optim.Muon` computes in bfloat16, one matrix after the other. On a CPU without bfloat16 instructions this took
+6.1 s per step for the 6.7 M parameters of `mini`, four times the forward and backward pass of 64 images. Here the
+iteration runs in float32 on Gram matrices, on all of one size at once.
 """
 
 from __future__ import annotations
@@ -19,13 +21,13 @@ from torch import Tensor, nn
 MOMENTUM = 0.95
 ITERATIONS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""a, b, c of Muon's odd polynomial: a step takes a singular value s to a s + b s^3 + c s^5."""
+"""a, b, c of Muon's odd polynomial. An iteration maps a singular value s to a s + b s^3 + c s^5."""
 
 
 class MatrixOptimizer(torch.optim.Optimizer):
     """Muon on weight matrices and kernels, AdamW on embeddings, biases and norms.
 
-    Group 0 holds the matrices, group 1 the rest; their ``lr`` may be set before every step.
+    Group 0 holds the matrices, group 1 the rest. Their `lr` may be set before every step.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], *, matrix_lr: float, lr: float) -> None:
@@ -39,7 +41,7 @@ class MatrixOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        """One step of both; a parameter without gradient stays as it is."""
+        """Take one step with both. Parameters without gradient do not change."""
         if self._matrices:
             self._step_matrices(self.param_groups[0]["lr"])
         if self._adamw is not None:
@@ -50,7 +52,7 @@ class MatrixOptimizer(torch.optim.Optimizer):
         moving = [(p, m) for p, m in zip(self._matrices, self._momenta, strict=True) if p.grad is not None]
         if not moving:
             return
-        gradients = [p.grad.flatten(1).float() for p, _ in moving]
+        gradients = [p.grad.flatten(1).float() for p, _ in moving if p.grad is not None]
         momenta = [momentum for _, momentum in moving]
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
         updates = orthogonalized(torch._foreach_lerp(gradients, momenta, MOMENTUM))  # Nesterov
@@ -60,11 +62,11 @@ class MatrixOptimizer(torch.optim.Optimizer):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """States of both, for ``load_state_dict``."""
+        """The states of both, for `load_state_dict`."""
         return {"momenta": self._momenta, "adamw": self._adamw.state_dict() if self._adamw else None}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
+        """Restore the states that `state_dict` returned."""
         for momentum, saved in zip(self._momenta, state_dict["momenta"], strict=True):
             momentum.copy_(saved)
         if self._adamw is not None:
@@ -72,10 +74,10 @@ class MatrixOptimizer(torch.optim.Optimizer):
 
 
 def orthogonalized(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """Matrices (r, c) of any sizes, with singular values brought close to 1 (0.7 to 1.2), as Muon does.
+    """Bring the singular values of matrices (r, c) of any sizes close to 1 (0.7 to 1.2), as Muon does.
 
-    A product of polynomials in X X^T is applied to X once in the end, so that the iteration itself costs r x r
-    products, batched over all matrices of one smaller side; everything else is batched over those of one size.
+    A product of polynomials in X X^T is applied to X once at the end, so that the iteration itself costs r x r
+    products, batched over all matrices with the same smaller side. All else is batched over matrices of one size.
     """
     places_by_size: dict[tuple[int, int], list[int]] = {}
     for place, matrix in enumerate(matrices):
@@ -94,13 +96,13 @@ def orthogonalized(matrices: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _wide_units(stack: Tensor) -> Tensor:
-    """(n, r, c) -> the same or (n, c, r), no matrix with more rows than columns, each of norm 1."""
+    """Scale matrices (n, r, c) to norm 1, and transpose those with more rows than columns."""
     stack = stack / stack.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
     return stack if stack.shape[1] <= stack.shape[2] else stack.mT
 
 
 def _left_factors(gram: Tensor) -> Tensor:
-    """Gram matrices X X^T (n, r, r) -> Q (n, r, r) such that Q X is what the iteration makes of X."""
+    """From Gram matrices X X^T (n, r, r), compute Q (n, r, r) such that Q X is the result of the iteration on X."""
     a, b, c = COEFFICIENTS
     identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     total = identity.expand_as(gram)

@@ -1,7 +1,10 @@
-"""Training on image and condition pairs: adapters alone, or together with the UNet and text encoder around them.
+# diffusers declares its outputs as tuples and its configurations as plain dictionaries, and timesteps as `IntTensor`.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+"""Training on pairs of images and conditions: adapters alone, or together with the UNet and text encoder.
+
+Shapes: S samples, B pairs per step, c h w latents, L text tokens of width D.
 
 Source: arXiv 2410.11439, section 3.3 (independent timesteps) and appendix A (recipe).
-Shapes: ``S`` samples, ``B`` pairs a step, ``c h w`` latent, ``L D`` text tokens and their width.
 """
 
 from __future__ import annotations
@@ -18,94 +21,98 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from unicon.pairs import Pair, Pairs
-from unicon.training.auxiliary_heads import Seeing, last_features
+from unicon.training.auxiliary_heads import ConditionHeads, last_features
 from unicon.training.fit import Loss
 from unicon.training.joint_alignment import attention_inputs, joint_alignment
 from unicon.training.loss import diffusion_loss
 
 NOISY_SHARE = 0.95
-"""The timestep of a nearly pure noise is drawn from this share of the schedule upwards."""
+"""Timesteps of nearly pure noise are drawn from this fraction of the schedule upward."""
 
 
 @dataclass(frozen=True)
 class PairLatents:
-    """Images and their conditions of one size, encoded."""
+    """Encoded images and conditions of one size."""
 
     images: Tensor
     """(S, c, h, w) scaled latents."""
     conditions: Tensor
     """(S, c, h, w) scaled latents."""
     captions: tuple[str, ...]
-    seen: Mapping[str, Tensor] = field(default_factory=dict)
-    """(S, c, h, w) each: what clean images show, for `Seeing`."""
+    head_targets: Mapping[str, Tensor] = field(default_factory=dict)
+    """Condition -> scaled latents (S, c, h, w): the targets of `ConditionHeads`."""
 
 
 class DrawnPairs(NamedTuple):
-    """Images and conditions of one size as scaled latents (B, c, h, w), B captions; ``seen`` as in `PairLatents`."""
+    """Images and conditions of one size as scaled latents (B, c, h, w), with B captions; see `PairLatents`."""
 
     images: Tensor
     conditions: Tensor
     captions: list[str]
-    seen: Mapping[str, Tensor] = MappingProxyType({})
+    head_targets: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class PairSource(Protocol):
-    """Where training pairs come from."""
+    """A source of training pairs."""
 
     def draw(self, generator: torch.Generator, batch_size: int) -> DrawnPairs:
-        """Random pairs of one size.
+        """Draw random pairs of one size.
 
-        Every random choice comes from ``generator``: the same generator draws the same pairs.
+        All random choices come from `generator`, so that the same generator draws the same pairs.
         """
         ...
 
 
 class LatentGroups:
-    """Pairs drawn from latents in memory: a group by its number of samples, then samples of it, with replacement."""
+    """Pairs from latents in memory. A group is drawn by its size, then samples of it with replacement."""
 
     def __init__(self, groups: Sequence[PairLatents]) -> None:
         self.groups = groups
         self._sizes = torch.tensor([float(len(group.captions)) for group in groups])
 
     def draw(self, generator: torch.Generator, batch_size: int) -> DrawnPairs:
-        """See ``PairSource``."""
+        """See `PairSource`."""
         group = self.groups[int(torch.multinomial(self._sizes, 1, generator=generator))]
         chosen = torch.randint(len(group.captions), (batch_size,), generator=generator)
         return DrawnPairs(
             group.images[chosen],
             group.conditions[chosen],
             [group.captions[index] for index in chosen.tolist()],
-            {kind: latents[chosen] for kind, latents in group.seen.items()},
+            {kind: latents[chosen] for kind, latents in group.head_targets.items()},
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairSampling:
-    """What a training step sees. The defaults are the published recipe."""
+    """How the pairs of a training step are sampled. The defaults are the published recipe.
+
+    Raises:
+        ValueError: A fraction is out of [0, 1].
+    """
 
     batch_size: int = 16
-    """Pairs a step; the UNet gets twice as many rows."""
+    """Pairs per step. The UNet processes twice as many rows."""
     text_dropout: float = 0.1
-    """p: with one u a pair, the image's prompt is dropped when u < 2p, the condition's when p < u < 3p."""
+    """p: with one random u per pair, the image's prompt is dropped if u < 2p, the condition's if p < u < 3p."""
     caption_dropout: float = 0.0
-    """Fraction of pairs without a caption; their condition keeps its trigger text, as when photographs are labelled."""
+    """Fraction of pairs without a caption. Their condition keeps its trigger text, as in estimates of photographs."""
     clean_image_fraction: float = 0.0
-    """Fraction of pairs whose image stands at timestep 0, clean, as it does when a condition is estimated."""
+    """Fraction of pairs whose image is clean, at timestep 0, as when a condition is estimated."""
     clean_condition_fraction: float = 0.0
-    """Fraction of pairs whose condition stands at timestep 0, clean, as it does when an image is synthesised."""
+    """Fraction of pairs whose condition is clean, at timestep 0, as when an image is synthesized."""
     noisy_condition_fraction: float = 0.0
-    """Of the pairs with a clean image, the fraction whose condition is nearly pure noise: the first steps decide an
+    """Fraction of the pairs with a clean image whose condition is nearly pure noise. The first steps decide an
     estimate, and with one step there are no others."""
     unjoined_fraction: float = 0.0
-    """Fraction of pairs without joint attention: they teach a trained UNet to stand alone."""
+    """Fraction of pairs without joint attention, so that a UNet trained with them also works without conditions."""
     min_snr_gamma: float | None = 5.0
-    """Loss weighting, arXiv 2303.09556; None for none."""
+    """Loss weighting, arXiv 2303.09556; None for no weighting."""
     alignment_weight: float = 0.0
     """Weight of `joint_alignment`, for UNets that are not pretrained."""
     aligned_heads: int = 2
-    """Heads of every joint attention that `alignment_weight` acts on."""
-    seeing_weight: float = 1.0
-    """Weight of `Seeing`, where a `PairLoss` is given one."""
+    """Number of heads of every joint attention that `alignment_weight` acts on."""
+    heads_weight: float = 1.0
+    """Weight of the loss of `ConditionHeads`, if a `PairLoss` has them."""
 
     def __post_init__(self) -> None:
         fractions = (
@@ -120,7 +127,7 @@ class PairSampling:
 
 
 class MixedLoss:
-    """One of several losses a step, drawn by their shares; call it with a generator (see ``fit``)."""
+    """A loss that draws one of several losses per step by their shares. It is called with a generator, see `fit`."""
 
     def __init__(self, losses: Sequence[Loss], shares: Sequence[float]) -> None:
         if len(losses) != len(shares) or min(shares, default=0.0) <= 0:
@@ -128,13 +135,13 @@ class MixedLoss:
         self.losses, self.shares = losses, torch.tensor(shares)
 
     def __call__(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """The chosen loss's values."""
+        """The values of the drawn loss."""
         return self.losses[int(torch.multinomial(self.shares, 1, generator=generator))](generator)
 
 
 @dataclass(frozen=True)
 class TrainingModels:
-    """The parts of a Stable Diffusion model that a pair passes through."""
+    """The parts of a Stable Diffusion model that take part in training."""
 
     unet: UNet2DConditionModel
     text_encoder: CLIPTextModel
@@ -142,15 +149,16 @@ class TrainingModels:
     scheduler: DDPMScheduler
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
-        """The UNet's and the text encoder's, by name."""
+        """Parameters of the UNet and the text encoder by name."""
         return dict(nn.ModuleDict({"unet": self.unet, "text_encoder": self.text_encoder}).named_parameters())
 
 
 @torch.no_grad()
 def encode_latents(vae: AutoencoderKL, pixels: Tensor, batch_size: int | None = None) -> Tensor:
-    """(S, 3, H, W) in [-1, 1] -> (S, c, h, w) float16 scaled latents (means of the posterior).
+    """Encode (S, 3, H, W) in [-1, 1] to (S, c, h, w) float16 scaled latents (means of the posterior).
 
-    batch_size: 32 when None, 4 on a CPU, where more leave its cache (83 pictures of 128 x 128 a second, 44 with 64).
+    The default of `batch_size` is 32, and 4 on a CPU, where larger batches exceed the cache (83 images of 128 x 128 a
+    second with 4, 44 with 64).
     """
     batch_size = batch_size or (4 if vae.device.type == "cpu" else 32)
     parts = [vae.encode(part.to(vae.device)).latent_dist.mean for part in pixels.split(batch_size)]
@@ -158,7 +166,7 @@ def encode_latents(vae: AutoencoderKL, pixels: Tensor, batch_size: int | None = 
 
 
 class PairLoss:
-    """The loss of one adapter on random pairs; call it with a generator (see ``fit``)."""
+    """The loss of one adapter on random pairs. It is called with a generator, see `fit`."""
 
     def __init__(
         self,
@@ -167,15 +175,15 @@ class PairLoss:
         trigger: str,
         source: PairSource,
         sampling: PairSampling,
-        seeing: Seeing | None = None,
+        heads: ConditionHeads | None = None,
     ) -> None:
         self.models, self.adapter, self.trigger, self.source, self.sampling = models, adapter, trigger, source, sampling
-        self.seeing = seeing
+        self.heads = heads
 
     def __call__(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """A step: ``loss``, what is minimised, and its parts: means over images, over conditions, and the aids'."""
+        """The losses of a step: `loss`, which is minimized, its means over images and conditions, auxiliary losses."""
         sampling, device = self.sampling, self.models.unet.device
-        images, conditions, captions, seen = self.source.draw(generator, sampling.batch_size)
+        images, conditions, captions, head_targets = self.source.draw(generator, sampling.batch_size)
         latents = torch.cat([images.float(), conditions.float()])  # autocast to bfloat16 refuses to join float16
         noise = torch.randn(latents.shape, generator=generator)
         timesteps, learned, pairs = self._timesteps_and_pairs(generator)
@@ -185,27 +193,27 @@ class PairLoss:
             learned[:, None, None, None], self.models.scheduler.add_noise(latents, noise, timesteps), latents
         )
         unet = self.models.unet
-        watched_attention = attention_inputs(unet) if sampling.alignment_weight else nullcontext([])
-        with watched_attention as attended, last_features(unet) as features:
+        collected_attention = attention_inputs(unet) if sampling.alignment_weight else nullcontext([])
+        with collected_attention as attended, last_features(unet) as features:
             prediction = unet(noisy, timesteps, embeds, cross_attention_kwargs={"pairs": pairs}).sample
         is_image = torch.arange(2 * sampling.batch_size, device=device) < sampling.batch_size
-        watched = {"loss": learned, "image": learned & is_image, "condition": learned & ~is_image}
-        losses = {n: self._masked_loss(prediction, latents, noise, timesteps, rows) for n, rows in watched.items()}
+        parts = {"loss": learned, "image": learned & is_image, "condition": learned & ~is_image}
+        losses = {n: self._masked_loss(prediction, latents, noise, timesteps, rows) for n, rows in parts.items()}
         if sampling.alignment_weight:
             losses["alignment"] = joint_alignment(attended, self.adapter, sampling.aligned_heads)
             losses["loss"] = losses["loss"] + sampling.alignment_weight * losses["alignment"]
         clean = torch.nonzero((is_image & ~learned)[: sampling.batch_size])[:, 0]
-        if self.seeing is not None and len(clean):
-            shown = {kind: maps.to(device)[clean] for kind, maps in seen.items()}
-            parts = self.seeing.losses(prediction[clean], features[0][clean], shown)
-            losses |= {name if name == "seeing" else f"seen_{name}": value for name, value in parts.items()}
-            losses["loss"] = losses["loss"] + sampling.seeing_weight * losses["seeing"]
+        if self.heads is not None and len(clean):
+            targets = {kind: maps.to(device)[clean] for kind, maps in head_targets.items()}
+            found = self.heads.losses(prediction[clean], features[0][clean], targets)
+            losses |= {name if name == "heads" else f"head_{name}": value for name, value in found.items()}
+            losses["loss"] = losses["loss"] + sampling.heads_weight * losses["heads"]
         return losses
 
     def _masked_loss(
         self, prediction: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor, rows: Tensor
     ) -> Tensor:
-        """Mean loss of some rows, zero when there are none."""
+        """The mean loss of some rows; zero if there are none."""
         if not rows.any():
             return prediction.sum() * 0
         return diffusion_loss(
@@ -218,9 +226,10 @@ class PairLoss:
         )
 
     def _timesteps_and_pairs(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Pairs]:
-        """(2B,) timesteps, independent but for the clean fractions; (2B,) rows to learn from; the pairs.
+        """Draw the timesteps (2B,), the rows to learn from (2B,) and the pairs of a step.
 
-        The noise in a row that was drawn clean cannot be told from its content, so there is nothing to learn from it.
+        Timesteps are independent except for the clean fractions. There is nothing to learn from a row that was drawn
+        clean, since its noise cannot be told from its content.
         """
         sampling, count = self.sampling, self.sampling.batch_size
         steps = self.models.scheduler.config.num_train_timesteps
@@ -251,7 +260,7 @@ class PairLoss:
 
 
 def encode_prompts(models: TrainingModels, prompts: Sequence[str]) -> Tensor:
-    """Prompts (B) -> (B, L, D) embeddings; a prompt that occurs often is encoded once."""
+    """Encode B prompts to embeddings (B, L, D). A prompt that occurs several times is encoded once."""
     unique = list(dict.fromkeys(prompts))
     tokens = models.tokenizer(
         unique, padding="max_length", max_length=models.tokenizer.model_max_length, truncation=True, return_tensors="pt"

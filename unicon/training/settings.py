@@ -1,4 +1,7 @@
-"""The settings that a work folder keeps of its training, so that it goes on with the same ones or not at all."""
+"""Keeping the settings of a training in its work folder, so that it resumes with the same settings or not at all.
+
+Tested in tests/jobs/test_train_adapter.py and tests/unicon/training/mini/test_train.py.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,17 @@ STEPS = "steps"
 
 
 def refuse_other_settings(work: Path, known: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Compare the settings of a training that has a checkpoint with those of the command that goes on with it.
+    """Compare the settings of a training that has a checkpoint with those of the command that resumes it.
 
-    known: as they were kept; what an earlier version did not keep is not compared. More steps are legitimate, and said.
+    More steps are allowed, and reported on stderr.
+
+    Args:
+        work: The work folder.
+        known: The settings that were kept. Settings that an earlier version did not keep are not compared.
+        settings: The settings of the command.
 
     Raises:
-        ValueError: another setting, or fewer steps.
+        ValueError: A setting differs, or there are fewer steps.
     """
     other = {
         key: (known[key], value)
@@ -25,19 +33,19 @@ def refuse_other_settings(work: Path, known: dict[str, Any], settings: dict[str,
     }
     if other:
         raise ValueError(
-            f"A work folder goes on with the training it began; {work} differs in (its, this run's) {other}. "
+            f"A work folder resumes the training it began; {work} differs in (its, this run's) {other}. "
             "Give the same settings, or another work folder."
         )
     if STEPS in known and STEPS in settings and known[STEPS] < settings[STEPS]:
         print(
-            f"goes on to {settings[STEPS]} steps instead of {known[STEPS]}: from here on the learning rate follows the "
-            "longer schedule",
+            f"training continues to {settings[STEPS]} steps instead of {known[STEPS]}: from here on the learning rate "
+            "follows the longer schedule",
             file=sys.stderr,
         )
 
 
 def keep_settings(path: Path, settings: dict[str, Any], *, has_begun: bool) -> None:
-    """Write settings down; refuse other ones than those of a training that has begun. Raises as above."""
+    """Write the settings to a file. Raises ValueError if they differ from those of a training that has begun."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and has_begun:
         refuse_other_settings(path.parent, json.loads(path.read_text()), settings)

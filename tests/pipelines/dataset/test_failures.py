@@ -1,4 +1,4 @@
-"""Why samples failed: from files of errors/ as jobs publish them, whatever the records of runs say."""
+"""Why samples failed, from the files in errors/, whatever the records of runs say."""
 
 from collections import Counter
 from pathlib import Path
@@ -11,7 +11,7 @@ from pipelines.dataset.failures import Reasons, read_reasons
 
 
 def publish(output: str, number: int, *failed: str) -> None:
-    """A finished chunk; `failed`: `stage: reason` of each failed sample."""
+    """Publish a finished chunk; `failed` has `stage: reason` of each failed sample."""
     name = chunk_names.chunk_name("a", "/in/a.tar", "0" * 16, 10 * number, 10 * number + 10, "1" * 16)
     split = [text.split(": ", 1) for text in failed]
     rows = [
@@ -21,7 +21,7 @@ def publish(output: str, number: int, *failed: str) -> None:
     stem = chunk_names.version_stem(name, 10 - len(rows), range(len(rows)))
     if rows:
         storage.publish(layout.errors_uri(output, stem), schema.parquet_bytes(rows, schema.ERRORS))
-    storage.publish(layout.data_uri(output, stem), b"data is not looked at")
+    storage.publish(layout.data_uri(output, stem), b"data is not read")
     storage.publish(layout.mark_uri(output, stem), b"{}")
 
 
@@ -38,7 +38,7 @@ def test_reasons_are_counted_by_kind(tmp_path: Path) -> None:
     assert found(output) == Reasons(counts=counts)
 
 
-def test_files_with_most_failures_are_read_first_and_the_rest_is_told(
+def test_files_with_the_most_failures_are_read_first_and_the_others_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(failures, "FILES_READ", 2)
@@ -46,10 +46,10 @@ def test_files_with_most_failures_are_read_first_and_the_rest_is_told(
     for number, count in enumerate([1, 4, 2, 3]):
         publish(output, number, *["model: NaN"] * count)
     assert found(output).counts == {"model: NaN": 7}
-    assert found(output).untold == 3
+    assert found(output).unread == 3
 
 
-def test_files_that_are_gone_or_torn_are_told(tmp_path: Path) -> None:
+def test_missing_and_damaged_files_are_counted(tmp_path: Path) -> None:
     output = str(tmp_path)
     publish(output, 0, "model: NaN", "model: NaN")
     publish(output, 1, "read: no image member", "read: no image member")
@@ -58,11 +58,11 @@ def test_files_that_are_gone_or_torn_are_told(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     listed = layout.list_output(output).finished
     next((tmp_path / "errors").glob("*-0000000-0000010-*")).unlink()
-    told = read_reasons(listed)
-    assert (told.counts, told.untold) == ({"model: NaN": 1}, 4)
+    reasons = read_reasons(listed)
+    assert (reasons.counts, reasons.unread) == ({"model: NaN": 1}, 4)
 
 
-def test_secrets_stay_in_the_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_redacted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2hunter2")
     publish(str(tmp_path), 0, "read: hunter2hunter2 was refused")
     assert found(str(tmp_path)).counts == {"read: *** was refused": 1}

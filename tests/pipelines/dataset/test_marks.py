@@ -1,4 +1,4 @@
-"""Marks and tombstones: of the writer of a version and who removes it, one wins."""
+"""Marks and tombstones: either the writer of a version wins or the run that removes it."""
 
 from pathlib import Path
 
@@ -20,28 +20,28 @@ def mark(tmp_path: Path) -> str:
     return layout.mark_uri(str(tmp_path), STEM)
 
 
-def test_what_is_marked_first_stays(tmp_path: Path, mark: str) -> None:
+def test_a_version_that_is_marked_first_stays(tmp_path: Path, mark: str) -> None:
     assert write_mark(FILES, mark, MARK)
     assert not remove_unmarked(FILES, mark)
     assert is_marked(FILES, mark)
     assert [version.stem for version in layout.list_output(str(tmp_path)).finished] == [STEM]
 
 
-def test_what_is_removed_first_is_never_marked(tmp_path: Path, mark: str) -> None:
+def test_a_version_that_is_removed_first_is_never_marked(tmp_path: Path, mark: str) -> None:
     assert remove_unmarked(FILES, mark)
-    assert remove_unmarked(FILES, mark), "also by the next one that removes"
+    assert remove_unmarked(FILES, mark), "another run may remove it, too"
     assert not write_mark(FILES, mark, MARK)
     assert is_removed(FILES, mark)
     assert not layout.is_published(str(tmp_path), _chunk(), "parquet")
     listing = layout.list_output(str(tmp_path))
     assert not listing.finished
     (remains,) = listing.remains
-    assert (remains.mark_uri, remains.marks) == ("", []), "its files go, the tombstone stays"
+    assert (remains.mark_uri, remains.marks) == ("", []), "its files are removed, the tombstone stays"
     FILES.remove(layout.data_uri(str(tmp_path), STEM))
     assert layout.list_output(str(tmp_path)) == layout.Listing(finished=(), remains=())
 
 
-def test_a_remover_that_was_killed_before_the_tombstone_has_removed_nothing(tmp_path: Path, mark: str) -> None:
+def test_a_removal_that_was_killed_before_the_tombstone_removes_nothing(tmp_path: Path, mark: str) -> None:
     FILES.publish(mark.replace("/done/", "/removed/"), b"")
     assert write_mark(FILES, mark, MARK)
     assert [version.stem for version in layout.list_output(str(tmp_path)).finished] == [STEM]

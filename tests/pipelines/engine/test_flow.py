@@ -1,22 +1,39 @@
-"""The Ray Data graph: chunks stay whole, failures are told."""
+"""The Ray Data graph: chunks stay whole, and failures are reported."""
 
 import pyarrow as pa
 import pytest
 
-from pipelines.engine.blocks import Flow, chunk_of
+from pipelines.engine.blocks import Flow, block_of, check_block, chunk_of, with_block
 from pipelines.engine.resources import Resources
 from pipelines.errors import FlowError
 from tests.support.stages import Measure, Rows, Slow, count, double, make_chunk, processes
 
 
 def test_a_block_that_is_not_its_chunk_is_refused() -> None:
-    block = Rows(10)(make_chunk(0, 3))
+    chunk = make_chunk(0, 3)
+    block = Rows(10)(chunk)
+    for wrong in (block.slice(0, 2), block.slice(1), block.slice(3), block.take([1, 0, 2])):
+        with pytest.raises(AssertionError, match=f"one chunk, whole; {wrong.num_rows} of 3 rows"):
+            check_block(chunk, wrong)
+    with pytest.raises(AssertionError, match="one chunk, whole; 6 of 3 rows"):
+        check_block(chunk, pa.concat_tables([block, Rows(10)(make_chunk(1, 3))]))
+
+
+def test_a_block_travels_in_one_row_without_a_copy() -> None:
+    chunk = make_chunk(0, 3)
+    block = Rows(10)(chunk)
+    row = with_block(pa.table({"chunk": [chunk.to_json()]}), block)
+    assert row.num_rows == 1 and chunk_of(row) == chunk
+    arrived = block_of(chunk, row)
+    assert arrived.equals(block) and arrived.schema == block.schema
+    before, after = (table.column("payload").chunk(0).buffers()[-1] for table in (block, arrived))
+    assert before.address == after.address
     with pytest.raises(AssertionError, match="2 of 3 rows"):
-        chunk_of(block.slice(0, 2))
-    with pytest.raises(AssertionError, match="one chunk, whole"):
-        chunk_of(block.slice(1))
-    with pytest.raises(AssertionError, match="one chunk, whole"):
-        chunk_of(pa.concat_tables([block, Rows(10)(make_chunk(1, 3))]))
+        block_of(chunk, with_block(row, block.slice(1)))
+    with pytest.raises(AssertionError, match="0 of 3 rows"):
+        block_of(chunk, with_block(row, block.slice(3)))
+    with pytest.raises(AssertionError, match="one chunk at a time, not 2"):
+        chunk_of(pa.concat_tables([row, row]))
 
 
 @pytest.mark.parametrize(("actors", "gpus"), [(1, 0.0), (1, 1.0), (2, 0.5)])
@@ -46,9 +63,9 @@ def test_a_failed_chunk_leaves_the_others(ray_cluster: None) -> None:
 
     flow = Flow(read=Rows(10), model=Measure(fails_in="chunk-1"), publish=count)
     chunks = [make_chunk(number, 4) for number in range(3)]
-    told: list[str] = []
-    receipts = list(run_flow(chunks, flow, Resources(failed_chunks_allowed=1), told.append))
-    assert told == ["RuntimeError: the device fell off the bus"]
+    failures: list[str] = []
+    receipts = list(run_flow(chunks, flow, Resources(failed_chunks_allowed=1), failures.append))
+    assert failures == ["RuntimeError: the device fell off the bus"]
     assert {receipt["chunk"] for receipt in receipts} == {"chunk-0", "chunk-2"}
 
 

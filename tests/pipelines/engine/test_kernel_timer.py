@@ -1,4 +1,4 @@
-"""A stopped process ends; one that works, or just waits, does not."""
+"""A stopped process is killed; one that works, or only waits, is not."""
 
 import os
 import signal
@@ -8,15 +8,15 @@ import time
 
 import pytest
 
-from pipelines.engine.kernel_timer import end_when_frozen
+from pipelines.engine.kernel_timer import kill_when_frozen
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="POSIX timers are had on Linux")
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="POSIX timers are available on Linux")
 
 PROCESS = """
 import os, signal, sys, time
-from pipelines.engine.kernel_timer import end_when_frozen
-end_when_frozen(3.0)
-end_when_frozen(3.0)
+from pipelines.engine.kernel_timer import kill_when_frozen
+kill_when_frozen(3.0)
+kill_when_frozen(3.0)
 print(open("/proc/self/timers").read().count("signal: 9/"), flush=True)
 {then}
 """
@@ -31,8 +31,8 @@ def run(then: str) -> "tuple[int, str, float]":
 
 
 def test_a_process_that_stops_is_killed() -> None:
-    code, told, took_s = run("os.kill(os.getpid(), signal.SIGSTOP); print('goes on')")
-    assert (code, told) == (-signal.SIGKILL, "1\n")
+    code, output, took_s = run("os.kill(os.getpid(), signal.SIGSTOP); print('resumed')")
+    assert (code, output) == (-signal.SIGKILL, "1\n")
     assert took_s < 45
 
 
@@ -43,7 +43,7 @@ def test_a_process_that_waits_or_works_is_left_alone(then: str) -> None:
     assert run(then)[:2] == (0, "1\n")
 
 
-def test_a_process_that_goes_on_in_time_is_left_alone() -> None:
+def test_a_process_that_resumes_in_time_is_left_alone() -> None:
     command = [sys.executable, "-c", PROCESS.format(then="time.sleep(5)")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -54,8 +54,8 @@ def test_a_process_that_goes_on_in_time_is_left_alone() -> None:
     assert process.wait(60) == 0
 
 
-def test_children_have_no_alarm_of_their_own() -> None:
-    end_when_frozen(3600.0)
+def test_children_do_not_inherit_the_timer() -> None:
+    kill_when_frozen(3600.0)
     child = os.fork()
     if child == 0:
         with open("/proc/self/timers") as file:

@@ -1,4 +1,4 @@
-"""The metrics of a real run at Ray's endpoint, and the dashboard that asks for them."""
+"""The metrics of a real run at Ray's endpoint, and the dashboard that queries them."""
 
 import dataclasses
 import json
@@ -15,15 +15,14 @@ from pipelines.engine import metrics
 from pipelines.runs.runner import run_job
 from tests.support.checkers import DEPLOY
 from tests.support.fake_depth import FakeDepth
-from tests.support.inputs import picture, samples, write_tar
+from tests.support.inputs import encoded_image, samples, write_tar
 from tests.support.run_fake_job import identity
 
 DASHBOARD = DEPLOY / "grafana" / "unicon.json"
 WAIT_S = 60
 JOB = "test_metrics"
-"""A name of its own: the other tests' jobs run on the same Ray."""
+"""A unique name, because the jobs of other tests run on the same cluster."""
 NAMES = [*metrics.COUNTERS, *metrics.GAUGES]
-
 
 Series = tuple[str, dict[str, str], float]
 """Name, labels, value."""
@@ -31,9 +30,9 @@ Series = tuple[str, dict[str, str], float]
 
 @pytest.fixture(scope="module")
 def exported(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> list[Series]:
-    """The jobs' series of one run, as the endpoint of the node shows them."""
+    """The series of the metrics of one run, from the endpoint of the node."""
     root = tmp_path_factory.mktemp("metrics")
-    write_tar(root / "in" / "a.tar", [*samples(10), ("bad.jpg", picture()[:400]), ("none.txt", b"x")])
+    write_tar(root / "in" / "a.tar", [*samples(10), ("bad.jpg", encoded_image()[:400]), ("none.txt", b"x")])
     arguments = ["--input", str(root / "in"), "--output", str(root / "out"), "--chunk-size", "4"]
     options = estimate_depth.parse([*arguments, "--batch-size", "3"])
     task_run = estimate.task_run(options, identity("depth"), FakeDepth(delay_s=0.02))
@@ -43,7 +42,7 @@ def exported(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> lis
         found = series()
         named = {name for name, _, _ in found} >= {metrics.exported_name(name) for name in NAMES}
         if named and total(found, "samples_total", "publish") == 10 and total(found, "errors_total") == 2:
-            return found  # every worker reports on its own, some later than others
+            return found  # every worker reports separately, some later than others
         assert time.monotonic() < deadline, f"after {WAIT_S} s only {found}"
         time.sleep(0.5)
 
@@ -60,7 +59,7 @@ def series() -> list[Series]:
 
 
 def total(found: list[Series], name: str, stage: str | None = None) -> float:
-    """The sum of `ray_unicon_NAME` over all workers, of one stage or of all."""
+    """The sum of `ray_unicon_NAME` over all workers, for one stage or all of them."""
     return sum(
         value for name_, labels, value in found if name_ == f"ray_unicon_{name}" and stage in (None, labels["stage"])
     )
@@ -75,13 +74,13 @@ def test_a_run_exports_what_the_code_defines(exported: list[Series]) -> None:
     assert busy and all(0 < value <= 1 for value in busy)
 
 
-def test_the_dashboard_asks_for_labels_that_there_are(exported: list[Series]) -> None:
+def test_the_dashboard_uses_labels_that_exist(exported: list[Series]) -> None:
     text = DASHBOARD.read_text()
-    asked = {*re.findall(r"(\w+)=~", text), *re.findall(r"\{\{(\w+)\}\}", text)}
-    asked |= {name.strip() for names in re.findall(r"by \(([^)]*)\)", text) for name in names.split(",")}
-    asked |= {*re.findall(r"label_values\(\w+, (\w+)\)", text)}
-    assert asked == {"job", "stage", "SessionName", "NodeAddress", "WorkerId"}
-    assert [asked - labels.keys() for _, labels, _ in exported if not asked <= labels.keys()] == []
+    queried = {*re.findall(r"(\w+)=~", text), *re.findall(r"\{\{(\w+)\}\}", text)}
+    queried |= {name.strip() for names in re.findall(r"by \(([^)]*)\)", text) for name in names.split(",")}
+    queried |= {*re.findall(r"label_values\(\w+, (\w+)\)", text)}
+    assert queried == {"job", "stage", "SessionName", "NodeAddress", "WorkerId"}
+    assert [queried - labels.keys() for _, labels, _ in exported if not queried <= labels.keys()] == []
 
 
 def panels() -> list[dict[str, Any]]:
@@ -92,19 +91,19 @@ def queries() -> list[str]:
     return [target["expr"] for panel in panels() for target in panel.get("targets", [])]
 
 
-def test_the_dashboard_asks_for_what_the_code_exports() -> None:
-    asked = {name for query in queries() for name in re.findall(r"\bray_\w+", query)}
-    assert asked == {metrics.exported_name(name) for name in NAMES}
+def test_the_dashboard_queries_the_metrics_of_the_code() -> None:
+    queried = {name for query in queries() for name in re.findall(r"\bray_\w+", query)}
+    assert queried == {metrics.exported_name(name) for name in NAMES}
 
 
-def test_counters_are_asked_for_by_their_rate() -> None:
+def test_counters_are_queried_by_their_rate() -> None:
     for query in queries():
         for name in re.findall(r"ray_\w+_total", query):
             assert re.search(rf"(rate|increase)\({name}\{{", query), query
         assert query.count("(") == query.count(")") and query.count("{") == query.count("}")
 
 
-def test_the_dashboard_is_one_that_grafana_imports() -> None:
+def test_the_dashboard_is_valid_for_grafana() -> None:
     dashboard = json.loads(DASHBOARD.read_text())
     assert dashboard["title"] and dashboard["uid"] and dashboard["schemaVersion"] >= 39
     assert len({panel["id"] for panel in panels()}) == len(panels())

@@ -1,4 +1,4 @@
-"""Workers that die or hang, in a real Ray: the sample to blame becomes an error, the rest arrives exactly once."""
+"""Workers that die or hang, with a real Ray: the sample to blame becomes an error, the rest arrives exactly once."""
 
 import io
 import json
@@ -12,34 +12,32 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.support.crashing_tasks import BLUE, GREEN, RED, WHITE, deadly_task, receipts
+from tests.support.crashing_tasks import BLUE, GREEN, RED, WHITE, crashing_task, receipts
 from tests.support.fake_depth import FakeDepth
 from tests.support.inputs import all_rows, samples, write_tar
 from tests.support.paths import PROJECT_ROOT
 
 
-def coloured(number: int, colour: tuple[int, int, int]) -> tuple[str, bytes]:
+def colored(number: int, color: tuple[int, int, int]) -> tuple[str, bytes]:
     buffer = io.BytesIO()
-    Image.new("RGB", (48, 32), colour).save(buffer, "PNG")
+    Image.new("RGB", (48, 32), color).save(buffer, "PNG")
     return f"{number:05d}.png", buffer.getvalue()
 
 
-def with_colours(count: int, colours: dict[int, tuple[int, int, int]]) -> list[tuple[str, bytes]]:
+def with_colors(count: int, colors: dict[int, tuple[int, int, int]]) -> list[tuple[str, bytes]]:
     members: list[tuple[str, bytes]] = []
     for number in range(count):
-        members += [coloured(number, colours[number])] if number in colours else samples(1, first=number)
+        members += [colored(number, colors[number])] if number in colors else samples(1, first=number)
     return members
 
 
 def errors(root: Path) -> dict[str, tuple[str, str]]:
     """Key -> stage and reason."""
-    return {
-        str(row["key"]): (str(row["stage"]), str(row["reason"])) for row in all_rows(PROJECT_ROOT / "out", "errors")
-    }
+    return {str(row["key"]): (str(row["stage"]), str(row["reason"])) for row in all_rows(root / "out", "errors")}
 
 
 def keys(root: Path) -> list[str]:
-    return sorted(str(row["key"]) for folder in ("data", "errors") for row in all_rows(PROJECT_ROOT / "out", folder))
+    return sorted(str(row["key"]) for folder in ("data", "errors") for row in all_rows(root / "out", folder))
 
 
 def numbered(count: int) -> list[str]:
@@ -47,8 +45,8 @@ def numbered(count: int) -> list[str]:
 
 
 def test_samples_that_kill_their_workers_become_errors(ray_cluster: None, tmp_path: Path) -> None:
-    write_tar(tmp_path / "in" / "a.tar", with_colours(10, {8: RED}))
-    task = deadly_task(kills_reading=("00001",), kills_writing=("00003",))
+    write_tar(tmp_path / "in" / "a.tar", with_colors(10, {8: RED}))
+    task = crashing_task(kills_reading=("00001",), kills_writing=("00003",))
     done = list(receipts(tmp_path, 5, task, FakeDepth(die_on_red=True)))
     assert sorted((receipt["ok"], receipt["bad"]) for receipt in done) == [(3, 2), (4, 1)]
     died = "the worker process died on this sample (3 attempts)"
@@ -57,11 +55,11 @@ def test_samples_that_kill_their_workers_become_errors(ray_cluster: None, tmp_pa
 
 
 @pytest.mark.slow
-def test_deaths_that_are_no_samples_fault_cost_no_sample(ray_cluster: None, tmp_path: Path) -> None:
+def test_deaths_that_no_sample_causes_cost_no_sample(ray_cluster: None, tmp_path: Path) -> None:
     write_tar(tmp_path / "in" / "a.tar", samples(4))
     deaths = tmp_path / "deaths"
     deaths.mkdir()
-    (receipt,) = receipts(tmp_path, 4, deadly_task(), FakeDepth(dies_twice_in=str(deaths)))
+    (receipt,) = receipts(tmp_path, 4, crashing_task(), FakeDepth(dies_twice_in=str(deaths)))
     assert (receipt["ok"], receipt["bad"], len(list(deaths.iterdir()))) == (4, 0, 2)
 
 
@@ -71,14 +69,14 @@ def test_a_model_that_kills_its_process_while_loading_stops_the_run(ray_cluster:
 
     write_tar(tmp_path / "in" / "a.tar", samples(2))
     with pytest.raises(FlowError, match="died 3 times while it loaded the model"):
-        list(receipts(tmp_path, 2, deadly_task(), FakeDepth(die_loading=True), failed_chunks_allowed=10))
+        list(receipts(tmp_path, 2, crashing_task(), FakeDepth(die_loading=True), failed_chunks_allowed=10))
 
 
 @pytest.mark.slow
 def test_hanging_raising_and_breaking_samples_become_errors(ray_cluster: None, tmp_path: Path) -> None:
-    write_tar(tmp_path / "in" / "a.tar", with_colours(12, {1: GREEN, 5: BLUE, 10: WHITE}))
+    write_tar(tmp_path / "in" / "a.tar", with_colors(12, {1: GREEN, 5: BLUE, 10: WHITE}))
     model = FakeDepth(hang_on_green=True, raise_on_blue=True, break_on_white=True)
-    done = list(receipts(tmp_path, 4, deadly_task(), model, chunk_timeout_s=12.0, actors=2))
+    done = list(receipts(tmp_path, 4, crashing_task(), model, chunk_timeout_s=12.0, actors=2))
     assert sum(receipt["ok"] for receipt in done) == 9
     assert errors(tmp_path) == {
         "00001": ("model", "timed out after 12 s (3 attempts)"),
@@ -91,14 +89,14 @@ def test_hanging_raising_and_breaking_samples_become_errors(ray_cluster: None, t
 @pytest.mark.slow
 def test_a_sample_that_stops_its_process_times_out(ray_cluster: None, tmp_path: Path) -> None:
     class Stopping(FakeDepth):
-        """Its process hangs without dying, on a green picture."""
+        """Its process is stopped, without dying, by a green image."""
 
         def _misbehave(self, pixels: set[Any]) -> None:
             if GREEN in pixels:
                 os.kill(os.getpid(), signal.SIGSTOP)
 
-    write_tar(tmp_path / "in" / "a.tar", with_colours(8, {1: GREEN}))
-    done = list(receipts(tmp_path, 4, deadly_task(), Stopping(), chunk_timeout_s=6.0))
+    write_tar(tmp_path / "in" / "a.tar", with_colors(8, {1: GREEN}))
+    done = list(receipts(tmp_path, 4, crashing_task(), Stopping(), chunk_timeout_s=6.0))
     assert sum(receipt["ok"] for receipt in done) == 7
     assert errors(tmp_path) == {"00001": ("model", "timed out after 6 s (3 attempts)")}
     assert keys(tmp_path) == numbered(8)
@@ -108,20 +106,20 @@ def test_a_sample_that_stops_its_process_times_out(ray_cluster: None, tmp_path: 
 def test_a_worker_that_dies_on_everything_fails_its_chunks(ray_cluster: None, tmp_path: Path) -> None:
     from pipelines.errors import FlowError
 
-    write_tar(tmp_path / "in" / "a.tar", with_colours(8, {number: RED for number in range(8)}))
-    with pytest.raises(FlowError, match="lost 3 samples in a row and got none through"):
-        list(receipts(tmp_path, 8, deadly_task(), FakeDepth(die_on_red=True)))
+    write_tar(tmp_path / "in" / "a.tar", with_colors(8, {number: RED for number in range(8)}))
+    with pytest.raises(FlowError, match="lost 3 samples in a row and completed none"):
+        list(receipts(tmp_path, 8, crashing_task(), FakeDepth(die_on_red=True)))
     assert not (tmp_path / "out" / "errors").exists()
 
 
 @pytest.mark.slow
-def test_a_lost_machine_costs_no_sample(tmp_path: Path) -> None:
+def test_a_lost_node_costs_no_sample(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     command = [sys.executable, "-m", "tests.support.crashing_tasks", str(tmp_path)]
     process = subprocess.run(command, env=environment, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=400)
-    told = json.loads(next(line for line in process.stdout.splitlines() if line.startswith("{")))
-    assert sorted(told["machines"]) == [1, 2], "the machine was lost"
-    assert told["killed"], "with the actor that worked there"
-    assert len(told["chunks"]) == len(set(told["chunks"])) == 12
-    assert told["bad"] == 0
+    lost = json.loads(next(line for line in process.stdout.splitlines() if line.startswith("{")))
+    assert sorted(lost["machines"]) == [1, 2], "the node was lost"
+    assert lost["killed"], "with the actor that worked there"
+    assert len(lost["chunks"]) == len(set(lost["chunks"])) == 12
+    assert lost["bad"] == 0
     assert keys(tmp_path) == numbered(48)

@@ -1,4 +1,4 @@
-"""Maps that are compared: keys of every type, and files that are not what they should be."""
+"""Comparison of maps: keys of every type, and files that are not what they should be."""
 
 import base64
 import io
@@ -83,5 +83,5 @@ def test_what_cannot_be_compared_is_named(side: str, keys: Any, values: Any, mes
 def test_a_doubled_column_is_named(tmp_path: Path) -> None:
     good = write(tmp_path / "good.parquet", pa.array(TEXTS), MEDIA)
     pq.write_table(pa.table([pa.array(TEXTS), MEDIA, MEDIA], ["key", "depth", "depth"]), tmp_path / "bad.parquet")
-    with pytest.raises(SettingError, match="^--predictions: column 'depth' is not clear: .* has 2 columns"):
+    with pytest.raises(SettingError, match="^--predictions: column 'depth' is ambiguous: .* has 2 columns"):
         compare_maps(str(tmp_path / "bad.parquet"), good, "depth")

@@ -1,4 +1,4 @@
-"""Decoding: every mode, limits, broken files; levels."""
+"""Decoding of every mode, limits, broken files, and depth levels."""
 
 import io
 
@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from pipelines.errors import SampleError
-from pipelines.images.codec import NOT_DECODED, depth_levels, open_picture, png_bytes, resize_levels, shrink
+from pipelines.images.codec import NOT_DECODED, depth_levels, open_image, png_bytes, resize_levels, shrink
 from pipelines.images.containers import IMAGE_EXTENSIONS
-from tests.support.inputs import picture
+from tests.support.inputs import encoded_image
 from unicon import colors
 
 LIMIT = 1_000_000
@@ -22,7 +22,7 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def every_mode() -> list[Image.Image]:
-    base = Image.open(io.BytesIO(picture(1)))
+    base = Image.open(io.BytesIO(encoded_image(1)))
     grey = np.asarray(base.convert("L"))
     return [
         *(base.convert(mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "F")),
@@ -36,34 +36,34 @@ def every_mode() -> list[Image.Image]:
 def test_modes_become_what_the_model_library_makes_of_them(image: Image.Image) -> None:
     from unicon.images import to_rgb
 
-    ours = colors.to_rgb(image)
+    ours = colors.to_srgb(image)
     assert ours.mode == "RGB"
     np.testing.assert_array_equal(np.asarray(ours), np.asarray(to_rgb(image)))
 
 
-def test_files_are_pictures_by_every_extension_that_pillow_decodes() -> None:
+def test_files_are_images_by_every_extension_that_pillow_decodes() -> None:
     Image.init()
     decoded = {name.lstrip(".") for name, kind in Image.registered_extensions().items() if kind in Image.OPEN
                and kind not in NOT_DECODED}  # fmt: skip
     by_plugins_of_others = {"heic", "heif", "jxl"}
-    assert {*IMAGE_EXTENSIONS} == decoded | by_plugins_of_others | {"mpo"}  # which Pillow takes for JPEG at first
+    assert {*IMAGE_EXTENSIONS} == decoded | by_plugins_of_others | {"mpo"}  # Pillow takes it for JPEG at first
 
 
 def test_exif_rotation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     content = encoded(Image.new("RGB", (40, 20)), "JPEG", exif=exif)
-    image, stored_format = open_picture(content, LIMIT)
+    image, stored_format = open_image(content, LIMIT)
     assert (image.size, stored_format) == ((20, 40), "JPEG")
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"hello", "not a picture"),
-        (picture()[:300], "broken picture|not a picture"),
-        (picture(kind="PNG")[:200], "broken picture"),
-        (picture(size=(1001, 1000)), "exceed --max-pixels"),
+        (b"hello", "not an image"),
+        (encoded_image()[:300], "broken image|not an image"),
+        (encoded_image(kind="PNG")[:200], "broken image"),
+        (encoded_image(size=(1001, 1000)), "exceed --max-pixels"),
         (encoded(Image.new("1", (20000, 20000)), "PNG"), "more pixels than"),
         (encoded(Image.new("L", (1, 50)), "PNG"), "too few"),
     ],
@@ -72,7 +72,7 @@ def test_exif_rotation_is_applied() -> None:
 def test_what_cannot_be_used_is_a_sample_error(content: bytes, reason: str) -> None:
     before = Image.MAX_IMAGE_PIXELS
     with pytest.raises(SampleError, match=reason):
-        open_picture(content, LIMIT)
+        open_image(content, LIMIT)
     assert before == Image.MAX_IMAGE_PIXELS
 
 

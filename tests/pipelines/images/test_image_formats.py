@@ -1,8 +1,7 @@
-"""A thousand odd and broken pictures through the tar reader: each becomes one good row or one error row with a reason.
+"""A thousand odd and broken images through the tar reader: each becomes one row or one error row with a reason.
 
-All are generated, the same ones every time: every format Pillow writes, in every mode it writes it, at several sizes;
-then cut short, with bytes changed, under wrong names, empty, with absurd sizes in their headers, and files that are no
-pictures.
+All are generated, and are the same every time: every format and mode that Pillow writes, at several sizes; then cut
+short, with changed bytes, under wrong names, empty, with absurd sizes in their headers, and files that are not images.
 """
 
 import io
@@ -20,7 +19,7 @@ from PIL import Image, ImageCms
 
 from pipelines.dataset.layout import Listing
 from pipelines.errors import SampleError
-from pipelines.images.codec import open_picture
+from pipelines.images.codec import open_image
 from pipelines.images.containers import IMAGE_EXTENSIONS
 from pipelines.planning.plan import make_plan
 from pipelines.readers.chunks import read_chunk
@@ -38,7 +37,7 @@ NOT_READ = frozenset({"EPS", "PDF", "PALM", "BUFR", "GRIB", "HDF5", "WMF"})
 """What Pillow writes and does not read by itself, or only by running another program."""
 SIZES = ((40, 24), (37, 23), (2, 3))
 CLIPPED_WHEN_WRITTEN = {("I;16", kind) for kind in ("AVIF", "GIF", "SPIDER", "WEBP")}
-"""Pillow itself writes these 16-bit greys as 8-bit white."""
+"""Pillow itself writes these 16-bit grays as 8-bit white."""
 
 
 @cache
@@ -47,21 +46,23 @@ def base(size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
 
 
-def in_mode(picture: Image.Image, mode: str) -> Image.Image:
-    grey = np.asarray(picture.convert("L")).astype(np.uint16) * 257
+def in_mode(image: Image.Image, mode: str) -> Image.Image:
+    gray = np.asarray(image.convert("L")).astype(np.uint16) * 257
     if mode == "I;16":
-        return Image.fromarray(grey)
+        return Image.fromarray(gray)
     if mode == "I;16B":
-        return Image.frombytes(mode, picture.size, grey.astype(">u2").tobytes())
+        return Image.frombytes(mode, image.size, gray.astype(">u2").tobytes())
     if mode == "LAB":
         profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
-        return ImageCms.applyTransform(picture, ImageCms.buildTransform(*profiles, "RGB", "LAB"))
+        converted = ImageCms.applyTransform(image, ImageCms.buildTransform(*profiles, "RGB", "LAB"))
+        assert converted is not None  # None is returned for conversions in place only
+        return converted
     through = {"PA": "P", "La": "LA", "RGBa": "RGBA"}.get(mode)
-    return picture.convert(mode) if through is None else picture.convert(through).convert(mode)
+    return image.convert(mode) if through is None else image.convert(through).convert(mode)
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes | None:
-    """None where Pillow does not write this mode in this format."""
+    """Encode an image; None if Pillow does not write this mode in this format."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -73,8 +74,8 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes | None:
 
 
 @cache
-def good_pictures() -> dict[str, tuple[str, str, tuple[int, int], bytes]]:
-    """Name -> (format, mode, size, content)."""
+def good_images() -> dict[str, tuple[str, str, tuple[int, int], bytes]]:
+    """Return name -> (format, mode, size, content)."""
     Image.init()
     found = {}
     for kind in sorted(Image.SAVE.keys() - NOT_READ - {"ICNS"}):
@@ -87,10 +88,10 @@ def good_pictures() -> dict[str, tuple[str, str, tuple[int, int], bytes]]:
     return found
 
 
-def broken_pictures() -> Iterator[tuple[str, bytes]]:
-    """Good ones cut short, and with bytes changed."""
+def broken_images() -> Iterator[tuple[str, bytes]]:
+    """Yield good images cut short, and with changed bytes."""
     rng = np.random.default_rng(1)
-    contents = [content for kind, _, _, content in good_pictures().values() if len(content) > 20]
+    contents = [content for kind, _, _, content in good_images().values() if len(content) > 20]
     for number in range(350):
         content = contents[int(rng.integers(len(contents)))]
         yield f"cut-{number:03d}", content[: int(rng.integers(1, len(content)))]
@@ -102,7 +103,7 @@ def broken_pictures() -> Iterator[tuple[str, bytes]]:
 
 
 def absurd_files() -> Iterator[tuple[str, bytes]]:
-    """Files that are no pictures, and headers that promise more than there is."""
+    """Return files that are not images, and headers that promise more than there is."""
     rng = np.random.default_rng(2)
     yield from ((f"empty-{number}", b"") for number in range(5))
     yield from ((f"noise-{number}", rng.bytes(int(rng.integers(1, 3000)))) for number in range(40))
@@ -115,7 +116,7 @@ def absurd_files() -> Iterator[tuple[str, bytes]]:
 
 
 def bombs(side: int) -> dict[str, bytes]:
-    """Tiny files whose headers speak of side x side pixels."""
+    """Return tiny files whose headers claim side x side pixels."""
     short = min(side, 65_535)
     ihdr = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", ihdr) + chunk(b"IDAT", zlib.compress(bytes(10_000)))
@@ -139,15 +140,15 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 @cache
 def zoo() -> dict[str, bytes]:
-    files = {name: content for name, (_, _, _, content) in good_pictures().items()}
-    return files | dict(broken_pictures()) | dict(absurd_files())
+    files = {name: content for name, (_, _, _, content) in good_images().items()}
+    return files | dict(broken_images()) | dict(absurd_files())
 
 
 def outcome(content: bytes, problem: SampleError | None) -> Image.Image | SampleError:
     try:
         if problem is not None:
             raise problem
-        return open_picture(content, MAX_PIXELS)[0]
+        return open_image(content, MAX_PIXELS)[0]
     except SampleError as error:
         return error
 
@@ -173,13 +174,13 @@ def test_every_file_is_one_row_or_one_error(tmp_path: Path) -> None:
     assert kinds["flip", False] > 50 and kinds["flip", True] > 50
 
 
-def test_good_pictures_look_as_they_should() -> None:
-    for name, (kind, mode, size, content) in good_pictures().items():
-        image, _ = open_picture(content, MAX_PIXELS)
+def test_good_images_look_as_they_should() -> None:
+    for name, (kind, mode, size, content) in good_images().items():
+        image, _ = open_image(content, MAX_PIXELS)
         if mode == "1" or (mode.split("B")[0], kind) in CLIPPED_WHEN_WRITTEN or min(size) < 20 or kind == "ICO":
             continue  # one bit shows nothing to compare, ICO keeps sizes of icons only
-        is_grey = mode in ("L", "LA", "La", "I", "F", "I;16", "I;16B") or kind == "SPIDER"
-        expected = base(size).convert("L") if is_grey else base(size)
+        is_gray = mode in ("L", "LA", "La", "I", "F", "I;16", "I;16B") or kind == "SPIDER"
+        expected = base(size).convert("L") if is_gray else base(size)
         difference = np.abs(np.asarray(image.convert(expected.mode)).astype(int) - np.asarray(expected).astype(int))
         assert difference.mean() < (16 if "P" in mode else 6), name
 
@@ -209,57 +210,57 @@ def test_orientations(orientation: int, kind: str) -> None:
     assert content is not None
     if kind == "JPEG2000":
         return  # Pillow writes no EXIF into it
-    image, _ = open_picture(content, MAX_PIXELS)
+    image, _ = open_image(content, MAX_PIXELS)
     assert image.size == (40, 24)
     assert np.abs(np.asarray(image).astype(int) - np.asarray(upright).astype(int)).mean() < 6
 
 
-def test_broken_exif_does_not_spoil_a_good_picture() -> None:
+def test_broken_exif_does_not_spoil_a_good_image() -> None:
     for exif in (b"Exif\0\0junk", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12"):
         content = encoded(base((40, 24)), "JPEG", exif=exif)
         assert content is not None
-        assert open_picture(content, MAX_PIXELS)[0].size == (40, 24)
+        assert open_image(content, MAX_PIXELS)[0].size == (40, 24)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_the_first_frame_counts(kind: str) -> None:
-    frames = [Image.new("RGB", (40, 24), colour) for colour in ("red", "green", "blue")]
+    frames = [Image.new("RGB", (40, 24), color) for color in ("red", "green", "blue")]
     content = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
     assert content is not None
-    red, green, blue = np.asarray(open_picture(content, MAX_PIXELS)[0]).reshape(-1, 3).mean(0)
+    red, green, blue = np.asarray(open_image(content, MAX_PIXELS)[0]).reshape(-1, 3).mean(0)
     assert red > 240 and green < 15 and blue < 15
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "PA", "P", "L", "RGB"])
 @pytest.mark.parametrize(("background", "level"), [("white", 255), ("black", 0), ("#808080", 128)])
 def test_transparency_is_put_on_the_background(mode: str, background: str, level: int) -> None:
-    """Left half opaque, right half transparent, by an alpha channel or by a colour that counts as transparent."""
-    grey = np.full((24, 40), 100, np.uint8)
-    grey[:, 20:] = 200
+    """Left half opaque, right half transparent, by an alpha channel or by a color that counts as transparent."""
+    gray = np.full((24, 40), 100, np.uint8)
+    gray[:, 20:] = 200
     options: dict[str, object] = {}
     if mode in ("LA", "RGBA", "PA"):
-        alpha = Image.fromarray(np.where(grey == 100, 255, 0).astype(np.uint8))
-        image = Image.fromarray(grey)
+        alpha = Image.fromarray(np.where(gray == 100, 255, 0).astype(np.uint8))
+        image = Image.fromarray(gray)
         image = image if mode == "LA" else image.convert("RGB" if mode == "RGBA" else "P")
         image.putalpha(alpha)
     else:
-        image = Image.fromarray(grey).convert(mode)
+        image = Image.fromarray(gray).convert(mode)
         options["transparency"] = (200, 200, 200) if mode == "RGB" else int(np.asarray(image)[0, 30])
     content = encoded(image, "TIFF" if mode == "PA" else "PNG", **options)
     assert content is not None
-    values = np.asarray(open_picture(content, MAX_PIXELS, background)[0])
+    values = np.asarray(open_image(content, MAX_PIXELS, background)[0])
     assert np.abs(values[:, :20].astype(int) - 100).max() <= 1
     assert (values[:, 20:] == level).all()
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16B"])
-def test_dark_sixteen_bit_grey_stays_dark(mode: str) -> None:
+def test_dark_sixteen_bit_gray_stays_dark(mode: str) -> None:
     """200 of 65535 is black, though it would be light in 8 bits."""
     kind = "<u2" if mode == "I;16" else ">u2"
     image = Image.frombytes(mode, (40, 24), np.full((24, 40), 200, kind).tobytes())
     content = encoded(image, "TIFF")
     assert content is not None
-    assert np.asarray(open_picture(content, MAX_PIXELS)[0]).max() == 1
+    assert np.asarray(open_image(content, MAX_PIXELS)[0]).max() == 1
 
 
 def test_cmyk_of_adobe_is_not_inverted() -> None:
@@ -268,5 +269,5 @@ def test_cmyk_of_adobe_is_not_inverted() -> None:
     without_marker = content.replace(content[content.index(b"\xff\xee") :][: 2 + 14], b"", 1)
     for stored in (content, without_marker):
         assert b"Adobe" in stored or stored is without_marker
-        image, _ = open_picture(stored, MAX_PIXELS)
+        image, _ = open_image(stored, MAX_PIXELS)
         assert np.abs(np.asarray(image).astype(int) - np.asarray(base((40, 24))).astype(int)).mean() < 6

@@ -1,4 +1,4 @@
-"""What is decided once for an output: the chunk size and the configuration."""
+"""Decisions that the first run makes for an output: the chunk size and the configuration."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -26,17 +26,17 @@ class ForgetfulStore(FsspecStore):
 
 
 @pytest.mark.parametrize("scheme", ["file", "memory"])
-def test_later_runs_take_over_the_first_ones_chunk_size(scheme: str, tmp_path: Path) -> None:
+def test_later_runs_use_the_chunk_size_of_the_first_one(scheme: str, tmp_path: Path) -> None:
     output = str(tmp_path) if scheme == "file" else f"memory://claims-{tmp_path.name}"
-    told: list[str] = []
-    assert agree_on_chunk_size(FILES, output, 64, told.append) == 64
-    assert agree_on_chunk_size(FILES, output, 64, told.append) == 64
-    assert told == []
-    assert agree_on_chunk_size(FILES, output, 8, told.append) == 64
-    assert "--chunk-size 8 is not used" in told[0]
+    messages: list[str] = []
+    assert agree_on_chunk_size(FILES, output, 64, messages.append) == 64
+    assert agree_on_chunk_size(FILES, output, 64, messages.append) == 64
+    assert messages == []
+    assert agree_on_chunk_size(FILES, output, 8, messages.append) == 64
+    assert "--chunk-size 8 is not used" in messages[0]
 
 
-def test_of_many_at_once_one_decides_and_all_agree(tmp_path: Path) -> None:
+def test_simultaneous_runs_agree_on_one_chunk_size(tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as pool:
         agreed = list(
             pool.map(lambda size: agree_on_chunk_size(FILES, str(tmp_path), size, lambda text: None), range(1, 60))
@@ -46,20 +46,20 @@ def test_of_many_at_once_one_decides_and_all_agree(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b'{"chunk_', b"[]", b'{"chunk_size": 0}', b'{"chunk_size": "8"}'])
-def test_a_damaged_chunk_size_is_decided_anew_by_all_alike(content: bytes, tmp_path: Path) -> None:
+def test_all_runs_replace_a_damaged_chunk_size_by_the_same_one(content: bytes, tmp_path: Path) -> None:
     storage.publish(str(tmp_path / "_chunks" / "chunk-size.json"), content)
     sizes = [agree_on_chunk_size(FILES, str(tmp_path), size, lambda text: None) for size in (16, 4, 64)]
     assert sizes == [16, 16, 16]
 
 
-def test_the_first_settings_are_the_outputs_own(tmp_path: Path) -> None:
+def test_the_first_settings_are_those_of_the_output(tmp_path: Path) -> None:
     claim_configuration(FILES, str(tmp_path), {"steps": 10, "seed": 0})
     claim_configuration(FILES, str(tmp_path), {"seed": 0, "steps": 10})
     with pytest.raises(SettingError, match="steps was 10 and is now 20"):
         claim_configuration(FILES, str(tmp_path), {"steps": 20, "seed": 0})
 
 
-def test_of_many_settings_at_once_one_is_taken(tmp_path: Path) -> None:
+def test_one_of_many_simultaneous_settings_is_recorded(tmp_path: Path) -> None:
     def claim(steps: int) -> bool:
         try:
             claim_configuration(FILES, str(tmp_path), {"steps": steps})
@@ -79,18 +79,18 @@ def test_rows_of_other_settings_are_not_added_to(tmp_path: Path) -> None:
         check_configurations(FILES, str(tmp_path), {mine}, {"steps": 20})
 
 
-def test_settings_that_version_0_1_spelled_out_are_named(tmp_path: Path) -> None:
+def test_settings_recorded_by_version_0_1_are_named(tmp_path: Path) -> None:
     storage.publish(str(tmp_path / "_chunks" / f"configuration-{'c' * 10}.json"), json.dumps({"steps": 10}).encode())
     with pytest.raises(SettingError, match="steps was 10 and is now 20"):
         check_configurations(FILES, str(tmp_path), {"c" * 10}, {"steps": 20})
 
 
 def test_a_store_without_exclusive_creation_is_warned_about(tmp_path: Path) -> None:
-    told: list[str] = []
-    warn_without_exclusive_creation(FILES, str(tmp_path), "1", told.append)
-    assert told == []
-    warn_without_exclusive_creation(ForgetfulStore(), str(tmp_path), "2", told.append)
-    assert "ignores conditional writes" in told[0]
+    messages: list[str] = []
+    warn_without_exclusive_creation(FILES, str(tmp_path), "1", messages.append)
+    assert messages == []
+    warn_without_exclusive_creation(ForgetfulStore(), str(tmp_path), "2", messages.append)
+    assert "ignores conditional writes" in messages[0]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 

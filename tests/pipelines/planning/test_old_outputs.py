@@ -1,4 +1,4 @@
-"""Outputs of version 0.1 are read and continued: names with short hashes, marks whose files do not carry counts."""
+"""Outputs of version 0.1 are read and continued: names with short hashes, and files without counts in their names."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ SETTINGS = {"a": 1}
 
 
 def old_hash(*parts: str) -> str:
-    """As version 0.1 computed every hash in a name."""
+    """Compute a hash in a name as version 0.1 did."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:10]
 
 
@@ -42,7 +42,7 @@ def write_old_chunk(
     failed: Sequence[int],
     files: dict[str, str] | None = None,
 ) -> None:
-    """What version 0.1 published for the samples `names`, which are those from the start of its range on."""
+    """Write what version 0.1 published for the samples `names`, which follow the start of its range."""
     start = int(name.split("-")[-3])
     rows = [{"key": key, "shard": shard, "position": start + at} for at, key in enumerate(names)]
     good = [{**row, "value": f"{row['key']} old"} for row in rows if row["position"] not in failed]
@@ -78,7 +78,7 @@ def world(tmp_path: Path) -> World:
 
 @pytest.fixture
 def with_tar(world: World) -> World:
-    """A tar of 25 samples, the first 20 of which version 0.1 has done, two of them failed."""
+    """A tar of 25 samples, of which version 0.1 has processed the first 20; two of them failed."""
     path = write_tar(world.inputs / "a.tar", [(f"{key}.jpg", key.encode()) for key in keys(25)])
     for start, failed in [(0, [3]), (10, [12])]:
         name = old_name(str(path), old_fingerprint(path), start, start + 10)
@@ -92,7 +92,7 @@ def test_the_formulas_are_those_of_version_0_1() -> None:
     assert old_name("s3://x/a", "f" * 10, 0, 64).startswith("a-1e5c8be00b-ffffffffff-0000000-0000064-")
 
 
-def test_what_is_left_is_done_and_what_is_done_stays(with_tar: World) -> None:
+def test_the_rest_is_processed_and_finished_rows_stay(with_tar: World) -> None:
     before = sorted((with_tar.output / "data").iterdir())
     assert with_tar.run(settings=SETTINGS) == 0
     assert (with_tar.rows(), with_tar.failed()) == (once(keys(25)), {"00003", "00012"})
@@ -112,7 +112,7 @@ def test_other_settings_are_refused(with_tar: World) -> None:
         with_tar.run(settings={"a": 2})
 
 
-def test_two_marks_of_a_retry_that_was_killed_count_for_nothing(with_tar: World) -> None:
+def test_two_marks_of_a_killed_retry_do_not_count(with_tar: World) -> None:
     (mark,) = (with_tar.output / "_chunks" / "done").glob("*-0000000-0000010-*")
     mark.with_name(mark.name.replace(".ok9.bad1", ".ok10.bad0")).write_bytes(mark.read_bytes())
     assert with_tar.run(settings=SETTINGS) == 0
@@ -125,13 +125,13 @@ def test_a_changed_shard_replaces_old_rows(with_tar: World) -> None:
     assert with_tar.rows() == once(keys(7))
 
 
-def test_the_status_counts_old_and_new_alike(with_tar: World) -> None:
+def test_the_status_counts_old_and_new_chunks(with_tar: World) -> None:
     assert with_tar.run(settings=SETTINGS) == 0
     status = read_status(str(with_tar.output))
     assert (status.planned, status.ok, status.bad, status.pending, status.others) == (25, 23, 2, 0, 0)
 
 
-def test_an_input_that_was_named_through_a_link_is_still_known(world: World) -> None:
+def test_an_input_that_was_named_by_a_link_is_recognized(world: World) -> None:
     path = write_tar(world.inputs / "a.tar", [(f"{key}.jpg", key.encode()) for key in keys(10)])
     (world.root / "link").symlink_to(world.inputs)
     spelled = f"{world.root}/link/a.tar"
@@ -143,7 +143,7 @@ def test_an_input_that_was_named_through_a_link_is_still_known(world: World) -> 
 
 @pytest.mark.parametrize("changed", [False, True])
 @pytest.mark.parametrize("is_linked", [False, True])
-def test_a_folder_goes_on(world: World, changed: bool, is_linked: bool) -> None:
+def test_a_folder_is_continued(world: World, changed: bool, is_linked: bool) -> None:
     contents = {f"{key}.jpg": key.encode() for key in keys(6)}
     write_folder(world.inputs, {**contents, "00001.txt": b"a caption"})
     folder = world.inputs

@@ -1,4 +1,4 @@
-"""Planning: names, ranges, what is finished, what is superseded."""
+"""Planning: names and ranges of chunks, and which ones are finished or superseded."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from pipelines import chunk_names, storage
 from pipelines.dataset import layout
 from pipelines.planning.finished import MarkReader
-from pipelines.planning.plan import Plan, cells, gaps, make_plan
+from pipelines.planning.plan import Plan, make_plan
 from pipelines.readers.measure import measure
 from pipelines.readers.shards import find_shards
 from pipelines.samples import Chunk, Columns
@@ -25,13 +25,6 @@ def plan(inputs: Path, output: Path, chunk_size: int = 10, limit: int | None = N
 
 def ranges(found: Plan) -> list[tuple[int, int]]:
     return [(chunk.start, chunk.stop) for chunk in found.chunks]
-
-
-def test_gaps() -> None:
-    assert list(gaps(0, 10, [])) == [(0, 10)]
-    assert list(gaps(0, 10, [(2, 4), (0, 1), (8, 20)])) == [(1, 2), (4, 8)]
-    assert list(gaps(0, 10, [(0, 10)])) == []
-    assert list(gaps(0, 10, [(12, 14)])) == [(0, 10)]
 
 
 def test_names_depend_on_place_content_range_and_configuration_only(tmp_path: Path) -> None:
@@ -59,7 +52,7 @@ def test_finished_chunks_are_skipped_under_another_chunk_size_and_limit(tmp_path
 
 
 @pytest.mark.parametrize("form", ["tar", "folder"])
-def test_a_limit_below_what_is_done_accounts_for_all_that_is_done(tmp_path: Path, form: str) -> None:
+def test_a_limit_below_the_finished_samples_accounts_for_all_of_them(tmp_path: Path, form: str) -> None:
     inputs, output = tmp_path / "in", tmp_path / "out"
     if form == "tar":
         write_tar(inputs / "a.tar", samples(25))
@@ -84,7 +77,7 @@ def test_a_file_that_left_its_folder_stays_accounted_for(tmp_path: Path) -> None
     assert (later.chunks, later.samples, sum(mark.ok for mark in later.finished)) == ((), 4, 4)
 
 
-def test_a_chunk_knows_where_to_enter_its_tar(tmp_path: Path) -> None:
+def test_a_chunk_knows_where_to_seek_in_its_tar(tmp_path: Path) -> None:
     write_tar(tmp_path / "in" / "a.tar", samples(70))
     assert [chunk.seek_position for chunk in plan(tmp_path / "in", tmp_path / "out").chunks] == [0, 0, 0, 0, 32, 32, 32]
     assert all(Chunk.from_json(chunk.to_json()) == chunk for chunk in plan(tmp_path / "in", tmp_path / "out").chunks)
@@ -97,7 +90,7 @@ def test_the_tar_index_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert plan(tmp_path / "in", tmp_path / "out") == before
 
 
-def test_a_changed_shard_is_done_again_and_its_old_files_go(tmp_path: Path) -> None:
+def test_a_changed_shard_is_processed_again_and_its_old_files_are_superseded(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "in" / "a.tar", samples(5))
     other = write_parquet(tmp_path / "in" / "b.parquet", {"image": [b"x"] * 3})
     output = tmp_path / "out"
@@ -110,7 +103,7 @@ def test_a_changed_shard_is_done_again_and_its_old_files_go(tmp_path: Path) -> N
     assert len(again.finished) == 1
     (old,) = again.superseded
     assert [uri.split("/")[-2] for uri in (*old.marks, *old.files)] == ["done", "data"]
-    assert not plan(other, output).superseded  # another run's input is not this run's business
+    assert not plan(other, output).superseded  # the input of another run is left alone
 
 
 def test_new_and_changed_files_of_a_folder(tmp_path: Path) -> None:
@@ -129,10 +122,10 @@ def test_new_and_changed_files_of_a_folder(tmp_path: Path) -> None:
     assert [os.path.basename(file.uri) for file in found.chunks[0].files] == ["3.jpg", "4.jpg", "5.jpg"]
     (old,) = found.superseded
     assert (len(old.marks), len(old.files)) == (1, 1)
-    assert found.samples == 7  # the row of the file that has gone is there, and counted
+    assert found.samples == 7  # the row of the file that is gone exists, and is counted
 
 
-def test_what_a_killed_run_left_goes_when_its_samples_are_finished(tmp_path: Path) -> None:
+def test_remains_of_a_killed_run_are_superseded_when_their_samples_are_finished(tmp_path: Path) -> None:
     write_tar(tmp_path / "in" / "a.tar", samples(8))
     output = tmp_path / "out"
     killed = plan(tmp_path / "in", output, chunk_size=4).chunks[0]
@@ -143,7 +136,7 @@ def test_what_a_killed_run_left_goes_when_its_samples_are_finished(tmp_path: Pat
     assert removal.mark_uri == layout.mark_uri(str(output), os.path.basename(left).removesuffix(".parquet"))
 
 
-def test_a_mark_without_its_files_counts_for_nothing(tmp_path: Path) -> None:
+def test_a_mark_without_its_files_does_not_count(tmp_path: Path) -> None:
     write_tar(tmp_path / "in" / "a.tar", samples(8))
     output = tmp_path / "out"
     first, second = plan(tmp_path / "in", output, chunk_size=4).chunks
@@ -166,7 +159,7 @@ def test_a_mark_counts_only_when_it_accounts_for_its_whole_range(ok: int, tmp_pa
     assert ranges(plan(tmp_path / "in", output)) == [(0, 4)]
 
 
-def test_of_finished_chunks_that_overlap_a_disjoint_set_counts(tmp_path: Path) -> None:
+def test_a_disjoint_set_of_overlapping_chunks_counts(tmp_path: Path) -> None:
     write_tar(tmp_path / "in" / "a.tar", samples(10))
     output = tmp_path / "out"
     (whole,) = plan(tmp_path / "in", output, chunk_size=10).chunks
@@ -178,7 +171,7 @@ def test_of_finished_chunks_that_overlap_a_disjoint_set_counts(tmp_path: Path) -
     assert len(found.superseded) == 2 and found.chunks == () and found.samples == 10
 
 
-def test_of_two_outcomes_of_a_chunk_the_one_with_fewer_failures_counts(tmp_path: Path) -> None:
+def test_the_outcome_of_a_chunk_with_the_fewest_failures_counts(tmp_path: Path) -> None:
     write_tar(tmp_path / "in" / "a.tar", samples(4))
     output = tmp_path / "out"
     (chunk,) = plan(tmp_path / "in", output).chunks
@@ -208,7 +201,7 @@ def test_a_limit_that_leaves_out_a_shard_does_not_empty_it(tmp_path: Path) -> No
     assert plan(tmp_path / "in", tmp_path / "out", limit=2).superseded == ()
 
 
-def test_folders_whose_chunks_share_a_file_keep_one_of_them(tmp_path: Path) -> None:
+def test_one_of_two_folder_chunks_that_share_a_file_counts(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "in", {f"{number}.jpg": b"x" for number in range(4)})
     (before,) = plan(folder, tmp_path / "out").chunks
     write_folder(folder, {"00.jpg": b"x"})
@@ -219,7 +212,7 @@ def test_folders_whose_chunks_share_a_file_keep_one_of_them(tmp_path: Path) -> N
     assert (len(found.finished), found.samples, found.chunks, len(found.superseded)) == (1, 5, (), 1)
 
 
-def test_a_changed_file_that_is_deleted_before_its_chunk_is_finished_leaves_no_double(tmp_path: Path) -> None:
+def test_a_changed_file_that_is_deleted_before_its_chunk_is_finished_leaves_no_duplicate(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "in", {f"{number}.jpg": b"x" for number in range(4)})
     finish(tmp_path / "out", plan(folder, tmp_path / "out").chunks[0])
     (folder / "1.jpg").write_bytes(b"changed")
@@ -230,7 +223,7 @@ def test_a_changed_file_that_is_deleted_before_its_chunk_is_finished_leaves_no_d
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"files": [1]}', b'{"files": {"a"'])
-def test_a_damaged_mark_of_a_folder_means_that_its_chunk_is_done_again(content: bytes, tmp_path: Path) -> None:
+def test_a_folder_chunk_with_a_damaged_mark_is_processed_again(content: bytes, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "in", {f"{number}.jpg": b"x" for number in range(4)})
     stem = finish(tmp_path / "out", plan(folder, tmp_path / "out").chunks[0])
     Path(layout.mark_uri(str(tmp_path / "out"), stem)).write_bytes(content)
@@ -266,13 +259,7 @@ def test_a_limit_keeps_the_damage_of_a_shard_that_is_retried(tmp_path: Path) -> 
     assert (again.damage, again.damage_position) == (chunk.damage, chunk.damage_position)
 
 
-def test_cells_begin_and_end_at_multiples() -> None:
-    assert list(cells(0, 25, 10)) == [(0, 10), (10, 20), (20, 25)]
-    assert list(cells(12, 21, 10)) == [(12, 20), (20, 21)]
-    assert list(cells(3, 3, 10)) == []
-
-
-def test_a_limited_plan_leaves_alone_what_may_be_work_of_another_run(tmp_path: Path) -> None:
+def test_a_limited_plan_keeps_what_may_be_the_work_of_another_run(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "in", {f"{number}.jpg": b"x" for number in range(8)})
     output = tmp_path / "out"
     first, second = plan(folder, output, chunk_size=4).chunks
@@ -282,19 +269,19 @@ def test_a_limited_plan_leaves_alone_what_may_be_work_of_another_run(tmp_path: P
     assert plan(folder, output, chunk_size=4).superseded != ()
 
 
-def test_a_limited_plan_supersedes_what_is_certainly_of_no_use(tmp_path: Path) -> None:
+def test_a_limited_plan_supersedes_what_is_certainly_useless(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "in", {f"{number}.jpg": b"x" for number in range(8)})
     output = tmp_path / "out"
     (part,) = plan(folder, output, limit=2).chunks
     first, _ = plan(folder, output, chunk_size=4).chunks
     finish(output, first)
-    mark(output, chunk_names.version_stem(part.name, 2, []), part)  # whose data another run has removed
+    mark(output, chunk_names.version_stem(part.name, 2, []), part)  # its data was removed by another run
     storage.publish(layout.data_uri(str(output), chunk_names.version_stem(first.name, 3, [0])), b"another outcome")
     found = plan(folder, output, chunk_size=4, limit=3)
     assert (found.chunks, len(found.finished), len(found.superseded)) == ((), 1, 2)
 
 
-def test_a_mark_that_was_gone_for_a_moment_is_read_again(tmp_path: Path) -> None:
+def test_a_mark_that_was_missing_for_a_moment_is_read_again(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "in", {f"{number}.jpg": b"x" for number in range(4)})
     (chunk,) = plan(folder, tmp_path / "out").chunks
     path = Path(layout.mark_uri(str(tmp_path / "out"), finish(tmp_path / "out", chunk)))

@@ -1,4 +1,4 @@
-"""What counts as a caption: texts, lists, bytes in any encoding; and that whatever is left out is told."""
+"""Captions: texts, lists, bytes in any encoding, and notes about everything that is left out."""
 
 import json
 from decimal import Decimal
@@ -16,7 +16,7 @@ from pipelines.readers.captions import Caption, caption_from, chosen_caption, de
 from pipelines.readers.chunks import read_chunk
 from pipelines.readers.measure import ignored_members, measure
 from pipelines.readers.shards import find_shards
-from pipelines.readers.sources import PictureShards
+from pipelines.readers.sources import ImageShards
 from pipelines.samples import Columns, Sample
 from pipelines.tasks.pair_generation import PairGeneration
 from tests.support.inputs import write_folder, write_parquet, write_tar
@@ -140,7 +140,7 @@ def test_names_with_more_dots_have_their_captions(tmp_path: Path) -> None:
         ("v1.0/img_001", ""),
     ]
     (two,) = [sample for sample in found if sample.problem is not None]
-    assert "a key ends at the first dot of a name" in two.problem.reason
+    assert two.problem and "a key ends at the first dot of a name" in two.problem.reason
 
 
 def tar_with(path: Path, names: dict[str, bytes]) -> Path:
@@ -149,7 +149,7 @@ def tar_with(path: Path, names: dict[str, bytes]) -> Path:
 
 @pytest.mark.parametrize("beside", ["a 1.5 (b).txt", "a 1.5 (b).json", "a 1.5 (b).caption", "a 1.5 (b).jpg.txt"])
 def test_a_text_beside_a_dotted_name(tmp_path: Path, beside: str) -> None:
-    """In a tar and in a folder alike."""
+    """The same holds in a tar and in a folder."""
     content = b'{"text": "a boat"}' if beside.endswith("json") else b"a boat"
     files = {"a 1.5 (b).jpg": b"1", beside: content}
     for path in (tar_with(tmp_path / "tar", files), write_folder(tmp_path / "folder", files)):
@@ -189,7 +189,7 @@ def test_the_named_caption_is_taken_and_a_missing_one_is_told(tmp_path: Path) ->
     for path in (tar_with(tmp_path / "tar", files), write_folder(tmp_path / "folder", files)):
         for sample in read(path, tmp_path / "out", Columns(caption="title")):
             key = sample.key.removesuffix(".jpg")
-            if not (key == "b" and path.is_dir()):  # in folders texts have known extensions
+            if not (key == "b" and path.is_dir()):  # in folders, texts have known extensions
                 assert (sample.caption, sample.caption_note) == samples[key][1], (path, key)
 
 
@@ -238,9 +238,9 @@ def test_a_prompt_that_is_none_is_an_error_row_unless_another_is_given() -> None
 def test_a_caption_that_no_sample_of_a_tar_has_is_a_wrong_setting(tmp_path: Path) -> None:
     path = tar_with(tmp_path / "in", {"a.jpg": b"1", "a.json": b'{"title": {"en": "boat"}}', "a.txt": b"x"})
     for wanted in ("title", "title.en", "txt", "json"):
-        source = PictureShards(columns=Columns(caption=wanted))
+        source = ImageShards(columns=Columns(caption=wanted))
         assert source.measure(source.find([str(path)], ""), str(tmp_path / "out"), None)
-    source = PictureShards(columns=Columns(caption="titel"))
+    source = ImageShards(columns=Columns(caption="titel"))
     with pytest.raises(SettingError, match=r"no file \.titel, nor such a field.*\.jpg, \.json, \.txt"):
         source.measure(source.find([str(path)], ""), str(tmp_path / "out"), None)
 
@@ -256,7 +256,7 @@ def test_files_of_a_tar_that_belong_to_no_sample_are_counted(tmp_path: Path) -> 
 
 
 def test_captions_under_names_in_capitals_and_of_other_types(tmp_path: Path) -> None:
-    """In a column and in a JSON field alike: read, or told."""
+    """In a column and in a JSON field alike, the caption is read or a note tells why not."""
     kinds: dict[str, tuple[Any, tuple[str, str]]] = {
         "TEXT": ("a boat", ("a boat", "")),
         "Caption": (["a boat"], ("a boat", "")),
@@ -273,7 +273,7 @@ def test_captions_under_names_in_capitals_and_of_other_types(tmp_path: Path) -> 
 
 
 def test_captions_in_maps(tmp_path: Path) -> None:
-    """As Spark and DuckDB write objects."""
+    """Spark and DuckDB write objects as maps."""
     values = pa.array(
         [[("en", "a boat"), ("de", "ein Boot")], [("de", "nur")], None], pa.map_(pa.string(), pa.string())
     )

@@ -1,4 +1,4 @@
-"""Samples of tars, Parquet files and folders: pictures, captions, and what is wrong with them."""
+"""Samples of tars, Parquet files and folders: images, captions, and problems."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from pipelines.readers.chunks import read_chunk
 from pipelines.readers.measure import measure
 from pipelines.readers.prompts import PromptFiles
 from pipelines.readers.shards import find_shards
-from pipelines.readers.sources import PictureShards, Repeated, Source
+from pipelines.readers.sources import ImageShards, Repeated, Source
 from pipelines.samples import Chunk, ChunkFile, Columns, Sample
 from pipelines.storage.store import FsspecStore
 from tests.support.inputs import write_folder, write_parquet, write_tar
@@ -40,7 +40,7 @@ def test_tar_samples(tmp_path: Path) -> None:
         ("a.jpg", b"2"),
         ("b.seg.png", b"3"),
         ("b.json", b'{"caption": "second"}'),
-        ("c.txt", b"no picture"),
+        ("c.txt", b"no image"),
         ("d.jpg", b""),
         ("a.jpg", b"4"),
     ]
@@ -98,7 +98,7 @@ def test_unreadable_shards_are_one_sample(tmp_path: Path) -> None:
 
 
 def changing(path: Path, content: bytes, whole: list[Sample], samples: Iterator[Sample]) -> None:
-    """Read the first sample, replace the shard, as a publisher does, and read the others."""
+    """Read the first sample, replace the shard as a publisher does, and read the others."""
     whole.append(next(samples))
     new = path.with_name("new")
     new.write_bytes(content)
@@ -107,7 +107,7 @@ def changing(path: Path, content: bytes, whole: list[Sample], samples: Iterator[
 
 
 def written_shards(folder: Path) -> dict[str, tuple[Path, bytes]]:
-    """Format -> (shard, other content of the same number of samples)."""
+    """Return format -> (shard, other content with the same number of samples)."""
     write_folder(folder, {"1.jpg": b"1"})
     found = {
         "tar": write_tar(folder / "a.tar", [(f"{number}.jpg", b"1") for number in range(9)]),
@@ -126,7 +126,7 @@ def written_shards(folder: Path) -> dict[str, tuple[Path, bytes]]:
 @pytest.mark.parametrize("copies", [1, 2])
 def test_a_shard_rewritten_while_it_is_read_fails_its_chunk(tmp_path: Path, name: str, copies: int) -> None:
     path, other = written_shards(tmp_path)[name]
-    source: Source = PictureShards(columns=Columns())
+    source: Source = ImageShards(columns=Columns())
     if copies > 1:
         source = Repeated(source=source, copies=copies, option="--images-per-row")
     output = str(tmp_path / "out")
@@ -160,7 +160,7 @@ def test_prompts_rewritten_while_they_are_read_fail_their_chunk(tmp_path: Path, 
 @pytest.mark.parametrize("name", ["a.jpg", "a.txt"])
 def test_a_loose_image_that_was_rewritten_fails_its_chunk(tmp_path: Path, name: str) -> None:
     folder = write_folder(tmp_path / "in", {"a.jpg": b"1", "a.txt": b"one", "b.jpg": b"2"})
-    source, output = PictureShards(columns=Columns()), str(tmp_path / "out")
+    source, output = ImageShards(columns=Columns()), str(tmp_path / "out")
     measured = source.measure(source.find([str(folder)], output), output, None)
     (chunk,) = make_plan(measured, Listing(finished=(), remains=()), "c" * 10, 99).chunks
     chunk = Chunk.from_json(chunk.to_json())
@@ -175,7 +175,7 @@ def test_a_loose_image_that_was_rewritten_fails_its_chunk(tmp_path: Path, name: 
 
 @dataclasses.dataclass(frozen=True)
 class OverwritingStore(FsspecStore):
-    """Another process overwrites a file in place as soon as it has been opened."""
+    """A store in which another process overwrites a file in place as soon as it has been opened."""
 
     path: Path = Path()
 
@@ -189,7 +189,7 @@ class OverwritingStore(FsspecStore):
 @pytest.mark.parametrize("name", ["a.jpg", "a.txt"])
 def test_a_loose_image_that_is_overwritten_while_it_is_read_fails_its_chunk(tmp_path: Path, name: str) -> None:
     folder = write_folder(tmp_path / "in", {"a.jpg": b"1", "a.txt": b"one", "b.jpg": b"2"})
-    source, output = PictureShards(columns=Columns()), str(tmp_path / "out")
+    source, output = ImageShards(columns=Columns()), str(tmp_path / "out")
     measured = source.measure(source.find([str(folder)], output), output, None)
     (chunk,) = make_plan(measured, Listing(finished=(), remains=()), "c" * 10, 99).chunks
     with pytest.raises(ShardChangedError, match="a.jpg has changed while it was read"):

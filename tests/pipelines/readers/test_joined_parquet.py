@@ -1,6 +1,7 @@
-"""Parquet files joined to one (`cat a.parquet b.parquet`): the last footer speaks of the pages of the first."""
+"""Parquet files joined to one (`cat a.parquet b.parquet`), where the last footer points at the pages of the first."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +16,8 @@ from pipelines.readers.shards import find_shards
 from pipelines.samples import Columns, Sample
 
 
-def parquet(path: Path, seed: int, **options: object) -> bytes:
-    """Files of different seeds have different bytes at the same places."""
+def parquet(path: Path, seed: int, **options: Any) -> bytes:
+    """Return a file. Files with different seeds have different bytes at the same places."""
     rng = np.random.default_rng(seed)
     pq.write_table(pa.table({"image": [rng.bytes(3000) for _ in range(5)]}), path, **options)
     return path.read_bytes()

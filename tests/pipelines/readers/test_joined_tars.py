@@ -1,4 +1,4 @@
-"""What lies behind the end mark of a tar: other tars, padding, garbage; and outputs from before it counted."""
+"""What follows the end marker of a tar: other tars, padding, malformed bytes; outputs of versions that ignored it."""
 
 import gzip
 import json
@@ -28,7 +28,7 @@ def tar_of(path: Path, first: int, count: int) -> bytes:
 
 
 def without_padding(raw: bytes) -> bytes:
-    """A tar up to the first block of its end mark."""
+    """Return a tar up to the first block of its end marker."""
     return raw.rstrip(b"\0") + bytes(-len(raw.rstrip(b"\0")) % 512) + bytes(512)
 
 
@@ -85,7 +85,7 @@ def test_joined_compressed_tars_are_entered(tmp_path: Path, monkeypatch: pytest.
     path.write_bytes(b"".join(write_tar(tmp_path / "half.tar", half, compress=True).read_bytes() for half in halves))
     found, chunks = planned(path, tmp_path)
     assert [(sample.key, sample.image) for sample in found] == [(f"{n:03d}", contents[n]) for n in range(100)]
-    assert all(chunk.gzip_points for chunk in chunks) and chunks[-1].seek_bytes > 20_000 * 60
+    assert all(chunk.gzip_index_uri for chunk in chunks) and chunks[-1].seek_bytes > 20_000 * 60
 
 
 def planned(path: Path, output: Path, size: int = 10) -> tuple[list[Sample], list[Chunk]]:
@@ -100,18 +100,19 @@ def planned(path: Path, output: Path, size: int = 10) -> tuple[list[Sample], lis
 @pytest.mark.parametrize(
     "rest", [b"garbage" * 500, b"x", b"\n", bytes(5000) + b"late", b"PK\x03\x04" * 200, bytes(700) + b"A" * 512]
 )
-def test_what_is_no_tar_behind_the_end_mark_is_one_error_row(tmp_path: Path, compress: bool, rest: bytes) -> None:
+def test_what_is_no_tar_after_the_end_marker_is_one_error_row(tmp_path: Path, compress: bool, rest: bytes) -> None:
     path = tmp_path / "a.tar"
     raw = tar_of(tmp_path, 0, 3) + rest
     path.write_bytes(gzip.compress(raw) if compress else raw)
     found, _ = planned(path, tmp_path)
     assert [sample.key for sample in found] == ["00000", "00001", "00002", "a.tar#rest"]
     assert [sample.problem is None for sample in found] == [True, True, True, False]
-    assert "behind its end mark, from byte" in found[3].problem.reason
+    problem = found[3].problem
+    assert problem and "what follows its end marker, from byte" in problem.reason
 
 
-def test_garbage_behind_gzip_is_told(tmp_path: Path) -> None:
-    """A plain tar behind a compressed one; zeros are padding, as tapes and `gzip` itself have it."""
+def test_malformed_bytes_after_gzip_are_reported(tmp_path: Path) -> None:
+    """A plain tar after a compressed one is damage. Zeros are padding, as on tapes and in `gzip` itself."""
     path = tmp_path / "a.tgz"
     path.write_bytes(gzip.compress(tar_of(tmp_path, 0, 3)) + tar_of(tmp_path, 3, 3))
     assert [sample.problem is None for sample in planned(path, tmp_path / "1")[0]] == [True, True, True, False]

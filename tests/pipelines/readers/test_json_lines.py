@@ -1,4 +1,4 @@
-"""JSON lines: pictures by URI, fields, keys, broken lines."""
+"""JSON lines: images by URI, fields, keys, broken lines."""
 
 import dataclasses
 import json
@@ -64,10 +64,10 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     lines: dict[str, object] = {
         "": {"key": "a", "image": "1.jpg"},
         "duplicate key": {"key": "a", "image": "1.jpg"},
-        "the line is no JSON:": '{"image": ',
-        "the line is no JSON object": "[1]",
-        "no field of a picture": {"key": 3, "caption": "x"},
-        "the field image holds a number, no URI": {"image": 5},
+        "the line is not JSON:": '{"image": ',
+        "the line is not a JSON object": "[1]",
+        "no field of an image": {"key": 3, "caption": "x"},
+        "the field image holds a number, not a URI": {"image": 5},
         "the field image holds an object": {"image": {"width": 3}},
         "there is nothing|cannot read": {"image": "absent.jpg"},
         "is larger than 10 bytes": {"image": "large.jpg"},
@@ -122,7 +122,7 @@ def test_a_file_that_shrinks_is_an_error(tmp_path: Path) -> None:
         list(read_chunk(chunk, Columns()))
 
 
-def test_pictures_are_fetched_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_fetched_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     monkeypatch.setattr(storage, "read_bytes", lambda uri, limit: read.append(uri) or b"x")
     path = write_lines(tmp_path / "list.jsonl", [{"image": f"{number}.jpg"} for number in range(100)])

@@ -1,4 +1,4 @@
-"""Input files that do not have what the settings need: one of many is an error row, all of them are a wrong setting."""
+"""Input files that lack what the settings need: one of many is an error row, all of them are a wrong setting."""
 
 import bz2
 import gzip
@@ -12,27 +12,27 @@ import pyarrow.parquet.encryption as pe
 import pytest
 
 from pipelines.errors import SettingError
-from pipelines.readers import measure
+from pipelines.readers import misfits, parquet_format
 from pipelines.readers.prompts import PromptFiles
 from pipelines.readers.shards import find_shards
-from pipelines.readers.sources import PictureShards
+from pipelines.readers.sources import ImageShards
 from pipelines.samples import Columns
 from tests.support.estimating import estimate
 from tests.support.in_process import World
-from tests.support.inputs import picture, samples, write_folder, write_parquet, write_tar
+from tests.support.inputs import encoded_image, samples, write_folder, write_parquet, write_tar
 
-IMAGES = [picture(number, size=(12, 10)) for number in range(2)]
+IMAGES = [encoded_image(number, size=(12, 10)) for number in range(2)]
 GOOD = {"image": IMAGES, "caption": ["one", "two"], "id": ["a", "b"]}
 
 
 def doubled(name: str, values: list[Any]) -> Callable[[Path], object]:
-    """A file with another column of a name."""
+    """Return a writer of a file with two columns of the same name."""
     columns = [pa.array(column) for column in GOOD.values()]
     return lambda path: pq.write_table(pa.table([*columns, pa.array(values)], names=[*GOOD, name]), path)
 
 
 def encrypted(path: Path) -> None:
-    """A file of which nothing can be read without its key."""
+    """Write an encrypted file, which cannot be read without its key."""
 
     class Keys(pe.KmsClient):
         def wrap_key(self, key_bytes: bytes, master_key_identifier: str) -> bytes:
@@ -48,22 +48,22 @@ def encrypted(path: Path) -> None:
 
 
 def lines(text: str, encoding: str = "utf-8") -> Callable[[Path], object]:
-    """A file called as JSON lines are."""
+    """Return a writer of a file with the extension of JSON lines."""
     return lambda path: path.with_suffix(".jsonl").write_text(text, encoding)
 
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "two of the image's name": (doubled("image", IMAGES), "'image' is not clear: .* has 2 columns of this name"),
-    "two of the caption's name": (doubled("caption", [1, 2]), "'caption' is not clear"),
-    "two of the key's name": (doubled("id", [1, 2]), "'id' is not clear"),
+    "two of the image's name": (doubled("image", IMAGES), "'image' is ambiguous: .* has 2 columns of this name"),
+    "two of the caption's name": (doubled("caption", [1, 2]), "'caption' is ambiguous"),
+    "two of the key's name": (doubled("id", [1, 2]), "'id' is ambiguous"),
     "no such key": (lambda path: write_parquet(path, {"image": IMAGES}), "--key-column 'id' is not in"),
     "no columns": (lambda path: pq.write_table(pa.table({}), path), "--key-column 'id' is not in"),
-    "no image": (lambda path: write_parquet(path, {"id": ["a"], "n": [1]}), "0 columns that can hold pictures"),
+    "no image": (lambda path: write_parquet(path, {"id": ["a"], "n": [1]}), "0 columns that can hold images"),
     "numbers as image": (lambda path: write_parquet(path, {"id": ["a"], "image": [1]}), "0 columns|has type int64"),
     "an array": (lines('[\n {"image": "a.jpg", "id": 1},\n {}\n]'), "is one JSON array"),
     "an array, a line each": (lines('[\n{"image": "a"}\n]'), "is one JSON array"),
     "an array on a line": (lines('[{"image": "a"}, {}]'), "is one JSON array"),
-    "a CSV": (lines("image,text\na.jpg,x\nb.jpg,y\n"), "no file of JSON lines"),
+    "a CSV": (lines("image,text\na.jpg,x\nb.jpg,y\n"), "is not JSON lines"),
     "UTF-16": (lines('{"image": "a"}\n{}\n', "utf-16"), "is UTF-16"),
     "UTF-16 without a mark": (lines('{"image": "a"}\n{}\n', "utf-16-be"), "is UTF-16BE.*iconv -f UTF-16BE"),
     "UTF-32": (lines('{"image": "a"}\n{}\n', "utf-32"), "is UTF-32LE"),
@@ -92,14 +92,14 @@ def test_a_file_that_goes_with_no_setting_stops_alone_and_is_a_row_beside_others
         ran = estimate(inputs, tmp_path / "-".join(path.stem for path in inputs), columns)
         assert (ran.code, [row["key"] for row in ran.rows]) == (0, ["a", "b"])
         assert list(ran.reasons) == [f"{bad.name}#rest"]
-        assert "does not go with the settings" in ran.reasons[f"{bad.name}#rest"]
+        assert "does not match the settings" in ran.reasons[f"{bad.name}#rest"]
 
 
 def test_a_doubled_column_that_nobody_needs_does_no_harm(tmp_path: Path) -> None:
     doubled("id", [1, 2])(tmp_path / "a.parquet")
     ran = estimate([tmp_path / "a.parquet"], tmp_path / "out")
     assert [row["caption"] for row in ran.rows] == ["one", "two"]
-    with pytest.raises(SettingError, match="--where 'id>1': column 'id' is not clear"):
+    with pytest.raises(SettingError, match="--where 'id>1': column 'id' is ambiguous"):
         estimate([tmp_path / "a.parquet"], tmp_path / "out2", Columns(where=("id>1",)))
 
 
@@ -125,13 +125,13 @@ def test_a_condition_that_one_file_cannot_be_asked_for_costs_that_file(tmp_path:
 def test_a_setting_that_no_file_goes_with_is_found_without_reading_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure, "MISFITS_BELIEVED", 20)
+    monkeypatch.setattr(misfits, "MAX_MISFITS", 20)
     for number in range(60):
         write_parquet(tmp_path / "in" / f"{number:02d}.parquet", {"image": IMAGES})
     looked_at: list[str] = []
-    original = measure.parquet_shards.index_parquet
+    original = parquet_format.index_parquet
     monkeypatch.setattr(
-        measure.parquet_shards, "index_parquet", lambda uri, *rest: looked_at.append(uri) or original(uri, *rest)
+        parquet_format, "index_parquet", lambda uri, *rest: looked_at.append(uri) or original(uri, *rest)
     )
     with pytest.raises(SettingError, match="--key-column 'id' is not in .*/00.parquet"):
         estimate([tmp_path / "in"], tmp_path / "out", Columns(key="id"))
@@ -141,9 +141,7 @@ def test_a_setting_that_no_file_goes_with_is_found_without_reading_all(
 def test_media_that_one_file_does_not_have(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", {**GOOD, "mask": IMAGES})
     write_parquet(tmp_path / "b.parquet", GOOD)
-    source = PictureShards(
-        columns=Columns(image="image", media=("mask",)), media_options={"mask": "--mask-column mask"}
-    )
+    source = ImageShards(columns=Columns(image="image", media=("mask",)), media_options={"mask": "--mask-column mask"})
     ran = estimate([tmp_path], tmp_path / "out", source=source)
     assert (len(ran.rows), list(ran.reasons)) == (2, ["b.parquet#rest"])
     with pytest.raises(SettingError, match="^--mask-column mask is not in"):
@@ -175,7 +173,7 @@ def test_prompts_of_which_one_file_is_none(tmp_path: Path) -> None:
         return [f"{each.samples} {each.damage.split(':')[0]}" for each in source.measure(shards, "/nowhere", None)]
 
     assert found("a.json", "b.json", "c.parquet", "d.parquet") == [
-        "2 ", "1 the jsonl file does not go with the settings", "1 ", "1 the parquet file does not go with the settings"
+        "2 ", "1 the jsonl file does not match the settings", "1 ", "1 the parquet file does not match the settings"
     ]  # fmt: skip
     for name, message in (("b.json", "is one JSON array"), ("d.parquet", "has no column prompt. Its columns: n")):
         with pytest.raises(SettingError, match=message):
@@ -203,7 +201,7 @@ def test_what_is_no_shard_is_called_what_it_is(name: str, tmp_path: Path) -> Non
 
 
 def test_columns_that_are_named_for_files_without_any_are_told_or_refused(tmp_path: Path) -> None:
-    """Tars and folders have no columns; a condition would let everything through there."""
+    """Tars and folders have no columns, so a condition would accept every sample."""
     tar, folder = write_tar(tmp_path / "a.tar", samples(1)), write_folder(tmp_path / "in", {"a.jpg": IMAGES[0]})
     for path in (tar, folder):
         assert any("--key-column 'id' has no effect" in line for line in told(path, Columns(key="id")))
@@ -219,10 +217,10 @@ def test_columns_that_are_named_for_files_without_any_are_told_or_refused(tmp_pa
         ):
             estimate([folder], tmp_path / "out", Columns(caption=wanted))
     write_folder(folder, {"a.json": b'{"title": null}'})
-    assert PictureShards(columns=Columns(caption="title")).measure(find_shards([str(folder)]), str(tmp_path), None)
+    assert ImageShards(columns=Columns(caption="title")).measure(find_shards([str(folder)]), str(tmp_path), None)
 
 
 def told(path: Path, columns: Columns) -> list[str]:
     said: list[str] = []
-    PictureShards(columns=columns).find([str(path)], str(path.parent / "out"), said.append)
+    ImageShards(columns=columns).find([str(path)], str(path.parent / "out"), said.append)
     return said

@@ -1,11 +1,9 @@
-"""Odd values that users really have: each is a row or a reason of its own row, and costs none of its neighbors."""
+"""Odd values that users really have: each becomes a row or an error row, and affects no other row."""
 
-import base64
 import decimal
 import json
 import random
 import string
-import urllib.parse
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,27 +16,18 @@ import pytest
 from pipelines.dataset.layout import Listing
 from pipelines.dataset.row_formats import ROW_FORMATS
 from pipelines.engine.blocks import new_block
-from pipelines.errors import MAX_REASON_CHARS, SettingError
+from pipelines.errors import SettingError
 from pipelines.planning.plan import make_plan
-from pipelines.readers.inline_images import inline_image
 from pipelines.readers.parquet_values import key_text
 from pipelines.readers.prompts import PromptFiles
-from pipelines.readers.sources import PictureShards
 from pipelines.samples import Chunk, Columns
-from tests.support.estimating import Ran, estimate
-from tests.support.inputs import picture, write_folder, write_parquet
+from tests.support.estimating import estimate
+from tests.support.inputs import encoded_image, write_folder
 from tests.support.paths import CASES
+from tests.support.reading import assert_all_accounted
 
 TEXT = pa.schema([("caption", pa.string())])
-IMAGES = [picture(number, size=(12, 10)) for number in range(4)]
-
-
-def assert_all_accounted(ran: Ran, samples: int) -> None:
-    """Every sample is in data/ or errors/, no chunk failed, and every reason is one short line."""
-    assert not [line for line in ran.said if "chunk failed" in line or "not finished" in line or "stopped" in line]
-    assert len(ran.rows) + len(ran.errors) == samples
-    for error in ran.errors:
-        assert error["reason"] and len(error["reason"]) <= MAX_REASON_CHARS and error["reason"].isprintable()
+IMAGES = [encoded_image(number, size=(12, 10)) for number in range(4)]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +59,7 @@ def test_files_of_users(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("dupcols.parquet", "column 'image' is not clear: .*/dupcols.parquet has 2 columns of this name"),
+        ("dupcols.parquet", "column 'image' is ambiguous: .*/dupcols.parquet has 2 columns of this name"),
         ("arr.jsonl", "/arr.jsonl is one JSON array. Rule: JSON lines"),
     ],
 )
@@ -89,7 +78,7 @@ def test_keys_and_captions_with_control_characters_are_written_in_every_format(r
 
 
 def utf8(values: Sequence[bytes | None], kind: pa.DataType) -> pa.Array:
-    """Texts that nobody has checked."""
+    """Return an array of texts without checking them."""
     stored = pa.array(values, pa.large_binary() if kind == pa.large_string() else pa.binary())
     text = pa.Array.from_buffers(pa.large_string() if kind == pa.large_string() else pa.string(), 4, stored.buffers())
     return text.cast(kind) if kind == pa.string_view() else text
@@ -130,7 +119,7 @@ ODD: dict[str, pa.Array] = {
 
 
 def test_every_type_in_every_role_is_rows_or_reasons(tmp_path: Path) -> None:
-    """One file for each type and role, all in one run: a file of which nothing fits is one error row."""
+    """Reads one file for each type and role in one run; a file of which nothing matches is one error row."""
     folder = tmp_path / "in"
     folder.mkdir()
     good = {"image": pa.array(IMAGES), "key": pa.array(list("wxyz")), "caption": pa.array(["one", "two", "", "four"])}
@@ -139,7 +128,7 @@ def test_every_type_in_every_role_is_rows_or_reasons(tmp_path: Path) -> None:
         for role in good:
             pq.write_table(pa.table({**good, role: column}), folder / f"{role}-{name}.parquet", store_schema=True)
     ran = estimate([folder], tmp_path / "out", Columns(image="image", key="key", caption="caption"), max_error_rate=1)
-    misfits = [error for error in ran.errors if "does not go with the settings" in error["reason"]]
+    misfits = [error for error in ran.errors if "does not match the settings" in error["reason"]]
     assert_all_accounted(ran, 4 * (1 + 3 * len(ODD)) - 3 * len(misfits))
     assert {error["shard"].rsplit("/", 1)[-1].split("-")[0] for error in misfits} == {"image"}
     of = {name: [row for row in ran.rows if row["shard"].endswith(f"/{name}.parquet")] for name in _stems(folder)}
@@ -182,72 +171,8 @@ def test_a_name_that_is_not_utf8_is_the_name_of_the_file(tmp_path: Path) -> None
     assert ran.rows[0]["caption"] == "café in Paris"
 
 
-def inline(content: bytes) -> dict[str, str]:
-    """An image in every spelling."""
-    standard = base64.b64encode(content).decode()
-    return {
-        "standard": standard,
-        "lines": base64.encodebytes(content).decode(),
-        "URL-safe": base64.urlsafe_b64encode(content).decode().rstrip("="),
-        "spaces around": f" \n{standard}\t",
-        "data": f"data:image/jpeg;base64,{standard}",
-        "data with parameters": f"DATA:image/jpeg;name=a.jpg;base64,{standard}",
-        "data, percent in base64": f"data:;base64,{urllib.parse.quote(standard, safe='')}",
-        "data, percent": f"data:image/jpeg,{urllib.parse.quote_from_bytes(content)}",
-    }
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "ICO"])
-def test_base64_and_data_uris_are_told_from_names(kind: str) -> None:
-    for size in ((4, 4), (90, 90)):
-        content = picture(1, size=size, kind=kind)
-        assert {inline_image(text) for text in inline(content).values()} == {content}
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["a.jpg", "/work/data/abc", "/9j/photos/a.jpg", "s3://b/9j/4AAQ", "iVBORw0KGgo.png", "abcd" * 40, "", "a\0b"],
-)
-def test_names_stay_names(name: str) -> None:
-    assert inline_image(name) is None
-
-
-def test_images_in_rows_are_read_from_every_format_and_role(tmp_path: Path) -> None:
-    spelled = list(inline(IMAGES[0]).values())
-    others = [{"bytes": spelled[0]}, {"path": spelled[4]}]
-    broken = [spelled[4][:-7] + "!", "data:image/png;base64", "A" * 10_000 + "!", "data:image/jpeg;base64,"]
-    texts = [*spelled, *broken]
-    write_parquet(tmp_path / "a.parquet", {"image": texts, "mask": texts})
-    lines = [json.dumps({"image": value, "mask": value}) for value in [*texts, *others]]
-    write_folder(tmp_path, {"b.jsonl": "\n".join(lines).encode()})
-    for name, count in (("a.parquet", len(texts)), ("b.jsonl", len(lines))):
-        ran = estimate([tmp_path / name], tmp_path / f"out-{name}", Columns(image="mask"), max_error_rate=1)
-        assert_all_accounted(ran, count)
-        assert len(ran.errors) == len(broken)
-        assert {row["image"]["bytes"] for row in ran.rows} == {IMAGES[0]}
-        assert all(len(reason) < 200 for reason in ran.reasons.values())
-
-
-def test_conditions_and_masks_may_be_inline_too(tmp_path: Path) -> None:
-    spelled = list(inline(IMAGES[0]).values())
-    row = {"image": spelled[0], "mask": spelled[4], "depth": spelled[7]}
-    write_parquet(tmp_path / "a.parquet", {name: [value] for name, value in row.items()})
-    write_folder(tmp_path, {"b.jsonl": json.dumps(row).encode()})
-    source = PictureShards(
-        columns=Columns(image="image", media=("mask", "depth")),
-        media_options={name: f"--condition {name}" for name in ("mask", "depth")},
-    )
-    for name in ("a.parquet", "b.jsonl"):
-        measured = source.measure(source.find([str(tmp_path / name)], "/nowhere"), "/nowhere", None)
-        (chunk,) = make_plan(measured, Listing(finished=(), remains=()), "c" * 10, 50).chunks
-        (sample,) = source.read(chunk)
-        assert sample.problem is None
-        assert {sample.image, *(media.content for media in sample.media.values())} == {IMAGES[0]}
-        assert set(sample.media) == {"mask", "depth"}
-
-
 def odd_values(rng: random.Random) -> Any:
-    """Anything that JSON can say."""
+    """Return a random value of any JSON type."""
     letters = string.printable + "é\u202e\ud800\udcff\0"
     text = "".join(rng.choice(letters) for _ in range(rng.choice([0, 1, 5, 500])))
     plain = [None, True, 0, -1, 1e308, float("nan"), float("inf"), 10**400, text, "a.jpg", "\ud800.jpg", "x" * 5000]
@@ -258,7 +183,7 @@ def odd_values(rng: random.Random) -> Any:
 
 
 def odd_lines(count: int, fields: Sequence[str]) -> list[bytes]:
-    """Good lines, with one of odd values between each two of them."""
+    """Return good lines that alternate with lines of odd values."""
     rng = random.Random(0)
     lines = []
     for number in range(count):
@@ -327,18 +252,6 @@ def test_prompts_of_anything_cost_their_own_row_alone(tmp_path: Path) -> None:
         assert len(found[f"prompt-{name}.parquet"]) == len(found[f"key-{name}.parquet"]) == 4
     assert [sample.key for sample in found["key-uuid.parquet"]][1] == "00000000-0000-0000-0000-000000000001"
     assert [sample.caption for sample in found["prompt-list.parquet"]][0] == "a"
-
-
-def test_bytes_may_be_base64_too(tmp_path: Path) -> None:
-    """As programs write them that have read them from JSON."""
-    png = picture(3, size=(12, 10), kind="PNG")
-    values = [
-        base64.b64encode(IMAGES[0]), base64.encodebytes(png), b"data:image/jpeg;base64," + base64.b64encode(IMAGES[1]),
-        base64.b64encode(IMAGES[2])[:-6] + b"**", b"data:nothing",
-    ]  # fmt: skip
-    ran = estimate([write_parquet(tmp_path / "a.parquet", {"image": values})], tmp_path / "out")
-    assert [row["image"]["bytes"] for row in ran.rows] == [IMAGES[0], png, IMAGES[1]]
-    assert_all_accounted(ran, 5)
 
 
 def test_a_doubled_column_that_can_be_no_caption_does_no_harm(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is left out of an input, and that it is told; names that look like patterns or expressions."""
+"""What is left out of an input and reported, and names that look like patterns or expressions."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -11,7 +11,8 @@ from pipelines.dataset.layout import check_output
 from pipelines.errors import SettingError
 from pipelines.readers.prompts import PromptFiles
 from pipelines.readers.references import fetch
-from pipelines.readers.shards import Shard, find_shards
+from pipelines.readers.shard_index import Shard
+from pipelines.readers.shards import find_shards
 from pipelines.runs.status import read_status
 from tests.support.in_process import World, files, images, keys, once
 from tests.support.inputs import samples, write_folder, write_parquet, write_tar
@@ -33,10 +34,10 @@ OUTPUTS = {
 }  # fmt: skip
 
 
-def found(*inputs: object, exclude: object = None) -> tuple[list[str], str]:
-    """(URIs of shards and of the images of folders, the line that tells what is left out)."""
+def found(*inputs: object, exclude: Path | str | None = None) -> tuple[list[str], str]:
+    """Return (URIs of shards and of the images of folders, the line about what is left out)."""
     told: list[str] = []
-    shards = find_shards([str(each) for each in inputs], exclude and str(exclude), tell=told.append)
+    shards = find_shards([str(each) for each in inputs], None if exclude is None else str(exclude), tell=told.append)
     assert len(told) <= 1
     return [uri for shard in shards for uri in uris(shard)], "".join(told)
 
@@ -183,8 +184,8 @@ def test_places_that_are_slightly_wrong_are_cured(tmp_path: Path) -> None:
     for text, cure in (
         (f"file://{tmp_path}/My%20Photos", f"Did you mean {tmp_path}/My Photos"),
         (f"{tmp_path}/My Photos ", "without the spaces"),
-        (f"{tmp_path}/gone", "link that leads nowhere"),
-        (r"C:\Users\me\photos", "path of Windows"),
+        (f"{tmp_path}/gone", "broken link"),
+        (r"C:\Users\me\photos", "Windows paths do not work"),
         (f"{tmp_path}/{{0..2000000000}}.tar", "more than 1,000,000 names"),
         (f"{tmp_path}/{{0..2000}}/{{0..2000}}.tar", "more than 1,000,000 names"),
     ):
@@ -255,9 +256,9 @@ def test_outputs_with_odd_names(tmp_path: Path, name: str, monkeypatch: pytest.M
     if "::" in name:
         assert "rename" in line
         return
-    import datasets
+    from datasets import config
 
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
     (tmp_path / "outx").mkdir()
     assert len(eval(line.removeprefix("load:").strip())["train"]) == 3
 

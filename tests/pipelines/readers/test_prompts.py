@@ -1,4 +1,4 @@
-"""Prompts as samples: lines, JSON lines, Parquet; repeated; what is wrong with some."""
+"""Prompts as samples: text lines, JSON lines, Parquet files, copies, and problems."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def test_json_lines(tmp_path: Path) -> None:
     write_folder(tmp_path, {"p.jsonl": lines})
     found = texts(read_all(PromptFiles(), [str(tmp_path / "p.jsonl")]))
     assert [text.split(":")[0] for _, text in found] == [
-        "one", "two", "three", "the prompt is empty or no text", "no JSON", "?"
+        "one", "two", "three", "the prompt is empty or not a text", "not JSON", "?"
     ]  # fmt: skip
     assert texts(read_all(PromptFiles(column="other"), [str(tmp_path / "p.jsonl")]))[0][1].startswith("the prompt is")
 
@@ -47,7 +47,7 @@ def test_parquet_prompts(tmp_path: Path) -> None:
     path = str(write_parquet(tmp_path / "p.parquet", columns))
     found = texts(read_all(PromptFiles(), [path]))
     assert found[:2] == [("a", "one"), ("b", "two")]
-    assert found[2][1] == "the prompt is empty or no text"
+    assert found[2][1] == "the prompt is empty or not a text"
     assert "duplicate key" in found[3][1]
     with pytest.raises(SettingError, match="--prompt-column 'p' is not in .* Its columns: caption, key, n"):
         read_all(PromptFiles(column="p"), [path])
@@ -110,8 +110,8 @@ def test_fields_of_json_lines_that_are_named(tmp_path: Path) -> None:
         ("1", "one"),
         ("a", "two"),
         ("p/00000002", "the field id is missing or null"),
-        ("b", "the prompt is empty or no text: not a caption but a number: 5"),
-        ("p/00000004", "the field id is no key: a key is one text or number, this one is a list"),
+        ("b", "the prompt is empty or not a text: not a caption but a number: 5"),
+        ("p/00000004", "the field id is not a key: a key is one text or number, this one is a list"),
         ("1", "duplicate key: an earlier sample of this shard is called '1' too"),
         ("p/00000006", "the field id is missing or null"),
     ]
@@ -142,5 +142,5 @@ def test_json_lines_without_prompts_are_a_wrong_setting(tmp_path: Path) -> None:
         read_all(PromptFiles(), [str(tmp_path)])
     found = texts(read_all(PromptFiles(column="Prompt"), [str(tmp_path)]))
     assert [text for _, text in found] == [
-        "a", "the prompt is empty or no text: no field Prompt, the line has title"
+        "a", "the prompt is empty or not a text: no field Prompt, the line has title"
     ]  # fmt: skip

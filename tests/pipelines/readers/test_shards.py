@@ -1,4 +1,4 @@
-"""Inputs: what URIs, globs, braces and folders mean."""
+"""The shards that URIs, globs, braces and folders stand for."""
 
 from pathlib import Path
 
@@ -6,9 +6,10 @@ import pytest
 
 from pipelines import storage
 from pipelines.errors import SettingError
-from pipelines.readers.places import expand_braces
-from pipelines.readers.shards import Shard, find_shards
-from tests.support.inputs import picture, samples, write_folder, write_tar
+from pipelines.readers.patterns import expand_braces
+from pipelines.readers.shard_index import Shard
+from pipelines.readers.shards import find_shards
+from tests.support.inputs import encoded_image, samples, write_folder, write_tar
 
 
 def test_braces() -> None:
@@ -20,10 +21,10 @@ def test_braces() -> None:
     assert expand_braces("plain") == ["plain"]
 
 
-def test_folder_of_shards_and_pictures(tmp_path: Path) -> None:
+def test_folder_of_shards_and_images(tmp_path: Path) -> None:
     write_tar(tmp_path / "b.tar", samples(1))
     write_tar(tmp_path / "sub" / "a.tgz", samples(1), compress=True)
-    write_folder(tmp_path, {"x.JPG": picture(), "x.txt": b"caption", "_skipped/y.jpg": b"", "notes.md": b""})
+    write_folder(tmp_path, {"x.JPG": encoded_image(), "x.txt": b"caption", "_skipped/y.jpg": b"", "notes.md": b""})
     found = {shard.uri.removeprefix(f"{tmp_path}"): shard for shard in find_shards([str(tmp_path)])}
     assert {uri: shard.format for uri, shard in found.items()} == {
         "/b.tar": "tar",
@@ -40,7 +41,7 @@ def test_overlapping_globs_name_a_shard_once(tmp_path: Path) -> None:
     assert [shard.stem for shard in found] == ["0", "1"]
 
 
-def test_a_glob_of_pictures_is_one_folder(tmp_path: Path) -> None:
+def test_a_glob_of_images_is_one_folder(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a.jpg": b"1", "b.jpg": b"2", "c.png": b"3"})
     (shard,) = find_shards([f"{tmp_path}/*.jpg"])
     assert (shard.uri, len(shard.files)) == (str(tmp_path), 2)
@@ -65,7 +66,7 @@ def test_memory_file_system() -> None:
 
 
 def test_lists_beside_what_they_describe_are_left_out(tmp_path: Path) -> None:
-    """What img2dataset writes: the tar, its metadata as Parquet, its statistics as JSON."""
+    """img2dataset writes a tar, its metadata as Parquet, and its statistics as JSON."""
     write_tar(tmp_path / "00000.tar", samples(1))
     write_folder(tmp_path, {"00000.parquet": b"x", "00000_stats.json": b"x", "metadata.jsonl": b"x"})
     for text in (str(tmp_path), f"{tmp_path}/*"):
@@ -111,7 +112,7 @@ def test_nothing_there_is_a_setting_error(tmp_path: Path, name: str) -> None:
 
 
 def files_of(shards: list[Shard], root: Path) -> dict[str, list[str]]:
-    """Shard -> its loose files, all below `root`."""
+    """Return shard -> its loose files, relative to `root`."""
     return {
         shard.uri.removeprefix(str(root)): [file.uri.removeprefix(str(root)) for file in shard.files]
         for shard in shards
@@ -119,7 +120,7 @@ def files_of(shards: list[Shard], root: Path) -> dict[str, list[str]]:
 
 
 def overlapping(tmp_path: Path) -> Path:
-    """A folder of a tar and images, a link to it, and links to its files elsewhere."""
+    """Write a folder with a tar and images, a link to it, and links to its files elsewhere."""
     write_tar(tmp_path / "in" / "a.tar", samples(1))
     write_folder(tmp_path / "in", {"x.jpg": b"1", "x.txt": b"one", "sub/y.jpg": b"2", "sub/_hidden/z.jpg": b"3"})
     (tmp_path / "link").symlink_to("in")
@@ -180,7 +181,7 @@ def test_images_that_are_named_although_hidden_belong_to_the_outer_folder_too(tm
 
 
 def test_a_link_to_an_image_is_an_image_of_its_own(tmp_path: Path) -> None:
-    """As a folder of links is a selection, with names and captions of its own."""
+    """A folder of links is a selection with names and captions of its own."""
     write_folder(tmp_path / "all", {"1.jpg": b"1", "2.jpg": b"2"})
     (tmp_path / "few").mkdir()
     (tmp_path / "few" / "first.jpg").symlink_to("../all/1.jpg")

@@ -1,4 +1,4 @@
-"""Sources: named columns that are checked before the run, samples that are repeated."""
+"""Sources: checks of named columns before the run, and repeated samples."""
 
 from pathlib import Path
 
@@ -9,18 +9,18 @@ from pipelines.errors import SettingError
 from pipelines.planning.plan import Plan, make_plan
 from pipelines.readers.shard_index import INDEX_STRIDE
 from pipelines.readers.shards import find_shards
-from pipelines.readers.sources import PictureShards, Repeated, check_media
+from pipelines.readers.sources import ImageShards, Repeated, check_media
 from pipelines.samples import Columns, Sample
-from tests.support.inputs import picture, samples, write_folder, write_parquet, write_tar
+from tests.support.inputs import encoded_image, samples, write_folder, write_parquet, write_tar
 
 
-def plan_of(source: Repeated | PictureShards, inputs: Path, chunk_size: int) -> Plan:
+def plan_of(source: Repeated | ImageShards, inputs: Path, chunk_size: int) -> Plan:
     output = str(inputs.parent / "out")
     measured = source.measure(source.find([str(inputs)], output), output, None)
     return make_plan(measured, Listing(finished=(), remains=()), "c" * 10, chunk_size)
 
 
-def read_all(source: Repeated | PictureShards, inputs: Path, chunk_size: int = 7) -> list[Sample]:
+def read_all(source: Repeated | ImageShards, inputs: Path, chunk_size: int = 7) -> list[Sample]:
     plan = plan_of(source, inputs, chunk_size)
     found = [sample for chunk in plan.chunks for sample in source.read(chunk)]
     assert [sample.position for sample in found] == [at for chunk in plan.chunks for at in chunk.positions]
@@ -28,15 +28,15 @@ def read_all(source: Repeated | PictureShards, inputs: Path, chunk_size: int = 7
 
 
 def repeated(copies: int) -> Repeated:
-    return Repeated(source=PictureShards(columns=Columns()), copies=copies, option="--images-per-row")
+    return Repeated(source=ImageShards(columns=Columns()), copies=copies, option="--images-per-row")
 
 
 @pytest.mark.parametrize("copies", [2, 3, 40])
 def test_every_copy_is_a_sample_of_its_own(copies: int, tmp_path: Path) -> None:
     write_tar(tmp_path / "in" / "a.tar", samples(70))
-    write_parquet(tmp_path / "in" / "b.parquet", {"image": [picture(n) for n in range(5)], "key": list("vwxyz")})
+    write_parquet(tmp_path / "in" / "b.parquet", {"image": [encoded_image(n) for n in range(5)], "key": list("vwxyz")})
     write_tar(tmp_path / "in" / "c.tar.gz", samples(40, first=100), compress=True)
-    once = read_all(PictureShards(columns=Columns()), tmp_path / "in")
+    once = read_all(ImageShards(columns=Columns()), tmp_path / "in")
     found = read_all(repeated(copies), tmp_path / "in")
     assert [(sample.key, sample.image) for sample in found] == [
         (f"{sample.key}#{copy}", sample.image) for sample in once for copy in range(copies)
@@ -51,7 +51,7 @@ def test_copies_enter_a_tar_by_seeking(tmp_path: Path) -> None:
 
 
 def test_repeated_keys_and_the_unreadable_rest(tmp_path: Path) -> None:
-    whole = write_tar(tmp_path / "whole.tar", [*samples(3), ("00001.jpg", picture()), *samples(1, first=9)])
+    whole = write_tar(tmp_path / "whole.tar", [*samples(3), ("00001.jpg", encoded_image()), *samples(1, first=9)])
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.tar").write_bytes(whole.read_bytes()[:-11_000])
     found = read_all(repeated(2), tmp_path / "in", chunk_size=3)
@@ -61,8 +61,8 @@ def test_repeated_keys_and_the_unreadable_rest(tmp_path: Path) -> None:
     assert [sample.key for sample in found if sample.key.startswith("a.tar#rest")] == ["a.tar#rest#0"]
 
 
-def test_copies_of_loose_pictures_are_refused(tmp_path: Path) -> None:
-    write_folder(tmp_path / "in", {"a.jpg": picture()})
+def test_copies_of_loose_images_are_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path / "in", {"a.jpg": encoded_image()})
     with pytest.raises(SettingError, match="--images-per-row 2 needs tars or Parquet files"):
         plan_of(repeated(2), tmp_path / "in", 4)
 
@@ -79,8 +79,8 @@ def test_media_are_checked_before_the_run(tmp_path: Path) -> None:
         check_media(find_shards([str(parquet)]), {"m": "--mask-column m"})
     with pytest.raises(SettingError, match=r"^--mask-column n of .* has type int64"):
         check_media(find_shards([str(parquet)]), {"n": "--mask-column n"})
-    folder = write_folder(tmp_path / "folder", {"a.jpg": picture()})
-    with pytest.raises(SettingError, match="folder of loose pictures"):
+    folder = write_folder(tmp_path / "folder", {"a.jpg": encoded_image()})
+    with pytest.raises(SettingError, match="folder of loose images"):
         check_media(find_shards([str(folder)]), options)
 
 
@@ -89,7 +89,7 @@ def test_a_sample_without_one_of_its_media_says_so(tmp_path: Path) -> None:
     write_tar(tmp_path / "in" / "a.tar", members)
     columns = {"image": [b"1", b"2"], "mask.png": [b"3", None]}
     write_parquet(tmp_path / "in" / "b.parquet", columns)
-    source = PictureShards(
+    source = ImageShards(
         columns=Columns(media=("mask.png",), image=None), media_options={"mask.png": "--mask-column mask.png"}
     )
     tar_source = find_shards([str(tmp_path / "in" / "a.tar")])

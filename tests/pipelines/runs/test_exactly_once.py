@@ -1,6 +1,7 @@
-"""Every sample exactly once, where two things happen together: runs that overlap, kills, users, a storage that fails.
+"""Every sample exactly once when things coincide: overlapping runs, kills, changes by users, failing storage.
 
-Each test is a schedule that once lost or doubled rows while every command said 0. `tests/simulation` tries many more.
+Each test is a schedule that once lost or duplicated rows although every command exited with 0. `tests/simulation` tries
+many more.
 """
 
 from collections.abc import Sequence
@@ -68,7 +69,7 @@ def test_a_storage_that_refuses_any_write_of_a_retry(tmp_path: Path) -> None:
         assert world.run(fails={"00003", "00007", "00011"}) == 0
 
     def check(world: World) -> None:
-        assert world.rows().keys() == set(keys(12)), "nothing is lost even before the command has gone on"
+        assert world.rows().keys() == set(keys(12)), "nothing is lost even before the command continues"
         assert world.until_done(fails={"00007"}, retry_errors=True)[-1] == 0
         assert world.rows() == once(keys(12))
         assert world.failed() == {"00007"}
@@ -174,7 +175,7 @@ def test_retries_that_overlap(world: World) -> None:
     assert (world.rows(), world.failed()) == (once(keys(10)), set())
 
 
-def test_a_kill_while_tidying_and_then_the_old_shard_again(tmp_path: Path) -> None:
+def test_a_kill_while_removing_and_then_the_old_shard_again(tmp_path: Path) -> None:
     def prepare(world: World) -> None:
         tar(world, keys(25))
         world.run(fails={"00003", "00017"})
@@ -189,7 +190,7 @@ def test_a_kill_while_tidying_and_then_the_old_shard_again(tmp_path: Path) -> No
     interrupted_everywhere(worlds(tmp_path, prepare), lambda world, store: world.run(store=store), check)
 
 
-def test_a_failed_chunk_of_a_retry_is_told_by_the_exit_code(world: World) -> None:
+def test_a_failed_chunk_of_a_retry_gives_exit_code_1(world: World) -> None:
     tar(world, keys(25))
     assert world.run(fails={"00003", "00013"}) == 0
     assert world.run(retry_errors=True, during=lambda chunks, do: None) == 1
@@ -209,7 +210,7 @@ def test_the_same_command_changes_nothing(world: World) -> None:
 
 
 def test_a_removal_that_is_slower_than_a_run_that_finishes_what_it_removes(world: World) -> None:
-    """The run that removes has looked for the mark; then another one publishes the same rows, marks them and ends."""
+    """The run that removes has looked for the mark; then another run publishes the same rows, marks them and ends."""
     tar(world, keys(12))
     assert world.run(fails={"00003"}) == 0
 

@@ -1,4 +1,4 @@
-"""Every sample exactly once, whatever users and storage do: inputs that change, files that vanish, writes that fail."""
+"""Every sample exactly once, whatever users and storage do: changed inputs, deleted files, failed writes."""
 
 import json
 import os
@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import chunk_names
+from pipelines import chunk_names, storage
 from pipelines.dataset import layout
-from pipelines import storage
 from pipelines.errors import SettingError
+from pipelines.runs.status import read_status
 from pipelines.samples import Chunk
 from pipelines.stages.task import row_seed, seed_of
-from pipelines.runs.status import read_status
 from pipelines.storage.store import FsspecStore
+from tests.simulation.job import CopyText
 from tests.support.checkers import PROJECT_ROOT
 from tests.support.in_process import (
     Do,
@@ -31,7 +31,6 @@ from tests.support.in_process import (
     tar,
 )
 from tests.support.inputs import write_parquet, write_tar
-from tests.simulation.job import CopyText
 
 
 @pytest.fixture
@@ -63,7 +62,7 @@ def test_a_writer_that_is_killed_leaves_nothing_that_is_read(world: World, momen
 
 
 def killed_while_publishing(uri: str, moment: str) -> None:
-    """SIGKILL to a process that publishes, when its file is open or at its fsync."""
+    """Kill a process with SIGKILL while it publishes, when its file is open or at its fsync."""
     code = f"""
 import builtins, os, signal
 from pipelines import storage
@@ -136,7 +135,7 @@ def test_a_shard_that_becomes_empty_takes_its_rows_along(world: World) -> None:
     tar(world, [], version=2, name="b.tar")
     assert world.run() == 0
     assert world.rows() == once([])
-    with pytest.raises(SettingError, match="not one sample"):
+    with pytest.raises(SettingError, match="no samples"):
         world.run()
 
 
@@ -170,7 +169,7 @@ def test_one_input_named_in_several_ways_is_one(world: World) -> None:
 
 
 @pytest.mark.parametrize("sizes", [(10, 7), (7, 10)])
-def test_a_store_without_conditional_writes_is_warned_about_and_tidied(world: World, sizes: tuple[int, int]) -> None:
+def test_a_store_without_conditional_writes_is_reported_and_cleaned_up(world: World, sizes: tuple[int, int]) -> None:
     class Forgetful(FsspecStore):
         def create_once(self, uri: str, content: bytes) -> None:
             self.publish(uri, content)
@@ -220,7 +219,7 @@ def test_an_output_that_is_renamed_goes_on(world: World) -> None:
     codes.append(world.run(fails=keys(200), during=during))
     assert codes == [3, 3], "all is done, and nothing succeeded"
     assert world.rows() == once(keys(200))
-    assert all(chunk.gzip_points for chunk in listed)
+    assert all(chunk.gzip_index_uri for chunk in listed)
 
 
 def test_a_damaged_tar_that_is_retried_with_a_limit(world: World) -> None:

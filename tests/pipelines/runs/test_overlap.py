@@ -1,4 +1,4 @@
-"""Runs at the same time on one output: who is at work, and what is passed over."""
+"""Concurrent runs on one output: which runs are working, and what they skip."""
 
 import json
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.dataset import layout
 from pipelines import storage
+from pipelines.dataset import layout
 from pipelines.runs.overlap import rotated, runs_at_work
 from pipelines.runs.record import RunRecord
 from pipelines.samples import Chunk

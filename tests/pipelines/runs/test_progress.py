@@ -1,10 +1,10 @@
-"""The progress line and the words of the end."""
+"""The progress line and the reasons in the report."""
 
 import io
 from collections import Counter
 
-from pipelines.runs.progress import Progress, clock
 from pipelines.dataset.failures import reasons_text
+from pipelines.runs.progress import Progress, clock
 
 
 def test_the_line_counts_and_predicts() -> None:

@@ -1,4 +1,4 @@
-"""The record of a run: how it ends, what it must not say."""
+"""The record of a run: how it ended, and no secrets."""
 
 import gzip
 import json
@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from pipelines import VERSION
+from pipelines import VERSION, chunk_names
 from pipelines.dataset import layout
-from pipelines import chunk_names
-from pipelines.runs.environment import Environment, in_a_thread
 from pipelines.errors import SettingError
-from pipelines.readers.shards import find_shards
-from pipelines.readers.measure import measure
 from pipelines.planning.plan import make_plan
+from pipelines.readers.measure import measure
+from pipelines.readers.shards import find_shards
+from pipelines.runs.environment import Environment, in_a_thread
 from pipelines.runs.progress import Progress
 from pipelines.runs.record import RunRecord, command_line, recorded, versions, write_plan
 from pipelines.samples import Columns
@@ -84,7 +83,7 @@ def test_the_record_is_kept_up_to_date(tmp_path: Path) -> None:
     assert only(tmp_path)["cluster"]["nodes"] == 1
 
 
-def test_a_storage_that_fails_later_is_told_and_stops_nothing(
+def test_a_storage_that_fails_later_is_reported_and_stops_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(uri: str, content: bytes) -> None:
@@ -119,8 +118,9 @@ def test_runs_over_the_same_shards_share_their_plan(tmp_path: Path) -> None:
     rows = json.loads(gzip.decompress(Path(layout.plan_uri(output, name)).read_bytes()))
     assert [row[4] for row in rows] == [1, 2, 3]
     plan = make_plan(measured, layout.list_output(output), "c" * 16, 2)
-    assert {row[0] for row in rows} == {chunk_names.ChunkName.parse(chunk.name).shard for chunk in plan.chunks}
-    assert {row[3] for row in rows} == {chunk_names.ChunkName.parse(chunk.name).fingerprint for chunk in plan.chunks}
+    names = [parsed for chunk in plan.chunks if (parsed := chunk_names.ChunkName.parse(chunk.name))]
+    assert {row[0] for row in rows} == {parsed.shard for parsed in names}
+    assert {row[3] for row in rows} == {parsed.fingerprint for parsed in names}
 
 
 def test_the_version_is_the_projects() -> None:

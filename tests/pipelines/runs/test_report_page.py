@@ -1,4 +1,4 @@
-"""report.html: whole in itself, and nothing of the data becomes markup."""
+"""report.html is self-contained, and no data becomes markup."""
 
 from collections import Counter
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from pipelines.dataset.failures import Reasons
 from pipelines.runs.report_page import REASONS_SHOWN, report_page
 from pipelines.runs.status import ShardStatus, Status
-from tests.support.inputs import picture
+from tests.support.inputs import encoded_image
 
 RUN = {
     "run": "x", "state": "ended", "job": "estimate_depth", "started": "2026-11-24T01:00:00Z", "exit_code": 1,
@@ -20,7 +20,7 @@ RUN = {
 
 
 class Page(HTMLParser):
-    """Texts and sources of a page; every tag that is opened is closed."""
+    """The texts and sources of a page, in which every opened tag is closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -45,9 +45,9 @@ class Page(HTMLParser):
 
 def test_one_page_with_everything() -> None:
     shards = (ShardStatus(uri="s3://b/<a>.tar", planned=10, ok=8, bad=1),)
-    reasons = Reasons(counts=Counter({"decode: <script>alert(1)</script>": 1}), untold=3)
+    reasons = Reasons(counts=Counter({"decode: <script>alert(1)</script>": 1}), unread=3)
     status = Status(output="s3://b/out", shards=shards, others=0, runs=(RUN,), changes=None, reasons=reasons)
-    page = Page(report_page(status, picture(kind="PNG"), datetime(2026, 11, 25, tzinfo=UTC)))
+    page = Page(report_page(status, encoded_image(kind="PNG"), datetime(2026, 11, 25, tzinfo=UTC)))
     assert {"8", "1", "decode: <script>alert(1)</script>", "12:30", "ended, exit code 1"} <= {*page.texts}
     assert any(text.startswith("and 3 more, in files of errors/") for text in page.texts)
     assert '["a<b"]' in page.texts and "9.0" in page.texts and "2.60.0" in page.texts
@@ -55,7 +55,7 @@ def test_one_page_with_everything() -> None:
     assert source.startswith("data:image/png;base64,")
 
 
-def test_without_pictures_and_errors_their_parts_are_left_out() -> None:
+def test_without_images_and_errors_their_sections_are_left_out() -> None:
     run = {name: value for name, value in RUN.items() if name not in ("done", "plan")}
     status = Status(output="out", shards=(), others=0, runs=(run,), changes=None)
     page = Page(report_page(status, b"", datetime(2026, 11, 25, tzinfo=UTC)))

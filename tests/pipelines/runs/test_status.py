@@ -6,33 +6,34 @@ from typing import Any
 
 import pytest
 
-from pipelines.dataset import layout
-from pipelines.dataset import schema
 from pipelines import storage
+from pipelines.dataset import layout, schema
 from pipelines.errors import SettingError
-from pipelines.readers.shards import find_shards
-from pipelines.readers.shard_index import Measured
-from pipelines.readers.measure import measure
-from pipelines.runs.overlap import state_of
 from pipelines.planning.plan import Plan, make_plan
+from pipelines.readers.measure import measure
+from pipelines.readers.shard_index import MeasuredShard
+from pipelines.readers.shards import find_shards
+from pipelines.runs.overlap import state_of
 from pipelines.runs.record import RunRecord
-from pipelines.samples import Columns
 from pipelines.runs.status import as_json, read_status
 from pipelines.runs.status_text import status_text
-from tests.support.inputs import picture, samples, write_folder, write_tar
+from pipelines.samples import Columns
+from tests.support.inputs import encoded_image, samples, write_folder, write_tar
 from tests.support.versions import finish as finish_chunk
 
 CONFIGURATION = "c" * 16
 OPTIONS = {"limit": None, "since": None, "retry_errors": False, "max_error_rate": 0.5}
 
 
-def planned(inputs: Path, output: str, limit: int | None = None, chunk_size: int = 4) -> tuple[list[Measured], Plan]:
+def planned(
+    inputs: Path, output: str, limit: int | None = None, chunk_size: int = 4
+) -> tuple[list[MeasuredShard], Plan]:
     measured = measure(find_shards([str(inputs)]), Columns(), output, limit)
     return measured, make_plan(measured, layout.list_output(output), CONFIGURATION, chunk_size)
 
 
-def run_of(output: str, measured: list[Measured], plan: Plan, **options: Any) -> RunRecord:
-    """A run that has ended."""
+def run_of(output: str, measured: list[MeasuredShard], plan: Plan, **options: Any) -> RunRecord:
+    """Record a finished run."""
     about = {"job": "estimate_depth", "configuration": CONFIGURATION, "options": {**OPTIONS, **options}}
     record = RunRecord(output, {**about, "done": {"errors": {}, "ok": 1, "bad": 0, "samples_per_s": 1.5}})
     record.planned(measured, plan, is_whole=not (options.get("limit") or options.get("since")))
@@ -79,7 +80,7 @@ def test_failed_samples_have_their_reasons_when_no_record_does(inputs: Path, tmp
     (version,) = (version for version in layout.list_output(output).finished if version.name.text == chunk.name)
     storage.publish(version.errors_uri, schema.parquet_bytes([row], schema.ERRORS))
     status = read_status(output)
-    assert (status.bad, status.reasons.counts, status.reasons.untold) == (6, {"decode: broken": 1}, 5)
+    assert (status.bad, status.reasons.counts, status.reasons.unread) == (6, {"decode: broken": 1}, 5)
     text = status_text(status, datetime.now(UTC))
     assert "1  decode: broken" in text and "and 5 more, in files of errors/ that were not read" in text
     told = as_json(status)
@@ -105,7 +106,7 @@ def test_a_changed_shard_is_pending_again(inputs: Path, tmp_path: Path) -> None:
 
 
 def test_plans_of_part_of_the_input(inputs: Path, tmp_path: Path) -> None:
-    """--limit does not count beside a whole plan, --since adds to it."""
+    """--limit does not count if there is a plan of the whole input; --since adds to it."""
     output = str(tmp_path / "out")
     run_of(output, *planned(inputs, output, limit=3), limit=3)
     assert read_status(output).planned == 3
@@ -118,11 +119,11 @@ def test_plans_of_part_of_the_input(inputs: Path, tmp_path: Path) -> None:
     run_of(output, *planned(inputs / "a.tar", output))
     finish(output, planned(new, output)[1])
     status = read_status(output)
-    assert (status.planned, status.others) == (10, 5), "a whole plan is whole; what it does not name is told"
+    assert (status.planned, status.others) == (10, 5), "a plan of the whole input replaces the others"
 
 
 def test_folders_are_counted_by_their_marks(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "in", {f"{number}.jpg": picture(number) for number in range(6)})
+    folder = write_folder(tmp_path / "in", {f"{number}.jpg": encoded_image(number) for number in range(6)})
     output = str(tmp_path / "out")
     measured, plan = planned(folder, output)
     run_of(output, measured, plan)
@@ -161,7 +162,7 @@ def test_before_the_first_plan_nothing_is_done(tmp_path: Path) -> None:
     RunRecord(output, {"job": "estimate_depth", "configuration": CONFIGURATION, "options": OPTIONS})
     status = read_status(output)
     assert (status.planned, status.exit_code) == (0, 1)
-    assert "no run has come as far as its plan yet" in status_text(status, datetime.now(UTC))
+    assert "no run has made a plan yet" in status_text(status, datetime.now(UTC))
 
 
 def test_a_killed_run_has_never_ended(inputs: Path, tmp_path: Path) -> None:

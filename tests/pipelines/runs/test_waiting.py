@@ -1,4 +1,4 @@
-"""Files that a row names and that cannot be fetched: for now, or for good."""
+"""Files that a row references and that cannot be fetched: temporarily or permanently."""
 
 import json
 import pickle
@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import chunk_names
-from pipelines.readers import references
 from pipelines.errors import PassingError, SampleError
+from pipelines.readers import references
 from pipelines.readers.references import fetch
 from pipelines.runs.status import read_status
 from pipelines.storage.errors import StorageError
@@ -112,8 +112,8 @@ def test_a_host_that_is_gone_can_be_given_up(site: WebServer, tmp_path: Path) ->
     assert world.run(retry_errors=True) == 0 and errors(world) == {}
 
 
-def test_nothing_but_waiting_is_published_and_told(site: WebServer, tmp_path: Path) -> None:
-    """A dead host of all rows of a chunk: others' chunks go on, so it is no failure of the chunk."""
+def test_a_chunk_of_waiting_samples_is_published(site: WebServer, tmp_path: Path) -> None:
+    """A dead host of all rows of a chunk is not a failure of the chunk, since the chunks of other hosts continue."""
     world = World(tmp_path)
     lines(world, site, *"ab")
     site.statuses = {"/a.jpg": 500, "/b.jpg": 500}
@@ -134,7 +134,7 @@ def test_retries_of_all_errors_and_waiting_ones_do_not_mix_up(site: WebServer, t
     assert world.run() == 0 and errors(world) == {} and world.rows() == once("abcd")
 
 
-def test_status_tells_what_waits(site: WebServer, tmp_path: Path) -> None:
+def test_the_status_counts_waiting_samples(site: WebServer, tmp_path: Path) -> None:
     world = World(tmp_path)
     lines(world, site, *"abc")
     site.statuses = {"/a.jpg": 429}
@@ -160,7 +160,7 @@ def test_passing_errors_travel() -> None:
 
 
 class Away(HookedStore):
-    """A store that does not give some images for now; those in the bucket lie on the disk."""
+    """A store in which some images are unavailable; the bucket is a folder on disk."""
 
     def __init__(self, root: Path, away: set[str]) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class Away(HookedStore):
 
 
 def test_a_storage_that_is_away_fails_the_chunk(tmp_path: Path) -> None:
-    """Where nothing of a chunk can be had from the storage of all, it is nobody's sample, and the run may stop."""
+    """If nothing of a chunk can be read from the shared storage, no sample is at fault, and the run may stop."""
     world = World(tmp_path)
     rows = [{"key": key, "image": f"s3://in/{key}.jpg"} for key in "abc"]
     (world.inputs / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -193,7 +193,7 @@ def test_a_storage_that_is_away_fails_the_chunk(tmp_path: Path) -> None:
 
 
 def test_a_chunk_of_nothing_but_waiting_samples_can_be_given_up(tmp_path: Path) -> None:
-    """A file on a bad sector, alone in its chunk, say."""
+    """For example, a file on a bad sector that is alone in its chunk."""
     world = World(tmp_path)
     images(world, "abc")
     store = Away(tmp_path, {"b"})
@@ -221,7 +221,7 @@ def test_a_row_that_needs_credentials_holds_up_no_other(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(Away, "read_bytes", read)
     world = World(tmp_path)
-    images_at = write_folder(tmp_path / "pictures", {"b.jpg": b"b v1"})
+    images_at = write_folder(tmp_path / "images", {"b.jpg": b"b v1"})
     rows = [{"key": "a", "image": "s3://in/a.jpg"}, {"key": "b", "image": f"{images_at}/b.jpg"}]
     (world.inputs / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert world.run(store=Away(tmp_path, set())) == 1

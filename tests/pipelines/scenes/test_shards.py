@@ -1,4 +1,4 @@
-"""Which shards of rendered scenes count, what is missing, and what commands at once leave behind."""
+"""Which shards of rendered scenes count, what is missing, and what concurrent commands leave behind."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -61,13 +61,13 @@ def test_ranges_are_cut_at_the_multiples_of_the_shard_size() -> None:
 
 
 class Output:
-    """What a store holds of one series."""
+    """The shards of a series in a store."""
 
     def __init__(self) -> None:
         self.shards: set[SceneShard] = set()
 
     def command(self, count: int, shard_size: int) -> Iterator[None]:
-        """A command that stops after each of its accesses, where another one may go on, or it may be killed."""
+        """A command that pauses after each access, where another one may continue or it may be killed."""
         while not (found := survey(self.shards, count)).is_complete:
             yield
             for scenes in on_grid(found.missing, shard_size):
@@ -80,7 +80,7 @@ class Output:
                 yield
 
     def counts(self) -> list[int]:
-        """How often each scene is there."""
+        """Return how often each scene exists."""
         last = max((one.stop for one in self.shards), default=0)
         return [sum(one.start <= scene < one.stop for one in self.shards) for scene in range(last)]
 
@@ -88,7 +88,7 @@ class Output:
 @pytest.mark.parametrize("is_agreed", [True, False])
 @pytest.mark.parametrize("seed", range(150))
 def test_commands_that_interleave_and_are_killed_leave_every_scene_once(seed: int, is_agreed: bool) -> None:
-    """With one shard size, what a command has ended with stays; with several, the last ones to end see to it."""
+    """With one shard size, the scenes of a finished command stay; with several, the last commands restore them."""
     random = Random(f"{seed} {is_agreed}")
     output = Output()
     size = random.randint(1, 12)
@@ -109,7 +109,7 @@ def test_commands_that_interleave_and_are_killed_leave_every_scene_once(seed: in
 
 
 class Recording(FsspecStore):
-    """Notes the listings and what is made to survive a loss of power."""
+    """Records listings and what is made durable."""
 
     calls: ClassVar[list[tuple[str, str]]] = []
 
@@ -118,10 +118,10 @@ class Recording(FsspecStore):
         return super().list_uris(root)
 
     def settle(self, folders: Sequence[str]) -> None:
-        self.calls += [("settle", folder) for folder in folders]
+        self.calls.extend(("settle", folder) for folder in folders)
 
 
-def test_what_is_listed_is_made_to_survive_a_loss_of_power(tmp_path: Path) -> None:
+def test_what_is_listed_is_made_durable(tmp_path: Path) -> None:
     assert Series(output=str(tmp_path), seed=1, size_px=SIZE_PX, store=Recording()).shards() == []
     assert Recording.calls == [("list", str(tmp_path)), ("settle", str(tmp_path))]
 
@@ -136,7 +136,7 @@ def test_a_shard_size_is_agreed_on_once(tmp_path: Path) -> None:
     assert Series(output=str(tmp_path), seed=1, size_px=SIZE_PX).agree_on_shard_size(10, said.append) == 10
     assert said == []
     assert Series(output=str(tmp_path), seed=1, size_px=SIZE_PX).agree_on_shard_size(7, said.append) == 10
-    assert "shards of 10 scenes, as this output began; a shard size of 7 is not used" in said[0]
+    assert "shards of 10 scenes, as this output was started; a shard size of 7 is not used" in said[0]
     assert Series(output=str(tmp_path), seed=2, size_px=(4, 4)).agree_on_shard_size(7, said.append) == 7
 
 
@@ -150,9 +150,9 @@ def test_a_damaged_record_is_written_again(tmp_path: Path, content: bytes) -> No
     assert json.loads(record(tmp_path).read_bytes()) == {"shard_size": 7, "size_px": [16, 8]}
 
 
-def test_pictures_of_another_size_are_refused_before_any_is_there(tmp_path: Path) -> None:
+def test_images_of_another_size_are_refused_before_any_exists(tmp_path: Path) -> None:
     Series(output=str(tmp_path), seed=1, size_px=SIZE_PX).agree_on_shard_size(10, print)
-    with pytest.raises(SettingError, match=r"--size 32x8: .* scenes of 16x8 were begun"):
+    with pytest.raises(SettingError, match=r"--size 32x8: .* was started with scenes of 16x8"):
         Series(output=str(tmp_path), seed=1, size_px=(32, 8)).agree_on_shard_size(10, print)
 
 

@@ -1,4 +1,4 @@
-"""Micro-batches: halved where memory is short, and what happens to a row that never fits."""
+"""Micro-batches: halved if memory is short; a row that never fits becomes an error."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from pipelines.stages.microbatches import MicroBatches
 
 
 class _Memory:
-    """An estimator that fits `rows` rows at once."""
+    """An estimator whose memory holds `rows` rows at once."""
 
     def __init__(self, rows: int) -> None:
         self.rows = rows

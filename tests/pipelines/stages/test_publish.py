@@ -1,4 +1,4 @@
-"""Whatever a value raises in any stage belongs to its row: the others of the chunk are published."""
+"""Exceptions that a value causes, in any stage, fail only its row; the other rows of the chunk are published."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ import pytest
 
 from pipelines.dataset.row_formats import ROW_FORMATS
 from pipelines.errors import MAX_REASON_CHARS, SampleError
-from pipelines.stages.row_faults import told
+from pipelines.stages.row_faults import describe
 from pipelines.tasks.estimation import Estimation
 from pipelines.texts import FOREIGN_CHARS, clipped
 from tests.support.estimating import TASK, estimate
-from tests.support.inputs import picture, write_parquet
+from tests.support.inputs import encoded_image, write_parquet
 
 BAD = 2
 """Position of the bad row."""
@@ -30,7 +30,7 @@ class Odd(Estimation):
         return {**super().read(sample), **self._odd("read", sample.key)}
 
     def compute(self, model: Any, rows: Sequence[Any], seeds: Sequence[int]) -> Any:
-        results = super().compute(model, rows, seeds)
+        results: Any = super().compute(model, rows, seeds)
         return [{**result, **self._odd("compute", row["key"])} for result, row in zip(results, rows, strict=True)]
 
     def write(self, row: Any) -> Mapping[str, Any]:
@@ -50,7 +50,7 @@ class Odd(Estimation):
     [
         ("read", {"caption": "\ud800"}),
         ("read", {"width": 2**40}),
-        ("read", {"pixels": "no picture"}),
+        ("read", {"pixels": "no image"}),
         ("read", ZeroDivisionError("of nothing")),
         ("compute", {"map": {"mode": "\ud800", "width": 1, "height": 1, "pixels": b""}}),
         ("compute", {"map": 3}),
@@ -60,9 +60,9 @@ class Odd(Estimation):
         ("write", RecursionError("too deep\nby far" + "x" * 9000)),
     ],
 )
-def test_an_odd_value_costs_its_row_alone(stage: str, value: Any, row_format: str, tmp_path: Path) -> None:
+def test_an_odd_value_fails_only_its_row(stage: str, value: Any, row_format: str, tmp_path: Path) -> None:
     keys = [f"k{number}" for number in range(5)]
-    write_parquet(tmp_path / "a.parquet", {"image": [picture(n, size=(12, 10)) for n in range(5)], "key": keys})
+    write_parquet(tmp_path / "a.parquet", {"image": [encoded_image(n, size=(12, 10)) for n in range(5)], "key": keys})
     task = Odd(condition=TASK.condition, max_pixels=TASK.max_pixels, stage=stage, value=value)
     ran = estimate([tmp_path / "a.parquet"], tmp_path / "out", task=task, row_format=ROW_FORMATS[row_format])
     assert (ran.code, list(ran.reasons)) == (0, [f"k{BAD}"])
@@ -75,7 +75,7 @@ def test_an_odd_value_costs_its_row_alone(stage: str, value: Any, row_format: st
 
 def test_foreign_text_is_short_and_on_one_line() -> None:
     text = "\x1b[31mred\r\n\0\u202ebidi\ud800 \udcff" + "x" * 10_000
-    for shown in (clipped(text), told(ValueError(text))[len("ValueError: ") :], SampleError("read", text).reason):
+    for shown in (clipped(text), describe(ValueError(text))[len("ValueError: ") :], SampleError("read", text).reason):
         assert shown.isprintable() and shown.startswith("\\x1b[31mred")
     assert len(clipped(text)) == FOREIGN_CHARS
     assert len(SampleError("read", text).reason) == MAX_REASON_CHARS

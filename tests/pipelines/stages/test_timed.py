@@ -1,4 +1,4 @@
-"""What the stages took travels with the chunk, and changes nothing else."""
+"""The durations of the stages travel with the chunk and change nothing else."""
 
 import time
 from collections.abc import Mapping
@@ -9,20 +9,21 @@ import pyarrow as pa
 
 from pipelines.engine import blocks
 from pipelines.engine.attempts import Attempt
-from pipelines.engine.blocks import chunk_of
+from pipelines.engine.blocks import check_block
+from pipelines.samples import Chunk
 from pipelines.stages.microbatches import MicroBatches
-from pipelines.stages.task import UNWATCHED
-from pipelines.stages.timed import WatchedModel, WatchedPublish, WatchedRead
+from pipelines.stages.task import UNSUPERVISED
+from pipelines.stages.timed import TimedModel, TimedPublish, TimedRead
 from tests.support.stages import Rows, count, make_chunk
 
 
 class Batched:
-    """A model of micro-batches of at most three rows that takes 20 ms each."""
+    """A model that computes micro-batches of at most three rows in 20 ms each."""
 
     def __init__(self) -> None:
         self.batches = MicroBatches(8)
 
-    def __call__(self, block: pa.Table, attempt: Attempt = UNWATCHED) -> pa.Table:
+    def __call__(self, chunk: Chunk, block: pa.Table, attempt: Attempt = UNSUPERVISED) -> pa.Table:
         self.batches.start_counting()
         self.batches.run(range(block.num_rows), (8, 8), self._compute)
         return blocks.set_columns(block, {"length": block.column("position")}, drop=["payload"])
@@ -40,16 +41,18 @@ class Description:
         return Batched()
 
 
-def publish(block: pa.Table, attempt: Attempt) -> Mapping[str, Any]:
+def publish(chunk: Chunk, block: pa.Table, attempt: Attempt) -> Mapping[str, Any]:
     assert "measured" not in block.column_names
-    return {**count(block, attempt), "bad": 0, "reasons": {}}
+    return {**count(chunk, block, attempt), "bad": 0, "reasons": {}}
 
 
 def test_seconds_and_batch_size_reach_the_receipt() -> None:
-    block = WatchedRead(stage=Rows(10), job="test")(make_chunk(3, 6), UNWATCHED)
-    assert chunk_of(block) == make_chunk(3, 6)
-    actor = WatchedModel(stage=Description(), job="test").build()
-    receipt = WatchedPublish(stage=publish, job="test")(actor(block, UNWATCHED), UNWATCHED)
+    chunk = make_chunk(3, 6)
+    block = TimedRead(stage=Rows(10), job="test")(chunk, UNSUPERVISED)
+    check_block(chunk, block)
+    description: Any = Description()
+    actor = TimedModel(stage=description, job="test").build()
+    receipt = TimedPublish(stage=publish, job="test")(chunk, actor(chunk, block, UNSUPERVISED), UNSUPERVISED)
     assert (receipt["chunk"], receipt["ok"], receipt["batch_size"]) == ("chunk-3", 6, 3)
     assert [*receipt["seconds"]] == ["read", "model", "publish"]
     assert receipt["seconds"]["model"] >= 0.04 and receipt["seconds"]["read"] > 0
@@ -59,9 +62,10 @@ def test_only_computing_counts_as_busy() -> None:
     batches = Batched().batches
     assert (batches.largest, batches.compute_s) == (0, 0.0)
     model = Batched()
-    block = Rows(10)(make_chunk(0, 4))
+    chunk, next_chunk = make_chunk(0, 4), make_chunk(0, 1)
+    block = Rows(10)(chunk)
     started = time.monotonic()
-    model(block)
+    model(chunk, block)
     assert 0.04 <= model.batches.compute_s <= time.monotonic() - started
-    model(Rows(10)(make_chunk(0, 1)))
+    model(next_chunk, Rows(10)(next_chunk))
     assert model.batches.largest == 1, "of the last block, not of all"

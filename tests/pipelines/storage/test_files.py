@@ -1,9 +1,10 @@
-"""Storage: atomic publication, listing, fingerprints, on disks and in memory. The same on S3 is in test_s3.py."""
+"""Storage on disks and in memory: atomic publication, listing, fingerprints. See test_s3.py for S3."""
 
 import os
 import pickle
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,16 +51,17 @@ def test_fingerprint_follows_content(tmp_path: Path) -> None:
     before = storage.list_files(str(file))[0].fingerprint
     assert before == storage.short_hash("3", str(file.stat().st_mtime)), "outputs of earlier versions go on with it"
     ((_, globbed),) = storage.glob_files(f"{tmp_path}/*")
-    assert globbed is not None and globbed.modified_s == storage.stat(str(file)).modified_s == file.stat().st_mtime
-    assert storage.list_files(str(file))[0].fingerprint == before == storage.stat(str(file)).fingerprint
+    found = storage.stat(str(file))
+    assert found and globbed and globbed.modified_s == found.modified_s == file.stat().st_mtime
+    assert storage.list_files(str(file))[0].fingerprint == before == found.fingerprint
     os.utime(file, (time.time() + 5, time.time() + 5))
     assert storage.list_files(str(file))[0].fingerprint != before
 
 
-def test_normalise_gives_one_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_normalize_gives_one_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert storage.normalise("x/") == storage.normalise(f"file://{tmp_path}/x") == str(tmp_path / "x")
-    assert storage.normalise("s3://bucket/x/") == "s3://bucket/x"
+    assert storage.normalize("x/") == storage.normalize(f"file://{tmp_path}/x") == str(tmp_path / "x")
+    assert storage.normalize("s3://bucket/x/") == "s3://bucket/x"
 
 
 @pytest.mark.parametrize("scheme", ["file", "memory"])
@@ -84,7 +86,7 @@ def test_what_is_created_once_stays(scheme: str, tmp_path: Path) -> None:
 
 
 class ListsUnquoted:
-    """A driver that spells an etag in two ways, as adlfs does."""
+    """A driver that formats etags in two ways, as adlfs does."""
 
     def unstrip_protocol(self, path: str) -> str:
         return path
@@ -92,8 +94,9 @@ class ListsUnquoted:
 
 @pytest.mark.parametrize("scheme", ["abfs", "gs"])
 def test_an_etag_is_one_version_with_quotes_or_without(scheme: str) -> None:
+    driver: Any = ListsUnquoted()
     fingerprints = {
-        remote_files.file_info(ListsUnquoted(), f"{scheme}://b/a", {"size": 3, "etag": etag, "name": "b/a"}).fingerprint
+        remote_files.file_info(driver, f"{scheme}://b/a", {"size": 3, "etag": etag, "name": "b/a"}).fingerprint
         for etag in ("0x8D", '"0x8D"')
     }
     assert fingerprints == {storage.short_hash("3", "0x8D")}

@@ -1,4 +1,4 @@
-"""Local files: the sequence that makes them durable, leftovers of killed writers, listings with links."""
+"""Local files: the sequence that makes them durable, files of killed writers, listings with links."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ from pipelines.storage.file_info import is_temporary, temporary_name
 
 
 class RecordedDisk(local_files.OsDisk):
-    """The real disk, with a list of what was asked of it; temporary names are written as `*`."""
+    """The real disk, with a record of its operations in which temporary names are `*`."""
 
     def __init__(self, fails_at: str = "") -> None:
         self.done: list[tuple[str, ...]] = []
@@ -129,10 +129,10 @@ def test_folders_that_cannot_be_synced_are_no_error_but_broken_disks_are(
 
 
 def killed_writer(path: Path, function: str) -> None:
-    """A process that ends by SIGKILL when the content is written and not yet there."""
+    """Run a process that is killed after it has written the content, but before the file appears."""
     code = f"""
 import os, signal
-from pipelines import local_files
+from pipelines.storage import local_files
 class Deadly(local_files.OsDisk):
     def sync(self, path):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -198,6 +198,6 @@ def test_globs_see_through_links(tmp_path: Path) -> None:
 def test_pipes_and_devices_are_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     for path in (str(tmp_path / "pipe.jpg"), "/dev/zero"):
-        with pytest.raises(OSError, match="no file") as caught:
+        with pytest.raises(OSError, match="not a file") as caught:
             storage.read_bytes(path, 10)
         assert caught.value.errno == errno.EINVAL

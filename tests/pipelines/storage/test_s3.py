@@ -1,83 +1,23 @@
-"""Storage on a real S3 server: publication, listing, retries, and what is said when it is refused."""
+# fsspec does not declare the attributes of its S3 driver.
+# pyright: reportAttributeAccessIssue=false
+"""Storage on a real S3 server: publication, listing, retries, and messages when a request is refused."""
 
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 from s3fs import S3FileSystem
 
 from pipelines import storage
-from pipelines.dataset import layout
-from pipelines.errors import PassingError, SampleError, SettingError, ShardChangedError
-from pipelines.planning.plan import make_plan
-from pipelines.readers.chunks import read_chunk
-from pipelines.readers.measure import measure
+from pipelines.errors import SampleError, ShardChangedError
 from pipelines.readers.references import fetch
-from pipelines.readers.shards import find_shards
-from pipelines.runs.record import RunRecord
-from pipelines.runs.status import read_status
-from pipelines.samples import Columns
 from pipelines.storage.errors import StorageError
 from pipelines.storage.store import FILES, honors_create_once
-from pipelines.tasks.model import UniConModel, identify_model
-from tests.support.inputs import picture, samples, write_folder, write_parquet, write_tar
-from tests.support.object_store import (
-    READER_KEY,
-    READER_SECRET,
-    SECRET,
-    Fault,
-    ObjectStore,
-    Proxy,
-    object_store,
-    running_proxy,
-)
-from tests.support.tiny import write_tiny_model
-from tests.support.versions import finish
+from tests.support.object_store import READER_KEY, READER_SECRET, SECRET, Fault, Proxy
+from tests.support.s3_user import CLOSED, OPEN, Become, become, object_store, proxy, s3
 
-__all__ = ["object_store"]
-OPEN, CLOSED = "s3://open-bucket", "s3://closed-bucket"
-
-
-@pytest.fixture(scope="module")
-def proxy(object_store: ObjectStore) -> Iterator[Proxy]:
-    """Clients that other tests of this process have made keep those tests' endpoint and credentials: forget them."""
-    S3FileSystem.clear_instance_cache()
-    with running_proxy(object_store) as running:
-        yield running
-    S3FileSystem.clear_instance_cache()
-
-
-Become = Callable[..., None]
-
-
-@pytest.fixture
-def s3(object_store: ObjectStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Proxy:
-    """The environment of a user of the server, through the proxy; both buckets exist."""
-    for name, value in {**object_store.environment(), "AWS_ENDPOINT_URL": proxy.endpoint}.items():
-        monkeypatch.setenv(name, value)
-    proxy.faults = []
-    fs, _ = storage.filesystem(OPEN)
-    for bucket in (OPEN, CLOSED):
-        if not fs.exists(bucket):
-            fs.mkdir(bucket)
-    proxy.requests.clear()
-    return proxy
-
-
-@pytest.fixture
-def become(s3: Proxy, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Become]:
-    """Change the environment from the call on. Clients made before are forgotten; making one takes a while."""
-
-    def change(**environment: str | None) -> None:
-        for name, value in environment.items():
-            monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
-        S3FileSystem.clear_instance_cache()
-
-    yield change
-    S3FileSystem.clear_instance_cache()
+__all__ = ["become", "object_store", "proxy", "s3"]
 
 
 def test_publish_list_read_remove(s3: Proxy) -> None:
@@ -112,7 +52,7 @@ def test_of_two_creators_the_first_stays(s3: Proxy) -> None:
     assert storage.list_uris(f"{OPEN}/once") == [uri]
 
 
-def test_a_creation_that_failed_is_told_unless_the_object_is_there(s3: Proxy) -> None:
+def test_a_failed_creation_is_reported_unless_the_object_exists(s3: Proxy) -> None:
     s3.faults = [Fault("403", 1, "PUT /open-bucket/once/b")]
     with pytest.raises(StorageError, match="^cannot write s3://open-bucket/once/b: access was refused"):
         storage.create_once(f"{OPEN}/once/b", b"first")
@@ -120,14 +60,6 @@ def test_a_creation_that_failed_is_told_unless_the_object_is_there(s3: Proxy) ->
     s3.faults = [Fault("403", 1, "PUT /open-bucket/once/b")]
     storage.create_once(f"{OPEN}/once/b", b"second")
     assert storage.read_bytes(f"{OPEN}/once/b") == b"first"
-
-
-def test_one_bucket_by_two_schemes(s3: Proxy) -> None:
-    storage.publish(f"{OPEN}/schemes/a.tar", b"x")
-    found = find_shards(["s3a://open-bucket/schemes", f"S3{OPEN[2:]}/schemes/a.tar", f"{OPEN}/schemes/*"])
-    assert [(shard.uri, shard.former_uri) for shard in found] == [
-        (f"{OPEN}/schemes/a.tar", "s3a://open-bucket/schemes/a.tar")
-    ]
 
 
 def test_a_pinned_store_opens_and_reads_the_planned_version_only(s3: Proxy) -> None:
@@ -160,7 +92,7 @@ def test_an_object_is_looked_up_in_one_request(s3: Proxy) -> None:
 
 
 @pytest.mark.parametrize("name", ["s3://Not A Bucket/a.jpg", "s3://open-bucket/" + "x" * 2000, "s3://"])
-def test_an_address_that_is_none_is_the_row_s_own_trouble(s3: Proxy, name: str) -> None:
+def test_an_invalid_address_is_a_sample_error(s3: Proxy, name: str) -> None:
     with pytest.raises(SampleError, match="^read: cannot read"):
         fetch(name)
 
@@ -179,7 +111,7 @@ def test_publication_is_one_request(s3: Proxy) -> None:
 
 
 def test_large_objects_appear_as_a_whole(s3: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """s3fs cuts what is larger than 100 MB into parts; here what is larger than 10 MB."""
+    """S3fs splits objects larger than 100 MB into parts; in this test, those larger than 5 MiB."""
     storage.publish(f"{OPEN}/large/a", b"before")
     fs, _ = storage.filesystem(OPEN)
     monkeypatch.setattr(fs, "pipe_file", partial(fs.pipe_file, chunksize=5 << 20))
@@ -259,7 +191,7 @@ def test_the_number_of_attempts_reaches_the_driver(s3: Proxy) -> None:
 
 
 def refusals(root: str, requests: list[str], secret: str) -> list[StorageError]:
-    """The errors of every operation, each refused at once: nothing secret in it, no second try."""
+    """Return the errors of every operation. Each is refused at once, without a retry or a secret in the message."""
     operations: list[tuple[str, Callable[[], object]]] = [
         ("list", lambda: storage.list_files(f"{root}/x")),
         ("read", lambda: storage.read_bytes(f"{root}/x")),
@@ -297,7 +229,9 @@ def test_wrong_credentials_are_named(s3: Proxy, become: Become) -> None:
     become(AWS_SECRET_ACCESS_KEY="another-very-secret-key")
     errors = refusals(CLOSED, s3.requests, "another-very-secret-key")
     assert "SignatureDoesNotMatch" in str(errors[0])
-    assert [error.kind for error in errors] == ["credentials"] * 2 + ["denied"] * 2 + ["credentials"]  # HEAD says less
+    assert [error.kind for error in errors] == ["credentials"] * 2 + ["denied"] * 2 + [
+        "credentials"
+    ]  # an answer to HEAD has no error code
 
 
 def test_missing_credentials_are_named(s3: Proxy, become: Become) -> None:
@@ -321,59 +255,6 @@ def test_an_object_replaced_while_it_is_read_is_an_error(s3: Proxy) -> None:
             file.read()
 
 
-def write_inputs(folder: Path) -> None:
-    """The same six pictures in every format."""
-    write_tar(folder / "plain" / "000.tar", samples(3))
-    write_tar(folder / "plain" / "001.tar", samples(3, first=3))
-    write_tar(folder / "packed" / "x.tar.gz", samples(6), compress=True)
-    pictures = {f"{number:05d}.jpg": picture(number) for number in range(6)}
-    captions = [f"caption {number}" for number in range(6)]
-    write_parquet(folder / "bytes" / "x.parquet", {"image": [*pictures.values()], "caption": captions})
-    write_parquet(folder / "uris" / "x.parquet", {"url": [f"../loose/{name}" for name in pictures], "text": captions})
-    captioned = dict(zip(pictures, captions, strict=True))
-    lines = [json.dumps({"image": f"../loose/{name}", "text": text}) for name, text in captioned.items()]
-    write_folder(folder / "lines", {"x.jsonl": "\n".join(lines).encode()})
-    texts = {name.replace("jpg", "txt"): text.encode() for name, text in captioned.items()}
-    write_folder(folder / "loose", {**pictures, **texts})
-
-
-@pytest.fixture(scope="module")
-def inputs(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("inputs")
-    write_inputs(folder)
-    return folder
-
-
-@pytest.mark.parametrize(
-    "pattern",
-    ["plain/{000..001}.tar", "plain/*.tar", "**/00?.tar", "packed", "bytes/x.parquet", "uris", "lines", "loose"],
-)
-def test_inputs_of_every_kind(s3: Proxy, inputs: Path, tmp_path: Path, pattern: str) -> None:
-    for file in storage.iter_files(str(inputs)):
-        uri = f"{OPEN}/inputs{file.uri.removeprefix(str(inputs))}"
-        if storage.stat(uri) is None:
-            storage.publish(uri, storage.read_bytes(file.uri))
-    output = f"{OPEN}/outputs/{tmp_path.name}"
-    measured = measure(find_shards([f"{OPEN}/inputs/{pattern}"]), Columns(), output)
-    plan = make_plan(measured, layout.list_output(output), "c" * 10, 4)
-    found = [sample for chunk in plan.chunks for sample in read_chunk(chunk, Columns())]
-    assert [sample.problem for sample in found] == [None] * 6
-    assert [(sample.image, sample.caption) for sample in found] == [
-        (picture(number), f"caption {number}") for number in range(6)
-    ]
-
-
-def test_inputs_that_may_not_be_read_are_setting_errors(s3: Proxy, become: Become) -> None:
-    with pytest.raises(SettingError, match="--input 's3://absent-bucket/x' cannot be read: .* no bucket"):
-        find_shards(["s3://absent-bucket/x"])
-    with pytest.raises(SettingError, match="there is nothing at s3://open-bucket/absent.tar"):
-        find_shards([f"{OPEN}/absent.tar"])
-    become(AWS_ACCESS_KEY_ID=READER_KEY, AWS_SECRET_ACCESS_KEY=READER_SECRET)
-    for pattern in ("x.tar", "*.tar", "{0..1}.tar", ""):
-        with pytest.raises(SettingError, match="access was refused"):
-            find_shards([f"{CLOSED}/{pattern}"])
-
-
 def test_times_are_listed_and_fingerprints_stay(s3: Proxy) -> None:
     uri = f"{OPEN}/times/a"
     before = time.time()
@@ -385,56 +266,3 @@ def test_times_are_listed_and_fingerprints_stay(s3: Proxy) -> None:
         assert found is not None and found.modified_s is not None
         assert before - 2 < found.modified_s < time.time() + 2
         assert found.fingerprint == storage.short_hash("3", '"f97c5d29941bfb1b2fdab0874906ab82"'), "size and ETag alone"
-
-
-def test_status_costs_a_page_of_each_folder_and_a_record(s3: Proxy, tmp_path: Path) -> None:
-    output = f"{OPEN}/status/{tmp_path.name}"
-    write_tar(tmp_path / "a.tar", samples(30))
-    measured = measure(find_shards([str(tmp_path / "a.tar")]), Columns(), output)
-    plan = make_plan(measured, layout.list_output(output), "c" * 16, 1)
-    for chunk in plan.chunks[:20]:
-        finish(output, chunk)
-    options = {"limit": None, "since": None, "max_error_rate": 1.0}
-    record = RunRecord(output, {"job": "x", "configuration": "c" * 16, "options": options})
-    record.planned(measured, plan, is_whole=True)
-    s3.requests.clear()
-    status = read_status(output)
-    assert (status.ok, status.pending, status.exit_code) == (20, 10, 1)
-    assert len(s3.requests) <= 7, s3.requests  # marks, data, errors (and is that a file?), runs; record, plan
-
-
-def test_finding_many_shards_costs_few_requests(s3: Proxy) -> None:
-    for number in range(20):
-        storage.publish(f"{OPEN}/many/{number:02d}.tar", b"x")
-    for pattern, most in [("{00..19}.tar", 24), ("*.tar", 8), ("", 8)]:
-        s3.requests.clear()
-        assert len(find_shards([f"{OPEN}/many/{pattern}"])) == 20
-        assert len(s3.requests) <= most, s3.requests
-
-
-def test_a_refused_row_fails_and_one_whose_credentials_have_expired_waits(s3: Proxy, tmp_path: Path) -> None:
-    storage.publish(
-        f"{OPEN}/trouble/list.jsonl", b'{"image": "a.jpg"}\n{"image": "b.jpg"}\n{"image": "../../closed"}\n'
-    )
-    storage.publish(f"{OPEN}/trouble/a.jpg", b"a")
-    measured = measure(find_shards([f"{OPEN}/trouble/list.jsonl"]), Columns(), str(tmp_path))
-    (chunk,) = make_plan(measured, layout.list_output(str(tmp_path)), "c" * 10, 4).chunks
-    assert [sample.problem is None for sample in read_chunk(chunk, Columns())] == [True, False, False]
-    s3.faults = [Fault("403", 1, "GET /open-bucket/trouble/a.jpg")]
-    (sample, *_) = read_chunk(chunk, Columns())
-    assert sample.problem is not None and "access was refused" in sample.problem.reason
-    assert not isinstance(sample.problem, PassingError)
-    s3.faults = [Fault("expired", 1, "GET /open-bucket/trouble/a.jpg")]
-    (sample, *_) = read_chunk(chunk, Columns())
-    assert isinstance(sample.problem, PassingError) and sample.problem.is_shared
-    assert "rejected as ExpiredToken" in sample.problem.reason
-
-
-def test_a_model_lies_in_the_store(s3: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    local = write_tiny_model(tmp_path / "tiny")
-    fs, _ = storage.filesystem(OPEN)
-    fs.put(str(local), f"{OPEN.removeprefix('s3://')}/models/tiny", recursive=True)
-    there, here = (identify_model(UniConModel(model=place, conditions=("depth",)))
-                   for place in (f"{OPEN}/models/tiny", str(local)))  # fmt: skip
-    assert (there.weights_sha256, there.recommended) == (here.weights_sha256, here.recommended)

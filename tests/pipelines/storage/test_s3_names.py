@@ -1,4 +1,6 @@
-"""Names on S3 that look like patterns or expressions, outputs below an input, and objects that do not come for now."""
+# fsspec does not declare the attributes of its S3 driver.
+# pyright: reportAttributeAccessIssue=false
+"""Names on S3 that look like patterns or expressions, outputs below an input, and temporarily missing objects."""
 
 import json
 import unicodedata
@@ -12,9 +14,9 @@ from pipelines.dataset.layout import check_output
 from pipelines.errors import SampleError, SettingError
 from pipelines.readers.references import fetch
 from pipelines.readers.shards import find_shards
-from tests.pipelines.storage.test_s3 import OPEN, become, proxy, s3
 from tests.support.in_process import World, once
-from tests.support.object_store import Fault, Proxy, object_store
+from tests.support.object_store import Fault, Proxy
+from tests.support.s3_user import OPEN, become, object_store, proxy, s3
 
 __all__ = ["become", "object_store", "proxy", "s3"]
 ODD_NAMES = [
@@ -27,7 +29,7 @@ ODD_NAMES = [
 def test_odd_names_are_names(s3: Proxy, tmp_path: Path, folder: str) -> None:
     root = f"{OPEN}/names/{folder}"
     fs, _ = storage.filesystem(OPEN)
-    for name in ODD_NAMES:  # by the protocol: the driver takes ?versionId= for a question
+    for name in ODD_NAMES:  # by the protocol, because the driver interprets ?versionId=
         fs.call_s3("put_object", Bucket="open-bucket", Key=f"names/{folder}/{name}.jpg", Body=f"{name} v1".encode())
     world = World(tmp_path)
     assert world.run(inputs=[root], chunk_size=100) == 0

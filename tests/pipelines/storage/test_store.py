@@ -1,4 +1,4 @@
-"""The store as an argument: calls in order whether concurrent or not, and the probe of exclusive creation."""
+"""Stores: results in order with and without threads, and the check of exclusive creation."""
 
 import pickle
 import threading
@@ -15,7 +15,7 @@ from pipelines.storage.store import FILES, FsspecStore, honors_create_once, map_
 
 @dataclass(frozen=True)
 class OneAtATime(FsspecStore):
-    """As a simulation is."""
+    """A store without concurrent calls, like that of a simulation."""
 
     @property
     def is_concurrent(self) -> bool:
@@ -42,7 +42,7 @@ def test_a_store_travels_to_workers() -> None:
 
 @dataclass(frozen=True)
 class Careless(FsspecStore):
-    """A storage that does not know conditional writes."""
+    """A store without conditional writes."""
 
     def create_once(self, uri: str, content: bytes) -> None:
         self.publish(uri, content)

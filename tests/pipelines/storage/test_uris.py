@@ -1,10 +1,10 @@
-"""URIs: one spelling for one place, and where links lead."""
+"""URIs: one spelling for each place, and links."""
 
 from pathlib import Path
 
 import pytest
 
-from pipelines.storage.uris import Places, former_spelling, normalise
+from pipelines.storage.uris import Places, former_spelling, normalize
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from pipelines.storage.uris import Places, former_spelling, normalise
     ],
 )
 def test_every_spelling_of_a_local_place_is_one_path(spelling: str) -> None:
-    assert normalise(spelling) == "/x/a"
+    assert normalize(spelling) == "/x/a"
 
 
 @pytest.mark.parametrize(
@@ -38,11 +38,11 @@ def test_every_spelling_of_a_local_place_is_one_path(spelling: str) -> None:
     ],
 )
 def test_one_scheme_a_store(spelling: str, expected: str) -> None:
-    assert normalise(spelling) == expected
+    assert normalize(spelling) == expected
 
 
 def test_the_spelling_of_version_0_1_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its outputs hold hashes of these."""
+    """Outputs of that version contain hashes of these spellings."""
     monkeypatch.chdir(tmp_path)
     texts = {
         "s3a://b/in": "s3a://b/in/a.tar",
@@ -54,7 +54,7 @@ def test_the_spelling_of_version_0_1_is_known(tmp_path: Path, monkeypatch: pytes
         "file:////in": "//in/a.tar",
         "in": f"{tmp_path}/in/a.tar",
     }
-    assert {text: former_spelling(f"{normalise(text)}/a.tar", text) for text in texts} == texts
+    assert {text: former_spelling(f"{normalize(text)}/a.tar", text) for text in texts} == texts
 
 
 def test_links_of_folders_are_followed_and_those_of_files_where_they_are_shards(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""The estimation task and the three stages without Ray: seeds, a block from reading to publication."""
+"""The estimation task and the three stages without Ray: seeds, and a block from reading to publication."""
 
 import dataclasses
 import io
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,28 +16,27 @@ from pipelines.errors import SampleError, SettingError
 from pipelines.planning.plan import make_plan
 from pipelines.readers.measure import measure
 from pipelines.readers.shards import find_shards
-from pipelines.readers.sources import PictureShards
+from pipelines.readers.sources import ImageShards
 from pipelines.samples import Columns
 from pipelines.stages.compute import ComputeRows
 from pipelines.stages.publish import PublishRows
 from pipelines.stages.read import ReadRows
 from pipelines.stages.task import row_seed
-from pipelines.tasks.condition_columns import MIRRORING_VIEWS, NOT_MIRRORED, ConditionColumn
+from pipelines.tasks.condition_columns import MIRRORING_VIEWS, ConditionColumn
 from pipelines.tasks.estimation import Estimation
 from tests.support.fake_depth import FakeDepth
-from tests.support.inputs import all_rows, picture, samples, write_tar
+from tests.support.inputs import all_rows, encoded_image, samples, write_tar
 from tests.support.run_fake_job import identity
 from unicon.adapters.config import Recommended
-from unicon.conditions import CONDITIONS
 from unicon.views import VIEWS
 
-SOURCE = PictureShards(columns=Columns())
+SOURCE = ImageShards(columns=Columns())
 PROVENANCE = {"model": "fake", "seed": 0}
 
 
-def estimation(condition: str = "depth", ensemble: int | None = None) -> Estimation:
+def estimation(condition: str = "depth", ensemble_size: int | None = None) -> Estimation:
     column = ConditionColumn(name=condition, kind=condition)
-    return Estimation(condition=column, max_pixels=10**6, ensemble=ensemble)
+    return Estimation(condition=column, max_pixels=10**6, ensemble_size=ensemble_size)
 
 
 def test_a_row_seed_is_the_same_everywhere() -> None:
@@ -46,25 +46,25 @@ def test_a_row_seed_is_the_same_everywhere() -> None:
 
 
 def publish(task: Estimation, inputs: Path, output: Path, model: FakeDepth | None = None) -> dict[str, int]:
-    """The receipt of the only chunk of the inputs, read, computed and published without Ray."""
+    """Read, compute and publish the only chunk of the inputs without Ray; return its receipt."""
     measured = measure(find_shards([str(inputs)]), Columns(), str(output))
     (chunk,) = make_plan(measured, layout.list_output(str(output)), "c" * 16, 10).chunks
     block = ReadRows(task=task, source=SOURCE)(chunk)
-    block = ComputeRows(task=task, model=model or FakeDepth(), run_seed=0, batch_size=2).build()(block)
-    return PublishRows(output=str(output), task=task, provenance=PROVENANCE)(block)
+    block = ComputeRows(task=task, model=model or FakeDepth(), run_seed=0, batch_size=2).build()(chunk, block)
+    return PublishRows(output=str(output), task=task, provenance=PROVENANCE)(chunk, block)
 
 
 def test_an_ensemble_adds_its_confidence_and_a_condition_names_its_column(tmp_path: Path) -> None:
     write_tar(tmp_path / "in" / "a.tar", samples(3))
-    assert publish(estimation("edge", ensemble=4), tmp_path / "in", tmp_path / "out")["ok"] == 3
+    assert publish(estimation("edge", ensemble_size=4), tmp_path / "in", tmp_path / "out")["ok"] == 3
     for row in all_rows(tmp_path / "out", "data"):
         assert row["confidence"] == 0.25
         edge = Image.open(io.BytesIO(row["edge"]["bytes"]))
         assert (edge.mode, edge.size) == ("L", (row["width"], row["height"]))
 
 
-def test_maps_of_large_pictures_get_the_pictures_size(tmp_path: Path) -> None:
-    write_tar(tmp_path / "in" / "a.tar", [("a.jpg", picture(1, (1000, 900)))])
+def test_maps_of_large_images_get_the_size_of_the_images(tmp_path: Path) -> None:
+    write_tar(tmp_path / "in" / "a.tar", [("a.jpg", encoded_image(1, (1000, 900)))])
     publish(estimation(), tmp_path / "in", tmp_path / "out")
     (row,) = all_rows(tmp_path / "out", "data")
     depth = Image.open(io.BytesIO(row["depth"]["bytes"]))
@@ -77,7 +77,7 @@ def test_values_that_are_not_finite_are_an_error() -> None:
 
 
 def test_one_chunk_from_reading_to_publication(tmp_path: Path) -> None:
-    members = [*samples(3), ("bad.jpg", b"hello"), ("tall.bmp", picture(7, (32, 48), "BMP"))]
+    members = [*samples(3), ("bad.jpg", b"hello"), ("tall.bmp", encoded_image(7, (32, 48), "BMP"))]
     write_tar(tmp_path / "in" / "a.tar", members)
     output = str(tmp_path / "out")
     receipt = publish(estimation(), tmp_path / "in", tmp_path / "out")
@@ -112,7 +112,7 @@ def test_media_columns_are_plain_and_uncompressed(tmp_path: Path) -> None:
     assert columns["model"].compression == "ZSTD"
 
 
-def test_a_picture_that_the_model_raises_on_is_an_error_and_a_bug_is_not(tmp_path: Path) -> None:
+def test_an_image_that_the_model_raises_on_is_an_error_and_a_bug_is_not(tmp_path: Path) -> None:
     blue = io.BytesIO()
     Image.new("RGB", (48, 32), (0, 0, 255)).save(blue, "PNG")
     write_tar(tmp_path / "in" / "a.tar", [*samples(5), ("blue.png", blue.getvalue())])
@@ -133,12 +133,11 @@ def test_views_are_those_of_the_option_else_of_the_adapter_and_are_written_down(
         estimate.task_run(estimate.parse([*asked, *options]), who, FakeDepth())
         for who, options in ((depth, []), (recommending, []), (recommending, ["--views", "2"]))
     ]
-    assert [run.task.views for run in found] == [1, 4, 2]
+    assert [cast(Estimation, run.task).num_views for run in found] == [1, 4, 2]
     assert [run.provenance.get("views") for run in found] == [None, 4, 2]
-    with pytest.raises(SettingError, match="a pose tells left from right"):
+    with pytest.raises(SettingError, match="a pose distinguishes left from right"):
         estimate.task_run(estimate.parse([*asked, "--condition", "pose", "--views", "4"]), pose, FakeDepth())
 
 
-def test_the_driver_knows_which_kinds_are_not_mirrored() -> None:
-    assert {kind.name for kind in CONDITIONS.values() if not kind.mirrors} == NOT_MIRRORED
+def test_four_views_include_mirrored_ones() -> None:
     assert all(any(view.mirrored for view in views) == (count >= MIRRORING_VIEWS) for count, views in VIEWS.items())

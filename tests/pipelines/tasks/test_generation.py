@@ -1,4 +1,4 @@
-"""The tasks that make pictures, stage by stage without Ray, with a tiny real model: every argument is one it takes."""
+"""The tasks that generate images, stage by stage without Ray, with a tiny real model that checks every argument."""
 
 import io
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from PIL import Image
 from pipelines.dataset import layout
 from pipelines.planning.plan import make_plan
 from pipelines.readers.prompts import PromptFiles
-from pipelines.readers.sources import PictureShards, Repeated, Source
+from pipelines.readers.sources import ImageShards, Repeated, Source
 from pipelines.samples import Columns
 from pipelines.stages.compute import ComputeRows
 from pipelines.stages.publish import PublishRows
@@ -24,7 +24,7 @@ from pipelines.tasks.condition_columns import ConditionColumn
 from pipelines.tasks.inpainting import Inpainting
 from pipelines.tasks.pair_generation import PairGeneration
 from pipelines.tasks.synthesis import Synthesis
-from tests.support.inputs import all_rows, picture, samples, write_folder, write_parquet, write_tar
+from tests.support.inputs import all_rows, encoded_image, samples, write_folder, write_parquet, write_tar
 from unicon.options import SamplingOptions
 
 torch.set_num_threads(1)  # tiny models are slower on several threads
@@ -35,7 +35,7 @@ POSE = ConditionColumn(name="pose", kind="pose")
 
 @dataclass(frozen=True)
 class Tiny:
-    """Description of the tiny model."""
+    """The description of the tiny model."""
 
     def build(self) -> Any:
         from tests.support.tiny import tiny_model
@@ -44,12 +44,12 @@ class Tiny:
 
 
 def publish(task: Task, source: Source, inputs: Path, output: Path, batch_size: int = 2) -> list[dict[str, Any]]:
-    """The rows of the inputs, which are one chunk."""
+    """Process the inputs, which are one chunk; return its rows."""
     measured = source.measure(source.find([str(inputs)], str(output)), str(output), None)
     (chunk,) = make_plan(measured, layout.list_output(str(output)), "c" * 16, 20).chunks
     block = ReadRows(task=task, source=source)(chunk)
-    block = ComputeRows(task=task, model=Tiny(), run_seed=7, batch_size=batch_size).build()(block)
-    PublishRows(output=str(output), task=task, provenance={"model": "tiny", "seed": 7})(block)
+    block = ComputeRows(task=task, model=Tiny(), run_seed=7, batch_size=batch_size).build()(chunk, block)
+    PublishRows(output=str(output), task=task, provenance={"model": "tiny", "seed": 7})(chunk, block)
     return all_rows(output, "data")
 
 
@@ -71,17 +71,20 @@ def synthesis(**options: Any) -> Synthesis:
     )
 
 
-def shards(*media: str) -> PictureShards:
+def shards(*media: str) -> ImageShards:
     columns = Columns(image=media[0], media=media)
-    return PictureShards(columns=columns, media_options={name: f"--condition {name}" for name in media})
+    return ImageShards(columns=columns, media_options={name: f"--condition {name}" for name in media})
 
 
 @pytest.fixture
 def conditions(tmp_path: Path) -> Path:
-    """A tar of three rows with depth and pose, one without pose, one whose depth is broken."""
+    """A tar with three rows with depth and pose, one without a pose, and one with broken files."""
     members = []
     for number in range(3):
-        members += [(f"{number}.depth.png", depth_png()), (f"{number}.pose.png", picture(number, (80, 64), "PNG"))]
+        members += [
+            (f"{number}.depth.png", depth_png()),
+            (f"{number}.pose.png", encoded_image(number, (80, 64), "PNG")),
+        ]
     members += [("0.txt", b"a room"), ("3.depth.png", depth_png()), ("4.depth.png", b"junk"), ("4.pose.png", b"x")]
     return write_tar(tmp_path / "in" / "a.tar", sorted(members))
 
@@ -97,7 +100,7 @@ def test_synthesis_follows_all_conditions_of_a_row(conditions: Path, tmp_path: P
         assert row["seed"] == row_seed(7, row["key"], row["shard"]) != row_seed(7, row["key"])
     reasons = [row["reason"] for row in all_rows(tmp_path / "out", "errors")]
     assert reasons[0] == "no member .pose.png: the sample has .depth.png"
-    assert "not a picture" in reasons[1]
+    assert "not an image" in reasons[1]
 
 
 def test_coarse_synthesis_gives_the_cleaned_conditions_too(conditions: Path, tmp_path: Path) -> None:
@@ -145,12 +148,12 @@ def mask_png(size: tuple[int, int]) -> bytes:
 
 
 def test_inpainting_changes_the_masked_part_alone(tmp_path: Path) -> None:
-    members = [("a.jpg", picture(0, (40, 32))), ("a.mask.png", mask_png((40, 32))), ("a.txt", b"a boat")]
-    members += [("b.png", picture(1, (1500, 900), "PNG")), ("b.mask.png", mask_png((1500, 900)))]
-    members += [("c.jpg", picture(2)), ("c.mask.png", mask_png((9, 9))), *samples(1, first=7)]
+    members = [("a.jpg", encoded_image(0, (40, 32))), ("a.mask.png", mask_png((40, 32))), ("a.txt", b"a boat")]
+    members += [("b.png", encoded_image(1, (1500, 900), "PNG")), ("b.mask.png", mask_png((1500, 900)))]
+    members += [("c.jpg", encoded_image(2)), ("c.mask.png", mask_png((9, 9))), *samples(1, first=7)]
     path = write_tar(tmp_path / "in" / "a.tar", members)
     task = Inpainting(**COMMON, conditions=(DEPTH,), mask="mask.png", max_pixels=10**7)
-    source = PictureShards(columns=Columns(media=("mask.png",)), media_options={"mask.png": "--mask-column mask.png"})
+    source = ImageShards(columns=Columns(media=("mask.png",)), media_options={"mask.png": "--mask-column mask.png"})
     rows = publish(task, source, path, tmp_path / "out")
     assert [row["key"] for row in rows] == ["a", "b"]
     for row in rows:
@@ -160,7 +163,7 @@ def test_inpainting_changes_the_masked_part_alone(tmp_path: Path) -> None:
         assert abs(new[:, :middle] - old[:, :middle]).max() > 10
         assert opened(row["depth"]).size == (row["width"], row["height"])
     assert [row["reason"].split(";")[-1].split(":")[0].strip() for row in all_rows(tmp_path / "out", "errors")] == [
-        "this one has 9 x 9 pixels, the picture 48 x 32",
+        "this one has 9 x 9 pixels, the image 48 x 32",
         "no member .mask.png",
     ]
 
@@ -199,12 +202,12 @@ def test_pairs_and_paintings_that_are_not_finite_are_error_rows(
     rows = publish(PairGeneration(**COMMON, conditions=(DEPTH,)), PromptFiles(), tmp_path / "in", tmp_path / "pairs")
     assert [row["key"] for row in rows] == ["p/00000000"]
     members = [(f"{key}.{end}", content) for key in "ab" for end, content in
-               (("jpg", picture(1, (40, 32))), ("mask.png", mask_png((40, 32))))]  # fmt: skip
+               (("jpg", encoded_image(1, (40, 32))), ("mask.png", mask_png((40, 32))))]  # fmt: skip
     path = write_tar(tmp_path / "tar" / "a.tar", members)
     monkeypatch.undo()
     overflow("b", path, monkeypatch)
     task = Inpainting(**COMMON, conditions=(), mask="mask.png", max_pixels=10**7)
-    source = PictureShards(columns=Columns(media=("mask.png",)), media_options={"mask.png": "--mask-column mask.png"})
+    source = ImageShards(columns=Columns(media=("mask.png",)), media_options={"mask.png": "--mask-column mask.png"})
     assert [row["key"] for row in publish(task, source, path, tmp_path / "painted")] == ["a"]
     for name in ("pairs", "painted"):
         assert ["not finite" in row["reason"] for row in all_rows(tmp_path / name, "errors")] == [True]

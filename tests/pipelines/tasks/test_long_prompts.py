@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from jobs._cli import say_if_cut
+from jobs._cli import warn_if_truncated
 from pipelines import chunk_names
 from pipelines.dataset.row_formats import PARQUET, ROW_FORMATS
 from pipelines.readers.prompts import PromptFiles
@@ -57,10 +57,10 @@ def test_the_run_and_the_command_say_it(tmp_path: Path, capsys: pytest.CaptureFi
     progress.add({"ok": 3, "bad": 0, "cut": 2})
     assert progress.prompts_cut == 2
     write_tiny_tokenizer(tmp_path / "tokenizer")
-    say_if_cut("--negative-prompt", "a" * 60, tmp_path)
-    say_if_cut("--negative-prompt", "fog", tmp_path)
+    warn_if_truncated("--negative-prompt", "a" * 60, tmp_path)
+    warn_if_truncated("--negative-prompt", "fog", tmp_path)
     assert capsys.readouterr().err.strip() == (
-        "--negative-prompt: the text encoder takes 12 tokens; the last 50 are cut off"
+        "--negative-prompt: the text encoder takes 12 tokens; the last 50 are truncated"
     )
 
 

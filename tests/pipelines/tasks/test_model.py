@@ -1,291 +1,51 @@
-"""Which model makes the rows: what of it is in the configuration, and that actors load the same one."""
+"""Actors load the model that the driver found, with their share of the threads."""
 
-from __future__ import annotations
-
-import dataclasses
 import json
-import shutil
-from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from jobs import _cli, estimate
-from pipelines.errors import SettingError
-from pipelines.runs.environment import Environment
-from pipelines.runs.runner import run_job
-from pipelines.tasks.model import (
-    ModelIdentity,
-    UniConModel,
-    identify_model,
-    parse_adapters,
-    parse_loras,
-    parse_model,
-    resolve_model,
-)
-from tests.support.fake_depth import FakeDepth
-from tests.support.in_process import InProcess
-from tests.support.inputs import all_rows
-from tests.support.paths import CASES
-from tests.support.pictures import write_squares
+from pipelines.runs.placement import choose_resources
+from pipelines.runs.request import RunRequest
+from pipelines.tasks.model import UniConModel, usable_cpus
+from pipelines.tasks.model_identity import resolve_model
 from tests.support.tiny import write_tiny_model
-from unicon.files.hashes import fingerprint
-from unicon.files.model_config import model_config
 
 torch.set_num_threads(1)  # tiny models are slower on several threads, much slower beside other work
-KOHYA = CASES / "adapters" / "kohya.safetensors"
-UNET = "unet/diffusion_pytorch_model.safetensors"
-Change = Callable[[Path], Any]
+UNET = Path("unet", "diffusion_pytorch_model.safetensors")
+SCHEDULER = Path("scheduler", "scheduler_config.json")
 
 
-@pytest.fixture(scope="module")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def folder(tiny_folder: Path, tmp_path: Path) -> Path:
-    """A model to change."""
-    return Path(shutil.copytree(tiny_folder, tmp_path / "tiny"))
-
-
-def identity_of(folder: Path, **options: Any) -> ModelIdentity:
-    return identify_model(UniConModel(model=str(folder), conditions=("depth",), **options))
-
-
-def config(file: str, **values: Any) -> Change:
-    def change(folder: Path) -> None:
-        path = folder / file
-        path.write_text(json.dumps(json.loads(path.read_text()) | values, indent=1))
-
-    return change
-
-
-def copy_to(source: str, target: str) -> Change:
-    def change(folder: Path) -> None:
-        (folder / target).parent.mkdir(exist_ok=True)
-        shutil.copy(folder / source, folder / target)
-
-    return change
-
-
-def without(file: str, *names: str) -> Change:
-    def change(folder: Path) -> None:
-        values = json.loads((folder / file).read_text())
-        (folder / file).write_text(json.dumps({name: values[name] for name in values if name not in names}))
-
-    return change
-
-
-def another_merge(folder: Path) -> None:
-    path = folder / "tokenizer" / "tokenizer.json"
-    content = json.loads(path.read_text())
-    content["model"]["merges"] = [["a", "b"]]
-    content["model"]["vocab"]["ab"] = content["model"]["vocab"].pop(",</w>")
-    path.write_text(json.dumps(content))
-
-
-SCHEDULER, TOKENIZER = "scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json"
-MATTERS: dict[str, Change] = {
-    "betas": config(SCHEDULER, beta_end=0.02),
-    "prediction": config(SCHEDULER, prediction_type="v_prediction"),
-    "zero-snr": config(SCHEDULER, rescale_betas_zero_snr=True),
-    "tokenizer": another_merge,
-    "padding": config(TOKENIZER, pad_token="a"),
-    "length": config(TOKENIZER, model_max_length=10),
-    "activation": config("text_encoder/config.json", hidden_act="gelu"),
-    "epsilon": config("text_encoder/config.json", layer_norm_eps=1e-6),
-    "unet": config("unet/config.json", norm_eps=1e-6),
-    "heads": config("unet/config.json", sample_size=32),
-    "vae": config("vae/config.json", scaling_factor=0.13025),
-}
-IRRELEVANT: dict[str, Change] = {
-    "nothing": lambda folder: None,
-    "versions": config(SCHEDULER, _diffusers_version="9.9", _class_name="PNDMScheduler", skip_prk_steps=True),
-    "sampling-of-others": config(SCHEDULER, timestep_spacing="leading", set_alpha_to_one=True, clip_sample=True),
-    "unet-versions": config("unet/config.json", _diffusers_version="0.6.0", _name_or_path="elsewhere", dropout=0.1),
-    "defaults-left-out": without("unet/config.json", "act_fn", "norm_eps", "attention_type", "dual_cross_attention"),
-    "text-versions": config("text_encoder/config.json", transformers_version="4.0", dtype="float16", dropout=0.5,
-                            eos_token_id=2, projection_dim=512, architectures=["CLIPModel"]),
-    "vae-tiles": config("vae/config.json", sample_size=512, force_upcast=False),
-    "card": lambda folder: (folder / "README.md").write_text("a model"),
-    "index": config("model_index.json", _class_name="StableDiffusionImg2ImgPipeline"),
-    "half-copy": copy_to(UNET, "unet/diffusion_pytorch_model.fp16.safetensors"),
-    "safety-checker": copy_to("text_encoder/model.safetensors", "safety_checker/model.safetensors"),
-    "another-adapter": copy_to("adapters/depth.safetensors", "adapters/edge.safetensors"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", [*MATTERS, *IRRELEVANT])
-def test_what_changes_a_row_is_in_the_configuration(name: str, tiny_folder: Path, folder: Path) -> None:
-    (MATTERS.get(name) or IRRELEVANT[name])(folder)
-    before, after = identity_of(tiny_folder), identity_of(folder)
-    assert before.weights_sha256 == after.weights_sha256
-    assert (before.config != after.config) == (name in MATTERS)
-
-
-def test_the_tokenizer_counts_by_content_not_by_file(tiny_folder: Path, folder: Path) -> None:
-    (folder / "tokenizer" / "tokenizer.json").unlink()
-    model = json.loads((tiny_folder / "tokenizer" / "tokenizer.json").read_text())["model"]
-    (folder / "tokenizer" / "vocab.json").write_text(json.dumps(model["vocab"]))
-    (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, model["merges"])))
-    assert model_config(folder) == model_config(tiny_folder)
-
-
-class Command:
-    """One command on one output, run in this process; the model is judged and hashed, and another makes the rows."""
-
-    def __init__(self, root: Path, folder: Path) -> None:
-        self.folder, self.inputs, self.output = folder, write_squares(root / "in", 2), root / "out"
-        self.said: list[str] = []
-
-    def run(self, *options: str, earlier: bool = False, weights_sha256: str = "") -> int:
-        """earlier: as version 0.2, which recorded nothing of the model beside the hash of its weights."""
-        arguments = ["--input", str(self.inputs), "--output", str(self.output), "--model", str(self.folder), *options]
-        parsed = estimate.parse([*arguments, "--steps", "1", "--chunk-size", "1"])
-        _, identity = resolve_model(
-            UniConModel(model=str(self.folder), conditions=("depth",), loras=parse_loras(parsed.lora), device="cpu")
-        )
-        identity = dataclasses.replace(identity, weights_sha256=weights_sha256 or identity.weights_sha256)
-        task_run = estimate.task_run(parsed, identity, FakeDepth())
-        task_run = dataclasses.replace(task_run, identity=None if earlier else identity)
-        environment = Environment(
-            executor=InProcess(),
-            say=self.said.append,
-            heartbeat=lambda beat: nullcontext(),
-            afterwards=lambda out: None,
-        )
-        return run_job(task_run.as_job(), _cli.request_of(parsed), environment)
-
-
-@pytest.fixture
-def command(folder: Path, tmp_path: Path) -> Command:
-    return Command(tmp_path, folder)
-
-
-def test_a_corrected_scheduler_does_not_go_on_with_stale_rows(command: Command) -> None:
-    assert command.run("--limit", "1") == 0
-    config(SCHEDULER, beta_end=0.02)(command.folder)
-    with pytest.raises(SettingError, match=r"model_config\.scheduler\.beta_end was 0\.012 and is now 0\.02\."):
-        command.run()
-    config(SCHEDULER, beta_end=0.012, _diffusers_version="another")(command.folder)
-    assert command.run() == 0
-    assert len(all_rows(command.output, "data")) == 2
-
-
-def test_an_output_of_an_earlier_version_goes_on(command: Command) -> None:
-    assert command.run("--limit", "1", earlier=True) == 0
-    assert command.run() == 0
-    assert any("begun by an earlier version" in line for line in command.said)
-    rows = all_rows(command.output, "data")
-    assert len(rows) == 2 and len({row["weights_sha256"] for row in rows}) == 1
-    assert command.run(earlier=True) == 0  # its settings are the output's own
-    with pytest.raises(SettingError, match="seed was 0 and is now 1"):
-        command.run("--seed", "1")
-
-
-def test_an_earlier_version_hashed_copies_that_nobody_loads(command: Command) -> None:
-    copy_to(UNET, "unet/diffusion_pytorch_model.fp16.safetensors")(command.folder)
-    everything = [
-        (f"{part}/{path.name}", path)
-        for part in ("unet", "vae", "text_encoder")
-        for path in (command.folder / part).glob("*.safetensors")
-    ]
-    adapter = command.folder / "adapters" / "depth.safetensors"
-    old = fingerprint(sorted([*everything, ("adapters/depth.safetensors", adapter)]))
-    assert old != identity_of(command.folder).weights_sha256
-    assert command.run("--limit", "1", earlier=True, weights_sha256=old) == 0
-    assert command.run() == 0
-    assert len(all_rows(command.output, "data")) == 2
-    tensors = load_file(command.folder / UNET)
-    save_file({**tensors, "conv_in.bias": tensors["conv_in.bias"] + 1}, command.folder / UNET)
-    with pytest.raises(SettingError, match="weights_sha256 was"):
-        command.run()
-
-
-def test_actors_notice_another_model_and_hash_nothing(
-    tiny_folder: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_actors_notice_another_model_and_hash_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_tiny_model(tmp_path / "tiny")
     model, identity = resolve_model(UniConModel(model=str(folder), conditions=("depth",), device="cpu"))
     monkeypatch.setattr("unicon.files.hashes.file_sha256", None)
     assert model.build().weights_sha256 == identity.weights_sha256
+    weights = (folder / UNET).read_bytes()
     tensors = load_file(folder / UNET)
     save_file({**tensors, "conv_in.bias": tensors["conv_in.bias"] + 1}, folder / UNET, metadata={"format": "pt"})
     with pytest.raises(RuntimeError, match="other weights or configurations"):
         model.build()
-    shutil.copy(tiny_folder / UNET, folder / UNET)
-    config(SCHEDULER, beta_end=0.02)(folder)
+    (folder / UNET).write_bytes(weights)
+    scheduler = json.loads((folder / SCHEDULER).read_text())
+    (folder / SCHEDULER).write_text(json.dumps(scheduler | {"beta_end": 0.02}))
     with pytest.raises(RuntimeError, match="other weights or configurations"):
         model.build()
 
 
-def test_a_lora_changes_rows_and_says_so(command: Command, tmp_path: Path) -> None:
-    module = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
-    tensors = {f"unet.{module}.lora.down.weight": torch.ones(2, 16), f"unet.{module}.lora.up.weight": torch.ones(16, 2)}
-    save_file(tensors, tmp_path / "a.safetensors")
-    lora = f"{tmp_path}/a.safetensors:0.5"
-    assert command.run("--lora", lora, "--limit", "1") == 0
-    (row,) = all_rows(command.output, "data")
-    assert row["loras"] == "a.safetensors:0.5"
-    assert row["weights_sha256"] != identity_of(command.folder).weights_sha256
-    for other in ([], ["--lora", f"{tmp_path}/a.safetensors:0.6"], ["--lora", lora, "--lora", lora]):
-        with pytest.raises(SettingError, match="loras was 'a.safetensors:0.5' and is now"):
-            command.run(*other)
-    assert command.run("--lora", lora) == 0
-
-
-@pytest.mark.parametrize(
-    ("text", "place", "scale"),
-    [
-        ("a.safetensors", "a.safetensors", 1.0),
-        ("a.safetensors:0.8", "a.safetensors", 0.8),
-        ("a.safetensors:-1", "a.safetensors", -1.0),
-        ("s3://bucket/a.safetensors", "s3://bucket/a.safetensors", 1.0),
-        ("s3://bucket/a.safetensors:.5", "s3://bucket/a.safetensors", 0.5),
-        ("odd:2", "odd:2", 1.0),
-    ],
-)
-def test_loras_of_a_command(
-    text: str, place: str, scale: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "odd:2").write_bytes(b"")
-    assert parse_loras([text]) == ((place if "://" in place else str(tmp_path / place), scale),)
-
-
-@pytest.mark.parametrize("text", ["a.safetensors:nan", "a.safetensors:inf", "a.safetensors:1e30", "a.safetensors:x"])
-def test_scales_that_are_none(text: str) -> None:
-    with pytest.raises(SettingError, match="--lora"):
-        parse_loras([text])
-
-
-def test_loras_are_judged_before_anything_starts(tiny_folder: Path) -> None:
-    with pytest.raises(SettingError, match=r"--lora: .*of the 3 tensors of .*kohya|--lora: A LoRA fits the base"):
-        identity_of(tiny_folder, loras=((str(KOHYA), 1.0),))
-
-
-def test_adapters_of_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert parse_adapters(["owner/name"], ["depth"]) == {"depth": "owner/name"}
-    assert parse_adapters(["depth=~/a"], ["depth", "pose"]) == {"depth": str(tmp_path / "home" / "a")}
-    assert parse_adapters(["pose=./a/b"], ["depth", "pose"]) == {"pose": str(tmp_path / "a" / "b")}
-    for texts in (["a"], ["fog=a"], ["depth="], ["depth=a", "depth=b"]):
-        with pytest.raises(SettingError, match="--adapter"):
-            parse_adapters(texts, ["depth", "pose"])
-
-
-def test_models_of_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mini").mkdir()  # an output, say: the embedded model is meant
-    (tmp_path / "owner" / "name").mkdir(parents=True)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert parse_model("mini") == ("mini", None)
-    assert parse_model("owner/name") == (str(tmp_path / "owner" / "name"), None)
-    assert parse_model("owner/other@v1") == ("owner/other", "v1")
-    assert parse_model("~/owner") == (str(tmp_path / "owner"), None)
-    assert parse_model("s3://bucket/model") == ("s3://bucket/model", None)
+def test_threads_are_those_of_the_actors_own_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The CPUs of that machine, not of the driver's, are divided by its actors, not by those of the cluster."""
+    request = RunRequest(inputs=["x"], output="y", actors=10)
+    resources = choose_resources(request, {"CPU": 80.0}, False, nodes=5)
+    assert resources.actors_per_node == 2
+    assert UniConModel(model="mini", conditions=()).with_device("cpu", 2).actors_per_node == 2
+    quota = tmp_path / "cpu.max"
+    monkeypatch.setattr("pipelines.tasks.model.CPU_QUOTA", quota)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(16)))
+    assert usable_cpus() == 16
+    quota.write_text("max 100000\n")
+    assert usable_cpus() == 16
+    quota.write_text("400000 100000\n")
+    assert usable_cpus() == 4

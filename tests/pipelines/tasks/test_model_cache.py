@@ -1,4 +1,4 @@
-"""Models and adapters at URIs."""
+"""Local copies of models and adapters at URIs."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,10 @@ import pytest
 
 from pipelines.errors import SettingError
 from pipelines.tasks import model_cache
-from pipelines.tasks.model import UniConModel, identify_model, parse_adapters
+from pipelines.tasks.model import UniConModel
 from pipelines.tasks.model_cache import local_copy
+from pipelines.tasks.model_identity import identify_model
+from pipelines.tasks.model_options import parse_adapters
 from tests.support.paths import CASES, GOLDEN
 from tests.support.tiny import write_tiny_model
 
@@ -113,7 +115,7 @@ def test_another_family_is_refused_before_its_weights_are_copied(uri: str, monke
 def test_a_lora_at_a_uri(uri: str) -> None:
     kohya = CASES / "adapters" / "kohya.safetensors"
     fsspec.filesystem("memory").put(str(kohya), "/models/kohya.safetensors")
-    with pytest.raises(SettingError, match="--lora: A LoRA"):  # read, and of another base
+    with pytest.raises(SettingError, match="--lora: A LoRA"):  # it is read, and is made for another base model
         identify_model(UniConModel(model=uri, conditions=("depth",), loras=((f"{BUCKET}/kohya.safetensors", 1.0),)))
 
 
@@ -122,5 +124,5 @@ def test_adapters_that_lie_deeper_are_found_and_a_folder_above_is_not_copied(uri
     golden = GOLDEN / "checkpoints"
     memory.put(str(golden / "depth"), "/models/unicon/checkpoints/depth", recursive=True)
     assert names_in(Path(local_copy(f"{BUCKET}/unicon", "depth"))) == names_in(golden / "depth")
-    with pytest.raises(SettingError, match="folders that may: tiny, unicon. Name the very folder"):
+    with pytest.raises(SettingError, match="folders that may: tiny, unicon. Name that folder"):
         identify_model(UniConModel(model=BUCKET, conditions=("depth",)))

@@ -1,7 +1,6 @@
-"""Published sampling, asked for on the command line: the golden trajectories through each job's task and its actor.
+"""Official sampling, as selected on the command line: the golden trajectories through the task and actor of each job.
 
-What a real model would encode, and the noise that a row's generator would draw, are those of the golden files; all
-between them is the real thing.
+Encoded inputs and noise are those of the golden files; everything between them is the real code.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ from tests.support.paths import GOLDEN
 from tests.support.run_fake_job import identity
 from tests.support.stages import make_chunk
 from unicon import UniCon
-from unicon.adapters.official import load_published
+from unicon.adapters.official import load_official
 from unicon.limits import ModelLimits
 from unicon.options import SamplingOptions
 
 torch.set_num_threads(1)  # tiny models are slower on several threads
 SIZE_PX = 32
-"""16 latent pixels of a VAE that halves."""
+"""16 latent pixels, with a VAE that halves the size."""
 BASE = ["--output", "x", "--seed", "3"]
 ESTIMATE = ["--input", "x", *BASE, "--condition", "depth", "--published"]
 FOLLOW = ["--input", "x", *BASE, "--published"]
@@ -61,7 +60,7 @@ CASES: dict[str, tuple[Any, list[str]]] = {
 
 
 class GoldenModel(UniCon):
-    """A model that gets its latents, prompts and noise from a golden file, and keeps the latents it ends with."""
+    """A model with the latents, prompts and noise of a golden file, which keeps its final latents."""
 
     def __init__(self, names: Sequence[str], tensors: dict[str, Tensor]) -> None:
         self.unet: Any = golden_unet(tuple(names))
@@ -93,13 +92,13 @@ class GoldenModel(UniCon):
 def golden_unet(adapters: tuple[str, ...]) -> UNet2DConditionModel:
     unet = UNet2DConditionModel.from_pretrained(GOLDEN / "unet").eval()
     for adapter in adapters:
-        load_published(unet, GOLDEN / "checkpoints" / adapter, name=adapter)
+        load_official(unet, GOLDEN / "checkpoints" / adapter, name=adapter)
     return unet
 
 
 @dataclass
 class Given:
-    """Description of a model that is there already."""
+    """The description of an existing model."""
 
     model: Any
 
@@ -108,7 +107,7 @@ class Given:
 
 
 def input_row(task: Any, position: int) -> dict[str, Any]:
-    """What the actor gets of any row: pictures whose content the golden latents replace."""
+    """Return the input of the actor for any row: images whose content the golden latents replace."""
     color, depth = Image.new("RGB", (SIZE_PX, SIZE_PX)), Image.fromarray(np.full((SIZE_PX, SIZE_PX), 9, np.uint16))
     packed = {name: pack(depth if name == "depth_map" else color) for name in task.inputs.names}
     return {"position": position, "key": str(position), "caption": "a", "width": SIZE_PX, "height": SIZE_PX, **packed}
@@ -129,12 +128,13 @@ def test_a_job_samples_as_published(name: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("unicon.generation.row_noise", lambda shape, generators, device: next(drawn))
 
     compute = ComputeRows(task=run.task, model=Given(model), run_seed=3, batch_size=rows).build()
+    chunk = make_chunk(0, rows)
     block = blocks.new_block(
-        make_chunk(0, rows),
+        chunk,
         [input_row(run.task, position) for position in range(rows)],
-        pa.schema([*COMMON, *run.task.kept, *run.task.inputs]),
+        pa.schema([*COMMON, *run.task.passthrough, *run.task.inputs]),
     )
-    result = compute(block)
+    result = compute(chunk, block)
     assert result.column("error_reason").to_pylist() == [None] * rows
     final = tensors["final_latents"].unflatten(0, (-1, rows))
     decoded = {"estimate": [1], "synthesize": [0], "generate_pairs": [0, 1]}[job.__name__.removeprefix("jobs.")]

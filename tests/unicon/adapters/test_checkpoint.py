@@ -10,20 +10,19 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.paths import GOLDEN
 from tests.support.tiny import add_random_adapter, tiny_unet
-from unicon.adapters.checkpoint import load_adapter, read_config, save_adapter, unet_shape
-from unicon.adapters.config import AdapterConfig
+from unicon.adapters.checkpoint import load_adapter, save_adapter, unet_shape
+from unicon.adapters.config import AdapterConfig, read_config
 from unicon.adapters.official import (
-    find_adapter,
-    load_published,
-    published_folder_key,
-    published_parameter_key,
-    read_published,
-    save_published,
+    load_official,
+    official_folder_key,
+    official_parameter_key,
+    read_official,
+    save_official,
     unet_without_weights,
 )
 from unicon.adapters.unet import adapter_configs, add_adapter, named_adapter_parameters
-from unicon.files.folder import LORA_FILE
-from unicon.files.inspection import FORMAT
+from unicon.files.adapter_header import FORMAT
+from unicon.files.adapters import LORA_FILE, find_adapter
 from unicon.files.official import our_key
 
 CONFIGS = [
@@ -112,24 +111,24 @@ def test_an_adapter_of_a_later_version_or_of_nan_is_refused(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["depth", "id"])
 def test_published_keys_map_both_ways(name: str) -> None:
     unet = UNet2DConditionModel.from_pretrained(GOLDEN / "unet")
-    load_published(unet, GOLDEN / "checkpoints" / name, name=name)
+    load_official(unet, GOLDEN / "checkpoints" / name, name=name)
     pickled = torch.load(GOLDEN / "checkpoints" / name / "model.pth", weights_only=True)
     ours = set(named_adapter_parameters(unet, name))
-    assert {published_parameter_key(key) for key in ours} == set(pickled)
+    assert {official_parameter_key(key) for key in ours} == set(pickled)
     for folder in {"xy_lora", "yx_lora", *(["y_lora"] if name == "depth" else [])}:
         for key in load_file(GOLDEN / "checkpoints" / name / folder / LORA_FILE):
             assert our_key(folder, key) in ours
-            assert published_folder_key(our_key(folder, key)) == (folder, key)
+            assert official_folder_key(our_key(folder, key)) == (folder, key)
 
 
 @pytest.mark.parametrize("name", ["depth", "id"])
 def test_published_export_is_the_published_file(name: str, tmp_path: Path) -> None:
     unet = UNet2DConditionModel.from_pretrained(GOLDEN / "unet")
-    config = load_published(unet, GOLDEN / "checkpoints" / name, name=name)
+    config = load_official(unet, GOLDEN / "checkpoints" / name, name=name)
     assert (config.projection, config.condition_adapter) == (
         ("fused", True) if name == "depth" else ("separate", False)
     )
-    save_published(unet, name, tmp_path / name)
+    save_official(unet, name, tmp_path / name)
     for path in (GOLDEN / "checkpoints" / name).rglob("*.*"):
         copy = tmp_path / name / path.relative_to(GOLDEN / "checkpoints" / name)
         golden, ours = (
@@ -141,12 +140,12 @@ def test_published_export_is_the_published_file(name: str, tmp_path: Path) -> No
 
 
 def test_a_conversion_needs_no_weights_of_the_base(tmp_path: Path) -> None:
-    config, tensors = read_published(GOLDEN / "checkpoints" / "depth", "depth")
+    config, tensors = read_official(GOLDEN / "checkpoints" / "depth", "depth")
     unet = unet_without_weights(GOLDEN)
     assert next(unet.parameters()).device.type == "meta"
     add_adapter(unet, config)
-    save_published(unet, "depth", tmp_path / "depth", tensors=tensors)
-    again, copies = read_published(tmp_path / "depth", "depth")
+    save_official(unet, "depth", tmp_path / "depth", tensors=tensors)
+    again, copies = read_official(tmp_path / "depth", "depth")
     assert again == config
     assert set(copies) == set(tensors)
     assert all(torch.equal(copies[key], tensors[key]) for key in tensors)
@@ -170,7 +169,7 @@ def test_an_adapter_in_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         asked.append((repository, allow_patterns))
         return str(tmp_path)
 
-    monkeypatch.setattr("unicon.adapters.official.snapshot_download", fetch)
+    monkeypatch.setattr("unicon.files.hub.snapshot_download", fetch)
     assert find_adapter("owner/name/depth") == tmp_path / "depth"
     assert asked[0][0] == "owner/name"
     assert "depth/model.pth" in asked[0][1]
@@ -180,8 +179,8 @@ def test_an_adapter_in_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def copied(name: str, folder: Path) -> Path:
     unet = UNet2DConditionModel.from_pretrained(GOLDEN / "unet")
-    load_published(unet, GOLDEN / "checkpoints" / name, name=name)
-    save_published(unet, name, folder)
+    load_official(unet, GOLDEN / "checkpoints" / name, name=name)
+    save_official(unet, name, folder)
     return folder
 
 
@@ -192,28 +191,28 @@ def test_damaged_published_folders_are_refused(tmp_path: Path) -> None:
 
     torch.save({**pickled, next(iter(pickled)): torch.zeros(4, 32)}, folder / "model.pth")
     with pytest.raises(ValueError, match="differs from its folder"):
-        load_published(unet, folder, name="depth")
+        load_official(unet, folder, name="depth")
     torch.save({**pickled, "mystery": torch.zeros(1)}, folder / "model.pth")
     with pytest.raises(ValueError, match="mystery"):
-        load_published(unet, folder, name="depth")
+        load_official(unet, folder, name="depth")
     torch.save({key: value for key, value in pickled.items() if "conv1n" not in key}, folder / "model.pth")
     with pytest.raises(ValueError, match="has none"):
-        load_published(unet, folder, name="depth")
+        load_official(unet, folder, name="depth")
     one_projection = next(key for key in pickled if "conv1n" in key)
     torch.save({key: value for key, value in pickled.items() if key != one_projection}, folder / "model.pth")
     with pytest.raises(ValueError, match="1 missing"):
-        load_published(unet, folder, name="depth")
+        load_official(unet, folder, name="depth")
     (folder / "xy_lora" / LORA_FILE).unlink()
     with pytest.raises(FileNotFoundError, match="xy_lora"):
-        load_published(unet, folder, name="depth")
+        load_official(unet, folder, name="depth")
     assert adapter_configs(unet) == {}
 
 
 def test_a_published_adapter_needs_its_unet() -> None:
     with pytest.raises(ValueError, match="missing|another shape"):
-        load_published(tiny_unet(), GOLDEN / "checkpoints" / "depth", name="depth")
+        load_official(tiny_unet(), GOLDEN / "checkpoints" / "depth", name="depth")
 
 
 def test_export_refuses_another_alpha(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="alpha = rank"):
-        save_published(unet_with(CONFIGS[1]), "id", tmp_path)
+    with pytest.raises(ValueError, match="alpha is the rank"):
+        save_official(unet_with(CONFIGS[1]), "id", tmp_path)

@@ -8,14 +8,18 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import SettingError
-from pipelines.tasks.model import UniConModel, parse_adapters, parse_loras, parse_model, resolve_model
+from pipelines.tasks.model import UniConModel
+from pipelines.tasks.model_identity import resolve_model
+from pipelines.tasks.model_options import parse_adapters, parse_loras, parse_model
 from tests.support.paths import CASES
 from tests.support.tiny import add_random_adapter, tiny_unet
 from unicon import UniCon
 from unicon.adapters.config import AdapterConfig
-from unicon.adapters.official import save_published
-from unicon.files.folder import files_to_load, find_adapter, find_folder
+from unicon.adapters.official import save_official
+from unicon.files.adapters import find_adapter
+from unicon.files.folder import find_folder
 from unicon.files.hub import HubId, commit_of, is_local, parse_hub_id
+from unicon.files.weights import files_to_load
 
 FIRST, SECOND = "1" * 40, "2" * 40
 
@@ -62,7 +66,7 @@ def snapshot(cache: Path, repository: str, commit: str, branch: str = "main") ->
 def publish(folder: Path, name: str, seed: int = 1) -> None:
     unet = tiny_unet()
     add_random_adapter(unet, AdapterConfig(name=name, rank=4), seed=seed)
-    save_published(unet, name, folder / name)
+    save_official(unet, name, folder / name)
 
 
 @pytest.fixture
@@ -106,7 +110,7 @@ def test_every_node_loads_the_commit_that_the_driver_found(repository: Path, cac
 def test_what_is_there_is_said(repository: Path, tiny_folder: Path) -> None:
     with pytest.raises(SettingError, match=r"'pose', but \['depth', 'edge'\] in it have"):
         resolve_model(described(tiny_folder, "lixirui142/unicon", condition="pose"))
-    with pytest.raises(SettingError, match="--adapter: A published adapter is a folder with model.pth"):
+    with pytest.raises(SettingError, match="--adapter: An official adapter is a folder with model.pth"):
         resolve_model(described(tiny_folder, "lixirui142/unicon/pose", condition="pose"))
     with pytest.raises(SettingError, match="neither here nor in the hub cache.*HF_HUB_OFFLINE"):
         resolve_model(described(tiny_folder, "nobody/nothing"))

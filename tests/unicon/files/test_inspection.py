@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
 from pipelines.errors import SettingError
-from pipelines.tasks.model import UniConModel, resolve_model
+from pipelines.tasks.model import UniConModel
+from pipelines.tasks.model_identity import resolve_model
 from tests.support.ldm import write_checkpoint
 from tests.support.model_folders import (
     POINTER,

@@ -1,3 +1,5 @@
+# diffusers declares the arguments of its pipelines too narrowly.
+# pyright: reportArgumentType=false
 """LoRAs of other tools, fused into the base: W + scale * alpha / rank * up @ down."""
 
 from __future__ import annotations

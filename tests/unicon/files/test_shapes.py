@@ -15,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from tests.support.paths import GOLDEN, MINI
 from unicon.adapters.config import AdapterConfig
 from unicon.adapters.unet import adapter_shapes
-from unicon.files.inspection import expected_adapter
+from unicon.files.adapter_inspection import expected_tensors
 from unicon.files.model_config import SCHEDULE_DEFAULTS
 from unicon.files.shapes import TEXT_DEFAULTS, UNET_DEFAULTS, VAE_DEFAULTS, text_shapes, unet_shapes, vae_shapes
 from unicon.sampling.loop import SCHEDULE_KEYS
@@ -86,7 +86,7 @@ def test_adapters(config: AdapterConfig, unet: dict[str, Any]) -> None:
         module = UNet2DConditionModel.from_config(unet)
     shapes = unet_shapes(unet)
     assert shapes is not None
-    assert expected_adapter(shapes, config.to_dict()) == adapter_shapes(module, config)  # type: ignore[arg-type]
+    assert expected_tensors(shapes, config.to_dict()) == adapter_shapes(module, config)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

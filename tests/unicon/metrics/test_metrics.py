@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unicon.metrics import correlation
-from unicon.metrics.color import colour_likeness
+from unicon.metrics.color import color_likeness
 from unicon.metrics.depth import DepthMetrics, best_affine, depth_metrics, mean_metrics, vertical_ramp
 from unicon.metrics.edge import THRESHOLDS, EdgeCounts, best_edge_metrics, edge_counts, edge_metrics, gradient_magnitude
 from unicon.metrics.pose import pose_metrics, total_pose_metrics
@@ -216,12 +216,12 @@ def test_colour_likeness_counts_pixels_of_one_colour() -> None:
     red[..., 0], blue[..., 2] = 200, 200
     half = red.copy()
     half[:, :3] = blue[:, :3]
-    assert colour_likeness(red, red[::-1, :2]) == pytest.approx(1)
-    assert colour_likeness(red, blue) == 0
-    assert colour_likeness(red, half) == pytest.approx(0.5)
-    assert colour_likeness(red + np.uint8(1), red) == pytest.approx(1)  # one bin
+    assert color_likeness(red, red[::-1, :2]) == pytest.approx(1)
+    assert color_likeness(red, blue) == 0
+    assert color_likeness(red, half) == pytest.approx(0.5)
+    assert color_likeness(red + np.uint8(1), red) == pytest.approx(1)  # one bin
     with pytest.raises(ValueError, match="uint8"):
-        colour_likeness(red / 255, red)
+        color_likeness(red / 255, red)
 
 
 def test_correlation() -> None:

@@ -75,7 +75,7 @@ def test_a_mannequin_is_hit_where_its_nearest_part_is() -> None:
     figure = mannequins(1)[0]
     rng = np.random.default_rng(0)
     origin, direction = (
-        part.T.astype(np.float32) for part in rays_past(Capsule(*figure.joints_m[[1, 10]], 0.3), 500, rng)
+        part.T.astype(np.float32) for part in rays_past(Capsule(figure.joints_m[1], figure.joints_m[10], 0.3), 500, rng)
     )
     hits = figure.intersect(origin, direction)
     alone = np.stack([part.intersect(origin, direction)[0] for part in figure.parts])
@@ -113,7 +113,9 @@ def test_figures_stand_on_the_floor_within_the_room() -> None:
     figures = 0
     for index in range(60):
         scene = sample_scene(3, index)
-        for thing in (thing for thing in scene.things if isinstance(thing.solid, Mannequin)):
+        for thing in scene.things:
+            if not isinstance(thing.solid, Mannequin):
+                continue
             figures += 1
             ends = np.array([end for part in thing.solid.parts for end in part.ends_m]) @ thing.rotation.T
             lowest = (ends[:, 2] - np.repeat([part.radius_m for part in thing.solid.parts], 2)).min()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.train_adapter import DEFAULTS as OF_THE_COMMAND
-from tests.support.pictures import square
+from jobs._adapter_training import DEFAULTS as OF_THE_COMMAND
+from tests.support.images import square
 from unicon.training.annotators import (
     ANNOTATIONS,
     DEFAULTS,

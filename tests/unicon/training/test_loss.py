@@ -1,3 +1,5 @@
+# diffusers declares timesteps as `IntTensor`.
+# pyright: reportArgumentType=false
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+# diffusers declares its configurations as plain dictionaries.
+# pyright: reportAttributeAccessIssue=false
 """Photographs become pairs: image and condition show the same part, and everything random is the generator's."""
 
 from __future__ import annotations
@@ -11,17 +13,17 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
-from tests.support.pictures import square, write_squares
+from tests.support.images import square, write_squares
 from unicon.training.photographs import (
     Photograph,
     PhotographPairs,
     Views,
     crop_box,
-    find_pictures,
+    find_images,
     match_conditions,
     prepare_photographs,
     random_size,
-    read_picture,
+    read_image,
 )
 
 VIEWS = Views(resolution_px=32, multiple=4)
@@ -110,10 +112,10 @@ def test_pictures_of_any_mode_size_and_orientation(tmp_path: Path) -> None:
     (images / "turned.txt").write_text("on its side")
     (images / "notes.md").write_text("no picture")
     photographs = prepare_photographs(images, tmp_path / "kept", lambda: inverted, side_px=48)
-    assert [photograph.picture.stem for photograph in photographs] == ["deep", "palette", "print", "turned"]
+    assert [photograph.image.stem for photograph in photographs] == ["deep", "palette", "print", "turned"]
     assert [photograph.caption for photograph in photographs] == ["", "", "", "on its side"]
     for photograph in photographs:
-        assert size_of(photograph.condition) == read_picture(photograph.picture, 48).size
+        assert size_of(photograph.condition) == read_image(photograph.image, 48).size
     assert size_of(photographs[-1].condition) == (48, 72)
 
 
@@ -139,7 +141,7 @@ def test_a_damaged_picture_is_left_out(tmp_path: Path, capsys: pytest.CaptureFix
     cut = (images / "square-00.png").read_bytes()
     (images / "cut.png").write_bytes(cut[: len(cut) // 2])
     photographs = prepare_photographs(images, tmp_path / "kept", lambda: inverted, side_px=48)
-    assert [photograph.picture.stem for photograph in photographs] == ["square-00", "square-01"]
+    assert [photograph.image.stem for photograph in photographs] == ["square-00", "square-01"]
     told = capsys.readouterr().err
     assert "left out" in told and "broken.jpg" in told and "cut.png" in told
 
@@ -147,31 +149,31 @@ def test_a_damaged_picture_is_left_out(tmp_path: Path, capsys: pytest.CaptureFix
 def test_conditions_of_the_user(tmp_path: Path) -> None:
     images, maps = write_squares(tmp_path / "images", 3), tmp_path / "maps"
     maps.mkdir()
-    for name, path in find_pictures(images).items():
+    for name, path in find_images(images).items():
         size = size_of(path)
         Image.fromarray(np.full((size[1] * 2, size[0] * 2), 65535, np.uint16)).save(maps / f"{name}.png")
     photographs = prepare_photographs(images, tmp_path / "kept", maps, side_px=48)
     assert all(np.asarray(Image.open(photograph.condition)).min() == 255 for photograph in photographs)
     assert photographs[0].caption == "a yellow square"
     (maps / "square-01.png").unlink()
-    with pytest.raises(FileNotFoundError, match="none for 1 of 3 pictures: square-01.png"):
-        match_conditions(find_pictures(images), maps)
+    with pytest.raises(FileNotFoundError, match="none for 1 of 3 images: square-01.png"):
+        match_conditions(find_images(images), maps)
     square((200, 20)).save(maps / "square-01.png")
-    with pytest.raises(ValueError, match="A condition shows the whole picture upright"):
+    with pytest.raises(ValueError, match="A condition shows the whole image upright"):
         prepare_photographs(images, tmp_path / "kept", maps, side_px=48)
 
 
 def test_folders_without_pictures(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="Pictures come in a folder"):
-        find_pictures(tmp_path / "absent")
+    with pytest.raises(FileNotFoundError, match="Images are given as a folder"):
+        find_images(tmp_path / "absent")
     with pytest.raises(FileNotFoundError, match="there are none in"):
-        find_pictures(tmp_path)
+        find_images(tmp_path)
     (tmp_path / "a.png").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="not one of 1 files"):
+    with pytest.raises(ValueError, match="none of 1 files"):
         prepare_photographs(tmp_path, tmp_path / "kept", lambda: inverted, side_px=48)
     (tmp_path / "a.jpg").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"a.jpg and a.png .* have the same"):
-        find_pictures(tmp_path)
+        find_images(tmp_path)
 
 
 @pytest.mark.parametrize("options", [{"max_aspect": 0.5}, {"min_crop": 0}, {"flip_probability": 2}, {"multiple": 0}])

@@ -1,1 +1,1 @@
-"""The recipe of the embedded model `mini`, from nothing."""
+"""Training the embedded model `mini` from nothing."""

@@ -1,8 +1,12 @@
-"""The appearance adapter of ``mini``: two views of one scene, joined by attention alone.
+# transformers declares the arguments of `to` incorrectly.
+# pyright: reportArgumentType=false
+"""The appearance adapter of `mini`: two views of one scene, joined by attention alone.
 
-An appearance condition is another picture of the same things, as two pictures of a film are. Both roles are pictures,
-which the frozen UNet knows already, so the adapter has no LoRA for its condition rows and the separate output
-projection. Source: arXiv 2410.11439, section 3.2 and appendix A.
+An appearance condition is another image of the same things, like two frames of a film. Both roles are images, which the
+frozen UNet already models, so the adapter has no LoRA for its condition rows, and the separate output projection.
+
+Source: arXiv 2410.11439, section 3.2 and appendix A.
+Tested in tests/unicon/training/mini/test_train.py.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ from unicon.training.pairs import LatentGroups, PairLatents, PairLoss, PairSampl
 
 NAME = "appearance"
 RANK = 16
-"""Of the LoRA."""
+"""Rank of the LoRAs."""
 SAMPLING = PairSampling(
     batch_size=12,
     text_dropout=0.05,
@@ -39,18 +43,19 @@ SAMPLING = PairSampling(
     noisy_condition_fraction=0.5,
     min_snr_gamma=None,
 )
-"""Mostly a clean view beside a noisy one: appearance is for synthesis."""
+"""Mostly a clean view beside a noisy one, since appearance is used for synthesis."""
 
 
 def train_appearance(vae: AutoencoderKL, output: Path, config: FitConfig, work: Path, *, seed: int, count: int) -> None:
-    """Train the adapter for the model in ``output``, which stays as it is, and write it there.
+    """Train the adapter for the model in `output`, which does not change, and write the adapter there.
 
     Args:
-        vae: of the model, on the device where to train.
-        output: the model's folder; an appearance adapter that it has is trained on.
-        config: of the steps.
-        work: receives scenes, latents, checkpoints, logs and validation pictures.
-        seed, count: scenes, each of them in two views.
+        vae: The autoencoder of the model, on the device of the training.
+        output: Folder of the model. If it has an appearance adapter, the training continues from it.
+        config: How to train.
+        work: Receives scenes, latents, checkpoints, logs and validation images.
+        seed: Seed of the scenes.
+        count: Number of scenes, each in two views.
     """
     models = read_models(output)
     unet = models.unet.to(vae.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -62,16 +67,16 @@ def train_appearance(vae: AutoencoderKL, output: Path, config: FitConfig, work: 
     loss = PairLoss(models, NAME, adapter_config(unet, NAME).trigger or "", source, SAMPLING)
     parameters = named_adapter_parameters(unet, NAME)
 
-    def look(step: int) -> None:
+    def on_checkpoint(step: int) -> None:
         tensors = {key: value.half() for key, value in parameters.items()}
         save_adapter(unet, NAME, output / "adapters" / f"{NAME}.safetensors", tensors=tensors)
         draw_appearance(UniCon.from_pretrained(output, device=unet.device)).save(work / NAME / f"{step:06d}.png")
 
-    fit(parameters, loss, replace(config, seed=seed), work / NAME, look)
+    fit(parameters, loss, replace(config, seed=seed), work / NAME, on_checkpoint)
 
 
 def view_pairs(vae: AutoencoderKL, work: Path, seed: int, count: int) -> list[PairLatents]:
-    """Pairs of two views of each scene, in both orders, encoded; kept in ``work``."""
+    """Encoded pairs of two views of each scene, in both orders, cached in `work`."""
     path = work / f"views-{seed}.pt"
     views = []
     for view in (0, 1):
@@ -86,7 +91,7 @@ def view_pairs(vae: AutoencoderKL, work: Path, seed: int, count: int) -> list[Pa
 
 
 def draw_appearance(model: UniCon, seed: int = 2, count: int = 8) -> Image.Image:
-    """A sheet: the view that is given, the picture to be made from its caption, and what the model makes."""
+    """Draw a sheet of given views, the images that their captions describe, and the images that the model generates."""
     given = [render(sample_scene(seed, index, view=1)) for index in range(count)]
     asked = [render(sample_scene(seed, index)) for index in range(count)]
     maps = [view.image.astype(np.float32) / 255 for view in given]

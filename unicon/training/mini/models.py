@@ -1,4 +1,9 @@
-"""The parts of ``mini``: a small Stable-Diffusion-shaped model, built new or read from a folder, and saved."""
+# diffusers declares its configurations as plain dictionaries, and `from_config` as returning a tuple.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
+"""The parts of `mini`, a small model in the shape of Stable Diffusion: building, reading and saving them.
+
+Tested in tests/unicon/training/mini/test_train.py and tests/unicon/training/mini/test_pretrain.py.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +30,18 @@ NOISE = {
     "prediction_type": "v_prediction",
     "rescale_betas_zero_snr": True,
 }
-"""The noisiest step is pure noise (arXiv 2305.08891): the first step of an estimation is then plain regression."""
+"""The noisiest step is pure noise (arXiv 2305.08891), so that the first step of an estimate is plain regression."""
 
 
 VIEWS = {"depth": 4}
-"""By condition: what lowers the error of ``mini``'s estimates; 1 for others."""
+"""Condition -> number of views with the lowest error of `mini`'s estimates; 1 for others."""
 ESTIMATION_STEPS = {"pose": 4}
-"""By condition, likewise. The mean of what is possible (one step) is best for a depth; joints need one sample of it."""
+"""Condition -> number of steps with the lowest error; 1 for others. One step gives the mean of the possible maps, which
+is best for depth. Joints need a sample instead."""
 
 
 def new_unet(vae: AutoencoderKL, channels: tuple[int, ...], text_width: int, size_px: int) -> UNet2DConditionModel:
-    """An untrained Stable-Diffusion-shaped UNet for the autoencoder's latents, its finest level without attention."""
+    """An untrained UNet in the shape of Stable Diffusion's, without attention at the finest level."""
     attention = len(channels) - 1
     return UNet2DConditionModel(
         sample_size=size_px // 2 ** (len(vae.config.block_out_channels) - 1),
@@ -52,9 +58,9 @@ def new_unet(vae: AutoencoderKL, channels: tuple[int, ...], text_width: int, siz
 
 
 def with_finest_attention(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """A UNet that computes the same, with attention at the finest level on the way up.
+    """A UNet with the same results, with attention at the finest level on the way up.
 
-    There a condition reads its image at full latent resolution. Training without it first takes two thirds of the time.
+    There a condition reads its image at full latent resolution. Training first without it takes two thirds of the time.
     """
     levels = len(unet.config.block_out_channels)
     grown = UNet2DConditionModel.from_config(unet.config, up_block_types=["CrossAttnUpBlock2D"] * levels)
@@ -69,7 +75,7 @@ def with_finest_attention(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 def new_models(
     tokenizer_folder: Path, vae: AutoencoderKL, captions: Sequence[str], channels: tuple[int, ...], size_px: int
 ) -> TrainingModels:
-    """Untrained UNet and text encoder, and a tokenizer learned from captions (or found in its folder)."""
+    """An untrained UNet and text encoder, and a tokenizer that is learned from captions or found in its folder."""
     if not (tokenizer_folder / "vocab.json").exists():
         train_tokenizer(["depth_map, edge_map, pose_map, ", *captions], tokenizer_folder)
     tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder)
@@ -79,7 +85,7 @@ def new_models(
 
 
 def read_models(folder: Path) -> TrainingModels:
-    """The models of a folder that ``save`` wrote, in float32, to be trained on."""
+    """Read the models of a folder that `save` wrote, in float32, to continue training."""
     return TrainingModels(
         UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=torch.float32),
         CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32),
@@ -89,14 +95,14 @@ def read_models(folder: Path) -> TrainingModels:
 
 
 def install_adapters(unet: UNet2DConditionModel, kinds: Iterable[str], rank: int, folder: Path | None) -> None:
-    """Add an adapter of every kind in place: the folder's where it has one, else an untrained one."""
+    """Add an adapter of every kind in place: that of the folder if it has one, else an untrained one."""
     for kind in kinds:
         recommended = {"estimation_steps": ESTIMATION_STEPS.get(kind, 1), "estimation_views": VIEWS.get(kind, 1)}
         install_adapter_of(unet, AdapterConfig(name=kind, rank=rank, **recommended), folder)
 
 
 def install_adapter_of(unet: UNet2DConditionModel, fresh: AdapterConfig, folder: Path | None) -> None:
-    """Add the folder's adapter of that name in place, or an untrained one where it has none."""
+    """Add the folder's adapter of that name in place, or an untrained one if it has none."""
     path = None if folder is None else folder / "adapters" / f"{fresh.name}.safetensors"
     if path is not None and path.exists():
         load_adapter(unet, path)
@@ -105,7 +111,7 @@ def install_adapter_of(unet: UNet2DConditionModel, fresh: AdapterConfig, folder:
 
 
 def save(models: TrainingModels, vae: AutoencoderKL, adapters: Iterable[str], output: Path) -> None:
-    """Write the diffusers folder and the adapters, weights in float16."""
+    """Write the diffusers folder and the adapters, with weights in float16."""
     (output / "adapters").mkdir(parents=True, exist_ok=True)
     unet = copy.deepcopy(models.unet).half()
     for name in adapters:
@@ -133,7 +139,7 @@ def save(models: TrainingModels, vae: AutoencoderKL, adapters: Iterable[str], ou
 
 
 def _public_config(model: AutoencoderKL | UNet2DConditionModel) -> dict:
-    """The configuration without the private entries that loading adds, such as the path it came from."""
+    """The configuration without the private entries that loading adds, such as the path of the folder."""
     return {key: value for key, value in model.config.items() if not key.startswith("_")}
 
 

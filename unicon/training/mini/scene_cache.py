@@ -1,7 +1,11 @@
-"""Training pictures of rendered scenes, kept on disk as plain arrays.
+"""A cache of rendered scenes for training, kept on disk as plain arrays.
 
-A cache is a folder of parts; part ``p`` of a sequence holds scenes ``p * PART_SIZE ...`` and is written whole or not at
-all, so that an interrupted rendering continues where it stopped. Shapes: ``S`` scenes, ``H W`` pixels.
+A cache is a folder of parts. Part p of a sequence holds the scenes from p * PART_SIZE on and is written atomically, so
+that an interrupted rendering continues where it stopped.
+
+Shapes: S scenes, H W pixels.
+
+Tested in tests/unicon/training/mini/test_train.py.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ class SceneArrays:
     edges: np.ndarray
     """(S, H, W) bool."""
     poses: np.ndarray
-    """(S, H, W, 3) uint8, drawn as ``unicon.pose`` does; black where nobody is in view."""
+    """(S, H, W, 3) uint8, drawn by `unicon.pose`; black where nobody is in view."""
     captions: tuple[str, ...]
 
 
@@ -43,15 +47,15 @@ def render_cache(
     workers: int | None = None,
     view: int = 0,
 ) -> None:
-    """Render scenes ``0 .. count`` of a seed into ``root``; parts that are there already are kept.
+    """Render the first `count` scenes of a seed into `root`. Existing parts are kept.
 
     Args:
-        root: folder of the cache, one for each seed, size and view.
-        seed: the sequence of scenes, see ``sample_scene``.
-        count: number of scenes, rounded up to whole parts.
+        root: Folder of the cache, one for each seed, size and view.
+        seed: The sequence of scenes, see `sample_scene`.
+        count: Number of scenes, rounded up to whole parts.
         size_px: (width, height).
-        workers: processes, all cores by default.
-        view: of every scene, see ``sample_scene``.
+        workers: Number of processes. The default is the number of cores.
+        view: View of every scene, see `sample_scene`.
     """
     root.mkdir(parents=True, exist_ok=True)
     missing = [part for part in range(-(-count // PART_SIZE)) if not _part_path(root, part).exists()]
@@ -61,10 +65,10 @@ def render_cache(
 
 
 def load_cache(root: Path, count: int | None = None) -> SceneArrays:
-    """The first ``count`` scenes of a cache, or all.
+    """Load the first `count` scenes of a cache, or all.
 
     Raises:
-        FileNotFoundError: the cache holds fewer scenes than asked for.
+        FileNotFoundError: The cache holds fewer scenes than asked for.
     """
     parts = sorted(root.glob("part-*.npz"))
     wanted = len(parts) if count is None else -(-count // PART_SIZE)

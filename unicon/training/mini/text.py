@@ -1,6 +1,9 @@
-"""A small CLIP text encoder with a byte-pair vocabulary of its own.
+# transformers declares token ids as any kind of token.
+# pyright: reportArgumentType=false
+"""A small CLIP text encoder with its own byte-pair vocabulary.
 
 Sources: byte-pair encoding arXiv 1508.07909; CLIP's text encoder arXiv 2103.00020, section 2.4.
+Tested in tests/unicon/training/mini/test_pretrain.py and test_train.py.
 """
 
 from __future__ import annotations
@@ -17,9 +20,9 @@ MAX_TOKENS = 48
 
 
 def train_tokenizer(captions: Iterable[str], folder: Path, vocab_size: int = 1024) -> CLIPTokenizer:
-    """Learn CLIP-style byte pairs from captions, write ``vocab.json`` and ``merges.txt``, and load them.
+    """Learn byte pairs in the form of CLIP from captions, write `vocab.json` and `merges.txt`, and load them.
 
-    Every byte is in the vocabulary, so that any prompt can be encoded.
+    The vocabulary contains every byte, so that any prompt can be encoded.
     """
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
@@ -36,7 +39,7 @@ def train_tokenizer(captions: Iterable[str], folder: Path, vocab_size: int = 102
 
 
 def _write_clip_files(alphabet: list[str], merges: list[tuple[str, str]], folder: Path) -> CLIPTokenizer:
-    """CLIP's order: bytes, bytes that end a word, merges, start, end."""
+    """Write the vocabulary in the order of CLIP: bytes, bytes that end a word, merges, start, end."""
     tokens = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(merge) for merge in merges), START, END]
     folder.mkdir(parents=True, exist_ok=True)
     vocab = {token: index for index, token in enumerate(dict.fromkeys(tokens))}

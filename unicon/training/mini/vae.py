@@ -1,6 +1,12 @@
-"""The autoencoder of a small Stable Diffusion: trained on scenes and their condition maps.
+# diffusers declares its outputs as tuples and its configurations as plain dictionaries, and torch the children of
+# modules loosely.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
+# pyright: reportIndexIssue=false, reportOptionalMemberAccess=false, reportOptionalSubscript=false
+"""The autoencoder of `mini`, trained on scenes and their condition maps.
 
-Shapes: ``B`` crops, ``h w`` latent size, ``C`` latent channels.
+Shapes: B crops, h w latent size, C latent channels.
+
+Tested in tests/unicon/training/mini/test_train.py.
 """
 
 from __future__ import annotations
@@ -20,13 +26,13 @@ from unicon.training.mini.scene_cache import SceneArrays
 from unicon.training.pairs import encode_latents
 
 KL_WEIGHT = 3e-4
-"""Weight of the KL divergence a latent element beside the L1 error a pixel element."""
+"""Weight of the KL divergence per latent element, relative to the L1 error per pixel element."""
 GRADIENT_WEIGHT = 0.5
-"""Weight of the L1 error of horizontal and vertical differences: it keeps edges sharp."""
+"""Weight of the L1 error of horizontal and vertical differences, which keeps edges sharp."""
 SQUARE_WEIGHT = 2.0
-"""Weight of the squared error: with L1 alone, lines that are still uncertain are best left out."""
+"""Weight of the squared error. With L1 alone, omitting lines that are still uncertain gives the lowest loss."""
 SHARES = {"image": 0.45, "depth": 0.2, "edge": 0.2, "pose": 0.15}
-"""What the crops show: pictures, inverse depth maps, edge maps, pose drawings."""
+"""Shares of images, inverse depth maps, edge maps and pose drawings among the crops."""
 
 
 def new_vae(size_px: int = 128) -> AutoencoderKL:
@@ -37,7 +43,7 @@ def new_vae(size_px: int = 128) -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=1,
         latent_channels=8,
-        norm_num_groups=1,  # more groups would normalise the mean colour of a picture away in so few channels
+        norm_num_groups=1,  # with more groups, normalization would remove the mean color of an image
         sample_size=size_px,
         mid_block_add_attention=False,
     )
@@ -47,15 +53,16 @@ def new_vae(size_px: int = 128) -> AutoencoderKL:
 
 COLORS = 3
 SMALL_LOGVAR = -5.0
-"""Initial log variance of the latents: little noise until the network has learned something worth hiding."""
+"""Initial log variance of the latents, so that there is little noise at first."""
 
 
 @torch.no_grad()
 def start_from_pyramid(vae: AutoencoderKL) -> None:
-    """Initialise in place so that three latent channels start as the picture's mean colours, 8 times smaller.
+    """Initialize in place so that three latent channels start as the image's mean colors, 8 times smaller.
 
-    A plain random start spends most of a short training on finding out that pictures have colours. Here the first
-    channels of every layer carry red, green and blue through averaging and smoothing filters; all others stay random.
+    With a plain random start, most of a short training would be spent on learning that images have colors. Here the
+    first channels of every layer pass red, green and blue through averaging and smoothing filters. All others stay
+    random.
     """
     smooth = torch.tensor([0.25, 0.5, 0.25]).outer(torch.tensor([0.25, 0.5, 0.25]))
     average = torch.zeros(3, 3)
@@ -95,7 +102,7 @@ def _pass_colors(conv: torch.nn.Conv2d, kernel: Tensor | None = None) -> None:
 
 
 def _split_signs(shortcut: torch.nn.Conv2d) -> None:
-    """Give each colour a second, negated channel: silu(x) - silu(-x) = x."""
+    """Give each color a second, negated channel: silu(x) - silu(-x) = x."""
     shortcut.weight[COLORS : 2 * COLORS] = -shortcut.weight[:COLORS]
     shortcut.bias[COLORS : 2 * COLORS] = 0
 
@@ -109,15 +116,15 @@ def _join_signs(conv_out: torch.nn.Conv2d) -> None:
 def train_vae(
     vae: AutoencoderKL, scenes: SceneArrays, config: FitConfig, folder: Path, batch_size: int = 32, crop_px: int = 64
 ) -> None:
-    """Train in place; afterwards ``vae.config.scaling_factor`` makes the latents' standard deviation 1.
+    """Train in place. Afterwards `vae.config.scaling_factor` scales the latents to a standard deviation of 1.
 
     Args:
-        vae: what to train.
-        scenes: pictures and maps to reconstruct.
-        config: see ``fit``.
-        folder: checkpoints, log and ``reconstruction-STEP.png``.
-        batch_size: crops a step.
-        crop_px: width and height of a crop.
+        vae: The autoencoder to train.
+        scenes: Images and maps to reconstruct.
+        config: See `fit`.
+        folder: Receives checkpoints and a log.
+        batch_size: Crops per step.
+        crop_px: Width and height of a crop.
     """
 
     def loss(generator: torch.Generator) -> dict[str, Tensor]:
@@ -133,11 +140,12 @@ def train_vae(
 
 
 def vae_loss(target: Tensor, reconstruction: Tensor, kl: Tensor) -> dict[str, Tensor]:
-    """L1, squared error, L1 of differences, and KL, each a mean in fp32.
+    """The weighted sum of L1, squared error, L1 of differences, and KL divergence, each a mean in float32.
 
     Args:
-        target, reconstruction: (B, 3, H, W) in [-1, 1].
-        kl: (B,) divergence summed over a row's latent.
+        target: (B, 3, H, W) in [-1, 1].
+        reconstruction: (B, 3, H, W).
+        kl: Divergence summed over the latent of each row, (B,).
     """
     difference = reconstruction.float() - target
     l1, square = difference.abs().mean(), difference.square().mean()
@@ -148,7 +156,7 @@ def vae_loss(target: Tensor, reconstruction: Tensor, kl: Tensor) -> dict[str, Te
 
 
 def sample_crops(scenes: SceneArrays, count: int, crop_px: int, generator: torch.Generator) -> Tensor:
-    """Random crops (B, 3, crop, crop) in [-1, 1] of pictures and maps, flipped half of the time."""
+    """Draw random crops (B, 3, crop, crop) in [-1, 1] of images and maps. Half of them are flipped."""
     names, shares = list(SHARES), torch.tensor(list(SHARES.values()))
     size = scenes.images.shape[1]
     crops = []
@@ -164,7 +172,7 @@ def sample_crops(scenes: SceneArrays, count: int, crop_px: int, generator: torch
 
 
 def map_pixels(scenes: SceneArrays, kind: str, window) -> np.ndarray:
-    """Pixels (..., 3) float32 in [-1, 1] of pictures (``image``), ``depth``, ``edge`` or ``pose`` maps."""
+    """Pixels (..., 3), float32 in [-1, 1], of images (`image`), `depth`, `edge` or `pose` maps."""
     if kind in ("image", "pose"):
         pixels = scenes.images if kind == "image" else scenes.poses
         return pixels[window].astype(np.float32) / 127.5 - 1
@@ -176,7 +184,7 @@ def map_pixels(scenes: SceneArrays, kind: str, window) -> np.ndarray:
 
 
 def encode_maps(vae: AutoencoderKL, scenes: SceneArrays, kind: str, part_size: int = 64) -> Tensor:
-    """(S, c, h, w) scaled latents of a kind of picture; ``part_size`` scenes at a time are pixels in float32."""
+    """Encode the images or maps of scenes to scaled latents (S, c, h, w), `part_size` scenes at a time."""
     windows = (np.s_[start : start + part_size] for start in range(0, len(scenes.captions), part_size))
     pixels = (torch.from_numpy(map_pixels(scenes, kind, window)).permute(0, 3, 1, 2) for window in windows)
     return torch.cat([encode_latents(vae, part) for part in pixels])
@@ -184,7 +192,7 @@ def encode_maps(vae: AutoencoderKL, scenes: SceneArrays, kind: str, part_size: i
 
 @torch.no_grad()
 def latent_std(vae: AutoencoderKL, scenes: SceneArrays, count: int = 64) -> float:
-    """Standard deviation of the unscaled latents of the first pictures and depth maps."""
+    """Standard deviation of the unscaled latents of the first images and depth maps."""
     latents = []
     for kind in ("image", "depth"):
         pixels = torch.from_numpy(map_pixels(scenes, kind, np.s_[:count])).permute(0, 3, 1, 2)

@@ -1,0 +1,176 @@
+"""Checks and settings of `train_adapter.py`."""
+
+import hashlib
+import json
+import os
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from jobs import _cli
+from pipelines.errors import SettingError
+
+if TYPE_CHECKING:
+    from unicon.training.adapter import AdapterRecipe
+    from unicon.training.annotators import Annotator
+
+DEFAULTS = {"edge": "canny", "depth": "midas", "pose": "openpose"}
+"""Equal to `unicon.training.annotators.DEFAULTS`, whose import takes seconds."""
+
+T = TypeVar("T")
+
+
+def choose_conditions(options: Namespace) -> None:
+    """Choose the annotator that creates the conditions, unless `--conditions` gives them.
+
+    Raises:
+        SettingError: The annotator does not fit the condition, or an option would have no effect.
+    """
+    from unicon.training.annotators import choose_annotator
+
+    if options.conditions is None:
+        options.annotator, options.annotator_weights = report_as(
+            "--annotator", lambda: choose_annotator(options.condition, options.annotator, options.annotator_weights)
+        )
+        return
+    for option in ("annotator", "annotator_weights"):
+        if value := getattr(options, option):
+            raise SettingError(
+                f"--{option.replace('_', '-')} {value} creates conditions, but --conditions {options.conditions} gives "
+                "existing ones. Remove one of the options."
+            )
+
+
+def check_weights(options: Namespace, num_images: int) -> None:
+    """Check that the weights of the annotator exist if conditions remain to be created."""
+    from unicon.training.annotators import ANNOTATORS, find_weights
+
+    if options.conditions is None and len(list(conditions_folder(options).glob("*.png"))) < num_images:
+        annotation = ANNOTATORS[options.annotator]
+        if annotation.files:
+            report_as("--annotator", lambda: find_weights(annotation, options.annotator_weights))
+
+
+def choose_device(name: str | None) -> str:
+    """Return the named device, or the default; raise `SettingError` if it is not available."""
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    _cli.check_device(name)
+    return name
+
+
+def check_paths(options: Namespace) -> None:
+    """Raise `SettingError` unless the input folders are valid and the output and work folders are writable."""
+    from unicon.training.photographs import find_images, match_conditions
+
+    images = report_as("--images", lambda: find_images(options.images))
+    if options.conditions is not None:
+        report_as("--conditions", lambda: match_conditions(images, options.conditions))
+    if options.output.suffix != ".safetensors":
+        raise SettingError(
+            f"--output must be a .safetensors file; got {options.output}. Choose a name that ends in .safetensors."
+        )
+    _cli.check_adapter_output(options.output)
+    for option, folder in (("--output", options.output.parent), ("--work", options.work)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise SettingError(f"{option}: {folder} cannot be written: {error}. Choose another folder.") from error
+
+
+def default_dtype(device: str) -> str:
+    """Return a data type that is fast on a device: bfloat16 on GPUs that support it, float16 on older ones."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+
+
+def make_recipe(options: Namespace, device: str, num_images: int) -> "AdapterRecipe":
+    """Return the recipe of a command line."""
+    from unicon.training.adapter import AdapterRecipe, published_steps
+    from unicon.training.fit import FitConfig
+    from unicon.training.pairs import PairSampling
+
+    steps = options.steps or published_steps(num_images, options.batch_size)
+    dtype = options.dtype or default_dtype(device)
+    fit = FitConfig(
+        steps=steps,
+        learning_rate=options.learning_rate,
+        warmup_steps=min(100, steps // 10),
+        autocast_dtype=None if dtype == "float32" else dtype,
+        checkpoint_every=options.checkpoint_every,
+        log_every=min(20, options.checkpoint_every, steps),
+        seed=options.seed,
+    )
+    return AdapterRecipe(
+        condition=options.condition,
+        fit=fit,
+        rank=options.rank,
+        sampling=PairSampling(batch_size=options.batch_size),
+        resolution_px=options.resolution,
+        gradient_checkpointing=options.gradient_checkpointing,
+        annotator="" if options.conditions else options.annotator,
+    )
+
+
+def data_settings(options: Namespace) -> dict[str, Any]:
+    """Return the settings that the conditions depend on."""
+    return {
+        "condition": options.condition,
+        "images": str(options.images.resolve()),
+        "conditions": None if options.conditions is None else str(options.conditions.resolve()),
+        "resolution": options.resolution,
+        **({} if options.annotator in (None, DEFAULTS[options.condition]) else {"annotator": options.annotator}),
+    }
+
+
+def training_settings(options: Namespace, recipe: "AdapterRecipe", images: Sequence[str]) -> dict[str, Any]:
+    """Return the other settings that must not change when a training continues."""
+    return {
+        "rank": options.rank,
+        "steps": recipe.fit.steps,
+        "batch_size": options.batch_size,
+        "learning_rate": options.learning_rate,
+        "seed": options.seed,
+        "pictures": f"{len(images)} of names {short_hash({'names': sorted(images)})}",
+    }
+
+
+def conditions_folder(options: Namespace) -> Path:
+    """Return the folder in `--work` for conditions with these settings."""
+    return options.work / f"conditions-{short_hash(data_settings(options))}"
+
+
+def short_hash(settings: dict[str, Any]) -> str:
+    """Return eight hexadecimal digits that identify settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def annotator_of(options: Namespace, device: str, resolution_px: int) -> "Callable[[], Annotator]":
+    """Return a function that loads the annotator of a command line."""
+    from unicon.training.annotators import make_annotator
+
+    return lambda: report_as(
+        "--annotator",
+        lambda: make_annotator(
+            options.annotator, weights=options.annotator_weights, device=device, detect_px=resolution_px
+        ),
+    )
+
+
+def report_as(option: str, check: Callable[[], T]) -> T:
+    """Run a check and report its errors as a wrong value of an option."""
+    try:
+        return check()
+    except SettingError:
+        raise
+    except (ValueError, OSError, ImportError) as error:
+        raise SettingError(f"{option}: {error}") from error

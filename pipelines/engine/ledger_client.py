@@ -1,0 +1,68 @@
+# Ray declares scheduling strategies and actor handles too narrowly.
+# pyright: reportArgumentType=false
+"""The ledger of attempts as an actor, and how the workers call it.
+
+Tested in tests/pipelines/engine/test_worker_deaths.py.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipelines.engine.attempts import Attempt, building, supervised
+from pipelines.engine.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class LedgerClient:
+    """What the workers hold of the ledger."""
+
+    ledger: Any
+    """The handle of the actor."""
+    chunk_timeout_s: float | None
+
+    def attempt(self, stage: str, name: str, failed_before: bool = False) -> AbstractContextManager[Attempt]:
+        """Enclose a stage of a chunk; see `supervised`."""
+        return supervised(
+            self.ask,
+            stage,
+            name,
+            worker=_worker(),
+            node=ray.get_runtime_context().get_node_id(),
+            failed_before=failed_before,
+            limit_s=self.chunk_timeout_s,
+        )
+
+    def building(self) -> AbstractContextManager[None]:
+        """Enclose the loading of a model; see `building`."""
+        return building(self.ask, _worker(), self.chunk_timeout_s)
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the ledger. `ray.get` would lend the CPU of this worker to others while it waits."""
+        return getattr(self.ledger, method).remote(*arguments).future().result()
+
+
+@contextmanager
+def open_ledger(chunk_timeout_s: float | None) -> Iterator[LedgerClient]:
+    """Run a ledger on the node of the driver: if that node is lost, so is the run."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+    ledger: Any = ray.remote(**options)(Ledger).remote(_node_is_lost, chunk_timeout_s)
+    try:
+        yield LedgerClient(ledger, chunk_timeout_s)
+    finally:
+        ray.kill(ledger)
+
+
+def _worker() -> str:
+    """This actor, whatever its process; for a task its node."""
+    context = ray.get_runtime_context()
+    return context.get_actor_id() or context.get_node_id()
+
+
+def _node_is_lost(node: str) -> bool:
+    return any(known["NodeID"] == node and not known["Alive"] for known in ray.nodes())

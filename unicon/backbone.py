@@ -24,6 +24,7 @@ from unicon import images as image_tools
 from unicon.adapters.config import AdapterConfig
 from unicon.adapters.unet import adapter_configs
 from unicon.conditions import CONDITIONS, Condition
+from unicon.devices import floating_dtype, usable_device
 from unicon.files.adapters import find_adapters
 from unicon.files.folder import find_folder, weight_files
 from unicon.files.hashes import fingerprint
@@ -262,36 +263,6 @@ class Backbone:
             )
         tokens = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
         return self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0]
-
-
-def default_device() -> str:
-    """Return "cuda" if available, else "mps" if available, else "cpu"."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def usable_device(device: str | torch.device | None) -> torch.device:
-    """Return the device, or the default one for None.
-
-    Raises:
-        ValueError: The name is no device, or the GPU does not exist.
-    """
-    try:
-        found = torch.device(device or default_device())
-    except RuntimeError as error:
-        raise ValueError(f"A device is cpu, cuda, cuda:1, mps, ...; got {device!r}. Correct the name.") from error
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"There are {torch.cuda.device_count()} CUDA GPUs here; got device {device!r}. Give cpu.")
-    return found
-
-
-def floating_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    """Return a dtype given by its name or itself. Raises ValueError for one that models do not compute in."""
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if found not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        raise ValueError(f"dtype is float16, bfloat16, float32 or float64; got {dtype!r}. Correct it.")
-    return found  # type: ignore[return-value]
 
 
 def ddim_scheduler(folder: Path) -> DDIMScheduler:

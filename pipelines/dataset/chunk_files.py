@@ -97,12 +97,17 @@ class ChunkFiles:
         for removals in range(MAX_REMOVALS):
             positions = (error["position"] for error in errors)
             stem = chunk_names.version_stem(chunk.name, version.ok, positions, waiting, removals)
+            files = {}
             if errors:
-                self.store.publish(layout.errors_uri(self.output, stem), PARQUET.encode(errors, schema.ERRORS))
+                files[layout.errors_uri(self.output, stem)] = PARQUET.encode(errors, schema.ERRORS)
             if version.ok:
-                self.store.publish(layout.data_uri(self.output, stem, self.row_format.extension), version.content)
+                files[layout.data_uri(self.output, stem, self.row_format.extension)] = version.content
+            for uri, content in files.items():
+                self.store.publish(uri, content)
             if write_mark(self.store, layout.mark_uri(self.output, stem), json.dumps(mark).encode()):
                 return
+            for uri in files:  # another run has removed this version: nobody ever uses these names again
+                self.store.remove(uri)
         raise OSError(f"chunk {chunk.name}: other runs have removed its files {MAX_REMOVALS} times")
 
     def merged(self, chunk: Chunk, rows: Rows, errors: Rows) -> tuple[Rows, Rows]:

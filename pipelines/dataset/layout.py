@@ -77,6 +77,8 @@ class Remains:
     """Where its mark would be; empty if it will have none: a version of 0.1, or one that was removed."""
     marks: list[str]
     files: list[str]
+    is_removed: bool = False
+    """Whether its mark is a tombstone: whatever is still written under its name is of no use to anybody."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +174,8 @@ class _Found:
 
     def remains(self, output: str, stem: str) -> Remains:
         mark = "" if self.name.is_old or self.is_removed else mark_uri(output, stem)
-        return Remains(name=self.name, mark_uri=mark, marks=[uri for uri, *_ in self.marks], files=self.files)
+        marks = [uri for uri, *_ in self.marks]
+        return Remains(name=self.name, mark_uri=mark, marks=marks, files=self.files, is_removed=self.is_removed)
 
 
 def _drop_tombstones(found: dict[str, _Found], removed: Iterable[str], store: Store) -> None:

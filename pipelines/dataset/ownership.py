@@ -43,7 +43,8 @@ Say = Callable[[str], None]
 def marked(text: str) -> bytes:
     """Return a text, in Markdown or HTML, with the mark."""
     text = text.rstrip("\n") + "\n"
-    mark = f"<!-- written by {PROGRAM}, {storage.short_hash(text)}: the next run replaces this file unless it is edited -->"
+    note = "the next run replaces this file unless it is edited"
+    mark = f"<!-- written by {PROGRAM}, {storage.short_hash(text)}: {note} -->"
     return f"{text}{mark}\n".encode(errors="replace")
 
 

@@ -161,6 +161,7 @@ def _cut_range(
         each
         for each in _others(stored, valid)
         if found.is_whole
+        or _is_removed(each)
         or not shard.fingerprint.startswith(each.name.fingerprint)
         or not list(gaps(each.name.start, each.name.stop, done))
     ]
@@ -248,10 +249,15 @@ def _cut_folder(
         each
         for each in _others(stored, finished)
         if found.is_whole
+        or _is_removed(each)
         or (each.stem in useless if isinstance(each, layout.Version) else _are_useless(each, finished, covered, marks))
     ]
     waits = sum(_waiting(each, there, waiting) for each in valid)
     return _Cut(finished, [*again, *chunks], superseded, len(covered) + len(left), waits)
+
+
+def _is_removed(each: layout.Version | layout.Remains) -> bool:
+    return isinstance(each, layout.Remains) and each.is_removed
 
 
 def _are_useless(

@@ -124,7 +124,7 @@ def test_wrong_settings(truth: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "--predictions" in refused(capsys, tmp_path / "absent", truth)
     assert "--truth" in refused(capsys, estimates, tmp_path / "absent")
     assert "contains no Parquet files" in refused(capsys, truth, truth)
-    assert "none of the tars" in refused(capsys, estimates, estimates)
+    assert "contains no tars" in refused(capsys, estimates, estimates)
     other = write_parquet(tmp_path / "other" / "a.parquet", {"key": ["x"], "picture": [b""]})
     assert "must have the columns key and depth" in refused(capsys, other, truth)
     tar = write_tar(tmp_path / "plain.tar", samples(2))
@@ -140,6 +140,6 @@ def test_repeated_keys(truth: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_another_size(truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     estimates = write_estimates(tmp_path, range(2), lambda rendering: np.zeros((8, 8)))
-    assert "'s9-00000000' cannot be evaluated: estimate and truth must have the same shape" in refused(
+    assert "'s9-00000000' cannot be evaluated: estimate and truth must have" in refused(
         capsys, estimates, truth
     )

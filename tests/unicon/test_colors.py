@@ -1,4 +1,4 @@
-"""Colors by the profile of an image: what the model sees is sRGB, and no profile stays on pixels that it is not of."""
+"""Images are converted to sRGB by their color profile, and no profile remains on converted pixels."""
 
 import io
 

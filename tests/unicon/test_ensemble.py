@@ -68,7 +68,7 @@ def test_confidence_falls_with_the_spread() -> None:
     assert np.allclose(confidences, [1.0, 0.8, 0.4, 0.0])
 
 
-def test_pictures_have_one_spread_a_pixel() -> None:
+def test_images_have_one_spread_a_pixel() -> None:
     estimate = combine([np.zeros((4, 5, 3), np.float32), np.ones((4, 5, 3), np.float32)], affine=False)
     assert estimate.map.shape == (4, 5, 3) and estimate.spread.shape == (4, 5)
     assert estimate.confidence == 0.0
@@ -94,7 +94,7 @@ def test_members_share_the_micro_batches(monkeypatch: pytest.MonkeyPatch) -> Non
     forward, encode = model.unet.forward, model.encode_images
     monkeypatch.setattr(model.unet, "forward", lambda *a, **k: sizes.append(len(a[0])) or forward(*a, **k))
     monkeypatch.setattr(model, "encode_images", lambda pixels: encoded.append(len(pixels)) or encode(pixels))
-    images = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue", "green")]
+    images = [Image.new("RGB", (32, 32), color) for color in ("red", "blue", "green")]
     model.estimate_ensemble(images, "depth", ensemble_size=3, num_inference_steps=1, batch_size=4)
     assert sizes == [8, 8, 2]  # an image and a condition row for each of nine estimates
     assert encoded == [2, 2, 1]

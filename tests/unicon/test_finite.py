@@ -1,6 +1,6 @@
 # diffusers declares its outputs as tuples and its configurations as plain dictionaries, and torch optional biases.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
-"""No result with values that are not finite is returned: float16 that overflows is done again in float32, or told."""
+"""Results are always finite: what overflows in float16 is repeated in float32, or reported as a failure."""
 
 from __future__ import annotations
 

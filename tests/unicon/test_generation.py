@@ -15,8 +15,8 @@ from unicon.sampling.step_table import joint
 STEPS: dict[str, Any] = {"num_inference_steps": 2}
 GENERATOR = np.random.default_rng(0)
 DEPTH, OTHER_DEPTH = GENERATOR.random((2, 30, 40), dtype=np.float32)
-PICTURE = GENERATOR.random((30, 40, 3), dtype=np.float32)
-IMAGE = Image.fromarray((PICTURE * 255).astype(np.uint8))
+PIXELS = GENERATOR.random((30, 40, 3), dtype=np.float32)
+IMAGE = Image.fromarray((PIXELS * 255).astype(np.uint8))
 MASK = np.zeros((30, 40), bool)
 MASK[5:20, 10:30] = True
 
@@ -38,12 +38,12 @@ def test_everything_given_matters() -> None:
     model = tiny_model()
 
     def run(**changes: Any) -> Generated:
-        options = {"conditions": {"depth": [DEPTH], "id": [PICTURE]}, "prompts": ["a cat"], **STEPS} | changes
+        options = {"conditions": {"depth": [DEPTH], "id": [PIXELS]}, "prompts": ["a cat"], **STEPS} | changes
         return model.synthesize(**options)[0]
 
     base = run()
     changes: list[dict[str, Any]] = [
-        {"conditions": {"depth": [OTHER_DEPTH], "id": [PICTURE]}},
+        {"conditions": {"depth": [OTHER_DEPTH], "id": [PIXELS]}},
         {"conditions": {"depth": [DEPTH]}},
         {"prompts": ["a dog"]},
         {"negative_prompts": ["a dog"]},
@@ -67,7 +67,7 @@ def test_everything_given_matters() -> None:
 
 
 def test_three_conditions_fused_and_separate() -> None:
-    conditions = {"depth": [DEPTH], "appearance": [PICTURE], "pose": [PICTURE]}
+    conditions = {"depth": [DEPTH], "appearance": [PIXELS], "pose": [PIXELS]}
     (result,) = tiny_model().synthesize(conditions, ["a"], sampler="dpmsolver++", **STEPS)
     assert result.image.size == (40, 30) and list(result.conditions) == list(conditions)
 
@@ -95,15 +95,14 @@ def test_refinement_moves_a_condition_less_with_less_strength() -> None:
         assert result.conditions["depth"].shape == DEPTH.shape
         moved.append(np.abs(result.conditions["depth"] - DEPTH).mean())
     assert moved[0] == 0 < moved[1] and moved[2] > 0
-    default, explicit = (
-        model.refine({"depth": [DEPTH]}, ["a"], **STEPS, **given)[0] for given in ({}, {"strength": 0.7})
-    )
+    default = model.refine({"depth": [DEPTH]}, ["a"], **STEPS)[0]
+    explicit = model.refine({"depth": [DEPTH]}, ["a"], **STEPS, strength=0.7)[0]
     assert np.array_equal(default.conditions["depth"], explicit.conditions["depth"])
 
 
 @pytest.mark.parametrize(
-    "how", [{}, {"condition": "depth"}, {"conditions": {"pose": [PICTURE]}},
-            {"condition": ("depth", "edge"), "conditions": {"pose": [PICTURE]}}],
+    "how", [{}, {"condition": "depth"}, {"conditions": {"pose": [PIXELS]}},
+            {"condition": ("depth", "edge"), "conditions": {"pose": [PIXELS]}}],
 )  # fmt: skip
 def test_inpainting_keeps_pixels_exactly(how: dict[str, Any]) -> None:
     (result,) = tiny_model().inpaint([IMAGE], [MASK], ["a cat"], **how, **STEPS)
@@ -112,7 +111,7 @@ def test_inpainting_keeps_pixels_exactly(how: dict[str, Any]) -> None:
     assert np.array_equal(painted[~MASK], original[~MASK])
     assert np.abs(painted[MASK].astype(int) - original[MASK]).mean() > 1
     if "conditions" in how:
-        assert result.conditions["pose"] is PICTURE
+        assert result.conditions["pose"] is PIXELS
     if "condition" in how:
         (estimate,) = tiny_model().estimate([IMAGE], "depth")
         depth = result.conditions["depth"]
@@ -152,7 +151,7 @@ def test_micro_batches() -> None:
         (lambda model: model.synthesize({"depth": [DEPTH]}, ["a", "b"]), "1 maps for 2 prompts"),
         (lambda model: model.synthesize({"depth": [DEPTH]}, "a"), "Give \\['a'\\]"),
         (lambda model: model.synthesize({"depth": [DEPTH * 255]}, ["a"]), r"values in \[0, 1\]"),
-        (lambda model: model.synthesize({"depth": [DEPTH], "pose": [PICTURE[:9]]}, ["a"]), "one size.*resize_map"),
+        (lambda model: model.synthesize({"depth": [DEPTH], "pose": [PIXELS[:9]]}, ["a"]), "one size.*resize_map"),
         (lambda model: model.synthesize({"depth": [DEPTH]}, ["a"], strength=1.5), "strength"),
         (
             lambda model: model.synthesize({"depth": [DEPTH]}, ["a"], weights={"pose": 1.0}),

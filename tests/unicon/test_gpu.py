@@ -1,6 +1,6 @@
 # diffusers declares the arguments of `to` incorrectly.
 # pyright: reportArgumentType=false
-"""What only a GPU can show: half precision, its memory, its compiler. `./dev test -m gpu`"""
+"""Half precision, memory and compilation on a GPU. Run with `./dev test -m gpu`."""
 
 from __future__ import annotations
 
@@ -30,34 +30,34 @@ SCENES = 8
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Image.Image]:
+def images() -> list[Image.Image]:
     return [Image.fromarray(render(sample_scene(101, index)).image) for index in range(SCENES)]
 
 
 @pytest.fixture(scope="module")
-def on_cpu(pictures: list[Image.Image]) -> list[np.ndarray]:
-    return UniCon.from_pretrained("mini", device="cpu").estimate(pictures, "depth", num_views=1)
+def on_cpu(images: list[Image.Image]) -> list[np.ndarray]:
+    return UniCon.from_pretrained("mini", device="cpu").estimate(images, "depth", num_views=1)
 
 
 @pytest.mark.parametrize(("dtype", "mean", "most"), [("float32", 1e-5, 1e-3), ("float16", 2e-3, 0.05),
                                                      ("bfloat16", 1e-2, 0.2)])  # fmt: skip
 def test_maps_of_a_gpu_are_those_of_the_cpu(
-    pictures: list[Image.Image], on_cpu: list[np.ndarray], dtype: str, mean: float, most: float
+    images: list[Image.Image], on_cpu: list[np.ndarray], dtype: str, mean: float, most: float
 ) -> None:
     model = UniCon.from_pretrained("mini", device="cuda", dtype=getattr(torch, dtype))
     apart = np.stack([np.abs(ours - theirs) for ours, theirs in
-                      zip(model.estimate(pictures, "depth", num_views=1), on_cpu, strict=True)])  # fmt: skip
+                      zip(model.estimate(images, "depth", num_views=1), on_cpu, strict=True)])  # fmt: skip
     print(f"{dtype}: {apart.mean():.2e} on average, {apart.max():.2e} at most")
     assert apart.mean() <= mean
     assert apart.max() <= most
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float16", 0.05)])
-def test_a_result_belongs_to_its_row(pictures: list[Image.Image], dtype: str, tolerance: float) -> None:
+def test_a_result_belongs_to_its_row(images: list[Image.Image], dtype: str, tolerance: float) -> None:
     model = UniCon.from_pretrained("mini", device="cuda", dtype=getattr(torch, dtype))
     options = {"num_views": 1, "num_inference_steps": 4}
-    together = model.estimate(pictures, "depth", seeds=list(range(SCENES)), **options)
-    alone = [model.estimate([picture], "depth", seeds=[seed], **options)[0] for seed, picture in enumerate(pictures)]
+    together = model.estimate(images, "depth", seeds=list(range(SCENES)), **options)
+    alone = [model.estimate([image], "depth", seeds=[seed], **options)[0] for seed, image in enumerate(images)]
     apart = max(float(np.abs(one - other).max()) for one, other in zip(together, alone, strict=True))
     print(f"{dtype}: {apart:.2e} at most")
     assert apart <= tolerance

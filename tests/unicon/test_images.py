@@ -33,11 +33,11 @@ def test_bilevel_and_transparent() -> None:
 
 
 def test_exif_orientation(tmp_path) -> None:
-    picture = Image.new("RGB", (6, 4), "black")
-    picture.putpixel((0, 0), (255, 255, 255))
+    image = Image.new("RGB", (6, 4), "black")
+    image.putpixel((0, 0), (255, 255, 255))
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture.save(tmp_path / "a.png", exif=exif)
+    image.save(tmp_path / "a.png", exif=exif)
     stored = Image.open(tmp_path / "a.png")
     assert images.oriented_size(stored) == (4, 6)
     upright = images.to_rgb(stored)
@@ -68,17 +68,17 @@ def test_working_sizes_are_few_and_near() -> None:
 
 
 def test_tensors_and_back() -> None:
-    picture = ramp("RGB")
-    tensor = images.to_model(picture, picture.size)
+    image = ramp("RGB")
+    tensor = images.to_model(image, image.size)
     assert tensor.shape == (3, 4, 8) and (tensor.min(), tensor.max()) == (-1, 1)
-    assert np.array_equal(np.asarray(images.from_model(tensor)), np.asarray(picture))
-    assert images.to_model(picture, (16, 12)).shape == (3, 12, 16)
+    assert np.array_equal(np.asarray(images.from_model(tensor)), np.asarray(image))
+    assert images.to_model(image, (16, 12)).shape == (3, 12, 16)
     values = np.random.default_rng(0).random((4, 8), dtype=np.float32)
     assert images.resize_map(values, (8, 4)) is values
     assert images.resize_map(values, (20, 10)).shape == (10, 20)
 
 
-def test_a_resized_picture_is_rounded_once() -> None:
+def test_a_resized_image_is_rounded_once() -> None:
     tensor = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     resized = images.from_model(tensor, (20, 12))
     assert resized.size == (20, 12)

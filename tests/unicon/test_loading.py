@@ -1,6 +1,6 @@
 # torch declares the children of a module as tensors or modules.
 # pyright: reportAttributeAccessIssue=false, reportIndexIssue=false
-"""Loading is strict, takes the variants that hubs ship, and holds one UNet."""
+"""Loading is strict, supports the variants found on hubs, and holds one UNet in memory."""
 
 from __future__ import annotations
 

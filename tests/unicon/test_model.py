@@ -16,7 +16,7 @@ from unicon.adapters.official import save_official
 
 SIZES = [(32, 32), (40, 30), (30, 40), (32, 32), (200, 100), (33, 31)]
 TOLERANCE = 1e-4
-"""Absolute, fp32, maps in [0, 1]: as the docstring of UniCon.estimate says."""
+"""Absolute tolerance of maps in [0, 1], float32, as stated in the docstring of `unicon.model`."""
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +24,16 @@ def model(tiny_folder: Path) -> UniCon:
     return UniCon.from_pretrained(tiny_folder, device="cpu")
 
 
-def picture(seed: int, size: tuple[int, int]) -> Image.Image:
+def sample_image(seed: int, size: tuple[int, int]) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
 
-PICTURES = [picture(seed, size) for seed, size in enumerate(SIZES)]
+IMAGES = [sample_image(seed, size) for seed, size in enumerate(SIZES)]
 
 
 def estimate(model: UniCon, rows: list[int], **options) -> list[np.ndarray]:
-    return model.estimate([PICTURES[row] for row in rows], seeds=rows, num_inference_steps=3, **options)
+    return model.estimate([IMAGES[row] for row in rows], seeds=rows, num_inference_steps=3, **options)
 
 
 def test_results_have_the_size_of_their_images(model: UniCon) -> None:
@@ -54,12 +54,12 @@ def test_a_result_belongs_to_its_row(model: UniCon) -> None:
 
 
 def test_image_seed_and_prompt_matter(model: UniCon) -> None:
-    (base,) = model.estimate([PICTURES[0]], num_inference_steps=3)
+    (base,) = model.estimate([IMAGES[0]], num_inference_steps=3)
     others = [
-        model.estimate([PICTURES[0]], num_inference_steps=3, seeds=1),
-        model.estimate([PICTURES[0]], num_inference_steps=3, prompts=["a cat"]),
-        model.estimate([PICTURES[3]], num_inference_steps=3),
-        model.estimate([PICTURES[0]], num_inference_steps=3, prompts=["a cat"], guidance_scale=3.0),
+        model.estimate([IMAGES[0]], num_inference_steps=3, seeds=1),
+        model.estimate([IMAGES[0]], num_inference_steps=3, prompts=["a cat"]),
+        model.estimate([IMAGES[3]], num_inference_steps=3),
+        model.estimate([IMAGES[0]], num_inference_steps=3, prompts=["a cat"], guidance_scale=3.0),
     ]
     for (other,) in others:
         assert np.abs(other - base).max() > 10 * TOLERANCE
@@ -78,11 +78,11 @@ def test_working_size(model: UniCon) -> None:
 
 def test_wrong_calls_are_refused(model: UniCon) -> None:
     with pytest.raises(ValueError, match="\\['depth'\\]; got 'edge'"):
-        model.estimate(PICTURES, "edge")
+        model.estimate(IMAGES, "edge")
     with pytest.raises(ValueError, match="6 images, 6 prompts, 6 negative prompts, 1 seeds"):
-        model.estimate(PICTURES, seeds=[0])
+        model.estimate(IMAGES, seeds=[0])
     with pytest.raises(ValueError, match="1 prompts"):
-        model.estimate(PICTURES, prompts=["one"])
+        model.estimate(IMAGES, prompts=["one"])
 
 
 def test_description(model: UniCon, tiny_folder: Path, tmp_path: Path) -> None:

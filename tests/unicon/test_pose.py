@@ -1,4 +1,4 @@
-"""Drawn poses, and what is read back from them."""
+"""Poses are drawn and read back."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ def test_hidden_joints_are_neither_drawn_nor_read() -> None:
         assert found[~seen, 2].max(initial=0) < 0.2
 
 
-def test_a_drawn_joint_and_limb_have_their_colours() -> None:
+def test_a_drawn_joint_and_limb_have_their_colors() -> None:
     person = np.zeros((len(JOINTS), 3), np.float32)
     person[NECK] = [20, 40, 1]
     person[RIGHT_SHOULDER] = [60, 40, 1]
-    picture = draw_pose(person[None], (128, 96))
-    assert picture.shape == (96, 128, 3) and picture.dtype == np.uint8
-    assert (picture[40, 20] == COLORS[NECK]).all() and (picture[40, 60] == COLORS[RIGHT_SHOULDER]).all()
+    image = draw_pose(person[None], (128, 96))
+    assert image.shape == (96, 128, 3) and image.dtype == np.uint8
+    assert (image[40, 20] == COLORS[NECK]).all() and (image[40, 60] == COLORS[RIGHT_SHOULDER]).all()
     limb = LIMBS.index((NECK, RIGHT_SHOULDER))
-    assert (picture[40, 40] == (COLORS[limb] * LIMB_SHADE).astype(int)).all()
+    assert (image[40, 40] == (COLORS[limb] * LIMB_SHADE).astype(int)).all()
     person[RIGHT_SHOULDER, 2] = 0
     alone = draw_pose(person[None], (128, 96))
     assert (alone[40, 20] == COLORS[NECK]).all() and not alone[40, 40].any() and not alone[40, 60].any()
 
 
-def test_every_joint_has_a_colour_of_its_own_and_a_limb() -> None:
+def test_every_joint_has_a_color_of_its_own_and_a_limb() -> None:
     assert len(JOINTS) == len(COLORS) == len({tuple(color) for color in COLORS.tolist()})
     assert {joint for limb in LIMBS for joint in limb} == set(range(len(JOINTS)))
 
@@ -67,24 +67,24 @@ def test_every_joint_has_a_colour_of_its_own_and_a_limb() -> None:
 def test_several_people() -> None:
     one, other = (np.zeros((len(JOINTS), 3), np.float32) for _ in range(2))
     one[NECK], other[NECK] = [20, 20, 1], [100, 90, 1]
-    picture = draw_pose(np.stack([one, other]), (128, 128))
-    assert (picture[20, 20] == COLORS[NECK]).all() and (picture[90, 100] == COLORS[NECK]).all()
+    image = draw_pose(np.stack([one, other]), (128, 128))
+    assert (image[20, 20] == COLORS[NECK]).all() and (image[90, 100] == COLORS[NECK]).all()
 
 
 @pytest.mark.parametrize("level", [0, 90, 255])
-def test_nothing_is_read_from_grey(level: int) -> None:
+def test_nothing_is_read_from_gray(level: int) -> None:
     assert (read_pose(np.full((48, 64, 3), level, np.uint8)) == 0).all()
 
 
 def test_nobody_is_black() -> None:
-    picture = draw_pose(np.zeros((0, len(JOINTS), 3), np.float32), (32, 24))
-    assert picture.shape == (24, 32, 3) and not picture.any()
+    image = draw_pose(np.zeros((0, len(JOINTS), 3), np.float32), (32, 24))
+    assert image.shape == (24, 32, 3) and not image.any()
 
 
 def test_confidence_falls_as_a_drawing_fades() -> None:
     person = scattered_person(np.random.default_rng(2), (128, 128))
-    picture = draw_pose(person[None], (128, 128))
-    faded = [read_pose((picture * share).astype(np.uint8)) for share in (1.0, 0.85, 0.7, 0.4, 0.0)]
+    image = draw_pose(person[None], (128, 128))
+    faded = [read_pose((image * share).astype(np.uint8)) for share in (1.0, 0.85, 0.7, 0.4, 0.0)]
     means = [joints[:, 2].mean() for joints in faded]
     assert means == sorted(means, reverse=True)
     assert means[3] < MIN_CONFIDENCE and means[4] == 0

@@ -1,6 +1,6 @@
 """A row's result belongs to the row, in every mode and with every sampler.
 
-Together, alone, in another order, among other neighbours and sizes: the same result to rounding.
+Together, alone, in another order, among other neighbors and sizes: the same result to rounding.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.support.tiny import tiny_model
 from unicon import Generated
 
 TOLERANCE = 1e-4
-"""Absolute, float32, maps in [0, 1], as the docstring of unicon/model.py says; pictures differ by one level at most."""
+"""Absolute tolerance of maps in [0, 1], float32, as stated in `unicon.model`. Images differ by one level at most."""
 SIZES = [(32, 32), (40, 30), (34, 33), (32, 32), (41, 30)]
 SEEDS = [3, 1, 4, 1, 5]
 PROMPTS = ["a cat", "", "two dogs", "a cat", "rain"]
@@ -34,7 +34,7 @@ def noise_map(seed: int, size: tuple[int, int], *channels: int) -> np.ndarray:
     return np.random.default_rng(seed).random((size[1], size[0], *channels), dtype=np.float32)
 
 
-PICTURES = [Image.fromarray((noise_map(row, size, 3) * 255).astype(np.uint8)) for row, size in enumerate(SIZES)]
+IMAGES = [Image.fromarray((noise_map(row, size, 3) * 255).astype(np.uint8)) for row, size in enumerate(SIZES)]
 DEPTHS = [noise_map(10 + row, size) for row, size in enumerate(SIZES)]
 POSES = [noise_map(20 + row, size, 3) for row, size in enumerate(SIZES)]
 MASKS = [noise_map(30 + row, size) > 0.7 for row, size in enumerate(SIZES)]
@@ -45,11 +45,11 @@ def take(values: list, rows: list[int]) -> list:
 
 
 def estimate(rows: list[int], options: dict[str, Any]) -> list[np.ndarray]:
-    return tiny_model().estimate(take(PICTURES, rows), "depth", prompts=take(PROMPTS, rows), **options)
+    return tiny_model().estimate(take(IMAGES, rows), "depth", prompts=take(PROMPTS, rows), **options)
 
 
 def estimate_ensemble(rows: list[int], options: dict[str, Any]) -> list[np.ndarray]:
-    estimates = tiny_model().estimate_ensemble(take(PICTURES, rows), "edge", ensemble_size=3, **options)
+    estimates = tiny_model().estimate_ensemble(take(IMAGES, rows), "edge", ensemble_size=3, **options)
     return [np.stack([estimate.map, estimate.spread]) for estimate in estimates]
 
 
@@ -75,7 +75,7 @@ def refine(rows: list[int], options: dict[str, Any]) -> list[Generated]:
 
 def inpaint(rows: list[int], options: dict[str, Any]) -> list[Generated]:
     return tiny_model().inpaint(
-        take(PICTURES, rows), take(MASKS, rows), take(PROMPTS, rows), condition="depth",
+        take(IMAGES, rows), take(MASKS, rows), take(PROMPTS, rows), condition="depth",
         conditions={"pose": take(POSES, rows)}, **options,
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Views of a picture: what the model sees, and what becomes of its maps."""
+"""Views of an image: the inputs of the model, and the averages of their maps."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from unicon.conditions import CONDITIONS
 from unicon.views import VIEWS, average_views, expand_views, views_of
 
 
-def picture(width: int = 24, height: int = 16, seed: int = 0) -> Image.Image:
+def sample_image(width: int = 24, height: int = 16, seed: int = 0) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
 
-def test_the_mean_is_over_upright_maps_of_one_picture() -> None:
+def test_the_mean_is_over_upright_maps_of_one_image() -> None:
     views = VIEWS[4]
     truth = [np.arange(12, dtype=np.float32).reshape(3, 4) + 100 * row for row in range(2)]
     maps = [np.flip(values, 1) if view.mirrored else values for values in truth for view in views]
@@ -30,7 +30,7 @@ def test_the_mean_is_over_upright_maps_of_one_picture() -> None:
 
 def test_an_estimate_of_several_views_is_the_mean_of_theirs() -> None:
     model = tiny_model()
-    images = [picture(), picture(17, 30, 1)]
+    images = [sample_image(), sample_image(17, 30, 1)]
     found = model.estimate(images, "depth", seeds=[3, 4], num_views=4)
     larger = round(1.25 * model.native_px)
     for image, seed, result in zip(images, (3, 4), found, strict=True):
@@ -45,10 +45,10 @@ def test_an_estimate_of_several_views_is_the_mean_of_theirs() -> None:
         assert result.shape == (image.height, image.width)
 
 
-def test_requests_that_share_a_picture_share_its_mirror_image() -> None:
+def test_requests_that_share_an_image_share_its_mirror_image() -> None:
     model = tiny_model()
     requests = model._requests([(24, 16)] * 2, None, None, 0, None)
-    shared = picture()
+    shared = sample_image()
     found = expand_views([replace(request, image=shared) for request in requests], VIEWS[4], lambda size, scale: size)
     assert len({id(request.image) for request in found}) == 2
 

@@ -97,9 +97,8 @@ def find_loras(loras: Loras) -> tuple[Lora, ...]:
         ValueError: A scale is not a finite number, or the value is none of those that `Loras` allows.
     """
     loras = [loras] if isinstance(loras, str | Path) else loras
-    entries: Iterable[Any] = loras.items() if isinstance(loras, Mapping) else [
-        (entry, 1.0) if isinstance(entry, str | Path) else entry for entry in loras
-    ]  # fmt: skip
+    given: Iterable[Any] = loras.items() if isinstance(loras, Mapping) else loras
+    entries: list[Any] = [(entry, 1.0) if isinstance(entry, str | Path) else entry for entry in given]
     if not all(isinstance(entry, tuple) and len(entry) == 2 for entry in entries):
         raise ValueError(f"LoRAs are a path, paths, (path, scale) pairs, or path -> scale; got {str(loras)[:200]}.")
     return tuple(Lora(find_lora(source), check_scale(scale)) for source, scale in entries)

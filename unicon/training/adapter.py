@@ -1,13 +1,12 @@
-"""iffusers declares its configurations as plain dictionaries, and `from_config` as returning a tuple.
+# diffusers declares its configurations as plain dictionaries, and `from_config` as returning a tuple.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
-
-Tested in tests/jobs/test_train_adapter.py.
 """Training an adapter for a Stable Diffusion folder on the user's own images, with the published recipe.
 
 The UNet, the autoencoder and the text encoder are frozen and may be held in lower precision. The parameters of the
 adapter are float32, with an exponential moving average.
 
 Source: arXiv 2410.11439, appendix A (rank 64, batch 16, 20 epochs, min-SNR 5, text dropout 0.1, independent timesteps).
+Tested in tests/jobs/test_train_adapter.py.
 """
 
 from __future__ import annotations

@@ -256,11 +256,12 @@ def test_outputs_with_odd_names(tmp_path: Path, name: str, monkeypatch: pytest.M
     if "::" in name:
         assert "rename" in line
         return
+    import datasets
     from datasets import config
 
     monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
     (tmp_path / "outx").mkdir()
-    assert len(eval(line.removeprefix("load:").strip())["train"]) == 3
+    assert len(eval(line.removeprefix("load:").strip(), {"datasets": datasets})["train"]) == 3
 
 
 def test_references_are_found_in_other_spellings(tmp_path: Path) -> None:

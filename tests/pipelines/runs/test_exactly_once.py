@@ -4,7 +4,8 @@ Each test is a schedule that once lost or duplicated rows although every command
 many more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -234,3 +235,33 @@ def test_a_removal_that_is_slower_than_a_run_that_finishes_what_it_removes(world
     assert not lost
     assert world.rows() == once(keys(12))
     assert world.failed() == set()
+
+
+@pytest.mark.parametrize("form", [tar, images])
+@pytest.mark.parametrize("limit", [None, 3])
+def test_nothing_stays_of_what_is_written_after_its_removal(
+    world: World, form: Callable[[World, Sequence[str]], object], limit: int | None
+) -> None:
+    """A limited run publishes under a name that another run has removed, and may be killed before it marks the chunk."""
+    form(world, keys(4))
+    listed = keys(4) if form is tar else files(keys(4))
+    dies_once = [True]
+
+    def dies(operation: str, uri: str) -> None:
+        if operation != "remove" and "/done/" in uri and dies_once and dies_once.pop():
+            raise KilledError
+
+    def during(chunks: Sequence[Chunk], do: Do) -> None:
+        with pytest.raises(KilledError):
+            world.run(limit=3, store=HookedStore(before=dies))
+        assert world.run() == 0  # removes what is unmarked of the limited run
+        for chunk in chunks:
+            do(chunk)
+
+    assert world.run(limit=3, during=during) == 0
+    assert world.rows() == once(listed)
+    dies_once.append(True)
+    with suppress(KilledError):
+        world.run(limit=3, store=HookedStore(before=dies))
+    assert world.run(limit=limit) == 0
+    assert world.rows() == once(listed)

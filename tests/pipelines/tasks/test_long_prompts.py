@@ -1,4 +1,4 @@
-"""Prompts longer than the text encoder takes: counted in a column, said once, and no second schema in an old output."""
+"""Prompts beyond the limit of the text encoder: counted, reported once, and without a second schema in old outputs."""
 
 import logging
 from dataclasses import replace

@@ -109,7 +109,7 @@ def test_an_adapter_of_a_later_version_or_of_nan_is_refused(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["depth", "id"])
-def test_published_keys_map_both_ways(name: str) -> None:
+def test_official_keys_map_both_ways(name: str) -> None:
     unet = UNet2DConditionModel.from_pretrained(GOLDEN / "unet")
     load_official(unet, GOLDEN / "checkpoints" / name, name=name)
     pickled = torch.load(GOLDEN / "checkpoints" / name / "model.pth", weights_only=True)
@@ -122,7 +122,7 @@ def test_published_keys_map_both_ways(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["depth", "id"])
-def test_published_export_is_the_published_file(name: str, tmp_path: Path) -> None:
+def test_export_to_the_official_layout_gives_the_official_file(name: str, tmp_path: Path) -> None:
     unet = UNet2DConditionModel.from_pretrained(GOLDEN / "unet")
     config = load_official(unet, GOLDEN / "checkpoints" / name, name=name)
     assert (config.projection, config.condition_adapter) == (
@@ -184,7 +184,7 @@ def copied(name: str, folder: Path) -> Path:
     return folder
 
 
-def test_damaged_published_folders_are_refused(tmp_path: Path) -> None:
+def test_damaged_official_folders_are_refused(tmp_path: Path) -> None:
     unet = UNet2DConditionModel.from_pretrained(GOLDEN / "unet")
     folder = copied("depth", tmp_path / "depth")
     pickled = torch.load(folder / "model.pth", weights_only=True)
@@ -208,7 +208,7 @@ def test_damaged_published_folders_are_refused(tmp_path: Path) -> None:
     assert adapter_configs(unet) == {}
 
 
-def test_a_published_adapter_needs_its_unet() -> None:
+def test_an_official_adapter_needs_its_unet() -> None:
     with pytest.raises(ValueError, match="missing|another shape"):
         load_official(tiny_unet(), GOLDEN / "checkpoints" / "depth", name="depth")
 

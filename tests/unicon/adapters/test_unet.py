@@ -1,6 +1,6 @@
 # torch declares the children of a module as tensors or modules.
 # pyright: reportAttributeAccessIssue=false, reportIndexIssue=false
-"""The training form, and the inference form beside it, on a UNet of Stable Diffusion 2's shape."""
+"""The training form and the inference form agree on a UNet in the shape of Stable Diffusion 2's."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_adding_keeps_the_flags_of_other_parameters() -> None:
     assert unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q.base_layer.weight.requires_grad
 
 
-def test_initialisation_depends_on_the_seed_alone() -> None:
+def test_initialization_depends_on_the_seed_alone() -> None:
     first, second, third = tiny_unet(), tiny_unet(), tiny_unet()
     before = torch.random.get_rng_state()
     add_adapter(first, DEPTH, seed=3)

@@ -1,4 +1,4 @@
-"""What adapters and LoRAs are refused, before any weights are read; commands and library say the same."""
+"""Adapters that cannot be loaded are refused before weights are read, with the same message in commands and library."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_other_files_as_adapter(name: str, tiny_folder: Path, tmp_path: Path, mo
     assert all(word in message for word in [*words, "official adapter folder"]), message
 
 
-def published(tmp_path: Path, name: str = "depth") -> Path:
+def official(tmp_path: Path, name: str = "depth") -> Path:
     unet = tiny_unet()
     add_random_adapter(unet, AdapterConfig(name=name, rank=4))
     save_official(unet, name, tmp_path / "repository" / name)
@@ -77,7 +77,7 @@ def published(tmp_path: Path, name: str = "depth") -> Path:
 
 def damaged(change: Change) -> Callable[[Path, Path], Path]:
     def make(tmp_path: Path, tiny_folder: Path) -> Path:
-        root = published(tmp_path)
+        root = official(tmp_path)
         change(root / "depth")
         return root / "depth"
 
@@ -163,13 +163,13 @@ UNFIT_ADAPTERS: dict[str, tuple[Callable[[Path, Path], Path], list[str]]] = {
     "cut": (cut_adapter, ["cut short: it has 20,000 bytes"]),
     "incomplete": (incomplete_adapter, ["1 missing"]),
     "another-base": (adapter_of_another_base, ["use_linear_projection", "--model"]),
-    "published-for-another-base": (lambda tmp, tiny: CHECKPOINTS / "depth", ["do not fit this model"]),
-    "repository": (lambda tmp, tiny: published(tmp, "edge"), ["['edge'] in it have", "'depth'"]),
-    "one-lora-of-it": (lambda tmp, tiny: published(tmp) / "depth" / LORA_PATH,
+    "official-for-another-base": (lambda tmp, tiny: CHECKPOINTS / "depth", ["do not fit this model"]),
+    "repository": (lambda tmp, tiny: official(tmp, "edge"), ["['edge'] in it have", "'depth'"]),
+    "one-lora-of-it": (lambda tmp, tiny: official(tmp) / "depth" / LORA_PATH,
         ["part of an official", "repository/depth."]),
-    "folder-of-one-lora": (lambda tmp, tiny: (published(tmp) / "depth" / LORA_PATH).parent,
+    "folder-of-one-lora": (lambda tmp, tiny: (official(tmp) / "depth" / LORA_PATH).parent,
         ["part of one", "repository/depth"]),
-    "its-pickle": (lambda tmp, tiny: published(tmp) / "depth" / "model.pth", ["Give its folder", "repository/depth"]),
+    "its-pickle": (lambda tmp, tiny: official(tmp) / "depth" / "model.pth", ["Give its folder", "repository/depth"]),
     "pickle-pointer": (damaged(write("model.pth", POINTER)), ["model.pth is a Git LFS pointer"]),
     "pickle-cut": (damaged(cut("model.pth")), ["model.pth is cut short"]),
     "lora-cut": (damaged(write(LORA_PATH, b"")), ["is empty"]),
@@ -208,7 +208,7 @@ def test_adapters(name: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_local_repository_gives_the_folder_of_the_condition(tiny_folder: Path, tmp_path: Path) -> None:
-    root = published(tmp_path)
+    root = official(tmp_path)
     add = tiny_unet()
     add_random_adapter(add, AdapterConfig(name="edge", rank=4), seed=7)
     save_official(add, "edge", root / "edge")
@@ -218,12 +218,12 @@ def test_a_local_repository_gives_the_folder_of_the_condition(tiny_folder: Path,
     assert list(UniCon.from_pretrained(tiny_folder, adapters={"edge": root}, device="cpu").adapters) == ["edge"]
 
 
-def test_what_is_known_without_torch_is_what_torch_s_modules_say() -> None:
+def test_the_header_knows_every_field_of_the_configuration() -> None:
     assert set(CONFIG_VALUES) == {field.name for field in fields(AdapterConfig)}
 
 
-def test_a_half_precision_copy_of_published_loras_is_the_same_adapter(tiny_folder: Path, tmp_path: Path) -> None:
-    folder = published(tmp_path) / "depth"
+def test_a_half_precision_copy_of_official_loras_is_the_same_adapter(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = official(tmp_path) / "depth"
     for path in folder.rglob("*.safetensors"):
         save_file({key: value.half() for key, value in load_file(path).items()}, path)
     assert UniCon.from_pretrained(tiny_folder, adapters={"depth": folder}, device="cpu").adapters["depth"].rank == 4

@@ -1,4 +1,4 @@
-"""Hashes of files are kept and never stale; quick ones tell other weights apart."""
+"""Hashes of files are cached and never stale. Quick hashes tell weights apart."""
 
 from __future__ import annotations
 

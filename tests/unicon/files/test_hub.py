@@ -1,4 +1,4 @@
-"""Models, adapters and LoRAs of the hub, from its cache, without a network."""
+"""Models, adapters and LoRAs on the hub, taken from its cache without a network."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def publish(folder: Path, name: str, seed: int = 1) -> None:
 
 @pytest.fixture
 def repository(cache: Path) -> Path:
-    """A published repository with adapters for two conditions."""
+    """A repository of official adapters for two conditions."""
     root = snapshot(cache, "lixirui142/unicon", FIRST)
     publish(root, "depth")
     publish(root, "edge", seed=2)

@@ -1,4 +1,4 @@
-"""Models and adapters that cannot be loaded are refused by their headers: what it is, what is wanted, the cure."""
+"""Models that cannot be loaded are refused by their headers, with the rule, what came, and the cure."""
 
 from __future__ import annotations
 

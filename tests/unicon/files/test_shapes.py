@@ -1,4 +1,4 @@
-"""Names and shapes without torch are those of the modules."""
+"""Names and shapes derived without torch are those of the modules."""
 
 from __future__ import annotations
 

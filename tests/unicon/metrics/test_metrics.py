@@ -1,4 +1,4 @@
-"""Metrics of depth, edges and poses, correlation, and colours, against values worked out by hand or by brute force."""
+"""Metrics of depth, edges and poses, correlation and colors, against values computed by hand or by brute force."""
 
 from __future__ import annotations
 
@@ -159,12 +159,12 @@ def test_edges_refuse() -> None:
 
 
 def test_gradient_of_a_step() -> None:
-    picture = np.zeros((6, 8, 3), np.uint8)
-    picture[:, 4:] = 255
+    image = np.zeros((6, 8, 3), np.uint8)
+    image[:, 4:] = 255
     expected = np.zeros((6, 8))
     expected[:, 3:5] = 1
-    np.testing.assert_allclose(gradient_magnitude(picture), expected, atol=1e-6)
-    np.testing.assert_allclose(gradient_magnitude(picture.swapaxes(0, 1)), expected.T, atol=1e-6)
+    np.testing.assert_allclose(gradient_magnitude(image), expected, atol=1e-6)
+    np.testing.assert_allclose(gradient_magnitude(image.swapaxes(0, 1)), expected.T, atol=1e-6)
     assert gradient_magnitude(np.full((5, 5, 3), 77, np.uint8)).max() < 1e-6
 
 
@@ -211,7 +211,7 @@ def test_pose_refuses() -> None:
         pose_metrics(PERSON, np.zeros((1, 5, 3)))
 
 
-def test_colour_likeness_counts_pixels_of_one_colour() -> None:
+def test_color_likeness_counts_pixels_of_one_color() -> None:
     red, blue = np.zeros((2, 4, 6, 3), np.uint8)
     red[..., 0], blue[..., 2] = 200, 200
     half = red.copy()

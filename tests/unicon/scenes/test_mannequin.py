@@ -1,4 +1,4 @@
-"""Mannequins: capsules against brute force, skeletons against their measures, joints against pixels."""
+"""Mannequins: capsules agree with brute force, skeletons with their lengths, and joints with pixels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMBS = {
     ("right_hip", "right_knee"): 0.25, ("right_knee", "right_ankle"): 0.25,
     ("left_hip", "left_knee"): 0.25, ("left_knee", "left_ankle"): 0.25,
 }  # fmt: skip
-"""Lengths as shares of the height."""
+"""Lengths as fractions of the height."""
 GREY = Texture("gray", "plain", np.full(3, 0.5), np.full(3, 0.5), 1.0, np.zeros(3))
 HALF_ROOM_M = (3.0, 5.0, 1.5)
 FACING_CAMERA = np.diag([-1.0, -1.0, 1.0])
@@ -181,7 +181,7 @@ def test_a_box_before_a_figure_hides_its_joints() -> None:
     assert hidden.people.shape == (0, len(JOINTS), 3) and not hidden.pose.any()
 
 
-def test_joints_beyond_the_picture_are_not_in_view() -> None:
+def test_joints_beyond_the_image_are_not_in_view() -> None:
     figure = mannequins(1)[0]
     found = render(room_with(standing(figure, x_m=2.2)), 128, 128, supersampling=1)
     (person,) = found.people

@@ -1,4 +1,4 @@
-"""The renderer against closed forms: what it calls exact is exact."""
+"""The exact outputs of the renderer agree with closed forms."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def light(*position_m: float, shadow: bool = True) -> Light:
 
 
 def scene(*things: Thing, place: str = ROOM, rotation: np.ndarray = LEVEL, lights: tuple[Light, ...] = ()) -> Scene:
-    """A room of 6 x 10 x 3 metres, or a yard with walls of one metre, seen by a level camera."""
+    """A room of 6 x 10 x 3 meters, or a yard with walls of one metre, seen by a level camera."""
     return Scene(
         place=place,
         shell=Box(HALF_ROOM_M),
@@ -48,7 +48,7 @@ def scene(*things: Thing, place: str = ROOM, rotation: np.ndarray = LEVEL, light
 
 
 def directions(width_px: int, height_px: int) -> np.ndarray:
-    """(3, H, W) rays through the pixel centres with a y component of one: depth along them is the y reached."""
+    """(3, H, W) rays through the pixel center with a y component of one: depth along them is the y reached."""
     reach = np.tan(np.deg2rad(FIELD_OF_VIEW_DEG / 2)) / max(width_px, height_px)
     x = (2 * np.arange(width_px) + 1 - width_px) * reach
     z = -(2 * np.arange(height_px) + 1 - height_px) * reach
@@ -76,7 +76,7 @@ def test_depth_of_an_empty_room(width_px: int, height_px: int) -> None:
 
 @pytest.mark.parametrize(("distance_m", "radius_m"), [(2.0, 0.5), (5.0, 1.2)])
 def test_depth_of_a_ball(distance_m: float, radius_m: float) -> None:
-    """Roots of |t d - c|^2 = r^2 with the centre c on the axis and d scaled to depth."""
+    """Roots of |t d - c|^2 = r^2 with the center c on the axis and d scaled to depth."""
     ball = thing(Sphere(radius_m), (0.0, CAMERA_M[1] + distance_m, 0.0))
     found = render(scene(ball), 64, 64, supersampling=1)
     squared = (directions(64, 64) ** 2).sum(0)
@@ -94,7 +94,7 @@ def test_depth_of_a_ball(distance_m: float, radius_m: float) -> None:
     [(Box((0.5, 0.7, 0.5)), 3.3), (Cylinder(0.6, 0.8), 3.4), (Cone(0.8, 1.0), 3.6), (Sphere(0.9), 3.1)],
 )
 def test_depth_on_the_axis_of_every_solid(solid: Solid, depth_m: float) -> None:
-    """Four metres to the centre, less half a side, the radius, or half the cone's base radius."""
+    """Four meters to the center, less half a side, the radius, or half the cone's base radius."""
     found = render(scene(thing(solid, (0.0, 0.0, 0.0))), 65, 65, supersampling=1)
     assert center(found.depth_m) == pytest.approx(depth_m, abs=2e-4)
 
@@ -167,7 +167,7 @@ def test_shadow() -> None:
         render(scene(ball, lights=(light(0.0, -1.0, 1.2, shadow=shadow),)), 64, 64, supersampling=1)
         for shadow in (False, True)
     )
-    darker = np.less(dark.image, bright.image).all(-1)
+    darker: np.ndarray = np.less(dark.image, bright.image).all(-1)
     assert not (dark.image > bright.image).any()
     rays = directions(64, 64)
     point = np.array(CAMERA_M)[:, None, None] + rays * dark.depth_m
@@ -209,7 +209,7 @@ def test_a_scene_is_a_function_of_seed_and_index() -> None:
 
 
 @pytest.mark.parametrize("supersampling", [1, 2, 3])
-def test_supersampling_changes_colours_alone(supersampling: int) -> None:
+def test_supersampling_changes_colors_alone(supersampling: int) -> None:
     sampled = sample_scene(1, 3)
     one, fine = render(sampled, 40, 24, supersampling=1), render(sampled, 40, 24, supersampling)
     assert fine.image.shape == (24, 40, 3) and fine.image.dtype == np.uint8
@@ -220,12 +220,12 @@ def test_supersampling_changes_colours_alone(supersampling: int) -> None:
 def test_patterns_show() -> None:
     ball = thing(Sphere(0.8), (0.0, -1.0, 0.0))
     base = plain("red")
-    pictures = {}
+    images = {}
     for pattern in ("plain", "checkered", "striped", "dotted", "tiled", "marbled"):
         painted = replace(base, pattern=pattern, second=np.array([0.05, 0.9, 0.05]), scale_m=0.3)
-        pictures[pattern] = render(scene(replace(ball, texture=painted)), 32, 32).image
-    for name, image in pictures.items():
-        assert [other for other in pictures if (pictures[other] == image).all()] == [name]
+        images[pattern] = render(scene(replace(ball, texture=painted)), 32, 32).image
+    for name, image in images.items():
+        assert [other for other in images if (images[other] == image).all()] == [name]
 
 
 def test_another_view_shows_the_same_scene_from_near_by() -> None:

@@ -1,4 +1,4 @@
-"""Real annotators: Canny on a drawn picture; weights that are missing, or that are more than tensors."""
+"""Real annotators: Canny on a drawn image, and weights that are missing or are more than tensors."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from unicon.training.annotators import (
 
 
 def test_edges_lie_where_the_square_is() -> None:
-    picture = square((192, 128), (48, 32, 144, 96))
-    edges = make_annotator("edge", detect_px=128)(picture)
+    image = square((192, 128), (48, 32, 144, 96))
+    edges = make_annotator("edge", detect_px=128)(image)
     assert (edges.mode, edges.size) == ("RGB", (192, 128))
     strong = np.asarray(edges.convert("L")) > 100
     rows, columns = np.nonzero(strong)
@@ -39,11 +39,11 @@ def test_soft_edges_are_those_of_the_detector_of_that_name(tmp_path: Path) -> No
 
     torch.manual_seed(0)
     torch.save(ControlNetHED_Apache2().state_dict(), tmp_path / "ControlNetHED.pth")
-    picture = square((64, 64))
+    image = square((64, 64))
     name, weights = choose_annotator("edge", "hed", str(tmp_path))
-    soft = np.asarray(make_annotator(name, weights=weights, detect_px=64)(picture))
+    soft = np.asarray(make_annotator(name, weights=weights, detect_px=64)(image))
     assert soft.shape == (64, 64, 3) and not np.array_equal(
-        soft, np.asarray(make_annotator("edge", detect_px=64)(picture))
+        soft, np.asarray(make_annotator("edge", detect_px=64)(image))
     )
 
 
@@ -56,7 +56,7 @@ def test_what_a_name_of_an_annotator_means(tmp_path: Path) -> None:
         choose_annotator("edge", "openpose")
 
 
-def test_annotations_have_the_size_of_the_picture() -> None:
+def test_annotations_have_the_size_of_the_image() -> None:
     assert make_annotator("edge")(square((101, 67))).size == (101, 67)
 
 

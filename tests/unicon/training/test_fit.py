@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-from __future__ import annotations
-
-import json
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler
-from safetensors.torch import load_file
 from torch import nn
 
-from tests.support.tiny import tiny_unet
-from unicon import UniCon
-from unicon.adapters.config import AdapterConfig
-from unicon.adapters.unet import add_adapter
 from unicon.training.fit import FitConfig, fit
-from unicon.training.joint_alignment import attention_inputs, joint_alignment
-from unicon.training.mini.models import install_adapters, read_models, save
-from unicon.training.mini.pretrain import PretrainSampling, SceneLatents
-from unicon.training.mini.recipe import SQUARE, MiniRecipe
-from unicon.training.mini.train import _pairs, train_mini
-from unicon.training.mini.scene_cache import PART_SIZE, SceneArrays, load_cache
-from unicon.training.mini.text import train_tokenizer
-from unicon.training.mini.vae import new_vae, sample_crops
 
 
 def _line(folder: Path, steps: int, **options) -> tuple[nn.Linear, dict[str, nn.Parameter]]:
@@ -84,6 +65,8 @@ def test_an_interrupted_fit_takes_the_same_steps(tmp_path: Path, optimizer: dict
     config = FitConfig(steps=60, learning_rate=0.05, warmup_steps=5, checkpoint_every=30, **optimizer)
     with pytest.raises(KilledError):
         fit(dict(model.named_parameters()), loss, config, tmp_path / "killed")
+    resumed, _ = _line(tmp_path / "killed", 60, **optimizer)
+    assert torch.equal(whole.weight, resumed.weight)
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
@@ -104,3 +87,5 @@ def test_learning_rate_warms_up_and_decays() -> None:
 
 @pytest.mark.parametrize("options", [{"steps": 0}, {"ema_decay": 1.0}, {"autocast_dtype": "float8"}])
 def test_fit_refuses_nonsense(options: dict) -> None:
+    with pytest.raises(ValueError):
+        FitConfig(**{"steps": 1, "learning_rate": 0.1, **options})

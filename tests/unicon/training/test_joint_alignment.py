@@ -1,4 +1,6 @@
-"""The alignment loss decreases when queries attend to their own position."""
+# diffusers declares the blocks of its UNet as any module.
+# pyright: reportArgumentType=false
+"""The alignment loss is low where queries attend to their own position."""
 
 from __future__ import annotations
 
@@ -23,3 +25,4 @@ def test_alignment_finds_its_place_when_places_differ() -> None:
     assert joint_alignment([(attn, torch.ones(4, 8, width))], "depth", 1).item() == pytest.approx(1.0, abs=1e-3)
     with attention_inputs(unet):
         assert any(module._forward_pre_hooks for module in unet.modules())
+    assert not any(module._forward_pre_hooks for module in unet.modules())

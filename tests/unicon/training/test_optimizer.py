@@ -1,28 +1,12 @@
-"""Muon on all matrices at once takes the same steps as its published iteration."""
+"""Muon on all matrices at once takes the same steps as the published iteration."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from unicon.training.fit import FitConfig
-
-
-def _line(folder: Path, steps: int, **options) -> tuple[nn.Linear, dict[str, nn.Parameter]]:
-    """Fit a line with noise drawn from the step's generator."""
-    torch.manual_seed(0)
-    model = nn.Linear(2, 1)
-    parameters = dict(model.named_parameters())
-
-    def loss(generator: torch.Generator) -> dict[str, torch.Tensor]:
-        inputs = torch.randn(16, 2, generator=generator)
-        target = inputs @ torch.tensor([[2.0], [-1.0]]) + 0.5
-        return {"loss": (model(inputs) - target).square().mean()}
-
-    config = FitConfig(**{"steps": steps, "learning_rate": 0.05, "warmup_steps": 5, "checkpoint_every": 30, **options})
+from unicon.training.optimizer import MatrixOptimizer, orthogonalized
 
 
 def _newton_schulz(matrix: torch.Tensor) -> torch.Tensor:

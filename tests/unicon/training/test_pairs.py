@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from __future__ import annotations
-
-import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler
-from safetensors.torch import load_file
-from torch import nn
+from diffusers import DDPMScheduler
 
-from tests.support.tiny import tiny_unet
-from unicon import UniCon
-from unicon.adapters.config import AdapterConfig
-from unicon.adapters.unet import add_adapter
-from unicon.training.fit import FitConfig, fit
-from unicon.training.joint_alignment import attention_inputs, joint_alignment
-from unicon.training.mini.models import install_adapters, read_models, save
-from unicon.training.mini.pretrain import PretrainSampling, SceneLatents
-from unicon.training.mini.recipe import SQUARE, MiniRecipe
-from unicon.training.mini.train import _pairs, train_mini
-from unicon.training.mini.scene_cache import PART_SIZE, SceneArrays, load_cache
-from unicon.training.mini.text import train_tokenizer
-from unicon.training.mini.vae import new_vae, sample_crops
+from unicon.training.pairs import LatentGroups, MixedLoss, PairLoss, PairSampling
 
 
 def test_pair_sampling_refuses_fractions_beyond_one() -> None:
@@ -64,6 +46,8 @@ def test_published_text_dropout_rule() -> None:
     images, conditions = np.array(prompts[:2000]) == "", np.array(prompts[2000:]) == ""
     assert images.mean() == pytest.approx(0.2, abs=0.03)
     assert conditions.mean() == pytest.approx(0.2, abs=0.03)
+    assert (images & conditions).mean() == pytest.approx(0.1, abs=0.03)
+    assert set(prompts[2000:]) == {"", "depth_map, a"}
 
 
 def test_mixed_losses_are_drawn_by_their_shares() -> None:
@@ -73,3 +57,4 @@ def test_mixed_losses_are_drawn_by_their_shares() -> None:
     drawn = [mixed(generator)["loss"].item() for _ in range(1000)]
     assert np.mean(drawn) == pytest.approx(0.75, abs=0.04)
     with pytest.raises(ValueError, match="share"):
+        MixedLoss(losses, [1.0])

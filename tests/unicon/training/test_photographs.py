@@ -1,6 +1,6 @@
 # diffusers declares its configurations as plain dictionaries.
 # pyright: reportAttributeAccessIssue=false
-"""Photographs become pairs: image and condition show the same part, and everything random is the generator's."""
+"""Pairs of photographs: image and condition show the same part, and all randomness comes from the generator."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from unicon.training.photographs import (
 VIEWS = Views(resolution_px=32, multiple=4)
 
 
-def inverted(picture: Image.Image) -> Image.Image:
-    """A condition that tells exactly which part of which picture it shows."""
-    return Image.eval(picture, lambda value: 255 - value)
+def inverted(image: Image.Image) -> Image.Image:
+    """A condition from which one can tell which part of which image it shows."""
+    return Image.eval(image, lambda value: 255 - value)
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    with Image.open(path) as picture:
-        return picture.size
+    with Image.open(path) as image:
+        return image.size
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_a_draw_belongs_to_its_generator(photographs: list[Photograph], vae: Aut
 
 
 def test_flips_can_be_left_out(tmp_path: Path, vae: AutoencoderKL) -> None:
-    """A picture whose left half is bright stays so, or not."""
+    """The bright left half of an image stays on the left, or moves to the right."""
     (tmp_path / "images").mkdir()
     square((64, 64), (0, 0, 31, 63)).save(tmp_path / "images" / "left.png")
     photographs = prepare_photographs(tmp_path / "images", tmp_path / "kept", lambda: inverted, side_px=48)
@@ -93,14 +93,14 @@ def test_random_sizes_have_a_constant_area() -> None:
     assert max(width / height for width, height in sizes) == pytest.approx(2, abs=0.3)
 
 
-def test_crop_box_keeps_the_aspect_ratio_inside_the_picture() -> None:
+def test_crop_box_keeps_the_aspect_ratio_inside_the_image() -> None:
     assert crop_box((100, 50), (32, 32), 1.0, 0.5, 0.5) == pytest.approx((0.25, 0.0, 0.75, 1.0))
     left, top, right, bottom = crop_box((100, 50), (64, 16), 0.5, 1.0, 1.0)
     assert (right, bottom) == (1.0, 1.0)
     assert (right - left) * 100 / ((bottom - top) * 50) == pytest.approx(4)
 
 
-def test_pictures_of_any_mode_size_and_orientation(tmp_path: Path) -> None:
+def test_images_of_any_mode_size_and_orientation(tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     square().convert("P").save(images / "palette.png")
@@ -110,7 +110,7 @@ def test_pictures_of_any_mode_size_and_orientation(tmp_path: Path) -> None:
     square((1200, 800)).save(images / "turned.jpg", exif=exif)
     square().convert("CMYK").save(images / "print.jpeg")
     (images / "turned.txt").write_text("on its side")
-    (images / "notes.md").write_text("no picture")
+    (images / "notes.md").write_text("no image")
     photographs = prepare_photographs(images, tmp_path / "kept", lambda: inverted, side_px=48)
     assert [photograph.image.stem for photograph in photographs] == ["deep", "palette", "print", "turned"]
     assert [photograph.caption for photograph in photographs] == ["", "", "", "on its side"]
@@ -123,9 +123,9 @@ def test_conditions_are_made_once(tmp_path: Path) -> None:
     images = write_squares(tmp_path / "images", 3)
     made: list[tuple[int, int]] = []
 
-    def annotate(picture: Image.Image) -> Image.Image:
-        made.append(picture.size)
-        return inverted(picture)
+    def annotate(image: Image.Image) -> Image.Image:
+        made.append(image.size)
+        return inverted(image)
 
     first = prepare_photographs(images, tmp_path / "kept", lambda: annotate, side_px=48)
     assert prepare_photographs(images, tmp_path / "kept", lambda: annotate, side_px=48) == first
@@ -135,7 +135,7 @@ def test_conditions_are_made_once(tmp_path: Path) -> None:
     assert len(made) == 4
 
 
-def test_a_damaged_picture_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_image_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = write_squares(tmp_path / "images", 2)
     (images / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 nothing")
     cut = (images / "square-00.png").read_bytes()
@@ -163,7 +163,7 @@ def test_conditions_of_the_user(tmp_path: Path) -> None:
         prepare_photographs(images, tmp_path / "kept", maps, side_px=48)
 
 
-def test_folders_without_pictures(tmp_path: Path) -> None:
+def test_folders_without_images(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="Images are given as a folder"):
         find_images(tmp_path / "absent")
     with pytest.raises(FileNotFoundError, match="there are none in"):

@@ -1,6 +1,6 @@
 # diffusers declares its configurations as plain dictionaries, and `from_config` as returning a tuple.
 # pyright: reportAttributeAccessIssue=false
-"""The UNet before its adapters: what a step looks at, and that the growth afterwards changes nothing."""
+"""Pretraining of the UNet: its losses use the right rows, and adding attention afterwards changes no result."""
 
 from __future__ import annotations
 

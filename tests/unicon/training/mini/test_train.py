@@ -1,3 +1,5 @@
+# diffusers declares its outputs as tuples, and transformers decoded text as a list.
+# pyright: reportAttributeAccessIssue=false
 """Every stage of the recipe of `mini` runs, and its parts work before they are trained."""
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from unicon.training.mini.scene_cache import PART_SIZE, SceneArrays, load_cache
 from unicon.training.mini.text import train_tokenizer
 from unicon.training.mini.train import _pairs, train_mini
 from unicon.training.mini.vae import new_vae, sample_crops
+from unicon.training.pairs import PairSampling
 
 
 def test_tokenizer_encodes_any_text(tmp_path: Path) -> None:
@@ -32,7 +35,7 @@ def test_tokenizer_encodes_any_text(tmp_path: Path) -> None:
 
 
 def _gradients(count: int = 12, size: int = 64) -> SceneArrays:
-    """Pictures of one colour each, with ramps for maps."""
+    """Images of one color each, with ramps for maps."""
     rng = np.random.default_rng(0)
     colors = rng.integers(0, 256, (count, 1, 1, 3), dtype=np.uint8)
     ramp = np.linspace(0, 65535, size).astype(np.uint16)
@@ -109,6 +112,8 @@ def test_training_goes_on_from_a_saved_model(tiny_run: tuple[Path, Path], tmp_pa
     save(models, AutoencoderKL.from_pretrained(output / "vae"), kept_adapters, tmp_path)
     for path in sorted(output.rglob("*.safetensors")):
         kept = load_file(tmp_path / path.relative_to(output))
+        assert all(torch.equal(tensor, kept[name]) for name, tensor in load_file(path).items())
+    assert "_name_or_path" not in json.loads((tmp_path / "unet" / "config.json").read_text())
 
 
 def test_poses_are_taught_where_somebody_is_in_view() -> None:

@@ -40,7 +40,8 @@ from unicon.training import settings
 from unicon.training.annotators import ANNOTATIONS
 from unicon.training.fit import FitConfig, fit
 from unicon.training.pairs import PairLoss, PairSampling, TrainingModels
-from unicon.training.photographs import Photograph, PhotographPairs, Views, read_image
+from unicon.training.photograph_pairs import PhotographPairs, Views
+from unicon.training.photographs import Photograph, read_image
 
 EPOCHS = 20
 """Epochs of the published recipe."""

@@ -167,7 +167,7 @@ def test_shadow() -> None:
         render(scene(ball, lights=(light(0.0, -1.0, 1.2, shadow=shadow),)), 64, 64, supersampling=1)
         for shadow in (False, True)
     )
-    darker: np.ndarray = np.less(dark.image, bright.image).all(-1)
+    darker = np.all(dark.image < bright.image, axis=-1)
     assert not (dark.image > bright.image).any()
     rays = directions(64, 64)
     point = np.array(CAMERA_M)[:, None, None] + rays * dark.depth_m

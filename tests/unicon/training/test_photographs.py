@@ -14,15 +14,12 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 from tests.support.images import square, write_squares
+from unicon.training.photograph_pairs import PhotographPairs, Views, crop_box, random_size
 from unicon.training.photographs import (
     Photograph,
-    PhotographPairs,
-    Views,
-    crop_box,
     find_images,
     match_conditions,
     prepare_photographs,
-    random_size,
     read_image,
 )
 

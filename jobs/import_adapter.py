@@ -71,7 +71,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
         "--base",
         type=location,
         metavar="MODEL",
-        help="base model of a published adapter: sd15, mini, a folder or a hub id (default: sd15)",
+        help="base model of an official adapter: sd15, mini, a folder or a hub id (default: sd15)",
     )
     return parser.parse_args(arguments)
 
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     _cli.check_adapter_output(output)
     if options.to == "published" and output.exists() and not output.is_dir():
         raise SettingError(
-            f"--output {output} is a file, but a published adapter is a folder. Choose the name of a folder."
+            f"--output {output} is a file, but an official adapter is a folder. Choose the name of a folder."
         )
     storage.check_writable("--output", str(output))
     if "://" in options.source:
@@ -148,14 +148,14 @@ def _read(source: Path, options: Namespace) -> "tuple[AdapterConfig, str | Mappi
         name = options.name or source.resolve().name
         if name not in CONDITION_KINDS:
             raise SettingError(
-                f"A published adapter does not record its kind, and {name!r} is not one of "
+                f"An official adapter does not record its kind, and {name!r} is not one of "
                 f"{', '.join(CONDITION_KINDS)}. Give the kind with --name."
             )
         config, tensors = read_official(source, name)
         return config, options.base or SD15, tensors
     if options.base is not None:
         raise SettingError(
-            f"--base applies to published adapters only; {source} records the shape of its base model. Remove --base."
+            f"--base applies to official adapters only; {source} records the shape of its base model. Remove --base."
         )
     config, shape = read_config(source)
     check_weights(source)

@@ -26,12 +26,12 @@ from unicon.adapters.unet import adapter_configs
 from unicon.conditions import CONDITIONS, Condition
 from unicon.devices import floating_dtype, usable_device
 from unicon.files.adapters import find_adapters
-from unicon.files.folder import find_folder, weight_files
+from unicon.files.folder import Lora, find_folder, weight_files
 from unicon.files.hashes import fingerprint
 from unicon.files.hub import commit_of
 from unicon.files.loras import Loras, find_loras
 from unicon.limits import ModelLimits
-from unicon.loading import load_parts
+from unicon.loading import Parts, load_parts
 from unicon.options import SamplingOptions, TimestepSpacing
 from unicon.prompts import tokens_cut
 from unicon.sampling.loop import SCHEDULE_KEYS
@@ -110,19 +110,14 @@ class Backbone:
         dtype = floating_dtype(dtype or ("float32" if device.type == "cpu" else "float16"))
         parts = load_parts(folder, paths, fused, device, dtype)
         return cls(
-            unet=parts.unet,
-            vae=parts.vae,
-            text_encoder=parts.text_encoder,
-            tokenizer=parts.tokenizer,
+            **parts._asdict(),
             scheduler=ddim_scheduler(folder),
             timestep_spacing=timestep_spacing,
             description={
                 "model": str(model),
                 "revision": revision or commit_of(folder),
                 "weights_sha256": weights_sha256 or fingerprint(weight_files(folder, paths.values(), fused)),
-                "adapters": {name: config.to_dict() for name, config in adapter_configs(parts.unet).items()},
-                **({"loras": [{"file": lora.path.name, "scale": lora.scale} for lora in fused]} if fused else {}),
-                "dtype": str(dtype).removeprefix("torch."),
+                **_loaded(parts, fused, dtype),
             },
         )
 
@@ -263,6 +258,15 @@ class Backbone:
             )
         tokens = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
         return self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0]
+
+
+def _loaded(parts: Parts, loras: Sequence[Lora], dtype: torch.dtype) -> dict[str, Any]:
+    """Provenance of loaded parts: adapters, LoRAs and data type."""
+    return {
+        "adapters": {name: config.to_dict() for name, config in adapter_configs(parts.unet).items()},
+        **({"loras": [{"file": lora.path.name, "scale": lora.scale} for lora in loras]} if loras else {}),
+        "dtype": str(dtype).removeprefix("torch."),
+    }
 
 
 def ddim_scheduler(folder: Path) -> DDIMScheduler:

@@ -244,7 +244,7 @@ def test_a_storage_that_fails_is_one_line(error: OSError, code: int, capsys: pyt
     [
         ("s3://b/x --output {0}/a.safetensors", "is in an object store"),
         ("MINI --output {0}/file/a.safetensors", "--output .*is a file, not a folder"),
-        ("MINI --output MINI --to published", "but a published adapter is a folder"),
+        ("MINI --output MINI --to published", "but an official adapter is a folder"),
     ],
 )
 def test_import_adapter_names_the_option(tmp_path: Path, words: str, message: str) -> None:

@@ -58,7 +58,7 @@ def test_an_adapter_of_ours_can_be_renamed(tmp_path: Path, capsys: pytest.Captur
         ([str(GOLDEN / "checkpoints" / "depth")], "--base chooses another"),
         ([str(GOLDEN / "checkpoints" / "depth"), "--name", "fog"], "'fog' is not one of depth, edge"),
         ([str(GOLDEN / "checkpoints")], "in it have. Name the very folder"),
-        ([str(MINI_DEPTH), "--base", "mini"], "--base applies to published adapters"),
+        ([str(MINI_DEPTH), "--base", "mini"], "--base applies to official adapters"),
         (["./absent"], "there is nothing at './absent'"),
         (["nobody/nothing"], "neither here nor in the hub cache"),
         ([str(ADAPTERS / "kohya.safetensors")], "is a LoRA (kohya). Fuse it into the base with --lora"),

@@ -116,7 +116,7 @@ def test_clean_images_show_what_their_source_says(models: TrainingModels) -> Non
 
     above, none, below = (losses(seen) for seen in (1.0, 0.0, -1.0))
     for kind in ("depth", "pose"):
-        curvature = above[f"seen_{kind}"] + below[f"seen_{kind}"] - 2 * none[f"seen_{kind}"]
+        curvature = above[f"head_{kind}"] + below[f"head_{kind}"] - 2 * none[f"head_{kind}"]
         assert curvature.item() == pytest.approx(2.0, rel=1e-3)
     assert none["heads"].item() == pytest.approx((none["head_depth"] + 0.5 * none["head_pose"]).item(), rel=1e-5)
     added = 0.5 * (above["heads"] - none["heads"]).item()

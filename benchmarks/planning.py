@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fake_model import write_shards
-from pipelines import chunk_names
 from pipelines.dataset import layout
 from pipelines.planning.plan import make_plan
 from pipelines.readers.measure import measure as measure_shards
 from pipelines.readers.shards import find_shards
-from pipelines.samples import Columns
-from pipelines.storage import HASH_DIGITS
+from pipelines.samples import Columns, chunk_name, version_stem
+from pipelines.storage.file_info import HASH_DIGITS
 
 CONFIGURATION = "0" * HASH_DIGITS
 
@@ -59,10 +58,8 @@ def write_marks(output: Path, count: int) -> None:
         (output / folder).mkdir(parents=True, exist_ok=True)
     for number in range(count):
         fingerprint = "1" * HASH_DIGITS
-        name = chunk_names.chunk_name(
-            "old", f"/old/{number // 16}.tar", fingerprint, number * 64, number * 64 + 64, CONFIGURATION
-        )
-        stem = chunk_names.version_stem(name, 64, [])
+        name = chunk_name("old", f"/old/{number // 16}.tar", fingerprint, number * 64, number * 64 + 64, CONFIGURATION)
+        stem = version_stem(name, 64, [])
         Path(layout.data_uri(str(output), stem)).touch()
         Path(layout.mark_uri(str(output), stem)).touch()
 

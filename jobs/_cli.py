@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from jobs._parser import Parser as Parser
 from jobs._sampling import check_limits, sampling_of
-from pipelines.errors import SettingError
+from pipelines.errors import SettingError, say
 from pipelines.storage.errors import StorageError, is_refusal, redacted
-from pipelines.texts import say
 from unicon.options import SamplingOptions
 
 if TYPE_CHECKING:

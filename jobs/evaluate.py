@@ -12,8 +12,7 @@ from jobs import _cli
 from jobs._arguments import integer, location, number
 from pipelines import storage
 from pipelines.dataset.ownership import check_replaceable, is_our_png, marked_png
-from pipelines.errors import SettingError
-from pipelines.texts import clipped, say
+from pipelines.errors import SettingError, clipped, say
 
 CONDITIONS = ("depth", "edge", "pose")
 ACCURACY, CORRELATION = "accuracy", "correlation"

@@ -1,4 +1,6 @@
-"""The kinds of errors: a bad setting stops the job before it starts; a bad sample becomes a row of `errors/`.
+"""The kinds of errors, and text for messages: foreign text that is safe to print, lines on stderr.
+
+A bad setting stops the job before it starts; a bad sample becomes a row of `errors/`.
 
 A third kind, a failure of storage or of a machine, stays an ordinary exception. It fails its chunk, and running the
 same command again repeats the chunk. `engine/attempts.py` decides which kind the death of a process is, and
@@ -7,8 +9,10 @@ same command again repeats the chunk. `engine/attempts.py` decides which kind th
 Tested in tests/pipelines/readers/test_damage.py and tests/pipelines/runs/test_waiting.py.
 """
 
-from pipelines.texts import FOREIGN_CHARS, clipped
+import sys
 
+FOREIGN_CHARS = 200
+"""Maximum number of characters of foreign text in a message."""
 MAX_REASON_CHARS = 2 * FOREIGN_CHARS - 1
 FETCH = "fetch"
 """The stage of samples that wait for a later run; see PassingError."""
@@ -62,3 +66,36 @@ class ShardChangedError(OSError):
 
 class FlowError(RuntimeError):
     """The run stopped for a reason that is not a sample's fault. Published rows stay; the same command continues."""
+
+
+def printable(text: str) -> str:
+    r"""Make text encodable as UTF-8: undecodable bytes of file names are written as `\xff`."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogateescape" if _is_file_name(text) else "replace").decode(
+            "utf-8", "backslashreplace"
+        )
+    return text
+
+
+def clipped(text: str, limit_chars: int = FOREIGN_CHARS) -> str:
+    r"""Shorten foreign text for a message to one line of `limit_chars` characters, with controls as `\x1b`."""
+    text = " ".join(printable(text[: 10 * limit_chars]).split())
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else _escaped(letter) for letter in text)
+    return text if len(text) <= limit_chars else f"{text[: limit_chars - 3]}..."
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()
+
+
+def _is_file_name(text: str) -> bool:
+    """Return whether all surrogates are those of Python's file names, rather than halves of JSON's pairs."""
+    return all(not 0xD800 <= ord(letter) <= 0xDFFF or 0xDC80 <= ord(letter) <= 0xDCFF for letter in text)
+
+
+def say(text: str) -> None:
+    """Print one line for the user at the terminal."""
+    print(text, file=sys.stderr, flush=True)

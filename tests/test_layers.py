@@ -11,15 +11,12 @@ import pytest
 from tests.support.paths import PROJECT_ROOT
 
 LEVELS = (
-    ("texts",),
     ("errors", "storage"),
-    ("samples", "chunk_names", "damage"),
-    ("images",),
+    ("samples", "images"),
     ("readers", "engine"),
     ("dataset",),
     ("planning", "stages"),
-    ("tasks",),
-    ("runs",),
+    ("tasks", "runs"),
     ("scenes",),
     ("evaluation",),
 )

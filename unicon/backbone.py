@@ -92,15 +92,13 @@ class Backbone:
             device: By default a GPU if there is one (CUDA, then MPS), else the CPU.
             dtype: By default float16 on a GPU and float32 on a CPU.
             revision: Branch, tag or commit of a hub id.
-            timestep_spacing: Spacing of calls that name none. "trailing" suits few steps; "leading" is how Stable
-                Diffusion 1.x was published (arXiv 2305.08891, table 2).
+            timestep_spacing: Spacing of calls that name none; "leading" is as published (arXiv 2305.08891, table 2).
             loras: LoRAs of other tools for the base model, fused into it: paths, or path -> scale.
             weights_sha256: The hash of the weights if the caller knows it, which saves reading all files for it.
 
         Raises:
             FileNotFoundError: The model, an adapter or a LoRA is absent.
-            ValueError: One of them is something else, damaged, or does not fit. Most of these errors are found before
-                weights are read (`unicon.files.inspection`).
+            ValueError: One of them is something else, damaged, or does not fit. Headers are checked before weights.
         """
         folder = find_folder(model, revision)
         paths = find_adapters(folder, adapters)

@@ -1,6 +1,6 @@
 """The files of one chunk, which are written in the order errors, data, mark.
 
-Their names say which positions failed (`pipelines.chunk_names`), so files that another attempt or another run publishes
+Their names say which positions failed (`pipelines.samples`), so files that another attempt or another run publishes
 beside them never mix with them. If the process ends in between, it leaves files that do not count, and the chunk is
 processed again.
 
@@ -14,15 +14,13 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pipelines import chunk_names
 from pipelines.dataset import layout, schema
 from pipelines.dataset.marks import write_mark
 from pipelines.dataset.row_formats import PARQUET, RowFormat
 from pipelines.engine.blocks import NOT_STORABLE, unstorable
-from pipelines.errors import FETCH
-from pipelines.samples import Chunk
+from pipelines.errors import FETCH, printable
+from pipelines.samples import Chunk, version_stem, waiting_in
 from pipelines.storage.store import FILES, Store
-from pipelines.texts import printable
 
 MAX_REMOVALS = 1_000
 """Maximum number of removed versions of one outcome of one chunk."""
@@ -96,7 +94,7 @@ class ChunkFiles:
         mark = {"shard": chunk.shard_uri, "files": {file.uri: file.fingerprint for file in chunk.files}}
         for removals in range(MAX_REMOVALS):
             positions = (error["position"] for error in errors)
-            stem = chunk_names.version_stem(chunk.name, version.ok, positions, waiting, removals)
+            stem = version_stem(chunk.name, version.ok, positions, waiting, removals)
             files = {}
             if errors:
                 files[layout.errors_uri(self.output, stem)] = PARQUET.encode(errors, schema.ERRORS)
@@ -134,7 +132,7 @@ class ChunkFiles:
 def still_waits(chunk: Chunk, errors: Rows) -> bool:
     """Whether all waiting samples of a version were tried again and still wait, so that it stays as it is."""
     waiting = sum(error["stage"] == FETCH for error in errors)
-    return bool(chunk.only) and waiting == len(chunk.only) == chunk_names.waiting_in(chunk.base_errors)
+    return bool(chunk.only) and waiting == len(chunk.only) == waiting_in(chunk.base_errors)
 
 
 def _by_position(rows: Rows) -> Rows:

@@ -32,10 +32,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipelines import storage
-from pipelines.chunk_names import OLD_MARK, OLD_NAME, STEM, ChunkName, version_stem, waiting_in
 from pipelines.dataset.marks import is_marked, is_removed
 from pipelines.errors import SettingError
-from pipelines.samples import Chunk
+from pipelines.samples import OLD_MARK, OLD_NAME, STEM, Chunk, ChunkName, version_stem, waiting_in
 from pipelines.storage.store import FILES, READING_THREADS, Store, map_concurrently
 from pipelines.storage.uris import S3, check_given
 

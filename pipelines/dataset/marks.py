@@ -3,7 +3,7 @@
 A run that removes files without a mark may do so while another run is about to mark them. Therefore it first creates
 the mark itself, as a tombstone that says that the version is removed. If the writer was faster, the mark exists and the
 files stay; otherwise the writer finds the tombstone and publishes the same rows under another name
-(`pipelines.chunk_names.version_stem`). Tombstones are permanent: a name that was removed once is never used again, so
+(`pipelines.samples.version_stem`). Tombstones are permanent: a name that was removed once is never used again, so
 that a deletion, however late, deletes nothing that counts.
 
 A listing cannot tell a tombstone from a mark. Therefore an empty file in `_chunks/removed/` is created before each

@@ -10,8 +10,8 @@ from pipelines import storage
 from pipelines.dataset.card import PREVIEW
 from pipelines.dataset.ownership import Say, is_our_png, marked_png, publish_beside
 from pipelines.dataset.row_formats import PARQUET, RowFormat
+from pipelines.errors import say
 from pipelines.images.codec import open_image, open_map
-from pipelines.texts import say
 
 PREVIEW_ROWS = 8
 PREVIEW_HEIGHT_PX = 192

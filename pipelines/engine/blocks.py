@@ -14,11 +14,10 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from pipelines.damage import reason_of
 from pipelines.engine.attempts import Attempt
-from pipelines.errors import SampleError
+from pipelines.errors import SampleError, printable
 from pipelines.samples import Chunk
-from pipelines.texts import printable
+from pipelines.storage.damage import reason_of
 
 CONTRACT = pa.schema(
     [

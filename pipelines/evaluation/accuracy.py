@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipelines.damage import is_damage
-from pipelines.errors import SettingError
+from pipelines.errors import SettingError, clipped
 from pipelines.evaluation.join import Join, Pair
 from pipelines.evaluation.measures import ESTIMATE, Measure
-from pipelines.texts import clipped
+from pipelines.storage.damage import is_damage
 
 SCENES_SHOWN = 8
 """Scenes in the comparison image."""

@@ -10,8 +10,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipelines.damage import is_damage, reason_of
-from pipelines.errors import SampleError, SettingError
+from pipelines.errors import SampleError, SettingError, clipped
 from pipelines.readers.fields import place_of
 from pipelines.readers.parquet import image_in
 from pipelines.readers.parquet_columns import check_image_type, check_single, listed
@@ -20,8 +19,8 @@ from pipelines.readers.row_samples import named
 from pipelines.readers.shard_index import Shard
 from pipelines.readers.shards import find_shards
 from pipelines.readers.tar import index_tar, read_tar
+from pipelines.storage.damage import is_damage, reason_of
 from pipelines.storage.store import FILES
-from pipelines.texts import clipped
 from unicon.conditions import CONDITIONS
 
 PROVENANCE = ("model", "adapter", "weights_sha256", "seed", "num_inference_steps", "guidance_scale", "code_version")

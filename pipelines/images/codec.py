@@ -12,10 +12,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipelines.errors import SampleError
+from pipelines.errors import SampleError, clipped
 from pipelines.images.containers import IMAGE_EXTENSIONS, extension_of, first_image, fitting_name
 from pipelines.images.signatures import kind_of
-from pipelines.texts import clipped
 from unicon.colors import to_srgb, upright
 from unicon.image_metadata import without_metadata
 

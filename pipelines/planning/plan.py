@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pipelines import chunk_names, storage
 from pipelines.dataset import layout
 from pipelines.images.containers import is_image_name
 from pipelines.planning.finished import FolderVersion, MarkReader, disjoint_files, disjoint_ranges, shard_ids, unchanged
 from pipelines.planning.intervals import cells, gaps
 from pipelines.readers.folder import is_sidecar
 from pipelines.readers.shard_index import INDEX_STRIDE, MeasuredShard, Shard
-from pipelines.samples import Chunk, ChunkFile
+from pipelines.samples import Chunk, ChunkFile, chunk_name
+from pipelines.storage import file_info
 
 FailedPositions = Callable[[layout.Version], Sequence[int]]
 
@@ -98,7 +98,7 @@ def make_plan(
 
 def folder_files(shard: Shard) -> list[ChunkFile]:
     """Return the images of a folder, each with its texts: those of `a.jpg` are `a.txt` and `a.jpg.txt`."""
-    sidecars: dict[str, list[storage.FileInfo]] = {}
+    sidecars: dict[str, list[file_info.FileInfo]] = {}
     for file in shard.files:
         if is_sidecar(file.uri):
             sidecars.setdefault(file.uri.rsplit(".", 1)[0], []).append(file)
@@ -107,7 +107,7 @@ def folder_files(shard: Shard) -> list[ChunkFile]:
         if is_image_name(file.uri):
             beside = [*sidecars.get(file.uri, []), *sidecars.get(file.uri.rsplit(".", 1)[0], [])]
             versions = {each.uri: each.fingerprint for each in (file, *beside)}
-            fingerprint = storage.short_hash(*versions.values())
+            fingerprint = file_info.short_hash(*versions.values())
             uris = tuple(other.uri for other in beside)
             images.append(ChunkFile(uri=file.uri, fingerprint=fingerprint, sidecars=uris, versions=versions))
     return images
@@ -200,7 +200,7 @@ def _range_chunk(found: MeasuredShard, start: int, stop: int, configuration: str
     stride = min(start // INDEX_STRIDE, strides - 1) if strides else 0
     holds_damage = bool(found.damage) and stop == found.total
     return Chunk(
-        name=chunk_names.chunk_name(shard.stem, shard.uri, shard.fingerprint, start, stop, configuration),
+        name=chunk_name(shard.stem, shard.uri, shard.fingerprint, start, stop, configuration),
         shard_uri=shard.uri,
         shard_format=shard.format,
         shard_fingerprint=shard.fingerprint,
@@ -286,9 +286,9 @@ def _waiting(found: FolderVersion, current: dict[str, ChunkFile], waiting: Faile
 
 
 def _folder_chunk(shard: Shard, files: list[ChunkFile], configuration: str) -> Chunk:
-    content = storage.short_hash(*(f"{file.uri} {file.fingerprint}" for file in files))
+    content = file_info.short_hash(*(f"{file.uri} {file.fingerprint}" for file in files))
     return Chunk(
-        name=chunk_names.chunk_name(shard.stem, shard.uri, content, 0, len(files), configuration),
+        name=chunk_name(shard.stem, shard.uri, content, 0, len(files), configuration),
         shard_uri=shard.uri,
         shard_format=shard.format,
         start=0,

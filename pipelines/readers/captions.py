@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+from pipelines.errors import clipped, printable
 from pipelines.readers.fields import CAPTION_FIELDS, lookup
-from pipelines.texts import clipped, printable
 from unicon import texts
 
 

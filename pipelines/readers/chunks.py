@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 from pipelines import storage
-from pipelines.damage import is_damage, reason_of
 from pipelines.errors import SampleError, ShardChangedError
 from pipelines.readers.fields import place_of
 from pipelines.readers.formats import format_called
 from pipelines.samples import Chunk, Columns, Sample
+from pipelines.storage.damage import is_damage, reason_of
 from pipelines.storage.store import FILES, Store
 
 

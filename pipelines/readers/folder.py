@@ -6,14 +6,13 @@ Tested in tests/pipelines/readers/test_chunks.py, test_captions.py and test_shar
 from collections.abc import Iterator, Mapping, Sequence
 
 from pipelines import storage
-from pipelines.errors import SampleError, SettingError, ShardChangedError
+from pipelines.errors import SampleError, SettingError, ShardChangedError, printable
 from pipelines.images.containers import is_image_name
 from pipelines.readers.captions import Caption, decode_text, fallback, first_usable, has_field, json_caption
 from pipelines.readers.references import fetch, read_ahead
 from pipelines.readers.shard_index import FOLDER_FORMAT, MeasuredShard, Shard
 from pipelines.samples import Chunk, ChunkFile, Columns, Sample
 from pipelines.storage.store import FILES, Store
-from pipelines.texts import printable
 
 SIDECAR_EXTENSIONS = ("txt", "caption", "json")
 MAX_TEXT_BYTES = 16 << 20

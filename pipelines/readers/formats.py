@@ -37,7 +37,7 @@ class ShardFormat(Protocol):
 
         Raises:
             MisfitError: the shard does not have the columns.
-            Exception: the shard is damaged, in a way that `pipelines.damage` recognizes.
+            Exception: the shard is damaged, in a way that `pipelines.storage.damage` recognizes.
         """
         ...
 

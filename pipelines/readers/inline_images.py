@@ -3,8 +3,7 @@
 import binascii
 from urllib.parse import unquote_to_bytes
 
-from pipelines.errors import SampleError
-from pipelines.texts import clipped
+from pipelines.errors import SampleError, clipped
 
 MAX_NAME_CHARS = 4096
 """No system has file names that are longer."""

@@ -12,8 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.damage import reason_of
-from pipelines.errors import MisfitError, SampleError, ShardChangedError
+from pipelines.errors import MisfitError, SampleError, ShardChangedError, clipped
 from pipelines.images.signatures import kind_of
 from pipelines.readers.captions import caption_of
 from pipelines.readers.fields import KEY_FIELDS, lookup, place_of
@@ -22,8 +21,8 @@ from pipelines.readers.references import URI_FIELDS, read_ahead
 from pipelines.readers.row_samples import assembled, named, read_named
 from pipelines.readers.shard_index import INDEX_STRIDE, MeasuredShard, Shard, ShardIndex
 from pipelines.samples import Chunk, Columns, EncodedImage, Sample, repeated_key
+from pipelines.storage.damage import reason_of
 from pipelines.storage.store import FILES, Store
-from pipelines.texts import clipped
 from unicon.texts import unicode_encoding
 
 MAX_LINE_BYTES = 64 << 20

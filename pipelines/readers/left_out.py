@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pipelines.errors import clipped
 from pipelines.storage import local_files
 from pipelines.storage.uris import protocol
-from pipelines.texts import clipped
 
 DEAD_LINK, NO_EXTENSION, OTHER_EXTENSION, IS_HIDDEN = (
     "dead links",

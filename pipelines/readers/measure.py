@@ -8,14 +8,13 @@ import dataclasses
 from collections.abc import Callable
 from itertools import islice
 
-from pipelines.damage import is_damage, reason_of
-from pipelines.errors import MisfitError, SettingError, ShardChangedError
+from pipelines.errors import MisfitError, SettingError, ShardChangedError, clipped
 from pipelines.readers.formats import format_called
 from pipelines.readers.misfits import Misfits
 from pipelines.readers.shard_index import MeasuredShard, Shard
 from pipelines.samples import Columns
+from pipelines.storage.damage import is_damage, reason_of
 from pipelines.storage.store import FILES, PLANNING_THREADS, Store, map_concurrently
-from pipelines.texts import clipped
 
 
 def measure(

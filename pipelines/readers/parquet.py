@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.errors import SampleError
+from pipelines.errors import SampleError, clipped
 from pipelines.readers.captions import Caption, caption_from, chosen_caption
 from pipelines.readers.fields import place_of
 from pipelines.readers.inline_images import decoded_bytes
@@ -33,13 +33,12 @@ from pipelines.readers.row_samples import assembled, named, read_named
 from pipelines.readers.shard_index import INDEX_STRIDE, ShardIndex
 from pipelines.samples import Chunk, Columns, EncodedImage, Sample, repeated_key
 from pipelines.storage.store import FILES, Store
-from pipelines.texts import clipped
 
 __all__ = ["KEY_NAMES", "ParquetColumns", "choose_columns", "count_rows", "earlier_keys", "index_parquet", "read_rows"]
 
 
 def count_rows(uri: str, store: Store = FILES) -> tuple[int, pa.Schema]:
-    """Return the number of rows and the schema from the footer. Raises what `pipelines.damage` recognizes as damage."""
+    """Return the number of rows and the schema from the footer. Raises what `is_damage` recognizes as damage."""
     with open_parquet(uri, store) as parquet:
         return parquet.rows, parquet.schema
 
@@ -49,7 +48,7 @@ def check_image_columns(uri: str, names: Sequence[str], store: Store = FILES) ->
 
     Raises:
         MisfitError: a column is missing or of the wrong type.
-        Exception: the file is damaged, in a way that `pipelines.damage` recognizes.
+        Exception: the file is damaged, in a way that `pipelines.storage.damage` recognizes.
     """
     with open_parquet(uri, store) as parquet:
         for name in names:
@@ -64,7 +63,7 @@ def index_parquet(uri: str, columns: Columns, store: Store = FILES) -> ShardInde
     Raises:
         SettingError: a predicate cannot be parsed.
         MisfitError: a column is missing, of the wrong type, or ambiguous.
-        Exception: the file is damaged, in a way that `pipelines.damage` recognizes.
+        Exception: the file is damaged, in a way that `pipelines.storage.damage` recognizes.
     """
     with open_parquet(uri, store) as parquet:
         chosen, predicates = _chosen(parquet, columns, uri)

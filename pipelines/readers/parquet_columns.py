@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipelines.errors import MisfitError
+from pipelines.errors import MisfitError, clipped
 from pipelines.readers.fields import CAPTION_FIELDS, KEY_FIELDS
 from pipelines.readers.parquet_values import is_binary, is_byte_list, is_list, is_text, plain_type
 from pipelines.readers.references import URI_FIELDS
 from pipelines.samples import Columns
-from pipelines.texts import clipped
 
 KEY_NAMES = KEY_FIELDS
 CAPTION_NAMES = (*CAPTION_FIELDS, "txt")

@@ -17,13 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.damage import ContradictionError, is_damage, reason_of
 from pipelines.errors import SampleError, SettingError, ShardChangedError
 from pipelines.images.signatures import kind_of
 from pipelines.readers.parquet_columns import stored_path, type_at
 from pipelines.readers.parquet_footer import ColumnChunk, column_chunks, data_end
 from pipelines.readers.parquet_values import is_binary, is_text, values_at
 from pipelines.readers.predicates import Predicate
+from pipelines.storage.damage import ContradictionError, is_damage, reason_of
 from pipelines.storage.store import Store
 
 ROWS_AT_ONCE = 32

@@ -5,12 +5,12 @@ Tested in tests/pipelines/readers/test_parquet.py and test_misfits.py.
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from pipelines.damage import is_damage
 from pipelines.errors import MisfitError
 from pipelines.readers.misfits import MAX_MISFITS
 from pipelines.readers.parquet import check_image_columns, index_parquet, read_parquet
 from pipelines.readers.shard_index import MeasuredShard, Shard
 from pipelines.samples import Chunk, Columns, Sample
+from pipelines.storage.damage import is_damage
 from pipelines.storage.store import PLANNING_THREADS, Store, map_concurrently
 
 

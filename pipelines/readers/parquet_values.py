@@ -12,9 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.damage import is_damage, reason_of
-from pipelines.errors import SampleError
-from pipelines.texts import printable
+from pipelines.errors import SampleError, printable
+from pipelines.storage.damage import is_damage, reason_of
 
 NOT_NAMES = (list, tuple, dict)
 

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from pipelines import chunk_names, storage
 from pipelines.errors import SettingError
 from pipelines.readers.left_out import BESIDE_OUTPUT, IS_HIDDEN, OUTPUT, LeftOut, unwanted
 from pipelines.readers.patterns import MAGIC, WILDCARD, escaped, expand_braces, literal_head
-from pipelines.storage import FileInfo
+from pipelines.samples import is_stem
+from pipelines.storage import uris
+from pipelines.storage.file_info import FileInfo
 from pipelines.storage.store import FILES, Store, map_concurrently
 from pipelines.storage.uris import Places, protocol
 
@@ -51,7 +52,7 @@ def named_places(
         SettingError: nothing exists at one of the places.
     """
     left_out = LeftOut() if left_out is None else left_out
-    uri = storage.normalize(text)
+    uri = uris.normalize(text)
     if not MAGIC.search(uri) or store.exists(uri):
         return [_place(uri, _file_at(uri, text, option, store), is_wanted, store, left_out)]
     head, tail = literal_head(uri, store)
@@ -88,11 +89,11 @@ def check_apart(text: str, option: str, output: str | None, places: Places) -> N
     """Raise SettingError for an input that is the output or lies in it: the job would read what it writes."""
     if output is None:
         return
-    uri, folder = places.folder(storage.normalize(text)), places.folder(output)
+    uri, folder = places.folder(uris.normalize(text)), places.folder(output)
     if uri == folder:
         raise SettingError(
             f"{option} {text!r} is --output itself, which holds nothing to read except what its own jobs "
-            f"write. Give another --output, such as {storage.join(output, 'out')}: it may lie below the input."
+            f"write. Give another --output, such as {uris.join(output, 'out')}: it may lie below the input."
         )
     if uri.startswith(f"{folder.rstrip('/')}/"):
         raise SettingError(
@@ -176,7 +177,7 @@ def _folder(uri: str, is_wanted: Callable[[str], bool], store: Store, left_out: 
         below = file.uri[len(uri) :]
         if not below.startswith("/data/") and not BESIDE_DATA.fullmatch(below):
             left_out.add(BESIDE_OUTPUT, below)
-    root = storage.join(uri, "data")
+    root = uris.join(uri, "data")
     return Place(uri, root, [file for file in kept if file.uri.startswith(f"{root}/")], output=uri)
 
 
@@ -209,7 +210,7 @@ def _root_by_name(below: str) -> str | None:
     """Return the root of the output that a file belongs to by its name, or None."""
     root, slash, rest = below.rpartition("/data/") if "/data/" in below else below.rpartition("/errors/")
     stem = rest.rpartition(".")[0]
-    return root if slash and chunk_names.is_stem(stem) else None
+    return root if slash and is_stem(stem) else None
 
 
 def _is_within(below: str, roots: set[str]) -> bool:
@@ -237,7 +238,7 @@ def _with_outputs(places: list[Place], base: str, store: Store) -> list[Place]:
         elif below.rpartition("/")[2].startswith("preview"):  # recognized by the records beside it
             folder = place.uri.rpartition("/")[0]
             if folder not in is_root:
-                is_root[folder] = store.exists(storage.join(folder, "_chunks"))
+                is_root[folder] = store.exists(uris.join(folder, "_chunks"))
             roots |= {folder} if is_root[folder] else set()
     roots.discard(base)
     return [place._replace(output=_root_of(place.uri, roots)) for place in places] if roots else places

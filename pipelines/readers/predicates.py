@@ -15,10 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.errors import MisfitError, SettingError
+from pipelines.errors import MisfitError, SettingError, clipped
 from pipelines.readers.parquet_columns import check_single, listed, stored_path, type_at
 from pipelines.readers.parquet_values import is_text, plain_column
-from pipelines.texts import clipped
 
 FORM = re.compile(r"\s*(?P<column>[^<>=!]+?)\s*(?P<sign>>=|<=|==|!=|=|>|<)\s*(?P<value>.*?)\s*")
 COMPARE: dict[str, Callable[[Any, Any], Any]] = {

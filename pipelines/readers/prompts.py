@@ -10,26 +10,26 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines import storage
-from pipelines.damage import reason_of
-from pipelines.errors import MisfitError, SampleError, SettingError
+from pipelines.errors import MisfitError, SampleError, SettingError, clipped
 from pipelines.readers import chunks as readers
 from pipelines.readers import json_lines
 from pipelines.readers.captions import caption_from
 from pipelines.readers.fields import lookup
 from pipelines.readers.json_lines import wide_encoding
+from pipelines.readers.left_out import LeftOut
 from pipelines.readers.measure import measure_shard, shortened, without_emptied
 from pipelines.readers.misfits import Misfits
 from pipelines.readers.parquet import count_rows, earlier_keys, read_rows
 from pipelines.readers.parquet_columns import KEY_NAMES, ParquetColumns, check_named, check_single, listed, type_at
 from pipelines.readers.parquet_files import BadRow, open_parquet
-from pipelines.readers.places import LeftOut, check_apart, named_places
+from pipelines.readers.places import check_apart, named_places
 from pipelines.readers.row_samples import named
 from pipelines.readers.shard_index import MeasuredShard, Shard
 from pipelines.readers.shards import Tell, reading, shard_of
 from pipelines.samples import Chunk, Sample, repeated_key
+from pipelines.storage.damage import reason_of
 from pipelines.storage.store import FILES, Store
 from pipelines.storage.uris import Places, check_given
-from pipelines.texts import clipped
 
 PROMPT_FIELDS = ("prompt", "caption", "text")
 FORMATS = {".txt": "lines", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet",

@@ -15,13 +15,12 @@ from typing import TypeVar
 from urllib.parse import unquote
 
 from pipelines import storage
-from pipelines.damage import is_damage, reason_of
-from pipelines.errors import PassingError, SampleError, ShardChangedError
+from pipelines.errors import PassingError, SampleError, ShardChangedError, clipped
 from pipelines.samples import EncodedImage
+from pipelines.storage.damage import is_damage, reason_of
 from pipelines.storage.errors import StorageError, is_unreachable, redacted
 from pipelines.storage.store import FILES, Store
 from pipelines.storage.uris import WEB
-from pipelines.texts import clipped
 
 FETCHES_AT_ONCE = 8
 MAX_FILE_BYTES = 128 << 20

@@ -7,15 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipelines import storage
-from pipelines.damage import is_damage, reason_of
-from pipelines.errors import SampleError
+from pipelines.errors import SampleError, printable
 from pipelines.readers.captions import Caption
 from pipelines.readers.inline_images import inline_image
 from pipelines.readers.parquet_values import key_text
 from pipelines.readers.references import MAX_FILE_BYTES, fetch, gather
 from pipelines.samples import EncodedImage, Sample
+from pipelines.storage.damage import is_damage, reason_of
 from pipelines.storage.store import Store
-from pipelines.texts import printable
 
 
 def named(value: Any, what: str, absent: str = "is null") -> tuple[str | None, SampleError | None]:

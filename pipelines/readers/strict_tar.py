@@ -8,7 +8,7 @@ import gzip
 import tarfile
 from typing import IO
 
-from pipelines.damage import is_damage
+from pipelines.storage.damage import is_damage
 
 DECOMPRESSED_BLOCK_BYTES = 1 << 20
 ZEROS = bytes(tarfile.BLOCKSIZE)

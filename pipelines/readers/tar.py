@@ -16,16 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
-from pipelines.damage import is_damage, reason_of
-from pipelines.errors import ShardChangedError
+from pipelines.errors import ShardChangedError, clipped, printable
 from pipelines.images.containers import IMAGE_EXTENSIONS
 from pipelines.images.signatures import kind_of
 from pipelines.readers.gzip_index import open_at, read_gzip_index
 from pipelines.readers.references import MAX_FILE_BYTES
 from pipelines.readers.shard_index import INDEX_STRIDE, ShardIndex
 from pipelines.readers.strict_tar import DECOMPRESSED_BLOCK_BYTES, DecompressedStream, HeaderDamage, StrictInfo
+from pipelines.storage.damage import is_damage, reason_of
 from pipelines.storage.store import FILES, Store
-from pipelines.texts import clipped, printable
 
 GZIP_MAGIC = b"\x1f\x8b"
 

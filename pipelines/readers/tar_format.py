@@ -5,14 +5,13 @@ Tested in tests/pipelines/readers/test_tar.py, test_misfits.py and test_captions
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from pipelines.errors import SettingError, ShardChangedError
+from pipelines.errors import SettingError, ShardChangedError, clipped
 from pipelines.readers.shard_index import MeasuredShard, Shard
 from pipelines.readers.tar import Member, is_compressed, read_tar
 from pipelines.readers.tar_index import load_tar_index
 from pipelines.readers.tar_samples import has_caption, read_tar_samples
 from pipelines.samples import Chunk, Columns, Sample
 from pipelines.storage.store import Store
-from pipelines.texts import clipped
 
 CHECKED_SAMPLES = 16
 """Number of samples at the start of a tar that are checked for a member that a setting names."""

@@ -4,10 +4,10 @@ import dataclasses
 import json
 from typing import Any
 
-from pipelines.damage import is_damage
 from pipelines.readers.gzip_index import build_gzip_index, gzip_index_name, is_available
 from pipelines.readers.shard_index import INDEX_STRIDE, Shard, ShardIndex, index_uri
 from pipelines.readers.tar import index_tar, is_compressed
+from pipelines.storage.damage import is_damage
 from pipelines.storage.store import Store
 
 INDEX_VERSION = 2

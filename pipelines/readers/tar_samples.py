@@ -8,13 +8,12 @@ Tested in tests/pipelines/readers/test_tar.py and test_captions.py.
 
 from collections.abc import Iterator, Sequence
 
-from pipelines.errors import SampleError
+from pipelines.errors import SampleError, clipped
 from pipelines.images.containers import IMAGE_EXTENSIONS
 from pipelines.readers.captions import Caption, decode_text, fallback, first_usable, has_field, json_caption
 from pipelines.readers.tar import Member, is_part_of_name, read_tar
 from pipelines.samples import Chunk, Columns, EncodedImage, Sample, repeated_key
 from pipelines.storage.store import FILES, Store
-from pipelines.texts import clipped
 
 CAPTION_EXTENSIONS = ("txt", "caption", "json")
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from pipelines import storage
 from pipelines.engine.resources import Resources
+from pipelines.errors import say
 from pipelines.runs.overlap import HEARTBEAT_S
 from pipelines.runs.placement import choose_resources, describe
 from pipelines.runs.progress import Progress
@@ -24,7 +25,6 @@ from pipelines.runs.request import Job, RunRequest
 from pipelines.samples import Chunk
 from pipelines.storage.errors import redacted
 from pipelines.storage.store import FILES, Store
-from pipelines.texts import say
 
 STALE_S = 24 * 3600.0
 """A temporary file of this age has no writer any more."""

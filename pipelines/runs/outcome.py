@@ -11,7 +11,7 @@ from pipelines import storage
 from pipelines.dataset.failures import reason_kinds, reasons_text
 from pipelines.errors import FETCH
 from pipelines.planning.plan import Plan
-from pipelines.readers.places import escaped
+from pipelines.readers.patterns import escaped
 from pipelines.runs.progress import Progress, clock
 from pipelines.runs.request import Job, RunRequest
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from pipelines.dataset.failures import Reasons
 from pipelines.dataset.ownership import Say, is_our_png, is_our_text, marked, our_file, publish_beside
+from pipelines.errors import say
 from pipelines.runs.status import Status, read_status
 from pipelines.runs.status_text import run_rows, untold_text
 from pipelines.storage.errors import redacted
-from pipelines.texts import say
 
 REASONS_SHOWN = 30
 SHARDS_SHOWN = 50

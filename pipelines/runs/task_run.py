@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from pipelines import chunk_names, storage
-from pipelines.damage import is_damage
 from pipelines.dataset import layout
 from pipelines.dataset.card import Card, card_text
 from pipelines.dataset.features import Features, load_options
@@ -16,15 +14,18 @@ from pipelines.dataset.preview import write_preview
 from pipelines.dataset.row_formats import PARQUET, RowFormat
 from pipelines.engine.blocks import Flow
 from pipelines.engine.resources import Resources
+from pipelines.errors import say
 from pipelines.readers.sources import Source
 from pipelines.runs.request import Job
+from pipelines.samples import is_rows_file
 from pipelines.stages.compute import ComputeRows
 from pipelines.stages.publish import PublishRows
 from pipelines.stages.read import ReadRows
 from pipelines.stages.task import TOKENS_CUT, ModelDescription, Task
 from pipelines.stages.timed import TimedModel, TimedPublish, TimedRead
+from pipelines.storage import files, uris
+from pipelines.storage.damage import is_damage
 from pipelines.tasks.model_identity import REVISIONS, ModelIdentity
-from pipelines.texts import say
 from unicon.options import SamplingOptions
 
 ADDED_COLUMNS = frozenset({TOKENS_CUT, "caption_note"})
@@ -143,8 +144,8 @@ class TaskRun:
 
     def _columns_without(self, output: str) -> frozenset[str]:
         """Return the columns that are newer than the version that started this output, by its first readable file."""
-        for info in storage.iter_files(storage.join(output, "data")):
-            if not chunk_names.is_rows_file(info.uri, self.row_format.extension):
+        for info in files.iter_files(uris.join(output, "data")):
+            if not is_rows_file(info.uri, self.row_format.extension):
                 continue
             try:
                 return ADDED_COLUMNS - self.row_format.column_names(info.uri)

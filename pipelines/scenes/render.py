@@ -18,7 +18,7 @@ from pipelines import storage
 from pipelines.dataset.layout import check_output
 from pipelines.dataset.ownership import is_our_text, marked, publish_beside
 from pipelines.dataset.tar_bytes import TarSample
-from pipelines.errors import FlowError
+from pipelines.errors import FlowError, say
 from pipelines.images.codec import depth_levels, png_bytes
 from pipelines.runs.interrupts import Interrupted, interrupts_raise
 from pipelines.runs.outcome import EXIT_INCOMPLETE, EXIT_OK
@@ -29,7 +29,6 @@ from pipelines.scenes.shards import Range, SceneShard, Series, Survey, on_grid, 
 from pipelines.scenes.tar_writer import TarTask, write_tar_shards
 from pipelines.storage.errors import redacted
 from pipelines.storage.store import FILES, Store
-from pipelines.texts import say
 from unicon.scenes import render
 from unicon.scenes.layout import Scene, sample_scene
 from unicon.scenes.render import Rendering

@@ -12,12 +12,11 @@ from pipelines.dataset.chunk_files import ChunkFiles, Rows, error_row, still_wai
 from pipelines.dataset.row_formats import PARQUET, RowFormat
 from pipelines.engine.attempts import Attempt
 from pipelines.engine.blocks import is_published_elsewhere
-from pipelines.errors import SampleError
+from pipelines.errors import SampleError, printable
 from pipelines.samples import Chunk
 from pipelines.stages.row_faults import blaming_sample
 from pipelines.stages.task import COMMON, TOKENS_CUT, UNSUPERVISED, Row, Task, seed_of
 from pipelines.storage.store import FILES, Store
-from pipelines.texts import printable
 
 MakeRow = Callable[[Mapping[str, Any], Chunk], Mapping[str, Any]]
 

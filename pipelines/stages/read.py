@@ -8,13 +8,12 @@ import pyarrow as pa
 
 from pipelines.engine import blocks
 from pipelines.engine.attempts import Attempt
-from pipelines.errors import PassingError, SampleError
+from pipelines.errors import PassingError, SampleError, printable
 from pipelines.readers.sources import Source
 from pipelines.samples import Chunk, Sample
 from pipelines.stages.row_faults import blaming_sample
 from pipelines.stages.task import COMMON, UNSUPERVISED, Task
 from pipelines.storage.errors import StorageError
-from pipelines.texts import printable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from pipelines.damage import is_damage, reason_of
 from pipelines.engine.attempts import BrokenProcessError
-from pipelines.errors import SampleError
+from pipelines.errors import SampleError, clipped
 from pipelines.stages.microbatches import is_out_of_memory
-from pipelines.texts import clipped
+from pipelines.storage.damage import is_damage, reason_of
 
 DEVICE = re.compile(r"(CUDA|HIP|cuDNN) error|device-side assert|CUBLAS_STATUS")
 """After such an error the device no longer works for this process."""

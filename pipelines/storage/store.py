@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import IO, Protocol, TypeVar
 
 from pipelines import storage
-from pipelines.storage import FileInfo, local_files
+from pipelines.storage import local_files
+from pipelines.storage.file_info import FileInfo
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipelines.errors import SettingError
-from pipelines.storage import short_hash
+from pipelines.storage.file_info import short_hash
 from pipelines.tasks.model_cache import check_is_folder, local_copy
 from pipelines.tasks.model_options import named_in_errors
 from unicon.adapters.config import read_config

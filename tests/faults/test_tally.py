@@ -7,14 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import chunk_names
 from pipelines.dataset import layout
+from pipelines.samples import chunk_name, version_stem
 from tests.faults import report
 from tests.faults.tally import Tally, error_rows, tally
 from tests.faults.work import Outcome
 
-NAME = chunk_names.chunk_name("a", "/in/a.tar", "0" * 16, 0, 4, "1" * 16)
-STEM = chunk_names.version_stem(NAME, 3, [3])
+NAME = chunk_name("a", "/in/a.tar", "0" * 16, 0, 4, "1" * 16)
+STEM = version_stem(NAME, 3, [3])
 
 
 def publish(output: Path, stem: str, ok: list[str], bad: list[str], **columns: list[object]) -> None:
@@ -47,13 +47,13 @@ def test_lost_and_foreign_keys_are_counted(output: Path) -> None:
 
 
 def test_doubled_rows_are_counted_across_folders_and_files(output: Path) -> None:
-    other = chunk_names.chunk_name("a", "/in/a.tar", "0" * 16, 4, 6, "1" * 16)
-    publish(output, chunk_names.version_stem(other, 2, []), ["d", "a"], [])
+    other = chunk_name("a", "/in/a.tar", "0" * 16, 4, 6, "1" * 16)
+    publish(output, version_stem(other, 2, []), ["d", "a"], [])
     assert tally(str(output), "abcd") == Tally(duplicated=2)
 
 
 def test_a_second_version_of_a_chunk_doubles_its_rows(output: Path) -> None:
-    publish(output, chunk_names.version_stem(NAME, 4, []), ["a", "b", "c", "d"], [])
+    publish(output, version_stem(NAME, 4, []), ["a", "b", "c", "d"], [])
     assert tally(str(output), "abcd") == Tally(duplicated=4)
 
 
@@ -68,8 +68,8 @@ def test_rows_of_another_content_are_foreign_and_those_of_the_input_lost(tmp_pat
 def test_a_key_that_may_be_gone_is_there_once_at_the_most(output: Path) -> None:
     assert tally(str(output), "abcdx", may_be_gone="x") == Tally()
     assert tally(str(output), "abcd", may_be_gone="d") == Tally()
-    other = chunk_names.chunk_name("a", "/in/a.tar", "0" * 16, 4, 5, "1" * 16)
-    publish(output, chunk_names.version_stem(other, 1, []), ["d"], [])
+    other = chunk_name("a", "/in/a.tar", "0" * 16, 4, 5, "1" * 16)
+    publish(output, version_stem(other, 1, []), ["d"], [])
     assert tally(str(output), "abcd", may_be_gone="d") == Tally(duplicated=1)
 
 

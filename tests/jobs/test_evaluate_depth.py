@@ -140,6 +140,4 @@ def test_repeated_keys(truth: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_another_size(truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     estimates = write_estimates(tmp_path, range(2), lambda rendering: np.zeros((8, 8)))
-    assert "'s9-00000000' cannot be evaluated: estimate and truth must have" in refused(
-        capsys, estimates, truth
-    )
+    assert "'s9-00000000' cannot be evaluated: estimate and truth must have" in refused(capsys, estimates, truth)

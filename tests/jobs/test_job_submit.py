@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.support.inputs import all_rows, samples, write_tar
-from tests.support.ray_clusters import PROJECT_ROOT, RAY, Cluster, cluster
+from tests.support.paths import PROJECT_ROOT
+from tests.support.ray_clusters import RAY, Cluster, cluster
 
 WITH_GPU, WITHOUT = ("--num-cpus=2", "--num-gpus=1", '--resources={"gpu-node": 1}'), ("--num-cpus=2",)
 LIMIT_S = 300

@@ -13,7 +13,6 @@ from typing import Any
 
 from pytest import MonkeyPatch
 
-from pipelines import chunk_names
 from pipelines.dataset import layout, schema
 from pipelines.dataset.chunk_files import ChunkFiles
 from pipelines.dataset.row_formats import PARQUET
@@ -21,7 +20,7 @@ from pipelines.planning import finished, plan
 from pipelines.readers import chunks
 from pipelines.readers.shard_index import MeasuredShard
 from pipelines.runs import rounds
-from pipelines.samples import Chunk
+from pipelines.samples import Chunk, version_stem
 from tests.simulation.campaign import Kind, play_seed
 from tests.simulation.disk import SimulatedDisk
 from tests.simulation.store import SimulatedStore
@@ -52,7 +51,7 @@ def schedules_to_find(fault: Fault, most: int = MOST_SCHEDULES) -> int | None:
 
 def _mark_first(patch: MonkeyPatch) -> None:
     def write(files: Any, chunk: Chunk, rows: Rows, errors: Rows) -> None:
-        stem = chunk_names.version_stem(chunk.name, len(rows), (error["position"] for error in errors))
+        stem = version_stem(chunk.name, len(rows), (error["position"] for error in errors))
         mark = {"shard": chunk.shard_uri, "files": {file.uri: file.fingerprint for file in chunk.files}}
         files.store.publish(layout.mark_uri(files.output, stem), json.dumps(mark).encode())
         if errors:

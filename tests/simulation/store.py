@@ -14,8 +14,8 @@ from typing import IO
 
 from pipelines import storage
 from pipelines.errors import ShardChangedError
-from pipelines.storage import FileInfo
 from pipelines.storage.errors import StorageError
+from pipelines.storage.file_info import FileInfo
 from tests.simulation.world import World
 
 

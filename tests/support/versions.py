@@ -4,19 +4,19 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
-from pipelines import chunk_names, storage
 from pipelines.dataset import layout
-from pipelines.samples import Chunk
+from pipelines.samples import Chunk, version_stem
+from pipelines.storage import files
 
 
 def finish(output: Path | str, chunk: Chunk, failed: Collection[int] = ()) -> str:
     """Publish the chunk as finished, with these positions failed, and return its stem."""
     ok = chunk.stop - chunk.start - len(failed)
-    stem = chunk_names.version_stem(chunk.name, ok, failed)
+    stem = version_stem(chunk.name, ok, failed)
     if failed:
-        storage.publish(layout.errors_uri(str(output), stem), b"errors")
+        files.publish(layout.errors_uri(str(output), stem), b"errors")
     if ok:
-        storage.publish(layout.data_uri(str(output), stem), b"rows")
+        files.publish(layout.data_uri(str(output), stem), b"rows")
     mark(output, stem, chunk)
     return stem
 
@@ -24,4 +24,4 @@ def finish(output: Path | str, chunk: Chunk, failed: Collection[int] = ()) -> st
 def mark(output: Path | str, stem: str, chunk: Chunk) -> None:
     """Write only the mark of a version."""
     content = {"shard": chunk.shard_uri, "files": {file.uri: file.fingerprint for file in chunk.files}}
-    storage.publish(layout.mark_uri(str(output), stem), json.dumps(content).encode())
+    files.publish(layout.mark_uri(str(output), stem), json.dumps(content).encode())

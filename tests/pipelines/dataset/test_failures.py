@@ -5,24 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import chunk_names, storage
 from pipelines.dataset import failures, layout, schema
 from pipelines.dataset.failures import Reasons, read_reasons
+from pipelines.samples import chunk_name, version_stem
+from pipelines.storage import files
 
 
 def publish(output: str, number: int, *failed: str) -> None:
     """Publish a finished chunk; `failed` has `stage: reason` of each failed sample."""
-    name = chunk_names.chunk_name("a", "/in/a.tar", "0" * 16, 10 * number, 10 * number + 10, "1" * 16)
+    name = chunk_name("a", "/in/a.tar", "0" * 16, 10 * number, 10 * number + 10, "1" * 16)
     split = [text.split(": ", 1) for text in failed]
     rows = [
         {"key": f"{number}-{at}", "shard": "/in/a.tar", "position": at, "stage": stage, "reason": reason}
         for at, (stage, reason) in enumerate(split)
     ]
-    stem = chunk_names.version_stem(name, 10 - len(rows), range(len(rows)))
+    stem = version_stem(name, 10 - len(rows), range(len(rows)))
     if rows:
-        storage.publish(layout.errors_uri(output, stem), schema.parquet_bytes(rows, schema.ERRORS))
-    storage.publish(layout.data_uri(output, stem), b"data is not read")
-    storage.publish(layout.mark_uri(output, stem), b"{}")
+        files.publish(layout.errors_uri(output, stem), schema.parquet_bytes(rows, schema.ERRORS))
+    files.publish(layout.data_uri(output, stem), b"data is not read")
+    files.publish(layout.mark_uri(output, stem), b"{}")
 
 
 def found(output: str) -> Reasons:

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import chunk_names, samples
 from pipelines.dataset import layout
 from pipelines.dataset.marks import TOMBSTONE, is_marked, is_removed, remove_unmarked, write_mark
+from pipelines.samples import STEM as STEM_PATTERN
+from pipelines.samples import Chunk, chunk_name, version_stem
 from pipelines.storage.store import FILES
 
-NAME = chunk_names.chunk_name("a", "/in/a.tar", "b" * 16, 0, 10, "c" * 16)
-STEM = chunk_names.version_stem(NAME, 10, ())
+NAME = chunk_name("a", "/in/a.tar", "b" * 16, 0, 10, "c" * 16)
+STEM = version_stem(NAME, 10, ())
 MARK = b'{"shard": "/in/a.tar", "files": {}}'
 
 
@@ -55,11 +56,11 @@ def test_a_damaged_mark_is_written_again(mark: str, damaged: bytes) -> None:
 
 
 def test_names_of_removed_versions_are_not_used_again() -> None:
-    stems = {chunk_names.version_stem(NAME, 8, (1, 2), (), removals) for removals in range(3)}
+    stems = {version_stem(NAME, 8, (1, 2), (), removals) for removals in range(3)}
     assert len(stems) == 3
-    assert all(chunk_names.STEM.fullmatch(stem) for stem in stems)
-    assert chunk_names.version_stem(NAME, 8, (1, 2)) in stems
+    assert all(STEM_PATTERN.fullmatch(stem) for stem in stems)
+    assert version_stem(NAME, 8, (1, 2)) in stems
 
 
 def _chunk() -> "layout.Chunk":
-    return samples.Chunk(name=NAME, shard_uri="/in/a.tar", shard_format="tar", start=0, stop=10)
+    return Chunk(name=NAME, shard_uri="/in/a.tar", shard_format="tar", start=0, stop=10)

@@ -8,7 +8,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipelines import chunk_names
 from pipelines.dataset import layout, schema
 from pipelines.dataset.row_formats import PARQUET, ROW_FORMATS
 from pipelines.dataset.webdataset import WebDataset, tar_name
@@ -17,7 +16,7 @@ from pipelines.planning.plan import make_plan
 from pipelines.readers.chunks import read_chunk
 from pipelines.readers.measure import measure
 from pipelines.readers.shards import find_shards
-from pipelines.samples import Chunk, Columns
+from pipelines.samples import Chunk, Columns, chunk_name, version_stem
 from pipelines.stages.publish import publish_block
 from tests.support.inputs import all_rows, encoded_image
 
@@ -95,7 +94,7 @@ def test_a_tar_can_be_used_as_an_input(tmp_path: Path) -> None:
         assert sample.media["depth.png"].content == before["depth"]["bytes"]
 
 
-NAME = chunk_names.chunk_name("a", "/a.tar", "f" * 16, 0, 3, "c" * 16)
+NAME = chunk_name("a", "/a.tar", "f" * 16, 0, 3, "c" * 16)
 
 
 def chunk_and_block(good: list[int], retries: layout.Version | None = None) -> tuple[Chunk, pa.Table]:
@@ -127,7 +126,7 @@ def test_retried_samples_are_merged_into_their_file(name: str, tmp_path: Path) -
     once = Path(after.data_uri).read_bytes()
     assert [found["key"] for found in row_format.read(after.data_uri)] == ["0", "1", "2"]
     assert (after.ok, after.bad, after.errors_uri) == (3, 0, "")
-    assert Path(after.mark_uri).name == chunk_names.version_stem(NAME, 3, [])
+    assert Path(after.mark_uri).name == version_stem(NAME, 3, [])
     publish([0, 1, 2])
     assert len(layout.list_output(output).finished) == 2
     assert name == PARQUET.name or Path(after.data_uri).read_bytes() == once

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import chunk_names, storage
 from pipelines.dataset import layout
 from pipelines.planning.finished import MarkReader
 from pipelines.planning.plan import Plan, make_plan
 from pipelines.readers.measure import measure
 from pipelines.readers.shards import find_shards
-from pipelines.samples import Chunk, Columns
+from pipelines.samples import Chunk, ChunkName, Columns, chunk_name, version_stem
+from pipelines.storage import file_info, files
 from tests.support.inputs import samples, write_folder, write_parquet, write_tar
 from tests.support.versions import finish, mark
 
@@ -31,11 +31,11 @@ def test_names_depend_on_place_content_range_and_configuration_only(tmp_path: Pa
     write_tar(tmp_path / "in" / "a.tar", samples(25))
     first = [chunk.name for chunk in plan(tmp_path / "in", tmp_path / "out1").chunks]
     assert first == [chunk.name for chunk in plan(tmp_path / "in", tmp_path / "out2").chunks]
-    name = chunk_names.ChunkName.parse(first[2])
+    name = ChunkName.parse(first[2])
     assert name is not None
     assert (name.start, name.stop, name.configuration) == (20, 25, CONFIGURATION)
-    assert chunk_names.chunk_name("a.b c", "s3://x/a", "f" * 16, 0, 64, "c" * 16) == (
-        f"a.b_c-{storage.short_hash('s3://x/a')}-{'f' * 16}-0000000-0000064-{'c' * 16}"
+    assert chunk_name("a.b c", "s3://x/a", "f" * 16, 0, 64, "c" * 16) == (
+        f"a.b_c-{file_info.short_hash('s3://x/a')}-{'f' * 16}-0000000-0000064-{'c' * 16}"
     )
 
 
@@ -129,8 +129,8 @@ def test_remains_of_a_killed_run_are_superseded_when_their_samples_are_finished(
     write_tar(tmp_path / "in" / "a.tar", samples(8))
     output = tmp_path / "out"
     killed = plan(tmp_path / "in", output, chunk_size=4).chunks[0]
-    left = layout.data_uri(str(output), chunk_names.version_stem(killed.name, 4, []))
-    storage.publish(left, b"rows of a run killed before the mark")
+    left = layout.data_uri(str(output), version_stem(killed.name, 4, []))
+    files.publish(left, b"rows of a run killed before the mark")
     (removal,) = plan(tmp_path / "in", output, chunk_size=8).superseded
     assert (removal.marks, removal.files) == ((), (left,))
     assert removal.mark_uri == layout.mark_uri(str(output), os.path.basename(left).removesuffix(".parquet"))
@@ -141,7 +141,7 @@ def test_a_mark_without_its_files_does_not_count(tmp_path: Path) -> None:
     output = tmp_path / "out"
     first, second = plan(tmp_path / "in", output, chunk_size=4).chunks
     finish(output, first, failed=[1])
-    mark(output, chunk_names.version_stem(second.name, 4, []), second)
+    mark(output, version_stem(second.name, 4, []), second)
     found = plan(tmp_path / "in", output, chunk_size=4)
     assert ranges(found) == [(4, 8)]
     (output / "errors").rename(output / "elsewhere")
@@ -153,8 +153,8 @@ def test_a_mark_counts_only_when_it_accounts_for_its_whole_range(ok: int, tmp_pa
     write_tar(tmp_path / "in" / "a.tar", samples(4))
     output = tmp_path / "out"
     (chunk,) = plan(tmp_path / "in", output).chunks
-    stem = chunk_names.version_stem(chunk.name, ok, [])
-    storage.publish(layout.data_uri(str(output), stem), b"rows")
+    stem = version_stem(chunk.name, ok, [])
+    files.publish(layout.data_uri(str(output), stem), b"rows")
     mark(output, stem, chunk)
     assert ranges(plan(tmp_path / "in", output)) == [(0, 4)]
 
@@ -264,7 +264,7 @@ def test_a_limited_plan_keeps_what_may_be_the_work_of_another_run(tmp_path: Path
     output = tmp_path / "out"
     first, second = plan(folder, output, chunk_size=4).chunks
     finish(output, first)
-    storage.publish(layout.data_uri(str(output), chunk_names.version_stem(second.name, 4, [])), b"without its mark yet")
+    files.publish(layout.data_uri(str(output), version_stem(second.name, 4, [])), b"without its mark yet")
     assert plan(folder, output, chunk_size=4, limit=3).superseded == ()
     assert plan(folder, output, chunk_size=4).superseded != ()
 
@@ -275,8 +275,8 @@ def test_a_limited_plan_supersedes_what_is_certainly_useless(tmp_path: Path) -> 
     (part,) = plan(folder, output, limit=2).chunks
     first, _ = plan(folder, output, chunk_size=4).chunks
     finish(output, first)
-    mark(output, chunk_names.version_stem(part.name, 2, []), part)  # its data was removed by another run
-    storage.publish(layout.data_uri(str(output), chunk_names.version_stem(first.name, 3, [0])), b"another outcome")
+    mark(output, version_stem(part.name, 2, []), part)  # its data was removed by another run
+    files.publish(layout.data_uri(str(output), version_stem(first.name, 3, [0])), b"another outcome")
     found = plan(folder, output, chunk_size=4, limit=3)
     assert (found.chunks, len(found.finished), len(found.superseded)) == ((), 1, 2)
 

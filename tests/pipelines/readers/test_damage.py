@@ -15,14 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.damage import is_damage, reason_of
-from pipelines.errors import SettingError
+from pipelines.errors import FOREIGN_CHARS, SettingError, clipped
 from pipelines.readers import parquet_files
 from pipelines.readers.prompts import PromptFiles
 from pipelines.readers.sources import ImageShards, Repeated, Source
 from pipelines.samples import Columns
+from pipelines.storage.damage import is_damage, reason_of
 from pipelines.storage.errors import StorageError
-from pipelines.texts import FOREIGN_CHARS, clipped
 from tests.support.inputs import samples, write_folder, write_parquet, write_tar
 from tests.support.reading import read_all, reasons
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import chunk_names, storage
 from pipelines.dataset.layout import check_output
 from pipelines.errors import SettingError
 from pipelines.readers.prompts import PromptFiles
@@ -14,11 +13,13 @@ from pipelines.readers.references import fetch
 from pipelines.readers.shard_index import Shard
 from pipelines.readers.shards import find_shards
 from pipelines.runs.status import read_status
+from pipelines.samples import chunk_name, version_stem
+from pipelines.storage import uris as uris_module
 from tests.support.in_process import World, files, images, keys, once
 from tests.support.inputs import samples, write_folder, write_parquet, write_tar
 
-NAME = chunk_names.chunk_name("a", "/x/a.tar", "f" * 16, 0, 10, "c" * 16)
-STEM = chunk_names.version_stem(NAME, 9, [3])
+NAME = chunk_name("a", "/x/a.tar", "f" * 16, 0, 10, "c" * 16)
+STEM = version_stem(NAME, 9, [3])
 OLD_NAME = f"a-{'a' * 10}-{'b' * 10}-0000000-0000010-{'c' * 10}"
 OUTPUTS = {
     "of today": (
@@ -271,7 +272,7 @@ def test_references_are_found_in_other_spellings(tmp_path: Path) -> None:
         (f"1/{apart}.jpg", b"1"), (f"2/{composed}.jpg", b"2"), ("3/a%20b.jpg", b"3"), ("4/a%20b.jpg", b"4"),
     ]  # fmt: skip
     for reference, content in cases:
-        assert fetch(storage.resolve(reference, str(tmp_path))).content == content
+        assert fetch(uris_module.resolve(reference, str(tmp_path))).content == content
         assert fetch(f"file://{tmp_path}/{reference}").content == content
 
 

@@ -242,7 +242,7 @@ def test_a_removal_that_is_slower_than_a_run_that_finishes_what_it_removes(world
 def test_nothing_stays_of_what_is_written_after_its_removal(
     world: World, form: Callable[[World, Sequence[str]], object], limit: int | None
 ) -> None:
-    """A limited run publishes under a name that another run has removed, and may be killed before it marks the chunk."""
+    """A limited run publishes under a name that another run has removed, or is killed before its mark."""
     form(world, keys(4))
     listed = keys(4) if form is tar else files(keys(4))
     dies_once = [True]

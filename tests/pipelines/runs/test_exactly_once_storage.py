@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import chunk_names, storage
 from pipelines.dataset import layout
 from pipelines.errors import SettingError
 from pipelines.runs.status import read_status
-from pipelines.samples import Chunk
+from pipelines.samples import STEM, Chunk, version_stem
 from pipelines.stages.task import row_seed, seed_of
+from pipelines.storage import file_info
+from pipelines.storage import files as files_module
 from pipelines.storage.store import FsspecStore
 from tests.simulation.job import CopyText
-from tests.support.checkers import PROJECT_ROOT
 from tests.support.in_process import (
     Do,
     HookedStore,
@@ -31,6 +31,7 @@ from tests.support.in_process import (
     tar,
 )
 from tests.support.inputs import write_parquet, write_tar
+from tests.support.paths import PROJECT_ROOT
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_a_writer_that_is_killed_leaves_nothing_that_is_read(world: World, momen
     tar(world, keys(25))
 
     def during(chunks: Sequence[Chunk], do: Do) -> None:
-        stem = chunk_names.version_stem(chunks[0].name, 10, [])
+        stem = version_stem(chunks[0].name, 10, [])
         (world.output / "data").mkdir()
         for uri in (
             layout.data_uri(str(world.output), stem),
@@ -57,7 +58,9 @@ def test_a_writer_that_is_killed_leaves_nothing_that_is_read(world: World, momen
     assert [path for path in (world.output / "data").iterdir() if path.name.endswith(".tmp")]
     assert world.run() == 0
     assert world.rows() == once(keys(25))
-    assert storage.list_uris(str(world.output / "data")) == sorted(map(str, (world.output / "data").glob("*.parquet")))
+    assert files_module.list_uris(str(world.output / "data")) == sorted(
+        map(str, (world.output / "data").glob("*.parquet"))
+    )
     assert len(read_status(str(world.output)).runs) == 2
 
 
@@ -190,7 +193,7 @@ def test_a_store_without_conditional_writes_is_reported_and_cleaned_up(world: Wo
 
 def test_an_empty_record_of_the_chunk_size_is_no_obstacle(world: World) -> None:
     tar(world, keys(25))
-    storage.publish(str(world.output / "_chunks" / "chunk-size.json"), b"")
+    files_module.publish(str(world.output / "_chunks" / "chunk-size.json"), b"")
     assert world.run() == 0
     assert world.rows() == once(keys(25))
 
@@ -199,7 +202,7 @@ def test_names_are_long_enough_for_a_million_shards(world: World) -> None:
     tar(world, keys(5))
     assert world.run() == 0
     (stem,) = world.stems()
-    match = chunk_names.STEM.fullmatch(stem)
+    match = STEM.fullmatch(stem)
     assert match is not None
     assert {len(match[part]) for part in ("shard", "fingerprint", "configuration", "outcome")} == {16}
 
@@ -268,7 +271,7 @@ def test_one_key_in_two_shards_is_two_seeds_where_images_are_made() -> None:
 @pytest.mark.parametrize(("number", "is_setting"), [(5, False), (13, True)])
 def test_a_storage_that_fails_while_the_input_is_listed(world: World, number: int, is_setting: bool) -> None:
     class Failing(FsspecStore):
-        def iter_files(self, root: str) -> Iterator[storage.FileInfo]:
+        def iter_files(self, root: str) -> Iterator[file_info.FileInfo]:
             if root == str(world.inputs):
                 raise OSError(number, os.strerror(number))
             return super().iter_files(root)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipelines import VERSION, chunk_names
+from pipelines import VERSION
 from pipelines.dataset import layout
 from pipelines.errors import SettingError
 from pipelines.planning.plan import make_plan
@@ -18,9 +18,9 @@ from pipelines.readers.shards import find_shards
 from pipelines.runs.environment import Environment, in_a_thread
 from pipelines.runs.progress import Progress
 from pipelines.runs.record import RunRecord, command_line, recorded, versions, write_plan
-from pipelines.samples import Columns
-from tests.support.checkers import PROJECT_ROOT
+from pipelines.samples import ChunkName, Columns
 from tests.support.inputs import samples, write_tar
+from tests.support.paths import PROJECT_ROOT
 
 ABOUT = {"job": "test", "inputs": ["in"]}
 
@@ -118,7 +118,7 @@ def test_runs_over_the_same_shards_share_their_plan(tmp_path: Path) -> None:
     rows = json.loads(gzip.decompress(Path(layout.plan_uri(output, name)).read_bytes()))
     assert [row[4] for row in rows] == [1, 2, 3]
     plan = make_plan(measured, layout.list_output(output), "c" * 16, 2)
-    names = [parsed for chunk in plan.chunks if (parsed := chunk_names.ChunkName.parse(chunk.name))]
+    names = [parsed for chunk in plan.chunks if (parsed := ChunkName.parse(chunk.name))]
     assert {row[0] for row in rows} == {parsed.shard for parsed in names}
     assert {row[3] for row in rows} == {parsed.fingerprint for parsed in names}
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import chunk_names
 from pipelines.errors import PassingError, SampleError
 from pipelines.readers import references
 from pipelines.readers.references import fetch
 from pipelines.runs.status import read_status
+from pipelines.samples import STEM, chunk_name, version_stem, waiting_in
 from pipelines.storage.errors import StorageError
 from tests.support.in_process import HookedStore, World, images, once
 from tests.support.inputs import write_folder
@@ -146,12 +146,12 @@ def test_the_status_counts_waiting_samples(site: WebServer, tmp_path: Path) -> N
 
 
 def test_names_of_versions_say_who_waits() -> None:
-    name = chunk_names.chunk_name("a", "s3://b/a.tar", "f" * 16, 0, 10, "c" * 16)
-    stems = [chunk_names.version_stem(name, 7, failed, waits) for failed, waits in
+    name = chunk_name("a", "s3://b/a.tar", "f" * 16, 0, 10, "c" * 16)
+    stems = [version_stem(name, 7, failed, waits) for failed, waits in
              (([1, 2, 3], ()), ([1, 2, 3], {1}), ([1, 2, 3], {2}), ([1, 2, 3], {1, 2}))]  # fmt: skip
     assert len(set(stems)) == 4
-    assert [chunk_names.waiting_in(f"s3://b/out/errors/{stem}.parquet") for stem in stems] == [0, 1, 1, 2]
-    assert all(chunk_names.STEM.fullmatch(stem) for stem in stems)
+    assert [waiting_in(f"s3://b/out/errors/{stem}.parquet") for stem in stems] == [0, 1, 1, 2]
+    assert all(STEM.fullmatch(stem) for stem in stems)
 
 
 def test_passing_errors_travel() -> None:

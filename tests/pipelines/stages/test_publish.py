@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from pipelines.dataset.row_formats import ROW_FORMATS
-from pipelines.errors import MAX_REASON_CHARS, SampleError
+from pipelines.errors import FOREIGN_CHARS, MAX_REASON_CHARS, SampleError, clipped
 from pipelines.stages.row_faults import describe
 from pipelines.tasks.estimation import Estimation
-from pipelines.texts import FOREIGN_CHARS, clipped
 from tests.support.estimating import TASK, estimate
 from tests.support.inputs import encoded_image, write_parquet
 

@@ -14,8 +14,8 @@ from pipelines.errors import SampleError, ShardChangedError
 from pipelines.readers.references import fetch
 from pipelines.storage.errors import StorageError
 from pipelines.storage.store import FILES, honors_create_once
-from tests.support.object_store import READER_KEY, READER_SECRET, SECRET, Fault, Proxy
-from tests.support.s3_user import CLOSED, OPEN, Become, become, object_store, proxy, s3
+from tests.support.object_store import READER_KEY, READER_SECRET, SECRET, Fault, Proxy, object_store
+from tests.support.s3_user import CLOSED, OPEN, Become, become, proxy, s3
 
 __all__ = ["become", "object_store", "proxy", "s3"]
 

@@ -18,8 +18,8 @@ from pipelines.samples import Columns
 from pipelines.tasks.model import UniConModel
 from pipelines.tasks.model_identity import identify_model
 from tests.support.inputs import encoded_image, samples, write_folder, write_parquet, write_tar
-from tests.support.object_store import READER_KEY, READER_SECRET, Fault, ObjectStore, Proxy
-from tests.support.s3_user import CLOSED, OPEN, Become, become, object_store, proxy, s3
+from tests.support.object_store import READER_KEY, READER_SECRET, Fault, ObjectStore, Proxy, object_store
+from tests.support.s3_user import CLOSED, OPEN, Become, become, proxy, s3
 from tests.support.tiny import write_tiny_model
 from tests.support.versions import finish
 

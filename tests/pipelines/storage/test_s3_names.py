@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import chunk_names, storage
 from pipelines.dataset import layout
 from pipelines.dataset.layout import check_output
 from pipelines.errors import SampleError, SettingError
 from pipelines.readers.references import fetch
 from pipelines.readers.shards import find_shards
+from pipelines.samples import chunk_name, version_stem
+from pipelines.storage import files, remote_files
 from tests.support.in_process import World, once
-from tests.support.object_store import Fault, Proxy
-from tests.support.s3_user import OPEN, become, object_store, proxy, s3
+from tests.support.object_store import Fault, Proxy, object_store
+from tests.support.s3_user import OPEN, become, proxy, s3
 
 __all__ = ["become", "object_store", "proxy", "s3"]
 ODD_NAMES = [
@@ -28,14 +29,14 @@ ODD_NAMES = [
 @pytest.mark.parametrize("folder", ["odd", "in::side [x] {a,b} #%20"])
 def test_odd_names_are_names(s3: Proxy, tmp_path: Path, folder: str) -> None:
     root = f"{OPEN}/names/{folder}"
-    fs, _ = storage.filesystem(OPEN)
+    fs, _ = remote_files.filesystem(OPEN)
     for name in ODD_NAMES:  # by the protocol, because the driver interprets ?versionId=
         fs.call_s3("put_object", Bucket="open-bucket", Key=f"names/{folder}/{name}.jpg", Body=f"{name} v1".encode())
     world = World(tmp_path)
     assert world.run(inputs=[root], chunk_size=100) == 0
     assert world.values() == {f"{name}.jpg": f"{name} v1" for name in ODD_NAMES}
     rows = [{"image": f"{name}.jpg", "key": name} for name in ODD_NAMES]
-    storage.publish(f"{root}/list.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    files.publish(f"{root}/list.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
     again = World(tmp_path / "again") if (tmp_path / "again").mkdir() is None else world
     assert again.run(inputs=[f"{root}/list.jsonl"], chunk_size=100) == 0
     assert again.values() == {name: f"{name} v1" for name in ODD_NAMES}
@@ -49,8 +50,8 @@ def test_odd_names_are_names(s3: Proxy, tmp_path: Path, folder: str) -> None:
 
 def test_references_are_found_in_other_spellings(s3: Proxy) -> None:
     composed, apart = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
-    storage.publish(f"{OPEN}/spelling/{apart}.jpg", b"1")
-    storage.publish(f"{OPEN}/spelling/a b.jpg", b"2")
+    files.publish(f"{OPEN}/spelling/{apart}.jpg", b"1")
+    files.publish(f"{OPEN}/spelling/a b.jpg", b"2")
     assert fetch(f"{OPEN}/spelling/{composed}.jpg").content == b"1"
     assert fetch(f"{OPEN}/spelling/a%20b.jpg").content == b"2"
     with pytest.raises(SampleError, match="there is nothing"):
@@ -72,11 +73,11 @@ def test_outputs_with_odd_names(s3: Proxy, tmp_path: Path, name: str) -> None:
 
 def test_outputs_below_an_input_cost_no_requests(s3: Proxy, tmp_path: Path) -> None:
     root = f"{OPEN}/photos"
-    stem = chunk_names.version_stem(chunk_names.chunk_name("a", "x", "f" * 16, 0, 3, "c" * 16), 3, [])
+    stem = version_stem(chunk_name("a", "x", "f" * 16, 0, 3, "c" * 16), 3, [])
     for number in range(20):
-        storage.publish(f"{root}/{number:02d}.jpg", b"x")
+        files.publish(f"{root}/{number:02d}.jpg", b"x")
     for name in (f"data/{stem}.parquet", f"_chunks/done/{stem}", "preview.png", "README.md", "report.html"):
-        storage.publish(f"{root}/Depth/{name}", b"x")
+        files.publish(f"{root}/Depth/{name}", b"x")
     s3.requests.clear()
     told: list[str] = []
     (shard,) = find_shards([root], tell=told.append)
@@ -96,7 +97,7 @@ def test_outputs_below_an_input_cost_no_requests(s3: Proxy, tmp_path: Path) -> N
 def test_an_object_that_is_throttled_waits(s3: Proxy, become, tmp_path: Path) -> None:
     become(AWS_MAX_ATTEMPTS="1")
     for key in "abc":
-        storage.publish(f"{OPEN}/throttled/{key}.jpg", f"{key} v1".encode())
+        files.publish(f"{OPEN}/throttled/{key}.jpg", f"{key} v1".encode())
     world = World(tmp_path)
     rows = [{"key": key, "image": f"{OPEN}/throttled/{key}.jpg"} for key in "abcd"]
     (world.inputs / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from jobs._cli import warn_if_truncated
-from pipelines import chunk_names
 from pipelines.dataset.row_formats import PARQUET, ROW_FORMATS
 from pipelines.readers.prompts import PromptFiles
 from pipelines.runs.progress import Progress
 from pipelines.runs.task_run import ADDED_COLUMNS, TaskRun
+from pipelines.samples import chunk_name, version_stem
 from pipelines.stages.publish import PublishRows
 from pipelines.stages.task import TOKENS_CUT
 from pipelines.tasks.condition_columns import ConditionColumn
@@ -72,7 +72,7 @@ def test_an_output_of_an_earlier_version_keeps_its_columns(form: Any, tmp_path: 
     row = {name: rows.get(name) for name in old.names}
     for name in ("image", "depth"):
         row[name] = {"bytes": b"\x89PNG\r\n\x1a\n", "path": "a.png"}
-    name = chunk_names.version_stem(chunk_names.chunk_name("s", "s", "f" * 16, 0, 1, "c" * 16), 1, [])
+    name = version_stem(chunk_name("s", "s", "f" * 16, 0, 1, "c" * 16), 1, [])
     files = {
         f"a.{form.extension}": b"the user's",
         f"0{name}.{form.extension}": b"damaged",

@@ -6,9 +6,8 @@ UnicodeDecodeError, MemoryError, ...). Therefore an exception means damage if al
 Tested in tests/pipelines/readers/test_damage.py.
 """
 
-from pipelines.errors import SettingError, ShardChangedError
+from pipelines.errors import SettingError, ShardChangedError, clipped
 from pipelines.storage.errors import StorageError
-from pipelines.texts import clipped
 
 
 class ContradictionError(ValueError):

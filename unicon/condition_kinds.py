@@ -7,7 +7,7 @@ A map is a condition as people see it, a float32 array with values in [0, 1]:
     pose                    (H, W, 3)   the skeleton image of `unicon.pose`
     appearance, identity    (H, W, 3)   an RGB image of the same appearance, or of the same person
 
-To add a kind, add one entry to `CONDITION_KINDS`. `unicon.conditions` derives from its `map_format` how a map becomes
+To add a kind, add one entry to `CONDITION_KINDS`. `unicon.conditions` derives from the `map_format` how a map becomes
 a tensor and a file.
 
 Tested in tests/unicon/test_conditions.py.
@@ -24,7 +24,7 @@ MapFormat = Literal["gray16", "gray8", "rgb8"]
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionKind:
-    """What is known about a kind of condition without torch."""
+    """What is known about a kind of condition without importing torch."""
 
     name: str
     """Name of the kind, and the default name of its adapters."""

@@ -44,7 +44,7 @@ def member_seeds(seed: int, count: int) -> list[int]:
     """Seeds of an ensemble: the row's own, then others derived from it. A smaller ensemble has the first of them.
 
     Raises:
-        ValueError: There is less than one member.
+        ValueError: `count` is less than 1.
     """
     if count < 1:
         raise ValueError(f"An ensemble has at least one member; got ensemble_size={count}. 5 to 10 are usual.")
@@ -53,7 +53,7 @@ def member_seeds(seed: int, count: int) -> list[int]:
 
 
 def combine(maps: Sequence[np.ndarray], *, affine: bool) -> Estimate:
-    """Median and spread of the members' maps, all of one shape. If `affine`, scale and shift are aligned before."""
+    """Median and spread of the members' maps, all of one shape. If `affine`, scale and shift are aligned first."""
     members = np.stack(maps).astype(np.float32)
     if affine:
         members = np.clip(align(members), 0.0, 1.0)
@@ -63,7 +63,7 @@ def combine(maps: Sequence[np.ndarray], *, affine: bool) -> Estimate:
 
 
 def align(members: np.ndarray) -> np.ndarray:
-    """Align members (K, ...) in scale and shift, by least squares against the first, then against the median.
+    """Align members (K, ...) in scale and shift, by least squares against the first member, then against the median.
 
     The fit is member = scale * reference + shift, so that the error of a member does not change its scale and remains
     visible as spread. With the opposite fit, a member would become flatter the less it has in common with the

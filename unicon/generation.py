@@ -86,7 +86,7 @@ class GenerationPlan:
     sampling: SamplingOptions = SamplingOptions(guidance_scale=1.0)
     """Sampling options without open defaults."""
     batch_size: int | None = None
-    """The most rows in one micro-batch. For None, all rows of one working size."""
+    """The largest number of rows in one micro-batch. For None, all rows of one working size."""
 
     def __post_init__(self) -> None:
         if self.batch_size is not None:
@@ -147,7 +147,7 @@ def micro_batches(requests: Sequence[RowRequest], batch_size: int | None) -> Ite
 def sample_batch(model: Backbone, batch: Sequence[RowRequest], plan: GenerationPlan) -> Tensor:
     """Sample requests of one working size; returns the final latents, float32 (R, B, channels, h, w).
 
-    The generator of a row first gives the starting noise of every generated role, in the order of the roles, then the
+    The generator of a row first draws the starting noise of every generated role, in the order of the roles, then the
     fresh noise of stochastic steps.
     """
     num_roles, size = 1 + len(plan.adapters), len(batch)

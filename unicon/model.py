@@ -47,11 +47,11 @@ class UniCon(Backbone):
       (text guidance, 1 for none), condition_guidance_scale (pull toward the conditions, 0 for none), sampler,
       resolution_px (side of the square whose area the model works at, its own for None), and others.
     * weights: Weights of the joint attention by adapter name: one for both sides, or (to the image, to the condition).
-    * batch_size: The most rows in one batch. For None, all rows of one working size.
+    * batch_size: The largest number of rows in one batch. For None, all rows of one working size.
 
     All methods raise ValueError for lists of different lengths, absent adapters, maps or masks of a wrong shape or
     range, and options out of range. They raise `unicon.outcomes.NonFiniteError`, a ValueError that holds the results of
-    the other rows, where the result of a row overflowed: a result with values that are not finite is never returned.
+    the other rows, if the result of a row overflowed: a result with values that are not finite is never returned.
     """
 
     def estimate(
@@ -61,7 +61,7 @@ class UniCon(Backbone):
     ) -> list[np.ndarray]:  # fmt: skip
         """Estimate a condition of every image.
 
-        `images` have any sizes and modes; their EXIF orientation is applied. `condition` is the name of an adapter.
+        `images` may have any sizes and modes; their EXIF orientation is applied. `condition` is the name of an adapter.
         `num_views` is the number of views of every image (1, 2 or 4) whose estimates are averaged (`unicon.views`); for
         None, what the adapter recommends. `batch_size` counts the views of all images.
 
@@ -79,8 +79,8 @@ class UniCon(Backbone):
     ) -> list[Estimate]:  # fmt: skip
         """Estimate a condition of every image several times: the median, its spread and its confidence.
 
-        The arguments are those of `estimate`, and `ensemble_size`, the number of estimates per row. Their seeds are
-        derived from the row's seed.
+        The arguments are those of `estimate`, plus `ensemble_size`, the number of estimates per row. The seeds of the
+        estimates are derived from the row's seed.
         """
         sampling = self._for_estimation(condition, options, settings)
         check_whole("ensemble_size", ensemble_size, min(ensemble_size, 1), MAX_ENSEMBLE_SIZE)  # below 1: `member_seeds`
@@ -101,7 +101,7 @@ class UniCon(Backbone):
         self, requests: Sequence[RowRequest], condition: str, sampling: SamplingOptions, batch_size: int | None,
         num_views: int | None = None,
     ) -> list[np.ndarray | Failure]:  # fmt: skip
-        """The estimate of every request, which has an image; or why there is none."""
+        """The estimate of every request, each of which has an image, or why there is none."""
         adapter = self.adapters[condition]
         views = views_of(self.adapter_kind(condition), adapter.estimation_views if num_views is None else num_views)
         base_px = self.native_px if sampling.resolution_px is None else sampling.resolution_px
@@ -159,7 +159,7 @@ class UniCon(Backbone):
     ) -> list[Generated]:  # fmt: skip
         """Generate images from rough conditions, such as a sketch of a depth map, and clean the conditions.
 
-        The same as `synthesize` with a strength. The results contain both.
+        The same as `synthesize` with a strength. The results contain both images and conditions.
         """
         return self.synthesize(
             conditions, prompts, negative_prompts=negative_prompts, seeds=seeds, weights=weights, strength=strength,
@@ -201,7 +201,7 @@ class UniCon(Backbone):
         """Paint new content into a part of every image. Kept pixels are exactly those of the upright image.
 
         `masks` are bool or float (H, W) in [0, 1] of their image's size: 1 generates, 0 keeps, and values between mix
-        both. `conditions` maps adapter names to one map per row of the image's size, which guides and does not change.
+        both. `conditions` maps adapter names to one map per row, of the image's size, that guides and does not change.
         `condition` names adapters whose conditions are painted together with the image: they are first estimated from
         the image, then kept outside the mask. With neither, Stable Diffusion paints alone.
         """

@@ -53,7 +53,7 @@ class _Cached:
 
 @dataclass(frozen=True)
 class Rows(_Cached):
-    """Some rows of a batch in an order. A row may occur twice. Adjacent rows are read without a copy."""
+    """Some rows of a batch, in a given order. A row may occur twice. Adjacent rows are read without a copy."""
 
     indices: tuple[int, ...]
 

@@ -1,7 +1,7 @@
 """Test-time augmentation: several views of one image, whose estimates are averaged.
 
 A view is the image mirrored, enlarged, or both. The errors of the views differ, so their mean is more accurate than
-each of them; the cost grows with the number of views. Kinds of conditions that tell left from right, such as poses, are
+any of them; the cost grows with the number of views. Kinds of conditions that tell left from right, such as poses, are
 not mirrored.
 """
 
@@ -43,7 +43,7 @@ def views_of(kind: Condition, count: int) -> tuple[View, ...]:
     """The views with which a kind of condition is estimated.
 
     Raises:
-        ValueError: There are no views of that number, or they are mirrored and the kind tells left from right.
+        ValueError: That number of views is not offered, or some are mirrored and the kind tells left from right.
     """
     possible = {n: views for n, views in VIEWS.items() if kind.mirrors or not any(view.mirrored for view in views)}
     if count not in possible:

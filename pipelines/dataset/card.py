@@ -71,9 +71,9 @@ class Card:
     task: str
     """Task category of the Hugging Face hub."""
     columns: Mapping[str, str]
-    """Columns, in backquotes -> their contents; replaces lines of COMMON_COLUMNS or precedes them."""
+    """Column, in backquotes -> its content. These lines replace lines of COMMON_COLUMNS or precede them."""
     previews: Mapping[str, str]
-    """Columns to show in preview.png -> kind of condition, or "" for an ordinary image."""
+    """Column to show in preview.png -> kind of condition, or "" for an ordinary image."""
 
 
 def card_text(

@@ -130,7 +130,7 @@ class ChunkFiles:
 
 
 def still_waits(chunk: Chunk, errors: Rows) -> bool:
-    """Whether all waiting samples of a version were tried again and still wait, so that it stays as it is."""
+    """Whether all waiting samples of a version were tried again and still wait, so that the version stays as it is."""
     waiting = sum(error["stage"] == FETCH for error in errors)
     return bool(chunk.only) and waiting == len(chunk.only) == waiting_in(chunk.base_errors)
 

@@ -1,7 +1,7 @@
-"""Why the samples of an output failed, from errors/ alone: without the records of runs, a killed run hides nothing.
+"""Why the samples of an output failed, read from errors/ alone, so that failures of killed runs are counted, too.
 
-The names of finished versions say which have failures, and how many. Only the files of these are read, at most
-FILES_READ of them, those with the most failures first; for the others only the number of samples is reported.
+The names of finished versions say which of them have failures, and how many. At most FILES_READ files of these versions
+are read, those with the most failures first; for the others, only the number of samples is reported.
 """
 
 import re
@@ -29,7 +29,7 @@ class Reasons:
     """Failed samples, counted by what was wrong with them."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    """`stage: kind of reason` -> samples."""
+    """`stage: kind of reason` -> number of samples."""
     unread: int = 0
     """Failed samples whose file was not read or is missing."""
 

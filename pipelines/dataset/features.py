@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 Features = Mapping[str, "str | Mapping[str, str]"]
-"""Column -> `image`, the library's name of its type, or the names of the types of an object's fields."""
+"""Column -> `image`, the library's name for its type, or the names of the types of an object's fields."""
 
 
 def load_options(features: Features) -> str:

@@ -10,11 +10,11 @@
     README.md, preview.png, report.html
 
 STEM = NAME-OUTCOME.ok60.bad4. NAME is a function of the chunk: shard name, hash of the shard's URI, its fingerprint,
-first and last position, configuration hash. OUTCOME is a hash of the positions that failed. If some of these only wait,
-because a file that they name could not be fetched for now, OUTCOME depends on which ones, and their number
-follows, here as `.wait2` for two of the four. Therefore files never change: processing a chunk again writes the same
-files if the outcome is the same, and other files beside them if it differs. Planning decides from the listing alone
-which version counts (`pipelines.planning.finished`).
+first and last position, configuration hash. OUTCOME is a hash of the positions that failed. If some of these samples
+are only waiting, because a file that they name could not be fetched for now, OUTCOME depends on which ones, and their
+number follows: `.wait2` if two of the four are waiting. Therefore files never change: processing a chunk again writes
+the same files if the outcome is the same, and other files beside them if it differs. Planning decides from the listing
+alone which version counts (`pipelines.planning.finished`).
 
 Version 0.1 wrote data/NAME.parquet and _chunks/done/NAME.ok60.bad4 with shorter hashes; its outputs are read and
 continued.
@@ -122,7 +122,7 @@ def is_published(output: str, chunk: Chunk, extension: str, store: Store = FILES
 
 
 def list_output(output: str, store: Store = FILES) -> Listing:
-    """List the output root without reading rows. What is listed is durable, so that a run may rely on it and end."""
+    """List the output root without reading rows. Listed files are durable, so a run may rely on them when it ends."""
     found: dict[str, _Found] = {}
     for uri in store.list_uris(storage.join(output, "_chunks", "done")):
         text = uri.rsplit("/", 1)[-1]
@@ -159,7 +159,7 @@ class _Found:
     """Whether the mark is a tombstone."""
 
     def version(self, stem: str) -> Version | None:
-        """The finished version that these files are, if they are one."""
+        """The finished version that these files form, if they form one."""
         if len(self.marks) != 1:
             return None
         ((uri, ok, bad),) = self.marks

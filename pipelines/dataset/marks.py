@@ -26,7 +26,7 @@ def write_mark(store: Store, mark_uri: str, content: bytes) -> bool:
 
 
 def remove_unmarked(store: Store, mark_uri: str) -> bool:
-    """Prevent that a version is marked, so that its files can be deleted; returns False if it is marked already."""
+    """Prevent a version from being marked, so that its files can be deleted; returns False if it is marked already."""
     if store.exists(mark_uri):
         return is_removed(store, mark_uri)
     store.create_once(mark_uri.replace(DONE, REMOVED), b"")

@@ -1,4 +1,4 @@
-"""Files beside the data whose names users' files may have, too: files that this program did not write are not replaced.
+"""Files beside the data, whose names a user's files may have, too: what this program did not write is not replaced.
 
 Files of this program contain a mark: a comment at the end of a text, with a hash of the text before it, or a note in a
 PNG. A text that was edited belongs to its editor. Files of earlier versions, without a mark, are recognized by their

@@ -41,7 +41,7 @@ class RowFormat(Protocol):
 
         Args:
             rows_schema: The schema of the rows.
-            passthrough: Media columns whose images are stored as they came, in any format.
+            passthrough: Media columns whose images are stored unchanged, in any format.
         """
         ...
 

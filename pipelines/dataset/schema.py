@@ -1,6 +1,6 @@
 # pyarrow declares the options of its writer too narrowly.
 # pyright: reportArgumentType=false
-"""Arrow schemas of the published files, with the Hugging Face features by which images are shown as images.
+"""Arrow schemas of the published files, with the Hugging Face features that make images appear as images.
 
 Tested in tests/pipelines/dataset/test_features.py.
 """

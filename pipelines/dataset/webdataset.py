@@ -1,4 +1,4 @@
-"""Published rows as WebDataset tars: KEY.jpg is the image as it came, KEY.CONDITION.png are maps, KEY.json the rest."""
+"""Published rows as WebDataset tars: KEY.jpg is the original image, KEY.CONDITION.png a map, KEY.json the rest."""
 
 import json
 import re
@@ -54,7 +54,7 @@ class WebDataset:
         return frozenset(next(self.read(uri, store=store), {}))
 
     def features(self, rows_schema: pa.Schema, passthrough: Collection[str]) -> Features:
-        """Return a column for every image format: the `datasets` library only looks at the first samples."""
+        """Return a column for every image format, because the `datasets` library only looks at the first samples."""
         media = [field.name for field in rows_schema if field.type == schema.MEDIA]
         images = [member for name in media for member in member_extensions(name, name in passthrough)]
         fields = {field.name: schema.value_name(field.type) for field in rows_schema if field.name not in media}
@@ -75,7 +75,7 @@ def tar_name(key: str) -> str:
 
 
 def _new_name(row: Mapping[str, Any], names: set[str]) -> str:
-    """A name for the members of a row that no earlier row has: `a.b` and `a_b` are two keys."""
+    """A name for the members of a row that no earlier row has: the keys `a.b` and `a_b` would share one."""
     name = tar_name(row["key"])
     while name in names:
         name = f"{name}-{row['position']}"

@@ -1,7 +1,7 @@
 """What happens to a chunk whose worker died or hung: find the sample to blame, and save the rest of the chunk.
 
-Ray gives a task whose process died to another process, without end. Therefore each stage of a chunk is an attempt that
-is registered in a ledger, which lives in a process of its own, before it starts:
+When the process of a task dies, Ray gives the task to another process, without limit. Therefore each attempt at a stage
+of a chunk is registered, before it starts, in a ledger that lives in a process of its own:
 
 1. The first attempt processes the chunk as a whole.
 2. After a death the chunk is processed one sample at a time. Each sample is noted in the ledger before the work on it
@@ -14,8 +14,8 @@ is registered in a ledger, which lives in a process of its own, before it starts
    lost MAX_SAMPLES_LOST_IN_A_ROW samples and completed none in between, or if a result was lost more than
    MAX_RESULTS_LOST times.
 
-A process that exceeds the time limit, on a chunk or on one sample of rule 2, is ended, which counts as a death. It ends
-itself; a stopped process cannot, so the kernel kills it (`kernel_timer.py`).
+A process that exceeds the time limit, on a chunk or on one sample under rule 2, is ended, which counts as a death. It
+ends itself; a stopped process cannot, so the kernel kills it (`kernel_timer.py`).
 Ray is not used here: `ledger_client.py` runs the ledger in an actor and calls it.
 """
 
@@ -50,7 +50,7 @@ class Attempt:
         self.stage = stage
         self.plan = plan or AttemptPlan()
         self._note = note or (lambda *position: None)
-        """`note(position)` before a sample, `note()` after it."""
+        """Called as `note(position)` before a sample and as `note()` after it."""
 
     @property
     def one_by_one(self) -> bool:
@@ -58,7 +58,7 @@ class Attempt:
         return self.plan.one_by_one
 
     def in_order(self, positions: Iterable[int]) -> list[int]:
-        """Sort the positions that a process died on first, so that another death costs no other sample's work."""
+        """Put the positions on which a process died first, so that another death costs no other sample's work."""
         return sorted(positions, key=lambda position: (position not in self.plan.first, position))
 
     @contextmanager
@@ -95,10 +95,10 @@ def supervised(
     failed_before: bool = False,
     limit_s: float | None = None,
 ) -> Iterator[Attempt]:
-    """Enclose a stage of a chunk, in a worker. The arguments but `limit_s` are those of `Ledger.begin`.
+    """Enclose a stage of a chunk, in a worker. All arguments except `ask` and `limit_s` are those of `Ledger.begin`.
 
     Raises:
-        WorkerDeathError: This chunk was tried often enough.
+        WorkerDeathError: The processes of this chunk have died too often.
     """
     kill_when_frozen_later(limit_s)
     plan: AttemptPlan = ask("begin", stage, chunk, worker, node, failed_before)
@@ -135,12 +135,12 @@ def _note_to(ask: Ask, attempt: tuple[str, str, int], watchdog: Watchdog) -> Cal
 
 @contextmanager
 def building(ask: Ask, worker: str, limit_s: float | None = None) -> Iterator[None]:
-    """Enclose the loading of a model, in its actor, which Ray restarts without end.
+    """Enclose the loading of a model, in its actor, which Ray restarts without limit.
 
     Args:
         ask: Calls the ledger.
         worker: The actor.
-        limit_s: An actor that is stopped for longer is killed, now or later; loading may take any time.
+        limit_s: An actor whose process is stopped for longer is killed, now or later; loading itself may take any time.
 
     Raises:
         WorkerDeathError: The process died MAX_BUILD_DEATHS times while it loaded the model.

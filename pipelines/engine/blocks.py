@@ -47,7 +47,7 @@ class BlockModelDescription(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Flow:
-    """The three stages of a job. Each one gets its attempt, and processes samples one at a time if that says so."""
+    """The three stages of a job. Each one gets its attempt, and processes samples one by one if the attempt says so."""
 
     read: Callable[[Chunk, Attempt], pa.Table]
     model: BlockModelDescription
@@ -84,7 +84,7 @@ def new_block(chunk: Chunk, rows: Sequence[Mapping[str, Any]], schema: pa.Schema
 
 
 def unstorable(rows: Sequence[Mapping[str, Any]], store: Callable[[list[Mapping[str, Any]]], Any]) -> dict[int, str]:
-    """Index -> reason of the rows that `store`, called with one row at a time, rejects."""
+    """Index -> reason, for each row that `store`, called with one row at a time, rejects."""
     found: dict[int, str] = {}
     for at, row in enumerate(rows):
         try:

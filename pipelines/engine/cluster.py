@@ -51,8 +51,8 @@ def working_nodes() -> int:
 def start_local(num_cpus: int | None = None, num_gpus: int | None = None) -> None:
     """Start a local cluster, without dashboard and telemetry, whose workers have the niceness of this process.
 
-    Ray's daemon waits 15 s for a process of its own and aborts if that starts later, as it may on a busy machine. In
-    this case the start is repeated.
+    Ray's daemon waits 15 s for one of its own processes and aborts if that process starts later, as it may on a busy
+    machine. In this case the start is repeated.
 
     Args:
         num_cpus: CPUs of the cluster; None: those of this machine.

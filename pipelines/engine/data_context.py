@@ -10,14 +10,14 @@ from ray.data import DataContext
 from pipelines.engine.resources import Resources
 
 NO_PROGRESS_TIMEOUTS = 5
-"""No-progress limit of a run, in chunk timeouts; a sample that hangs is found after three of them."""
+"""No-progress limit of a run, as a multiple of the chunk timeout; a sample that hangs is found after three of them."""
 
 OnFailure = Callable[[BaseException], None]
 
 
 @contextmanager
 def data_context(resources: Resources, on_failure: OnFailure) -> Iterator[None]:
-    """Apply the settings of Ray Data inside, and restore the caller's afterwards.
+    """Apply the settings of Ray Data in the body, and restore the caller's settings afterwards.
 
     Args:
         resources: The limits of the run.
@@ -51,7 +51,7 @@ def _settings(resources: Resources, no_progress_timeout_s: float) -> dict[str, A
 
 @contextmanager
 def _only_failures_logged(on_failure: OnFailure) -> Iterator[None]:
-    """Silence the terminal's handlers of Ray Data's logger inside, and listen for failures."""
+    """Silence the terminal handlers of Ray Data's logger in the body, and listen for failures."""
     logger = logging.getLogger("ray.data")
     consoles = [handler for handler in logger.handlers if isinstance(handler, logging.StreamHandler)]
     consoles = [handler for handler in consoles if not isinstance(handler, logging.FileHandler)]

@@ -27,7 +27,7 @@ from pipelines.errors import FlowError
 from pipelines.samples import Chunk
 
 CHUNKS_IN_A_WAVE = 5_000
-"""Ray Data has bookkeeping for every block of a dataset on the driver, so long plans run as several datasets."""
+"""Ray Data keeps state for every block of a dataset on the driver, so long plans run as several datasets."""
 
 ONE_ROW: Mapping[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
 """Options of `map_batches`."""
@@ -45,7 +45,7 @@ def run_flow(
         chunks: What to process.
         flow: The stages.
         resources: What the stages get, and how many chunks may fail.
-        on_failure: Called with the reason for each of the chunks that `resources` allows to fail.
+        on_failure: Called with the reason of the failure, once for each failed chunk that `resources` allows.
 
     Raises:
         FlowError: More chunks failed, or the model could not be built.
@@ -94,7 +94,7 @@ def run_tasks(
 
 
 def _actor_pool(resources: Resources, chunks: int) -> ActorPoolStrategy:
-    """Two chunks in flight for each actor, so that the next one is there when the actor has finished one."""
+    """Allow two chunks in flight for each actor, so that the next one is there when the actor has finished one."""
     most = min(resources.actors, chunks)
     fewest = min(resources.fewest_actors or most, most)
     return ActorPoolStrategy(min_size=fewest, max_size=most, max_tasks_in_flight_per_actor=2)

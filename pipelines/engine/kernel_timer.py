@@ -1,7 +1,7 @@
 """A kernel timer that kills this process if its threads have not run for a long time.
 
 A watchdog is a thread, and in a stopped process (SIGSTOP, a debugger, a frozen container) no thread runs: Ray would
-wait for it without end while it occupies its GPU. Therefore a thread keeps postponing a timer of the kernel. If it no
+wait for it forever while it occupies its GPU. Therefore a thread keeps postponing a timer of the kernel. If it no
 longer does so, the kernel sends SIGKILL, which also ends stopped processes, whether or not the run still exists.
 
 POSIX timers (timer_create(2)) are available on Linux; elsewhere nothing is done.

@@ -10,11 +10,11 @@ from pipelines.engine.watchdog import GRACE_S, timed_out
 MAX_DEATHS_PER_SAMPLE = 2
 """A sample on which the process died this often, while it worked on nothing else, becomes an error."""
 MAX_OTHER_DEATHS = 3
-"""Deaths outside of any sample after which the chunk fails."""
+"""Number of deaths outside of any sample after which the chunk fails."""
 MAX_SAMPLES_LOST_IN_A_ROW = 3
 """Samples that one worker may lose without completing another one in between."""
 MAX_BUILD_DEATHS = 3
-"""Deaths while the model was loading after which the run stops."""
+"""Number of deaths during the loading of the model after which the run stops."""
 MAX_RESULTS_LOST = 5
 """How often a stage of a chunk may be repeated because its result was lost."""
 
@@ -77,7 +77,7 @@ class Ledger:
         """How often a stage of a chunk was completed: more than once if its result was lost afterwards."""
 
     def begin(self, stage: str, chunk: str, worker: str, node: str, failed_before: bool = False) -> AttemptPlan:
-        """Register a new attempt. If one is registered already, its process has died: Ray runs no task twice at a time.
+        """Register a new attempt. If there already is one, its process has died: Ray never runs a task twice at a time.
 
         Args:
             stage: The stage of the pipeline.

@@ -19,14 +19,14 @@ from pipelines.engine.ledger import Ledger
 
 @dataclass(frozen=True)
 class LedgerClient:
-    """What the workers hold of the ledger."""
+    """The workers' access to the ledger."""
 
     ledger: Any
     """The handle of the actor."""
     chunk_timeout_s: float | None
 
     def attempt(self, stage: str, name: str, failed_before: bool = False) -> AbstractContextManager[Attempt]:
-        """Enclose a stage of a chunk; see `supervised`."""
+        """Enclose a stage of a chunk; see `attempts.supervised`."""
         return supervised(
             self.ask,
             stage,
@@ -38,11 +38,11 @@ class LedgerClient:
         )
 
     def building(self) -> AbstractContextManager[None]:
-        """Enclose the loading of a model; see `building`."""
+        """Enclose the loading of a model; see `attempts.building`."""
         return building(self.ask, _worker(), self.chunk_timeout_s)
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the ledger. `ray.get` would lend the CPU of this worker to others while it waits."""
+        """Call a method of the ledger, without `ray.get`, which would lend this worker's CPU to others meanwhile."""
         return getattr(self.ledger, method).remote(*arguments).future().result()
 
 
@@ -59,7 +59,7 @@ def open_ledger(chunk_timeout_s: float | None) -> Iterator[LedgerClient]:
 
 
 def _worker() -> str:
-    """This actor, whatever its process; for a task its node."""
+    """ID of this actor, which its successor processes share; in a task, ID of the node."""
     context = ray.get_runtime_context()
     return context.get_actor_id() or context.get_node_id()
 

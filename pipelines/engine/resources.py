@@ -9,7 +9,7 @@ class Resources:
 
     actors: int = 1
     fewest_actors: int | None = None
-    """Actors to start with; up to `actors` are added while chunks wait for one. None: `actors`."""
+    """Actors to start with; more are added, up to `actors`, while chunks wait for one. None: `actors`."""
     actors_per_node: int = 1
     """How many of the `actors` share a node if they are spread evenly; the CPUs of a node are divided by this."""
     gpus_per_actor: float = 0.0

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pipelines.engine.kernel_timer import kill_when_frozen
 
 GRACE_S = 10.0
-"""From the end of the time limit to the end of a process that does not even run its watchdog; twice that for one that
-runs no thread at all."""
+"""Time from the limit to the end of a process that does not even run its watchdog; twice that for one that runs no
+thread at all."""
 
 
 def timed_out(limit_s: float) -> str:
@@ -21,7 +21,7 @@ def timed_out(limit_s: float) -> str:
 
 
 def kill_when_frozen_later(limit_s: float | None) -> None:
-    """Let the kernel kill this process if it is stopped, later than a watchdog would, whose report says more."""
+    """Let the kernel kill this process if it is stopped, but only after a watchdog would, whose report says more."""
     if limit_s is not None:
         kill_when_frozen(limit_s + 2 * GRACE_S)
 

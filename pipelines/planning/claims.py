@@ -63,14 +63,14 @@ def settings_as_begun(
     settings: Mapping[str, object],
     continues: Callable[[Mapping[str, Any]], bool],
 ) -> Mapping[str, object]:
-    """Return the settings under which to continue an output: these, or the same ones as an earlier version wrote them.
+    """Return the settings with which to continue an output: `settings`, or their equivalent from an earlier version.
 
     Args:
         store: The storage of the output.
         output: The output root.
         found: The configuration hashes in the names of the output's files.
         settings: The settings of this run.
-        continues: Whether recorded settings are those of this run, although they contain fewer entries.
+        continues: Returns whether recorded settings are equivalent to these, although they contain fewer entries.
     """
     ours = configuration_hash(settings)
     if len(found) > 1 or any(ours.startswith(other) for other in found):
@@ -114,12 +114,12 @@ def warn_without_exclusive_creation(store: Store, output: str, run: str, say: Sa
 
 
 def _spelled_out(store: Store, output: str, configuration: str | None) -> Mapping[str, object]:
-    """Return the settings of a hash, if the output has them: in its claim, or as version 0.1 wrote them.
+    """Return the settings that have a hash, if the output contains them: in its claim, or as version 0.1 wrote them.
 
     Args:
         store: The storage of the output.
         output: The output root.
-        configuration: The hash; None: that of the claim.
+        configuration: The hash; None stands for the hash of the claim.
     """
     names = [f"{CONFIGURATION}.json"] + ([f"{CONFIGURATION}-{configuration}.json"] if configuration else [])
     while names:
@@ -153,7 +153,7 @@ def _other_settings(
 
 
 def _flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Flatten nested settings to names like model_config.scheduler.beta_end, so that a message names a single one."""
+    """Flatten nested settings to names like model_config.scheduler.beta_end, so a message can name a single one."""
     flat: dict[str, object] = {}
     for name, value in settings.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
@@ -167,7 +167,7 @@ def _shown(settings: Mapping[str, object], name: str) -> str:
 def _claim(
     store: Store, output: str, name: str, wanted: Mapping[str, Any], is_record: Callable[[Any], bool]
 ) -> tuple[str, Mapping[str, Any]]:
-    """Return (URI, record) of a claim. A damaged one, for example after a crash of its machine, is skipped for good."""
+    """Return (URI, record) of a claim. A damaged record, for example after a machine crash, is skipped permanently."""
     uri = ""
     for number in range(1, MAX_DAMAGED + 2):
         uri = storage.join(output, "_chunks", f"{name}.json" if number == 1 else f"{name}.{number}.json")

@@ -1,8 +1,9 @@
-"""Which finished versions of the chunks of a shard count: a disjoint set, and the same one for every observer.
+"""Chooses the finished versions of a shard's chunks that count: a disjoint set, the same one for every observer.
 
-Overlapping runs, different values of `--limit` and retries leave versions that cover the same samples. The one that
-covers the most counts; ties are decided by the fewest failures, then by the fewest waiting samples, then by name. The
-others are superseded.
+Overlapping runs, different values of `--limit` and retries leave versions that cover the same samples. Of consecutive
+ranges, the one that begins first counts, and of these the longest; of folders, the version with the most files that
+still exist. Ties are decided by the fewest failures, then by the fewest waiting samples, then by name. The others are
+superseded.
 
 Tested in tests/pipelines/planning/test_plan.py.
 """
@@ -29,7 +30,7 @@ class FolderVersion:
 
 @dataclass(frozen=True)
 class MarkReader:
-    """Reads the file lists of marks, each one once: the content of a mark is determined by its name."""
+    """Reads the file lists of marks, each list only once, because the name of a mark determines its content."""
 
     store: Store = FILES
     _known: dict[str, Mapping[str, str]] = field(default_factory=dict)
@@ -45,7 +46,7 @@ class MarkReader:
         ]
 
     def lists(self, uris: Iterable[str]) -> dict[str, Mapping[str, str]]:
-        """URI of a mark -> the files that it lists; without marks that are missing or damaged, which may change."""
+        """URI of a mark -> the files that it lists. Missing and damaged marks are left out, and read again later."""
         wanted = list(uris)
         new = [uri for uri in wanted if uri not in self._known]
         found = zip(new, map_concurrently(self.store, self._files, new, READING_THREADS), strict=True)
@@ -63,7 +64,7 @@ class MarkReader:
 
 
 def shard_ids(shard: Shard) -> set[str]:
-    """The hashes of a shard in the names of chunks: the present one, and those of version 0.1."""
+    """The hashes of a shard in the names of chunks: the current one, and those of version 0.1."""
     spellings = {shard.uri, shard.former_uri or shard.uri}
     return {
         storage.short_hash(shard.uri),
@@ -72,7 +73,7 @@ def shard_ids(shard: Shard) -> set[str]:
 
 
 def disjoint_ranges(versions: Iterable[layout.Version], fingerprint: str, configuration: str) -> list[layout.Version]:
-    """The versions that count for a shard of consecutive samples: of this content and configuration, by position."""
+    """The versions that count for a shard of consecutive samples with this content and configuration, by position."""
     return disjoint(
         version
         for version in versions
@@ -81,7 +82,7 @@ def disjoint_ranges(versions: Iterable[layout.Version], fingerprint: str, config
 
 
 def disjoint(versions: Iterable[layout.Version]) -> list[layout.Version]:
-    """Choose from ranges that overlap the one that begins first, and if there are several, the longest."""
+    """Choose, among overlapping ranges, the one that begins first; if several do, the longest of them."""
     chosen: list[layout.Version] = []
     covered = 0
     for version in sorted(versions, key=_range_order):
@@ -92,7 +93,7 @@ def disjoint(versions: Iterable[layout.Version]) -> list[layout.Version]:
 
 
 def _range_order(version: layout.Version) -> tuple[int, int, bool, int, int, str]:
-    """Sort key of ranges; a version of 0.1 comes after one that was made from it."""
+    """Sort key of ranges; a chunk that version 0.1 wrote comes after one that was made from it."""
     return version.name.start, -version.name.stop, version.name.is_old, version.bad, version.wait, version.stem
 
 
@@ -114,7 +115,7 @@ def unchanged(
 
 
 def disjoint_files(versions: Iterable[FolderVersion], files: Sequence[ChunkFile]) -> list[FolderVersion]:
-    """Choose from versions that have a file in common the one with the most files that still exist."""
+    """Choose, among versions that have a file in common, the one with the most files that still exist."""
     current = {file.uri for file in files}
     chosen: list[FolderVersion] = []
     covered: set[str] = set()
@@ -132,7 +133,7 @@ def _folder_order(found: FolderVersion, current: set[str]) -> tuple[int, int, bo
 
 
 def _old_fingerprints(shard: Shard, files: Sequence[ChunkFile]) -> dict[str, tuple[str, str, str]]:
-    """URI in the spelling of version 0.1 -> (present URI, fingerprint of version 0.1, present fingerprint)."""
+    """URI in the spelling of version 0.1 -> (current URI, fingerprint of version 0.1, current fingerprint)."""
     by_uri = {file.uri: file.fingerprint for file in shard.files}
     former = shard.former_uri or shard.uri
     found = {}
@@ -145,7 +146,7 @@ def _old_fingerprints(shard: Shard, files: Sequence[ChunkFile]) -> dict[str, tup
 
 
 def _translated(found: FolderVersion, old: Mapping[str, tuple[str, str, str]]) -> FolderVersion:
-    """A version of 0.1 in the present spelling: an unchanged file gets its present fingerprint."""
+    """A chunk that version 0.1 wrote, in the current spelling: an unchanged file gets its current fingerprint."""
     files: dict[str, str] = {}
     for spelled, fingerprint in found.files.items():
         uri, before, now = old.get(spelled, (spelled, fingerprint, fingerprint))

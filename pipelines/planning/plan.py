@@ -1,6 +1,6 @@
-"""Cuts shards into chunks, without the finished ones, and finds files in the output that finished ones supersede.
+"""Cuts the unfinished parts of shards into chunks, and finds files in the output that finished chunks supersede.
 
-A listing says what is finished; for folders the lists in the marks are needed, too. Finished ranges are subtracted as
+A listing shows what is finished; for folders, the lists in the marks are needed, too. Finished ranges are subtracted as
 intervals, so a different `--limit` on the same output neither repeats nor loses a sample. Chunks begin and end at
 multiples of the output's chunk size unless a finished one is in the way, so overlapping runs make the same chunks.
 """
@@ -41,12 +41,12 @@ class Plan:
     finished: tuple[layout.Version, ...]
     """Finished before, and part of the input of this run."""
     superseded: tuple[Removal, ...]
-    """What the output has of these shards that does not count. It may be removed only if there is nothing left to
-    process: until then it may be work in progress, or all there is."""
+    """Files of these shards in the output that do not count. They may be removed only if there is nothing left to
+    process: until then they may be work in progress, or all there is."""
     samples: int
     """All samples of the input, finished or not; with a limit, also those beyond it that earlier runs finished."""
     waiting: int = 0
-    """Samples in errors/ that every run tries again, without images that have left their folder."""
+    """Samples in errors/ that every run tries again, except for images that have left their folder."""
 
     @property
     def is_complete(self) -> bool:
@@ -67,11 +67,11 @@ def make_plan(
 
     Args:
         measured: The shards of the input.
-        listing: What the output has.
+        listing: The contents of the output.
         configuration: The configuration hash of the run.
         chunk_size: The chunk size of the output.
         marks: Reads the marks of folders.
-        retry: Returns the positions of a finished version to process again; they are merged into a new version.
+        retry: Returns the positions of a finished version that are processed again and merged into a new version.
         waiting: Returns the waiting positions of a version of loose images; called only if some images are gone.
     """
     marks = marks or MarkReader()
@@ -114,7 +114,7 @@ def folder_files(shard: Shard) -> list[ChunkFile]:
 
 
 class _Stored(NamedTuple):
-    """What the output has of one shard."""
+    """What the output contains of one shard."""
 
     versions: list[layout.Version]
     remains: list[layout.Remains]
@@ -169,10 +169,10 @@ def _cut_range(
 
 
 def _others(stored: _Stored, valid: Sequence[layout.Version]) -> list[layout.Version | layout.Remains]:
-    """What does not count.
+    """The stored versions and remains that do not count.
 
-    If a limit leaves out a part of the shard, another run may be at work there; then only what is certainly useless is
-    superseded.
+    If a limit leaves out a part of the shard, another run may be working on that part; then only what is certainly
+    useless is superseded.
     """
     keep = {version.stem for version in valid}
     return [*(version for version in stored.versions if version.stem not in keep), *stored.remains]
@@ -188,7 +188,7 @@ def _to_retry(version: layout.Version, retry: FailedPositions | None) -> Sequenc
 
 
 def _again(chunk: Chunk, version: layout.Version, positions: Sequence[int]) -> Chunk:
-    """A chunk of some positions of a finished one, whose other rows come from the published files."""
+    """A chunk that processes some positions of a finished one again; its other rows come from the published files."""
     return dataclasses.replace(
         chunk, only=tuple(sorted(positions)), base_data=version.data_uri, base_errors=version.errors_uri
     )
@@ -224,7 +224,7 @@ def _cut_folder(
     retry: FailedPositions | None,
     waiting: FailedPositions,
 ) -> _Cut:
-    """Make chunks of a folder, of the files that no finished chunk lists, because files come and go one by one.
+    """Make chunks of the files of a folder that no finished chunk lists, because files come and go one by one.
 
     A finished chunk whose files have changed does not count: all of its files are processed again.
     """

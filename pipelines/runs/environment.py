@@ -27,7 +27,7 @@ from pipelines.storage.errors import redacted
 from pipelines.storage.store import FILES, Store
 
 STALE_S = 24 * 3600.0
-"""A temporary file of this age has no writer any more."""
+"""A temporary file of this age no longer has a writer."""
 
 
 Process = Callable[[Sequence[Chunk]], Iterator[dict[str, Any]]]
@@ -125,6 +125,6 @@ class Environment:
     heartbeat: Callable[[Callable[[], None]], AbstractContextManager[None]] = in_a_thread
     """Calls a function at regular intervals while its body runs."""
     new_progress: Callable[[int], Progress] = Progress
-    """Creates the progress display of this many samples."""
+    """Creates the progress display for this many samples."""
     afterwards: Callable[[str], None] = write_report_and_clean_up
     """Called with the output root after a run."""

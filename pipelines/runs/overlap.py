@@ -1,8 +1,8 @@
 """Runs that work on the same output at the same time, and how they share the work.
 
-Correctness does not depend on this module: work that two runs do twice has the same names, or planning keeps one of its
-versions. But a run that starts at another position of the list of chunks than the run that is already working skips the
-chunks that the other has published.
+Correctness does not depend on this module: if two runs do the same work, their files have the same names, or planning
+keeps one of the versions. But if a run starts at another position in the list of chunks than the run that is already
+working, it can skip the chunks that the other has published.
 """
 
 import json
@@ -32,7 +32,7 @@ def state_of(run: Mapping[str, Any], now: datetime) -> str:
 
 
 def runs_at_work(store: Store, output: str, now: datetime) -> list[str]:
-    """Return the names of the last few runs that are working on an output according to their records."""
+    """Return the names of those of the last few runs that, by their records, are still working on an output."""
     uris = store.list_uris(storage.join(output, "_chunks", "runs"))[-RECORDS_READ:]
     names = [uri.rsplit("/", 1)[-1].removesuffix(".json") for uri in uris]
     return [name for name in names if _is_running(store, layout.run_uri(output, name), now)]

@@ -84,7 +84,7 @@ class RunRecord:
         self._write()
 
     def working(self, cluster: Mapping[str, float], actors: int, gpus_per_actor: float, progress: Progress) -> None:
-        """Record the resources when Ray has started; from now on, `progress` has the numbers."""
+        """Record the resources when Ray has started; from now on, `progress` holds the numbers."""
         nodes = sum(name.startswith("node:") and name != "node:__internal_head__" for name in cluster)
         self._fields["cluster"] = {
             "nodes": nodes,

@@ -34,7 +34,7 @@ class RunRequest:
     max_error_rate: float = MAX_ERROR_RATE
     """Share of failed samples above which the exit code is 3; it is always 3 if all samples failed."""
     actors: int | None = None
-    """Maximum number of actors; None: one for each GPU, or one without GPUs."""
+    """Maximum number of actors; None: one for each GPU, or a single one if there are no GPUs."""
     fewest_actors: int | None = None
     """Number of actors at the start; more are added while chunks wait. None: `actors`."""
     gpus_per_actor: float | None = None
@@ -56,6 +56,6 @@ class Job:
     """(output URI, rows in data/, samples in errors/) -> writes the files beside the data, such as the dataset card."""
     row_format: RowFormat = PARQUET
     continues: Callable[[Mapping[str, Any]], bool] = lambda recorded: False
-    """Returns whether the settings recorded by an earlier version are equivalent, although they contain less."""
+    """Returns whether the settings recorded by an earlier version are equivalent, although they have fewer entries."""
     load_options: Callable[[str], str] = lambda output: ""
     """Output URI -> code of further arguments of the call that loads the rows, see `pipelines.dataset.features`."""

@@ -56,7 +56,7 @@ class Rounds:
     _done: set[str] = field(default_factory=set)
     """Names of the chunks that this run has published."""
     _failed: set[str] = field(default_factory=set)
-    """Names of the chunks that it could not publish: the next run tries them again."""
+    """Names of the chunks that this run could not publish: the next run tries them again."""
     _measured: dict[tuple[str, str], MeasuredShard] = field(default_factory=dict)
     _marks: MarkReader = field(init=False)
     _chunk_size: int = 0
@@ -132,7 +132,7 @@ class Rounds:
     def _plan_again(self, before: Plan) -> Plan:
         """List the output, find the input and plan again.
 
-        The order matters: a version that was listed before the input was read, and is of other content, is older.
+        The order matters: a version that was listed before the input was read, and has other content, is older than it.
         """
         listing = layout.list_output(self.output, self.environment.store)
         try:
@@ -163,7 +163,7 @@ class Rounds:
         return [found for found in known if found is not None]
 
     def _measured_new(self, new: list[Shard], shards: list[Shard]) -> list[MeasuredShard]:
-        """Measure new shards, together with all shards if they do not fit each other."""
+        """Measure new shards, or all shards together if the new ones do not fit the others."""
         try:
             return self.job.source.measure(new, self.output, None)
         except MisfitError:
@@ -214,7 +214,7 @@ class Rounds:
         return process
 
     def _report_interruption(self, interrupt: Interrupted) -> None:
-        """Print what is left according to a last listing of the output."""
+        """Print what is left, according to a final listing of the output."""
         left = "Some samples may be left"
         if self._chunk_size and self.request.limit is None:
             listing = layout.list_output(self.output, self.environment.store)
@@ -224,7 +224,7 @@ class Rounds:
         self.environment.say(f"\n{interrupt}: stopped. {left}; the same command processes them.")
 
     def _remove(self, superseded: Sequence[Removal]) -> None:
-        """Remove what does not count, marks first: without its mark, and unable to get one, a version is not in use."""
+        """Remove what does not count, marks first: a version that has no mark and can never get one is not in use."""
         store = self.environment.store
         for removal in superseded:
             if not removal.marks and removal.mark_uri and not remove_unmarked(store, removal.mark_uri):

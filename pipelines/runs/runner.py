@@ -66,7 +66,7 @@ def _run(job: Job, request: RunRequest, environment: Environment, output: str) -
 
 
 def _as_begun(job: Job, output: str, found: set[str], environment: Environment) -> Job:
-    """Return the job with the settings recorded by an earlier version, if these are equivalent but contain less."""
+    """Return the job with the settings that an earlier version recorded, if equivalent but with fewer entries."""
     settings = settings_as_begun(environment.store, output, found, job.settings, job.continues)
     if settings is job.settings:
         return job
@@ -79,7 +79,7 @@ def _as_begun(job: Job, output: str, found: set[str], environment: Environment) 
 
 @contextmanager
 def refusals_explained(output: str) -> Iterator[None]:
-    """Turn errors of a storage that refuses to be written into SettingError; temporary errors are raised unchanged."""
+    """Turn errors of a storage that refuses writes into a SettingError; temporary errors are raised unchanged."""
     try:
         yield
     except SettingError:
@@ -88,7 +88,7 @@ def refusals_explained(output: str) -> Iterator[None]:
         lasting = FileNotFoundError | FileExistsError  # not even the first folder can be created
         if isinstance(error, OSError) and not (isinstance(error, lasting) or is_refusal(error)):
             raise
-        if isinstance(error, StorageError):  # its message contains the cure
+        if isinstance(error, StorageError):  # its message says what to do
             raise SettingError(f"--output {output} cannot be written: {error}") from error
         where = "" if storage.protocol(output) == "file" else "; credentials come from the environment"
         raise SettingError(

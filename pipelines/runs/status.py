@@ -218,7 +218,7 @@ def _counting(
     """Return the versions of planned shards that count.
 
     Versions of older content of a shard do not count. For image folders, a listing does not say which images have
-    changed: these count as done until a run processes them again.
+    changed: changed images count as done until a run processes them again.
     """
     by_shard: dict[str, list[layout.Version]] = {}
     for version in finished:

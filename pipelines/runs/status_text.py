@@ -104,7 +104,7 @@ def _ended(run: Record, now: datetime) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield the lines of a table with aligned columns, except for the last one."""
+    """Yield the lines of a table whose columns, except for the last one, are aligned."""
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]) - 1)]
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=False)]

@@ -1,4 +1,4 @@
-"""The way from a task to the job that the runner runs, the same for every command with a model."""
+"""Turns a task into the job that the runner runs, in the same way for every command with a model."""
 
 import json
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ class PlaceableModel(Protocol):
     """A model whose description is completed when the cluster is known."""
 
     def with_device(self, device: str | None, actors_per_node: int) -> ModelDescription:
-        """Return the description for actors with this device; None is the GPU of the actor."""
+        """Return the description for actors with this device; None stands for the GPU of the actor."""
         ...
 
 
@@ -90,7 +90,7 @@ class TaskRun:
         return {MODEL_CONFIG: config}
 
     def continues(self, recorded: Mapping[str, Any]) -> bool:
-        """Return whether these are settings of an earlier version, which did not record the configuration of the model.
+        """Return whether `recorded` are settings of an earlier version that did not record the model's configuration.
 
         Earlier versions also hashed copies of the weights that are not loaded.
         """
@@ -143,7 +143,7 @@ class TaskRun:
         )
 
     def _columns_without(self, output: str) -> frozenset[str]:
-        """Return the columns that are newer than the version that started this output, by its first readable file."""
+        """Return the columns that the version that started this output lacked, judging by its first readable file."""
         for info in files.iter_files(uris.join(output, "data")):
             if not is_rows_file(info.uri, self.row_format.extension):
                 continue

@@ -98,7 +98,7 @@ class BlockModel:
     def _run(
         self, rows: Mapping[int, Row], by_position: Mapping[int, int], faults: RowFaults, attempt: Attempt
     ) -> Iterator[tuple[int, Row | SampleError]]:
-        """Yield every row with its result; rows are computed alone if a process has died on this chunk."""
+        """Yield every row with its result; rows are computed one at a time if a process has died on this chunk."""
         if not attempt.one_by_one:
             for size, group in self._by_size(rows).items():
                 yield from self.batches.run(group, size, faults)

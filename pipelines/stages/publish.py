@@ -86,7 +86,7 @@ class PublishRows:
     row_format: RowFormat = PARQUET
     store: Store = FILES
     omit: frozenset[str] = frozenset()
-    """Columns to leave out because an earlier version, which lacked them, began this output: it has one schema."""
+    """Columns to leave out because an earlier version began this output without them: an output has one schema."""
 
     def __call__(self, chunk: Chunk, block: pa.Table, attempt: Attempt = UNSUPERVISED) -> dict[str, Any]:
         """Publish the block of a chunk and return its receipt."""

@@ -23,7 +23,7 @@ class ReadRows:
     task: Task
     source: Source
     published: Callable[[Chunk], bool] | None = None
-    """Whether another run has published a chunk since it was planned; it is then passed on without its samples."""
+    """Returns whether another run has published a chunk since it was planned; it is then passed on without samples."""
     gives_up: bool = False
     """Whether samples that cannot be fetched for now count as failed, even all samples of a chunk (`--give-up`)."""
 

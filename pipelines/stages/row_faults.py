@@ -24,7 +24,7 @@ class RowFaults:
       apply to samples that are in errors/ already: an earlier run separated them from the others, and they stay there.
     * If a row that succeeded before no longer does, or the device has failed, BrokenProcessError is raised.
 
-    Out of memory is raised at once: the caller tries smaller batches.
+    An out-of-memory error is raised at once, and the caller tries smaller batches.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class RowFaults:
         return results
 
     def check(self) -> None:
-        """Check that the model still works, if a row has raised since it last did. Raises BrokenProcessError."""
+        """Check that the model still works, if a row has raised since the last success. Raises BrokenProcessError."""
         if self._unexplained is None or self.probe is None:
             return
         try:
@@ -85,7 +85,7 @@ def describe(error: Exception) -> str:
 
 @contextmanager
 def blaming_sample(stage: str) -> Iterator[None]:
-    """Turn whatever the values of a sample raise inside into a SampleError, but not the failure of a storage."""
+    """Turn exceptions that the values of a sample cause in the body into a SampleError, but not storage failures."""
     try:
         yield
     except SampleError:

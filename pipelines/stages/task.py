@@ -32,9 +32,9 @@ class Task(Protocol):
 
     @property
     def seeds_by_shard(self) -> bool:
-        """Whether the seed of a row depends on its shard besides its key.
+        """Whether the seed of a row depends on its shard as well as its key.
 
-        This is so for images made from noise, which would be identical for equal keys in two shards.
+        This is the case for images made from noise, which would be identical for equal keys in two shards.
         """
         ...
 
@@ -72,7 +72,7 @@ class Task(Protocol):
         ...
 
     def compute(self, model: Any, rows: Sequence[Row], seeds: Sequence[int]) -> Sequence[Row | SampleError]:
-        """Return the values of `results` of rows that have one working size, or what is wrong with a row."""
+        """Return the values of `results` for rows of one working size, or an error for a row that fails."""
         ...
 
     def write(self, row: Row) -> Row:
@@ -92,7 +92,7 @@ class ModelDescription(Protocol):
 
 
 def row_seed(run_seed: int, key: str, shard: str = "") -> int:
-    """The seed of a row, 63 bits: a function of its arguments, the same on every machine.
+    """The seed of a row, 63 bits: a function of the arguments, the same on every machine.
 
     Args:
         run_seed: The seed of the run.

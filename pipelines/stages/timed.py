@@ -1,7 +1,7 @@
 """The three stages, timed.
 
-The measurements travel with the chunk, in the first row of a column that the other stages do not see, to the receipt,
-where the record of the run finds them. They are also added to the metrics at once.
+The measurements travel with the chunk to its receipt, in the first row of a column that the other stages do not see.
+The record of the run takes them from the receipt. They are also added to the metrics at once.
 """
 
 import json

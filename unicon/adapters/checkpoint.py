@@ -93,7 +93,7 @@ def load_adapter(unet: UNet2DConditionModel, path: str | Path, *, name: str | No
     """Add the adapter of a file to the UNet, in place, under its own name or `name`.
 
     Raises:
-        ValueError: The file is no UniCon adapter, was made for a UNet of another shape, or does not hold exactly the
+        ValueError: The file is not a UniCon adapter, was made for a UNet of another shape, or does not hold exactly the
             expected tensors. The UNet is then unchanged.
     """
     config, shape = read_config(path)

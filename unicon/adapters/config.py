@@ -91,7 +91,7 @@ def read_config(path: str | Path) -> tuple[AdapterConfig, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is something else or damaged. The message says which, and what to do.
+        ValueError: The file is not an adapter, or is damaged. The message says which, and what to do.
     """
     header = read_adapter_header(Path(path))
     return AdapterConfig(**header.config), header.base

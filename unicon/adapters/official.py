@@ -153,8 +153,8 @@ def load_official(unet: UNet2DConditionModel, folder: str | Path, *, name: str) 
     """Add an official adapter to the UNet, in place, under `name`, which is also its kind of condition.
 
     Raises:
-        FileNotFoundError: As `read_official`.
-        ValueError: As `read_official`; or the adapter does not fit the UNet, which is then unchanged.
+        FileNotFoundError: As for `read_official`.
+        ValueError: As for `read_official`; or the adapter does not fit the UNet, which is then unchanged.
     """
     config, tensors = read_official(folder, name)
     return install_adapter(unet, config, tensors, str(folder))

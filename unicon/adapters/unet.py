@@ -84,7 +84,7 @@ def add_adapter(unet: UNet2DConditionModel, config: AdapterConfig, *, seed: int 
     """Add a fresh adapter to the UNet, in place. Its joint output is zero, so the results of the model do not change.
 
     The LoRAs are initialized with peft's "gaussian", from `seed` alone. New parameters require gradients; all others
-    keep their flag. To train adapters only, call `unet.requires_grad_(False)` before.
+    keep their flag. To train adapters only, call `unet.requires_grad_(False)` beforehand.
 
     Raises:
         ValueError: The UNet is of another family, or the name is taken or reserved.

@@ -48,7 +48,7 @@ def noise_levels(schedule: Mapping[str, Any], options: SamplingOptions) -> Noise
         options: Sampling options with a decided number of steps.
 
     Raises:
-        ValueError: There are more steps than the schedule has timesteps, or as `NoiseLevels`.
+        ValueError: There are more steps than the schedule has timesteps, or as for `NoiseLevels`.
     """
     steps = options.steps
     model = {key: schedule[key] for key in SCHEDULE_KEYS if key in schedule}
@@ -70,7 +70,7 @@ def with_timesteps(scheduler: SchedulerMixin, num_inference_steps: int) -> Noise
     """The noise levels of a diffusers scheduler for a number of steps. The scheduler does not change.
 
     Raises:
-        ValueError: There are more steps than the schedule has timesteps, or as `NoiseLevels`.
+        ValueError: There are more steps than the schedule has timesteps, or as for `NoiseLevels`.
     """
     stepped: Any = copy.deepcopy(scheduler)
     most = stepped.config.num_train_timesteps
@@ -114,8 +114,8 @@ def starting_latents(
 ) -> Tensor:
     """The latents from which every role starts, (B, channels, h, w).
 
-    Roles start from pure noise at index 0, else from their clean latents noised to their index. `clean` is read only
-    for the latter.
+    A role that starts at index 0 starts from pure noise, any other role from its clean latents, noised to its first
+    index. `clean` is read only for the latter.
     """
     parts = []
     for rows, index in zip(roles, table.indices[0], strict=True):

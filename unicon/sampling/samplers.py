@@ -1,9 +1,9 @@
 """Noise levels, and samplers that step from one level to the next, as values and pure functions without state.
 
 Latents at a level are alpha * clean + sigma * noise with alpha^2 + sigma^2 = 1 (variance preserving), for every
-sampler. In this scale a level without any signal (zero terminal SNR, alpha 0) is an ordinary number, whereas the sigma
-of Euler's own scale (latents / alpha) is infinite there. In this scale Euler is exactly DDIM with eta 0, and Euler
-ancestral is DDIM with eta 1, so that four names are two formulas. tests/unicon/sampling/test_loop.py compares each with
+sampler. On this scale a level without any signal (zero terminal SNR, alpha 0) is an ordinary number, whereas the sigma
+of Euler's own scale (latents / alpha) is infinite there. On this scale Euler is exactly DDIM with eta 0, and Euler
+ancestral is DDIM with eta 1, so four names need two formulas. tests/unicon/sampling/test_loop.py compares each with
 the diffusers scheduler of that name. "lcm" predicts clean latents at every level and adds fresh noise for the next one.
 
 Sources: DDIM arXiv 2010.02502 (equation 12); Euler and Euler ancestral as in k-diffusion; DPM-Solver++(2M)

@@ -2,7 +2,7 @@
 
 A schedule of `num_inference_steps` noise levels has the step indices 0 (noisiest) to num_inference_steps - 1
 (cleanest). A step table holds the index of every role at every iteration of the sampling loop. The index
-`num_inference_steps` is the clean end: it has no noise and timestep 0, and is never stepped.
+`num_inference_steps` is the clean end: it has no noise and timestep 0, and no step starts from it.
 
 Source: arXiv 2410.11439, section 3.3 (sampling paths over the joint noise levels).
 """
@@ -55,7 +55,7 @@ class StepTable:
         return self.indices[0][role] == self.num_inference_steps
 
     def advances(self, iteration: int, role: int) -> bool:
-        """Whether a role is stepped in an iteration: its index changes in the next iteration, or there is none."""
+        """Whether a role is stepped in an iteration: its index changes in the next iteration, or this is the last."""
         if self.indices[iteration][role] == self.num_inference_steps:
             return False
         last = iteration == len(self.indices) - 1

@@ -100,9 +100,8 @@ class Backbone:
             FileNotFoundError: The model, an adapter or a LoRA is absent.
             ValueError: One of them is something else, damaged, or does not fit. Headers are checked before weights.
         """
-        folder = find_folder(model, revision)
+        folder, fused = find_folder(model, revision), find_loras(loras)
         paths = find_adapters(folder, adapters)
-        fused = find_loras(loras)
         SamplingOptions(timestep_spacing=timestep_spacing)  # refuses other names before anything is loaded
         device = usable_device(device)
         dtype = floating_dtype(dtype or ("float32" if device.type == "cpu" else "float16"))

@@ -42,7 +42,7 @@ class LedgerClient:
         return building(self.ask, _worker(), self.chunk_timeout_s)
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the ledger, without `ray.get`, which would lend this worker's CPU to others meanwhile."""
+        """Call a method of the ledger, without `ray.get`, which would lend this worker's CPU to others."""
         return getattr(self.ledger, method).remote(*arguments).future().result()
 
 

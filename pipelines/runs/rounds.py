@@ -142,7 +142,7 @@ class Rounds:
             return before
 
     def _measured_input(self, shards: list[Shard] | None = None) -> list[MeasuredShard]:
-        """Measure the current input, again if a shard is rewritten meanwhile."""
+        """Measure the current input; repeat it if a shard is rewritten while it is measured."""
         for _ in range(MEASURING_ATTEMPTS):
             try:
                 return self._measure(shards or self.job.source.find(self.request.inputs, self.output))

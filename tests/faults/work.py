@@ -134,7 +134,7 @@ def wait_for_moment(random: Random, work: Work, process: "subprocess.Popen[bytes
 
 
 def wait_for_marks(work: Work, process: "subprocess.Popen[bytes]", marks: int, then_s: float) -> None:
-    """Wait until so many chunks are finished, and `then_s` longer.
+    """Wait until `marks` chunks are finished, and then another `then_s` seconds.
 
     Raises:
         TooLateError: The job ended before.

@@ -84,7 +84,7 @@ class Objects:
     def page(self, root: str, after: str, size: int, step: int, changes: int | None = None) -> list[storage.FileInfo]:
         """Return the next page of a listing.
 
-        With `changes`, the listing shows only so many changes, and all that are older than STALE_STEPS steps.
+        With `changes`, the listing shows only that number of changes, and all that are older than STALE_STEPS steps.
         """
         files = self.files if changes is None else self._after(changes, step)
         names = sorted(uri for uri in files if uri.startswith(f"{root}/") and uri > after)[:size]

@@ -94,7 +94,7 @@ def test_recipe_makes_a_model_that_loads(tiny_run: tuple[Path, Path]) -> None:
     assert model.adapters["appearance"].projection == "separate"
     assert model.working_size(SQUARE) == SQUARE
     assert len(load_cache(work / "scenes-1-32x32").captions) == PART_SIZE
-    assert (work / "latents-1-32x32.pt").exists()  # by seed and size: another seed's scenes are encoded anew
+    assert (work / "latents-1-32x32.pt").exists()  # by seed and size: the scenes of another seed are encoded again
     steps = [json.loads(line)["step"] for line in (work / "together" / "log.jsonl").read_text().splitlines()]
     assert steps == [1, 2]
     assert {path.name for path in (work / "together").glob("*.png")} == {

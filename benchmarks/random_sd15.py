@@ -1,12 +1,12 @@
 #!/usr/bin/env python
 # diffusers declares tuples of any length as tuples of one item.
 # pyright: reportArgumentType=false
-"""A folder with the structure of Stable Diffusion 1.5 and a depth adapter with random weights.
+"""A folder with the structure of Stable Diffusion 1.5 and adapters for depth, edges and poses with random weights.
 
     python benchmarks/random_sd15.py --output /tmp/sd15 --device cuda
     python benchmarks/pipeline.py efficiency --model /tmp/sd15 --steps 10
 
-For measurements without a download of weights: the costs are real, the images meaningless. 2.3 GB in float16.
+For measurements without a download of weights: the costs are real, the images meaningless.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from unicon.adapters.config import AdapterConfig
 from unicon.adapters.unet import add_adapter
 from unicon.training.mini.text import train_tokenizer
 
+CONDITIONS = ("depth", "edge", "pose")
 TEXT_WIDTH, TEXT_LAYERS, TEXT_HEADS = 768, 12, 12
 
 
@@ -41,7 +42,7 @@ def main() -> None:
 
 
 def write(folder: Path, device: str) -> None:
-    """Write the diffusers folder: UNet, VAE, text encoder, tokenizer, scheduler, adapters/depth.safetensors."""
+    """Write the diffusers folder: UNet, VAE, text encoder, tokenizer, scheduler, and the adapters."""
     tokenizer = train_tokenizer(["depth_map, an image"], folder / "tokenizer")
     torch.manual_seed(0)
     with torch.device(device):
@@ -69,9 +70,10 @@ def write(folder: Path, device: str) -> None:
     schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     DDIMScheduler(**schedule, clip_sample=False).save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
-    add_adapter(unet, AdapterConfig(name="depth"))
     (folder / "adapters").mkdir(exist_ok=True)
-    save_adapter(unet, "depth", folder / "adapters" / "depth.safetensors")
+    for name in CONDITIONS:
+        add_adapter(unet, AdapterConfig(name=name))
+        save_adapter(unet, name, folder / "adapters" / f"{name}.safetensors")
 
 
 if __name__ == "__main__":

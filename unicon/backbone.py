@@ -10,12 +10,11 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -23,10 +22,13 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from unicon import images as image_tools
 from unicon.adapters.config import AdapterConfig
 from unicon.adapters.unet import adapter_configs
+from unicon.autoencoders import Autoencoder, Float32Fallback, encode
 from unicon.conditions import CONDITIONS, Condition
+from unicon.decoders import MapDecoder
 from unicon.devices import floating_dtype, usable_device
 from unicon.files.adapters import find_adapters
-from unicon.files.folder import Lora, find_folder, weight_files
+from unicon.files.autoencoders import vae_scale
+from unicon.files.folder import Lora, find_folder, find_vae, weight_files
 from unicon.files.hashes import fingerprint
 from unicon.files.hub import commit_of
 from unicon.files.loras import Loras, find_loras
@@ -37,20 +39,25 @@ from unicon.prompts import tokens_cut
 from unicon.sampling.loop import SCHEDULE_KEYS
 
 LOGGER = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Backbone:
     """A frozen Stable Diffusion with UniCon adapters. It does not change after loading."""
 
+    _run: Callable[[Callable[[], Any]], Any] | None = None
+    """See `in_turns`."""
+
     def __init__(
         self,
         *,
         unet: UNet2DConditionModel,
-        vae: AutoencoderKL,
+        vae: Autoencoder,
         text_encoder: CLIPTextModel,
         tokenizer: CLIPTokenizer,
         scheduler: SchedulerMixin,
         description: Mapping[str, Any],
+        map_decoder: MapDecoder | None = None,
         timestep_spacing: TimestepSpacing | None = None,
     ) -> None:
         """Assemble a model from its parts, all on one device.
@@ -62,16 +69,19 @@ class Backbone:
             tokenizer: The tokenizer.
             scheduler: Its configuration says how the model was trained.
             description: See `describe`.
+            map_decoder: The small decoder of maps.
             timestep_spacing: Spacing of calls that name none.
         """
         self.unet = unet
         self.vae = vae
+        self.map_decoder = map_decoder
         self.text_encoder = text_encoder
         self.tokenizer = tokenizer
         self.scheduler: Any = scheduler
         self.timestep_spacing = SamplingOptions(timestep_spacing=timestep_spacing).timestep_spacing
         self._description = dict(description)
         self._said_cut = False
+        self._fallback = Float32Fallback()
         triggers = [config.trigger or "" for config in self.adapters.values()]
         constant_prompts = list(dict.fromkeys(["", *triggers]))
         self._constant_embeds = dict(zip(constant_prompts, self._encode(constant_prompts), strict=True))
@@ -80,7 +90,8 @@ class Backbone:
     def from_pretrained(
         cls, model: str | Path, *, adapters: Mapping[str, str | Path] | None = None,
         device: str | torch.device | None = None, dtype: torch.dtype | str | None = None, revision: str | None = None,
-        timestep_spacing: TimestepSpacing = "trailing", loras: Loras = (), weights_sha256: str | None = None,
+        timestep_spacing: TimestepSpacing = "trailing", loras: Loras = (), vae: str | Path | None = None,
+        weights_sha256: str | None = None,
     ) -> Self:  # fmt: skip
         """Load a model and its adapters, strictly.
 
@@ -94,6 +105,8 @@ class Backbone:
             revision: Branch, tag or commit of a hub id.
             timestep_spacing: Spacing of calls that name none; "leading" is as published (arXiv 2305.08891, table 2).
             loras: LoRAs of other tools for the base model, fused into it: paths, or path -> scale.
+            vae: Another autoencoder of the same latents, an `AutoencoderKL` or `AutoencoderTiny`: its folder, a model
+                folder that has it in vae/, or a hub id. By default the model's own.
             weights_sha256: The hash of the weights if the caller knows it, which saves reading all files for it.
 
         Raises:
@@ -101,11 +114,11 @@ class Backbone:
             ValueError: One of them is something else, damaged, or does not fit. Headers are checked before weights.
         """
         folder, fused = find_folder(model, revision), find_loras(loras)
-        paths = find_adapters(folder, adapters)
+        paths, vae_folder = find_adapters(folder, adapters), find_vae(folder, vae)
         SamplingOptions(timestep_spacing=timestep_spacing)  # refuses other names before anything is loaded
         device = usable_device(device)
         dtype = floating_dtype(dtype or ("float32" if device.type == "cpu" else "float16"))
-        parts = load_parts(folder, paths, fused, device, dtype)
+        parts = load_parts(folder, paths, fused, device, dtype, None if vae is None else vae_folder)
         return cls(
             **parts._asdict(),
             scheduler=ddim_scheduler(folder),
@@ -113,10 +126,27 @@ class Backbone:
             description={
                 "model": str(model),
                 "revision": revision or commit_of(folder),
-                "weights_sha256": weights_sha256 or fingerprint(weight_files(folder, paths.values(), fused)),
+                "weights_sha256": weights_sha256
+                or fingerprint(weight_files(folder, paths.values(), fused, vae=vae_folder)),
+                **({} if vae is None else {"vae": str(vae)}),
                 **_loaded(parts, fused, dtype),
             },
         )
+
+    def in_turns(self, run: Callable[[Callable[[], Any]], Any]) -> Self:
+        """The same model for callers in several threads.
+
+        Args:
+            run: Calls the function that it is given and returns its result. It gets the part of every call that uses
+                the device, from several threads, and runs one at a time.
+        """
+        shared = copy.copy(self)
+        shared._run = run
+        return shared
+
+    def run_on_device(self, call: Callable[[], T]) -> T:
+        """Run the part of a call that uses the device: at once, or as `in_turns` says."""
+        return call() if self._run is None else self._run(call)
 
     @property
     def adapters(self) -> dict[str, AdapterConfig]:
@@ -162,7 +192,7 @@ class Backbone:
     @property
     def vae_scale(self) -> int:
         """Pixels per latent pixel along each side."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return vae_scale(self.vae.config)
 
     @property
     def native_px(self) -> int:
@@ -172,7 +202,9 @@ class Backbone:
     @property
     def limits(self) -> ModelLimits:
         """The sizes and numbers of steps that the model supports."""
-        return ModelLimits.of(self.unet.config, self.vae.config, self.scheduler.config)
+        return ModelLimits.of(
+            self.unet.config, self.vae.config, self.scheduler.config, has_map_decoder=self.map_decoder is not None
+        )
 
     def working_size(self, image_size: tuple[int, int], *, resolution_px: int | None = None) -> tuple[int, int]:
         """(width, height) at which the model works on an image of `image_size` = (width, height).
@@ -190,11 +222,9 @@ class Backbone:
 
         A row that is not finite in float16 is encoded again in float32.
         """
-
-        def encode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-            return vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode()
-
-        latents = self._finite(encode, pixels)
+        latents = self._fallback.run(
+            lambda vae, pixels: encode(vae, pixels.to(vae.device, vae.dtype)), self.vae, pixels
+        )
         return (latents - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
 
     @torch.no_grad()
@@ -203,35 +233,16 @@ class Backbone:
 
         A row that is not finite in float16 is decoded again in float32.
         """
+        latents = latents / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
+        return self._fallback.run(lambda vae, latents: vae.decode(latents.to(vae.dtype)).sample, self.vae, latents)
 
-        def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
-            return vae.decode(latents.to(vae.dtype)).sample
-
-        return self._finite(decode, latents / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0))
-
-    def _finite(self, run: Callable[[AutoencoderKL, Tensor], Tensor], inputs: Tensor) -> Tensor:
-        """Run `run(vae, inputs)`, (B, ...), and repeat rows that overflow float16 in float32, one by one.
-
-        Whether a row is repeated does not depend on its neighbors, and so neither does its result. `force_upcast` of
-        the VAE is ignored, because it is true by default even where float16 is sufficient, as in Stable Diffusion 1.x
-        and 2.x.
-        """
-        with torch.autocast(self.device.type, enabled=False):
-            outputs = run(self.vae, inputs)
-            if self.vae.dtype != torch.float16:
-                return outputs
-            good = outputs.isfinite().flatten(1).all(1) | ~inputs.to(outputs.device).isfinite().flatten(1).all(1)
-            failed = [row for row, is_good in enumerate(good.tolist()) if not is_good]
-            if failed:
-                outputs = outputs.float()
-                for row in failed:
-                    outputs[row] = run(self._wide_vae, inputs[row : row + 1])[0]
-            return outputs
-
-    @cached_property
-    def _wide_vae(self) -> AutoencoderKL:
-        """The autoencoder in float32. It is kept once made, since overflow is a property of the weights."""
-        return copy.deepcopy(self.vae).float()
+    @torch.no_grad()
+    def decode_maps(self, latents: Tensor) -> Tensor:
+        """Decode scaled latents of conditions (B, channels, h, w) with the small decoder, as `decode_latents`."""
+        assert self.map_decoder is not None, "the limits of the model have been checked"
+        return self._fallback.run(
+            lambda decoder, latents: decoder(latents.to(decoder.dtype)), self.map_decoder, latents
+        )
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:

@@ -14,6 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -122,13 +124,16 @@ def generate(
 ) -> list[Generated | Failure]:
     """Run all requests; the outcomes are in their order, and failures among the requests are returned.
 
-    How requests share micro-batches only changes rounding.
+    How requests share micro-batches only changes rounding. A micro-batch is prepared and finished on the CPU in the
+    caller's thread; what is between uses the device and goes through `Backbone.run_on_device`.
     """
     good = [request for request in requests if not isinstance(request, Failure)]
     results: dict[int, Generated | Failure] = {}
     for rows in micro_batches(good, plan.batch_size):
         batch = [good[row] for row in rows]
-        results |= zip(rows, _finish(model, batch, plan, sample_batch(model, batch, plan)), strict=True)
+        pixels = given_pixels(model, batch, plan)
+        sampled = model.run_on_device(partial(_sample_and_decode, model, batch, plan, pixels))
+        results |= zip(rows, _finish(model, batch, plan, sampled), strict=True)
     outcomes = iter([results[row] for row in range(len(good))])
     return [request if isinstance(request, Failure) else next(outcomes) for request in requests]
 
@@ -143,16 +148,48 @@ def micro_batches(requests: Sequence[RowRequest], batch_size: int | None) -> Ite
         yield from (rows[start : start + step] for start in range(0, len(rows), step))
 
 
+class Sampled(NamedTuple):
+    """The results of a micro-batch, on the CPU."""
+
+    decoded: Mapping[int, Tensor]
+    """Role -> (B, 3, height, width) around [-1, 1]; only roles that are generated."""
+    finite: Sequence[bool]
+    """Whether all decoded values of a row are finite."""
+    finite_latents: Sequence[bool]
+    """Whether all latents of a row are finite."""
+    tokens_cut: Sequence[int]
+    """Tokens that were cut off the prompt of a row."""
+
+
+def _sample_and_decode(
+    model: Backbone, batch: Sequence[RowRequest], plan: GenerationPlan, pixels: Sequence[Tensor | None]
+) -> Sampled:
+    """The part of a micro-batch that uses the device, the tokenizer and the text encoder."""
+    latents = sample_batch(model, batch, plan, pixels)
+    roles = [role for role in range(len(latents)) if role not in plan.given and not plan.table.is_clean(role)]
+    decoded = {role: model.decode_latents(latents[role]) for role in roles}
+    triggers = ["", *(model.adapters[adapter].trigger or "" for adapter in plan.adapters)]
+    return Sampled(
+        {role: tensor.cpu() for role, tensor in decoded.items()},
+        _finite_rows(list(decoded.values()), len(batch)),
+        _finite_rows([latents[role] for role in roles], len(batch)),
+        [max(model.tokens_cut([trigger + request.prompt for trigger in triggers])) for request in batch],
+    )
+
+
 @torch.no_grad()
-def sample_batch(model: Backbone, batch: Sequence[RowRequest], plan: GenerationPlan) -> Tensor:
+def sample_batch(
+    model: Backbone, batch: Sequence[RowRequest], plan: GenerationPlan, pixels: Sequence[Tensor | None]
+) -> Tensor:
     """Sample requests of one working size; returns the final latents, float32 (R, B, channels, h, w).
 
+    `pixels` are those of `given_pixels`.
     The generator of a row first draws the starting noise of every generated role, in the order of the roles, then the
     fresh noise of stochastic steps.
     """
     num_roles, size = 1 + len(plan.adapters), len(batch)
     moving = [not plan.table.is_clean(role) for role in range(num_roles)]
-    clean = encode_given(model, batch, plan)
+    clean = encode_given(model, batch, pixels)
     generators = [torch.Generator().manual_seed(request.seed) for request in batch]
     noise = torch.zeros_like(clean)
     for role in range(num_roles):
@@ -178,26 +215,38 @@ def sample_batch(model: Backbone, batch: Sequence[RowRequest], plan: GenerationP
     return latents.unflatten(0, (num_roles, size))
 
 
-def encode_given(model: Backbone, batch: Sequence[RowRequest], plan: GenerationPlan) -> Tensor:
-    """Encode the images and maps of the rows, float32 (R, B, channels, h, w). Absent ones are zero.
+def given_pixels(model: Backbone, batch: Sequence[RowRequest], plan: GenerationPlan) -> list[Tensor | None]:
+    """The images and maps of the rows for the VAE, by role: float32 (B, 3, height, width) on the CPU, or None.
 
-    An image that several rows share, such as the members of an ensemble, is encoded once.
+    Images are those of `unique_images`.
     """
+    size = batch[0].working_size
+    images = list(unique_images(batch).values())
+    pixels = [torch.stack([image_tools.to_model(image, size) for image in images]) if images else None]
+    for adapter in plan.adapters:
+        maps = [request.maps[adapter] for request in batch if adapter in request.maps]
+        to_model = model.adapter_kind(adapter).to_model
+        resized = [to_model(image_tools.resize_map(values, size)) for values in maps]
+        pixels.append(torch.stack(resized) if resized else None)
+    return pixels
+
+
+def unique_images(batch: Sequence[RowRequest]) -> dict[int, Image.Image]:
+    """The images of the rows by their identity. One that several rows share, as in an ensemble, is encoded once."""
+    return {id(request.image): request.image for request in batch if request.image is not None}
+
+
+def encode_given(model: Backbone, batch: Sequence[RowRequest], pixels: Sequence[Tensor | None]) -> Tensor:
+    """Encode the images and maps of the rows, float32 (R, B, channels, h, w). Absent ones are zero."""
     width, height = batch[0].working_size
     shape = (len(batch), model.unet.config.in_channels, height // model.vae_scale, width // model.vae_scale)
-    roles = [torch.zeros(shape, device=model.device) for _ in range(1 + len(plan.adapters))]
-    images = [request.image for request in batch if request.image is not None]
-    if images:
-        unique = {id(image): image for image in images}
-        pixels = torch.stack([image_tools.to_model(image, (width, height)) for image in unique.values()])
-        places = [list(unique).index(id(image)) for image in images]
-        roles[0] = model.encode_images(pixels).float()[places]
-    for role, adapter in enumerate(plan.adapters, start=1):
-        maps = [request.maps[adapter] for request in batch if adapter in request.maps]
-        if maps:
-            to_model = model.adapter_kind(adapter).to_model
-            pixels = torch.stack([to_model(image_tools.resize_map(values, (width, height))) for values in maps])
-            roles[role] = model.encode_images(pixels).float()
+    roles = [
+        torch.zeros(shape, device=model.device) if given is None else model.encode_images(given).float()
+        for given in pixels
+    ]
+    if pixels[0] is not None:
+        unique = list(unique_images(batch))
+        roles[0] = roles[0][[unique.index(id(request.image)) for request in batch]]
     return torch.stack(roles)
 
 
@@ -229,17 +278,15 @@ def _masks(model: Backbone, batch: Sequence[RowRequest], num_roles: int) -> Tens
 
 
 def _finish(
-    model: Backbone, batch: Sequence[RowRequest], plan: GenerationPlan, latents: Tensor
+    model: Backbone, batch: Sequence[RowRequest], plan: GenerationPlan, sampled: Sampled
 ) -> list[Generated | Failure]:
-    """Decode latents (R, B, channels, h, w) into images and maps of the results' sizes. Kept pixels do not change."""
-    roles = [role for role in range(len(latents)) if role not in plan.given and not plan.table.is_clean(role)]
-    decoded = {role: model.decode_latents(latents[role]) for role in roles}
-    sampled = _finite_rows([latents[role] for role in roles], len(batch))
-    finite = _finite_rows(list(decoded.values()), len(batch))
+    """Turn decoded rows into images and maps of the results' sizes. Kept pixels do not change."""
     return [
-        _finish_row(model, request, plan, {role: tensors[row] for role, tensors in decoded.items()})
-        if finite[row]
-        else Failure(_not_finite(model, by_vae=sampled[row]))
+        _finish_row(
+            model, request, plan, {role: rows[row] for role, rows in sampled.decoded.items()}, sampled.tokens_cut[row]
+        )
+        if sampled.finite[row]
+        else Failure(_not_finite(model, by_vae=sampled.finite_latents[row]))
         for row, request in enumerate(batch)
     ]
 
@@ -259,7 +306,9 @@ def _not_finite(model: Backbone, *, by_vae: bool) -> str:
     return f"the denoiser's result is not finite in {dtype}: {cure}, or check the weights of model and adapters."
 
 
-def _finish_row(model: Backbone, request: RowRequest, plan: GenerationPlan, decoded: Mapping[int, Tensor]) -> Generated:
+def _finish_row(
+    model: Backbone, request: RowRequest, plan: GenerationPlan, decoded: Mapping[int, Tensor], tokens_cut: int
+) -> Generated:
     """The result of one row; `decoded` maps roles to finite tensors (3, height, width)."""
     image = _finish_image(decoded[0], request) if 0 in decoded else request.image
     assert image is not None, "a given image is in the request"
@@ -271,9 +320,7 @@ def _finish_row(model: Backbone, request: RowRequest, plan: GenerationPlan, deco
             if role in decoded
             else request.maps[adapter]
         )
-    triggers = [model.adapters[adapter].trigger or "" for adapter in plan.adapters]
-    cut = model.tokens_cut([trigger + request.prompt for trigger in ("", *triggers)])
-    return Generated(image, conditions, max(cut))
+    return Generated(image, conditions, tokens_cut)
 
 
 def _finish_image(decoded: Tensor, request: RowRequest) -> Image.Image:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from unicon.files.autoencoders import vae_scale
+from unicon.files.decoders import map_decoder_folder
 from unicon.files.headers import read_json
 from unicon.options import SamplingOptions
 
@@ -31,11 +33,15 @@ class ModelLimits:
     steps_offset: int = 0
     starts_from_nothing: bool = False
     """Whether the model predicts noise and its schedule ends in nothing but noise (zero terminal SNR)."""
+    has_map_decoder: bool = False
+    """Whether the model has a small decoder of maps."""
 
     @classmethod
-    def of(cls, unet: Mapping[str, Any], vae: Mapping[str, Any], scheduler: Mapping[str, Any]) -> Self:
+    def of(
+        cls, unet: Mapping[str, Any], vae: Mapping[str, Any], scheduler: Mapping[str, Any], *, has_map_decoder: bool
+    ) -> Self:
         """The limits of a model, from the configurations of its parts."""
-        scale = 2 ** (len(vae["block_out_channels"]) - 1)
+        scale = vae_scale(vae)
         size = unet["sample_size"]
         return cls(
             native_px=(size if isinstance(size, int) else max(size)) * scale,
@@ -44,22 +50,32 @@ class ModelLimits:
             steps_offset=scheduler.get("steps_offset", 0),
             starts_from_nothing=bool(scheduler.get("rescale_betas_zero_snr"))
             and scheduler.get("prediction_type", "epsilon") == "epsilon",
+            has_map_decoder=has_map_decoder,
         )
 
     @classmethod
-    def of_folder(cls, folder: Path) -> Self:
-        """The limits of a model folder in the diffusers layout.
+    def of_folder(cls, folder: Path, vae: Path | None = None) -> Self:
+        """The limits of a model folder in the diffusers layout, with its own autoencoder or that in the folder `vae`.
 
         Raises:
             OSError: A configuration is missing.
             ValueError: A configuration is something else.
             KeyError: A configuration lacks a value.
         """
-        names = ("unet/config.json", "vae/config.json", "scheduler/scheduler_config.json")
-        return cls.of(*(read_json(folder / name) for name in names))
+        return cls.of(
+            read_json(folder / "unet" / "config.json"),
+            read_json((vae or folder / "vae") / "config.json"),
+            read_json(folder / "scheduler" / "scheduler_config.json"),
+            has_map_decoder=map_decoder_folder(folder) is not None,
+        )
 
     def check(self, options: SamplingOptions) -> None:
-        """Raise ValueError for a resolution or a number of steps that the model does not support."""
+        """Raise ValueError for a resolution, a number of steps or a decoder that the model does not support."""
+        if options.map_decoder == "small" and not self.has_map_decoder:
+            raise ValueError(
+                "map_decoder small needs a small decoder in decoders/maps of the model folder; this model has none. Train "
+                "one with jobs/train_decoder.py, or leave map_decoder out."
+            )
         least, most = max(self.multiple_px, self.native_px // MAX_SCALE), self.native_px * MAX_SCALE
         if options.resolution_px is not None and not least <= options.resolution_px <= most:
             raise ValueError(

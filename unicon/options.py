@@ -19,6 +19,7 @@ from typing import Any, Literal, Self, TypedDict, get_args
 SamplerName = Literal["ddim", "euler", "euler_ancestral", "dpmsolver++", "lcm"]
 TimestepSpacing = Literal["trailing", "leading", "linspace"]
 GivenAt = Literal["clean", "last_index"]
+MapDecoderName = Literal["vae", "small"]
 
 ESTIMATION_GUIDANCE_SCALE = 1.0
 """Text guidance of an estimate: none."""
@@ -89,11 +90,18 @@ class SamplingOptions:
         "work at the area of a square with this side, in pixels",
         default=None, least=16, most=8192,
     )  # fmt: skip
+    map_decoder: MapDecoderName = setting(
+        "--map-decoder",
+        "what decodes the generated conditions: vae, the model's autoencoder, or small, the small decoder in "
+        "decoders/maps of the model folder, which is faster and less exact",
+        default="vae",
+    )
 
     def __post_init__(self) -> None:
         for entry in fields(self):
             _check_value(entry.name, getattr(self, entry.name), entry.metadata["least"], entry.metadata["most"])
-        for name, kind in (("sampler", SamplerName), ("timestep_spacing", TimestepSpacing), ("given_at", GivenAt)):
+        for name, kind in (("sampler", SamplerName), ("timestep_spacing", TimestepSpacing), ("given_at", GivenAt),
+                           ("map_decoder", MapDecoderName)):  # fmt: skip
             value = getattr(self, name)
             if value not in get_args(kind) and not (value is None and name == "timestep_spacing"):
                 raise ValueError(f"{name} is one of {get_args(kind)}; got {value!r}. Correct the name.")
@@ -210,6 +218,7 @@ class SamplingSettings(TypedDict, total=False):
     set_alpha_to_one: bool
     given_at: GivenAt
     resolution_px: int | None
+    map_decoder: MapDecoderName
 
 
 def option_names() -> Mapping[str, str]:

@@ -9,15 +9,15 @@ row. A row may belong to several pairs, as an image with several conditions does
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-Role = Literal["image", "condition"]
+from unicon.layout import Cached, JointGroup, Layout, Rows, Weights
 
 
 @dataclass(frozen=True)
@@ -41,93 +41,8 @@ class Pair:
         return self.weight_to_image != 0 or self.weight_to_condition != 0
 
 
-class _Cached:
-    """A frozen dataclass whose cached properties (index tensors) are not pickled or copied."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
-
 @dataclass(frozen=True)
-class Rows(_Cached):
-    """Some rows of a batch, in a given order. A row may occur twice. Adjacent rows are read without a copy."""
-
-    indices: tuple[int, ...]
-
-    @cached_property
-    def span(self) -> slice | None:
-        """The rows as a slice if they are adjacent and ascending, else None."""
-        first = self.indices[0]
-        if self.indices == tuple(range(first, first + len(self.indices))):
-            return slice(first, first + len(self.indices))
-        return None
-
-    @cached_property
-    def _index_by_device(self) -> dict[torch.device, Tensor]:
-        return {}
-
-    def index(self, device: torch.device) -> Tensor:
-        """The rows as an int64 tensor on the device. It is created once."""
-        if device not in self._index_by_device:
-            self._index_by_device[device] = torch.tensor(self.indices, dtype=torch.int64, device=device)
-        return self._index_by_device[device]
-
-    def take(self, batch: Tensor) -> Tensor:
-        """Take these rows: (B, ...) -> (len(self), ...)."""
-        return batch[self.span] if self.span is not None else batch.index_select(0, self.index(batch.device))
-
-    def add(self, batch: Tensor, rows: Tensor) -> Tensor:
-        """Return a new (B, ...) with (len(self), ...) added to these rows. A row that occurs twice gets the sum."""
-        return batch.index_add(0, self.index(batch.device), rows.to(batch.dtype))
-
-    def add_(self, batch: Tensor, rows: Tensor) -> None:
-        """Do the same as `add`, in place."""
-        if self.span is not None:
-            batch[self.span] += rows
-        else:
-            batch.index_add_(0, self.index(batch.device), rows)
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Adjacent rows of one role."""
-
-    role: Role
-    adapter: str | None
-    """The adapter of condition rows; None for image rows."""
-    rows: slice
-
-
-@dataclass(frozen=True)
-class JointGroup(_Cached):
-    """The joined pairs of one adapter: entry i joins image row i with condition row i."""
-
-    adapter: str
-    image_rows: Rows
-    condition_rows: Rows
-    weights_to_image: tuple[float, ...]
-    weights_to_condition: tuple[float, ...]
-
-    @cached_property
-    def _tensors(self) -> dict[tuple[Role, torch.device, torch.dtype], Tensor]:
-        return {}
-
-    def weigh(self, joint: Tensor, role: Role) -> Tensor:
-        """Multiply (len, N, C) by the weight of every pair on the side of the role."""
-        weights = self.weights_to_image if role == "image" else self.weights_to_condition
-        if all(weight == 1 for weight in weights):
-            return joint
-        key = (role, joint.device, joint.dtype)
-        if key not in self._tensors:
-            self._tensors[key] = torch.tensor(weights, dtype=joint.dtype, device=joint.device)[:, None, None]
-        return joint * self._tensors[key]
-
-
-@dataclass(frozen=True)
-class Pairs(_Cached):
+class Pairs(Cached):
     """The pairs of a batch and its number of rows. Rows without a pair are image rows.
 
     Raises:
@@ -205,52 +120,84 @@ class Pairs(_Cached):
         return Pairs(tuple(pairs), start)
 
     @cached_property
-    def condition_adapters(self) -> tuple[str | None, ...]:
-        """The adapter of every condition row; None for image rows."""
-        adapter_of = {pair.condition_row: pair.adapter for pair in self.pairs}
-        return tuple(adapter_of.get(row) for row in range(self.num_rows))
-
-    @cached_property
     def adapters(self) -> tuple[str, ...]:
         """Names of the adapters in use, in order of appearance."""
         return tuple(dict.fromkeys(pair.adapter for pair in self.pairs))
 
     @cached_property
-    def condition_groups(self) -> tuple[tuple[str, Rows], ...]:
-        """(adapter, its condition rows) for every adapter in use."""
-        rows_of = {
-            adapter: tuple(row for row, owner in enumerate(self.condition_adapters) if owner == adapter)
-            for adapter in self.adapters
-        }
-        return tuple((adapter, Rows(rows)) for adapter, rows in rows_of.items())
+    def layout(self) -> Layout:
+        """The layout of a call with all rows."""
+        adapter_of = {pair.condition_row: pair.adapter for pair in self.pairs}
+        joined = {name: [pair for pair in self.pairs if pair.adapter == name and pair.is_joined] for name in self.adapters}
+        groups = tuple(joint_group(adapter, pairs) for adapter, pairs in joined.items() if pairs)
+        return Layout(tuple(adapter_of.get(row) for row in range(self.num_rows)), groups)
 
-    @cached_property
-    def joint_groups(self) -> tuple[JointGroup, ...]:
-        """The joined pairs, those with a weight that is not 0, one group per adapter."""
-        groups = []
-        for adapter in self.adapters:
-            joined = [pair for pair in self.pairs if pair.adapter == adapter and pair.is_joined]
-            if joined:
-                groups.append(
-                    JointGroup(
-                        adapter,
-                        Rows(tuple(pair.image_row for pair in joined)),
-                        Rows(tuple(pair.condition_row for pair in joined)),
-                        tuple(float(pair.weight_to_image) for pair in joined),
-                        tuple(float(pair.weight_to_condition) for pair in joined),
-                    )
-                )
-        return tuple(groups)
 
-    @cached_property
-    def segments(self) -> tuple[Segment, ...]:
-        """The batch as runs of adjacent rows of one role, covering every row in order."""
-        starts = [0]
-        for row in range(1, self.num_rows):
-            if self.condition_adapters[row] != self.condition_adapters[row - 1]:
-                starts.append(row)
-        segments = []
-        for start, stop in zip(starts, [*starts[1:], self.num_rows], strict=True):
-            adapter = self.condition_adapters[start]
-            segments.append(Segment("image" if adapter is None else "condition", adapter, slice(start, stop)))
-        return tuple(segments)
+def joint_group(adapter: str, pairs: Sequence[Pair]) -> JointGroup:
+    """The joint group of some pairs of one adapter."""
+    return JointGroup(
+        adapter,
+        Rows(tuple(pair.image_row for pair in pairs)),
+        Rows(tuple(pair.condition_row for pair in pairs)),
+        Weights(tuple(float(pair.weight_to_image) for pair in pairs)),
+        Weights(tuple(float(pair.weight_to_condition) for pair in pairs)),
+    )
+
+
+@dataclass(frozen=True)
+class Stacking:
+    """Copies of a batch stacked by role: all copies of the first rows of one role, then of the next ones.
+
+    So rows of one role stay adjacent, and one matrix product serves all of them.
+    """
+
+    sizes: tuple[int, ...]
+    """The number of adjacent rows of every role."""
+    copies: int
+
+    @classmethod
+    def of(cls, layout: Layout, copies: int) -> Stacking:
+        """The stacking of a batch."""
+        return cls(tuple(segment.rows.stop - segment.rows.start for segment in layout.segments), copies)
+
+    def of_some(self, rows: Rows) -> Stacking:
+        """The stacking of a part of the batch."""
+        ends = list(accumulate(self.sizes))
+        counts = [sum(end - size <= row < end for row in rows.indices) for size, end in zip(self.sizes, ends, strict=True)]
+        return Stacking(tuple(count for count in counts if count), self.copies)
+
+    def place(self, copy: int, row: int) -> int:
+        """The row of a copy in the stacked batch."""
+        start = 0
+        for size in self.sizes:
+            if row < start + size:
+                return start * self.copies + copy * size + row - start
+            start += size
+        raise IndexError(f"A row is below {start}; got {row}.")
+
+    def stack_pairs(self, copies: Sequence[Pairs]) -> Pairs:
+        """The pairs of all copies."""
+        pairs = (
+            replace(pair, image_row=self.place(copy, pair.image_row), condition_row=self.place(copy, pair.condition_row))
+            for copy, batch in enumerate(copies)
+            for pair in batch.pairs
+        )
+        return Pairs(tuple(pairs), sum(self.sizes) * self.copies)
+
+    def stack(self, copies: Sequence[Tensor]) -> Tensor:
+        """Stack copies (B, ...) to (copies * B, ...)."""
+        if len(copies) == 1:
+            return copies[0]
+        parts = zip(*(copy.split(self.sizes) for copy in copies), strict=True)
+        return torch.cat([part for role in parts for part in role])
+
+    def repeat(self, batch: Tensor) -> Tensor:
+        """Stack the same tensor (B, ...) as every copy."""
+        return self.stack([batch] * self.copies)
+
+    def unstack(self, stacked: Tensor) -> list[Tensor]:
+        """The inverse of `stack`."""
+        if self.copies == 1:
+            return [stacked]
+        parts = stacked.split([size for size in self.sizes for _ in range(self.copies)])
+        return [torch.cat(parts[copy :: self.copies]) for copy in range(self.copies)]

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from unicon.adapters.config import Projection, lora_name
-from unicon.pairs import JointGroup, Pairs, Rows
+from unicon.layout import JointGroup, Layout, Rows
+from unicon.pairs import Pairs
 
 if TYPE_CHECKING:
     from unicon.adapters.config import AdapterConfig
@@ -52,12 +53,18 @@ def attend(heads: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 
-def check_call(num_rows: int, pairs: Pairs | None, adapters: nn.ModuleDict | dict | set | None, mask: Tensor | None):
-    """Raise ValueError for pairs that do not fit the batch or name an absent adapter, and for attention masks."""
+def layout_of(
+    num_rows: int, pairs: Pairs | Layout | None, adapters: nn.ModuleDict | dict | set | None, mask: Tensor | None
+) -> Layout:
+    """The layout of a call; without pairs, that of image rows alone.
+
+    Raises:
+        ValueError: The pairs do not fit the batch or name an absent adapter, or there is an attention mask.
+    """
     if mask is not None:
         raise ValueError("UniCon attention takes no attention mask; one was given. Call the UNet without a mask.")
     if pairs is None:
-        return
+        return Layout((None,) * num_rows)
     if pairs.num_rows != num_rows:
         raise ValueError(
             f"Pairs describe every row of the batch; they have {pairs.num_rows} rows and the batch has {num_rows}. "
@@ -69,6 +76,7 @@ def check_call(num_rows: int, pairs: Pairs | None, adapters: nn.ModuleDict | dic
                 f"Pairs name adapters of the UNet; {adapter!r} is not one of {sorted(adapters)}. "  # type: ignore
                 "Load it first, or correct the name."
             )
+    return pairs.layout if isinstance(pairs, Pairs) else pairs
 
 
 class JointOut(nn.Module):
@@ -110,22 +118,22 @@ class TextAttention(nn.Module):
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
-        pairs: Pairs | None = None,
+        pairs: Pairs | Layout | None = None,
     ) -> Tensor:
         """Attend to the text: (B, N, C), (B, M, text C) -> (B, N, C)."""
-        check_call(len(hidden_states), pairs, None, attention_mask)
+        layout = layout_of(len(hidden_states), pairs, None, attention_mask)
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        groups = self.condition_rows(pairs)
+        groups = self.condition_rows(layout)
         query, key, value = add_condition_adapters(
             attn, base_qkv(attn, hidden_states, context), hidden_states, context, groups
         )
         return project_out(attn, attend(attn.heads, query, key, value), groups)
 
-    def condition_rows(self, pairs: Pairs | None) -> list[tuple[str, Rows]]:
+    def condition_rows(self, layout: Layout) -> list[tuple[str, Rows]]:
         """(LoRA name, rows) for every adapter of the batch that has a condition adapter."""
         return [
             (lora_name(adapter, "condition_adapter"), rows)
-            for adapter, rows in (pairs.condition_groups if pairs is not None else ())
+            for adapter, rows in layout.condition_groups
             if adapter in self.condition_adapters
         ]
 
@@ -145,15 +153,15 @@ class JointAttention(TextAttention):
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
-        pairs: Pairs | None = None,
+        pairs: Pairs | Layout | None = None,
     ) -> Tensor:
         """Self-attention and joint attention: (B, N, C) -> (B, N, C)."""
-        check_call(len(hidden_states), pairs, self.joint_out, attention_mask)
-        groups = self.condition_rows(pairs)
+        layout = layout_of(len(hidden_states), pairs, self.joint_out, attention_mask)
+        groups = self.condition_rows(layout)
         base = base_qkv(attn, hidden_states, hidden_states)
         query, key, value = add_condition_adapters(attn, base, hidden_states, hidden_states, groups)
         output = project_out(attn, attend(attn.heads, query, key, value), groups)
-        for group in pairs.joint_groups if pairs is not None else ():
+        for group in layout.joint_groups:
             output = self._add_joint(attn, output, base, hidden_states, group)
         return output
 
@@ -164,8 +172,8 @@ class JointAttention(TextAttention):
         image = role_out(attn, attend(attn.heads, image_query, key, value), image_lora)
         condition = role_out(attn, attend(attn.heads, query, image_key, image_value), condition_lora)
         image, condition = self.joint_out[group.adapter](image, condition)
-        output = group.image_rows.add(output, group.weigh(image, "image"))
-        return group.condition_rows.add(output, group.weigh(condition, "condition"))
+        output = group.image_rows.add(output, group.weights_to_image.weigh(image))
+        return group.condition_rows.add(output, group.weights_to_condition.weigh(condition))
 
 
 def base_qkv(attn: Attention, inputs: Tensor, context: Tensor) -> QKV:

@@ -22,10 +22,11 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from unicon.adapters.attention import JointAttention, attend, base_linear, check_call
+from unicon.adapters.attention import JointAttention, attend, base_linear, layout_of
 from unicon.adapters.config import AdapterConfig, LoraKind, lora_name
 from unicon.adapters.unet import PROJECTIONS, adapter_configs, transformer_blocks
-from unicon.pairs import JointGroup, Pairs
+from unicon.layout import JointGroup, Layout
+from unicon.pairs import Pairs
 
 
 class RoleWeights(nn.Module):
@@ -103,19 +104,19 @@ class MergedTextAttention(nn.Module):
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
-        pairs: Pairs | None = None,
+        pairs: Pairs | Layout | None = None,
     ) -> Tensor:
         """Attend to the text: (B, N, C), (B, M, text C) -> (B, N, C)."""
-        check_call(len(hidden_states), pairs, None, attention_mask)
+        layout = layout_of(len(hidden_states), pairs, None, attention_mask)
         assert encoder_hidden_states is not None
-        if pairs is None or not any(adapter in self.conditions for adapter in pairs.adapters):
+        if not any(adapter in self.conditions for adapter in layout.adapters):
             return self._plain(attn, hidden_states, encoder_hidden_states)
         return torch.cat([
             self.conditions[segment.adapter](
                 attn.heads, hidden_states[segment.rows], encoder_hidden_states[segment.rows])
             if segment.adapter in self.conditions
             else self._plain(attn, hidden_states[segment.rows], encoder_hidden_states[segment.rows])
-            for segment in pairs.segments
+            for segment in layout.segments
         ])  # fmt: skip
 
     @staticmethod
@@ -140,17 +141,17 @@ class MergedJointAttention(nn.Module):
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
-        pairs: Pairs | None = None,
+        pairs: Pairs | Layout | None = None,
     ) -> Tensor:
         """Self-attention and joint attention: (B, N, C) -> (B, N, C)."""
-        check_call(len(hidden_states), pairs, self.joints, attention_mask)
-        if pairs is None or not any(adapter in self.conditions for adapter in pairs.adapters):
+        layout = layout_of(len(hidden_states), pairs, self.joints, attention_mask)
+        if not any(adapter in self.conditions for adapter in layout.adapters):
             output = self.plain(attn.heads, hidden_states)
         else:
             output = torch.cat([
-                self._role(segment.adapter)(attn.heads, hidden_states[segment.rows]) for segment in pairs.segments
+                self._role(segment.adapter)(attn.heads, hidden_states[segment.rows]) for segment in layout.segments
             ])  # fmt: skip
-        for group in pairs.joint_groups if pairs is not None else ():
+        for group in layout.joint_groups:
             self._add_joint(attn.heads, output, hidden_states, group)
         return output
 
@@ -162,8 +163,8 @@ class MergedJointAttention(nn.Module):
         image, condition = self.joints[group.adapter](
             heads, group.image_rows.take(hidden_states), group.condition_rows.take(hidden_states)
         )
-        group.image_rows.add_(output, group.weigh(image, "image"))
-        group.condition_rows.add_(output, group.weigh(condition, "condition"))
+        group.image_rows.add_(output, group.weights_to_image.weigh(image))
+        group.condition_rows.add_(output, group.weights_to_condition.weigh(condition))
 
 
 def merge_adapters(unet: UNet2DConditionModel) -> UNet2DConditionModel:

@@ -5,19 +5,17 @@ Tested in tests/unicon/files/test_inspection.py.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from unicon.files.autoencoders import ACTIVATIONS, check_groups, check_vae, refuse_value
 from unicon.files.foreign import OTHER_BASE, WANTED_MODEL
 from unicon.files.headers import read_json
-from unicon.files.shapes import UNET_DEFAULTS, VAE_DEFAULTS, text_config, with_defaults
+from unicon.files.shapes import UNET_DEFAULTS, text_config, with_defaults
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
-ACTIVATIONS = ("silu", "swish", "mish", "gelu", "relu")
-"""Activations of UNet and autoencoder."""
 TEXT_ACTIVATIONS = ("quick_gelu", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu", "silu", "swish")
 _OTHER_SCHEDULES = ("EDM", "CMStochasticIterative", "KarrasVe", "ScoreSde", "VQDiffusion", "Amused", "DDPMWuerstchen",
                     "SCM")  # fmt: skip
@@ -140,36 +138,32 @@ def added_tokens(place: Path) -> dict[str, int]:
     }
 
 
-def check_values(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise ValueError for values of UNet, autoencoder and text encoder from which no module can be built."""
+def check_values(folder: Path, vae: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise ValueError for values of UNet, autoencoder and text encoder from which no module can be built.
+
+    Args:
+        folder: The model folder.
+        vae: The folder of the autoencoder.
+        configs: The configuration of every part.
+    """
     quantized = next((part for part, config in configs.items() if config.get("quantization_config")), None)
     if quantized:
         raise ValueError(
             f"Weights are float16, bfloat16 or float32; the {quantized} of {folder} is quantized (quantization_config "
             "in its config.json). Take the model without quantization."
         )
-    unet, vae = with_defaults(configs["unet"], UNET_DEFAULTS), with_defaults(configs["vae"], VAE_DEFAULTS)
-    for part, values in (("unet", unet), ("vae", vae)):
-        groups, widths = values["norm_num_groups"], values["block_out_channels"]
-        if type(groups) is not int or groups < 1 or any(width % groups for width in widths):
-            _refuse_part(folder, part, f"norm_num_groups divides every width of {widths}", groups)
-        if values["act_fn"] not in ACTIVATIONS:
-            _refuse_part(folder, part, f"act_fn is one of {', '.join(ACTIVATIONS)}", values["act_fn"])
+    unet = with_defaults(configs["unet"], UNET_DEFAULTS)
+    check_groups(folder / "unet", unet)
+    if unet["act_fn"] not in ACTIVATIONS:
+        refuse_value(folder / "unet", f"act_fn is one of {', '.join(ACTIVATIONS)}", unet["act_fn"])
+    check_vae(vae, configs["vae"])
     heads = unet["num_attention_heads"] or unet["attention_head_dim"]
     heads = heads if isinstance(heads, list) else [heads] * len(unet["block_out_channels"])
     if any(count < 1 or width % count for width, count in zip(unet["block_out_channels"], heads, strict=False)):
-        _refuse_part(folder, "unet", f"attention_head_dim divides the widths {unet['block_out_channels']}", heads)
-    scaling = vae["scaling_factor"]
-    if not _is_number(scaling, 0, math.inf) or not 0 < scaling < math.inf:
-        _refuse_part(folder, "vae", "scaling_factor is a number above 0, 0.18215 of Stable Diffusion 1.x and 2.x",
-                     scaling)  # fmt: skip
+        refuse_value(folder / "unet", f"attention_head_dim divides the widths {unet['block_out_channels']}", heads)
     text = text_config(configs["text_encoder"])
     if text["hidden_size"] % text["num_attention_heads"]:
-        _refuse_part(folder, "text_encoder", f"num_attention_heads divides hidden_size {text['hidden_size']}",
+        refuse_value(folder / "text_encoder", f"num_attention_heads divides hidden_size {text['hidden_size']}",
                      text["num_attention_heads"])  # fmt: skip
     if text["hidden_act"] not in TEXT_ACTIVATIONS:
-        _refuse_part(folder, "text_encoder", f"hidden_act is one of {', '.join(TEXT_ACTIVATIONS)}", text["hidden_act"])
-
-
-def _refuse_part(folder: Path, part: str, rule: str, came: Any) -> None:
-    raise ValueError(f"In {part}/config.json {rule}; {folder} says {str(came)[:200]}. Copy the file from the model.")
+        refuse_value(folder / "text_encoder", f"hidden_act is one of {', '.join(TEXT_ACTIVATIONS)}", text["hidden_act"])

@@ -13,7 +13,7 @@ from unicon.files.adapters import OFFICIAL_FILES
 from unicon.files.foreign import WANTED_MODEL, check_family, conversion, foreign_checkpoint, other_format
 from unicon.files.headers import read_header
 from unicon.files.hub import HubId, expanded, fetch_files, files_in_hub, is_there, parse_hub_id
-from unicon.files.weights import WEIGHT_STEMS, files_to_load, part_files
+from unicon.files.weights import MAP_DECODER, WEIGHT_STEMS, files_to_load, part_files, weights_to_load
 
 EMBEDDED = Path(__file__).parents[1] / "models"
 EMBEDDED_NAMES = ("mini",)
@@ -21,11 +21,12 @@ HUB_PATTERNS = (
     "model_index.json", "*/config.json", "scheduler/*", "tokenizer/*", "adapters/*.safetensors",
     "unet/diffusion_pytorch_model.safetensors*", "unet/diffusion_pytorch_model-*.safetensors",
     "vae/diffusion_pytorch_model.safetensors*", "vae/diffusion_pytorch_model-*.safetensors",
-    "text_encoder/model.safetensors*", "text_encoder/model-*.safetensors",
+    "text_encoder/model.safetensors*", "text_encoder/model-*.safetensors", f"{MAP_DECODER}/*.safetensors",
 )  # fmt: skip
 """Files fetched from a hub repository that cannot be listed: safetensors only, no half-precision copies."""
 SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 """Suffixes of checkpoints that hold a whole model in one file."""
+WANTED_VAE = "An autoencoder is a folder with config.json and diffusion_pytorch_model.safetensors, or a model's folder"
 
 
 def find_folder(model: str | Path, revision: str | None = None) -> Path:
@@ -96,6 +97,46 @@ def _fetch_model(name: HubId) -> Path:
     return fetch_files(name, patterns, "hub model")
 
 
+def find_vae(folder: Path, vae: str | Path | None) -> Path:
+    """The folder of a model's autoencoder.
+
+    Args:
+        folder: The model folder, whose own is vae/.
+        vae: Another one: its folder, a model folder that has one in vae/, or a hub id of either, OWNER/NAME or
+            OWNER/NAME/FOLDER, optionally followed by @REVISION.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is something else.
+    """
+    if vae is None:
+        return folder / "vae"
+    if not str(vae).strip():
+        raise ValueError(f"{WANTED_VAE}; got an empty text. Leave it out for the model's own.")
+    path, name = expanded(vae), None if isinstance(vae, Path) else parse_hub_id(str(vae))
+    if not is_there(path) and name is not None:
+        path = _fetch_vae(name)
+    for place in (path, path / "vae"):
+        if (place / "config.json").is_file():
+            return place
+    if path.is_file():
+        raise ValueError(f"{WANTED_VAE}; {path} is a file. Give the folder that holds it and its config.json.")
+    raise FileNotFoundError(f"{WANTED_VAE}; there is none at {str(vae)[:200]!r}. Correct the path.")
+
+
+def _fetch_vae(name: HubId) -> Path:
+    """The cached folder of an autoencoder in the hub. Only the files that are loaded are fetched."""
+    listed = files_in_hub(name)
+    inside = f"{name.inside}/" if name.inside else ""
+    patterns: list[str] = []
+    for place in (inside, f"{inside}vae/"):
+        names = ["diffusion_pytorch_model.safetensors"] if listed is None else [
+            file.removeprefix(place) for file in listed if file.startswith(place)
+        ]  # fmt: skip
+        patterns += [place + file for file in ("config.json", *weights_to_load("vae", names))]
+    return fetch_files(name, patterns, "autoencoder") / name.inside
+
+
 class Lora(NamedTuple):
     """A LoRA file that is fused into the base model when it is loaded."""
 
@@ -104,20 +145,24 @@ class Lora(NamedTuple):
 
 
 def weight_files(
-    folder: Path, adapters: Iterable[Path], loras: Iterable[Lora] = (), *, unused: bool = False
-) -> list[tuple[str, Path]]:
+    folder: Path, adapters: Iterable[Path], loras: Iterable[Lora] = (), *, vae: Path | None = None,
+    map_decoder: Path | None = None, unused: bool = False,
+) -> list[tuple[str, Path]]:  # fmt: skip
     """(name, file) of every weight file in use, sorted by name. The name of a LoRA contains its scale.
 
     Args:
         folder: The model folder.
         adapters: Adapter files and official adapter folders.
         loras: LoRAs fused into the base.
+        vae: The folder of the autoencoder, by default the model's own.
+        map_decoder: The folder of the small decoder if maps are decoded by it.
         unused: Also list the other safetensors files of the parts and all files of the adapters. Versions before 0.2
             hashed these.
     """
     files: list[tuple[str, Path]] = []
     for part in WEIGHT_STEMS:
-        paths = (folder / part).glob("*.safetensors") if unused else part_files(folder, part)
+        place = vae if part == "vae" and vae is not None else folder / part
+        paths = place.glob("*.safetensors") if unused else part_files(place, part)
         files += [(f"{part}/{path.name}", path) for path in paths]
     for adapter in adapters:
         if adapter.is_file():
@@ -127,5 +172,7 @@ def weight_files(
         else:
             parts = [adapter / name for name in OFFICIAL_FILES if (adapter / name).is_file()]
         files += [(f"adapters/{path.relative_to(adapter.parent)}", path) for path in parts]
+    if map_decoder is not None:
+        files += [(f"{MAP_DECODER}/{path.name}", path) for path in part_files(map_decoder, "vae")]
     files += [(f"loras/{place} {lora.scale!r}", lora.path) for place, lora in enumerate(loras)]
     return sorted(files)

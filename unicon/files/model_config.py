@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unicon.files.autoencoders import vae_values
 from unicon.files.config_values import added_tokens
 from unicon.files.headers import read_json
-from unicon.files.shapes import UNET_DEFAULTS, VAE_DEFAULTS, text_config, with_defaults
+from unicon.files.shapes import UNET_DEFAULTS, text_config, with_defaults
 
 SCHEDULE_DEFAULTS: Mapping[str, Any] = {
     "num_train_timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear",
@@ -27,8 +28,13 @@ _WITHOUT_EFFECT = ("dropout", "sample_size")
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
-def model_config(folder: Path) -> dict[str, Any]:
+def model_config(folder: Path, *, vae: Path | None = None, map_decoder: Path | None = None) -> dict[str, Any]:
     """The values of the scheduler, and a short hash of every other part, by part of the model.
+
+    Args:
+        folder: The model folder.
+        vae: The folder of the autoencoder, by default the model's own.
+        map_decoder: The folder of the small decoder if maps are decoded by it.
 
     Raises:
         OSError: A file is absent.
@@ -40,9 +46,14 @@ def model_config(folder: Path) -> dict[str, Any]:
         "tokenizer": _hash(_tokenizer(folder / "tokenizer")),
         "unet": _hash({name: value for name, value in unet.items() if name not in _WITHOUT_EFFECT}),
         "native_size": unet["sample_size"],
-        "vae": _hash(with_defaults(read_json(folder / "vae" / "config.json"), VAE_DEFAULTS)),
+        "vae": _hash(vae_values(read_json((vae or folder / "vae") / "config.json"))),
         "text_encoder": _hash(text_config(read_json(folder / "text_encoder" / "config.json"))),
+        **({} if map_decoder is None else {"map_decoder": _hash(_decoder(read_json(map_decoder / "config.json")))}),
     }
+
+
+def _decoder(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if not name.startswith("_")}
 
 
 def _tokenizer(place: Path) -> dict[str, Any]:

@@ -171,6 +171,11 @@ def _layer(name: str, weight: Shape) -> Named:
     yield f"{name}.bias", weight[:1]
 
 
+def conv_shapes(name: str, inputs: int, outputs: int) -> Named:
+    """Names and shapes of the weight and bias of a 3 x 3 convolution."""
+    yield from _layer(name, (outputs, inputs, 3, 3))
+
+
 def _norm(name: str, width: int) -> Named:
     yield from _layer(name, (width,))
 

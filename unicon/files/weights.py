@@ -13,6 +13,8 @@ from unicon.files.headers import read_json
 
 WEIGHT_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 """Parts of a model with weights -> stem of their file names."""
+MAP_DECODER = "decoders/maps"
+"""The folder of the small decoder of maps in a model folder. Its weights are named as those of an autoencoder."""
 VARIANTS = ("", "fp16", "bf16")
 """Variants of the same weights in order of preference. Others, such as non_ema, come after them."""
 
@@ -67,26 +69,30 @@ def variant_of(files: Collection[str]) -> str | None:
 
 def files_to_load(names: Collection[str]) -> set[str]:
     """Choose the files that a model is loaded from, among the paths of all files in its folder."""
-    found = {name for name in names if re.fullmatch(r"model_index\.json|(unet|vae|text_encoder)/config\.json", name)}
+    configs = rf"model_index\.json|(unet|vae|text_encoder|{MAP_DECODER})/config\.json"
+    found = {name for name in names if re.fullmatch(configs, name)}
     found |= {
         name
         for name in names
         if re.fullmatch(r"(scheduler|tokenizer)/[^/]+\.(json|txt|model)|adapters/[^/]+\.safetensors", name)
     }
-    for part in WEIGHT_STEMS:
-        inside = [name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")]
-        found |= {f"{part}/{name}" for name in weights_to_load(part, inside)}
+    for place, part in {**{part: part for part in WEIGHT_STEMS}, MAP_DECODER: "vae"}.items():
+        inside = [name.removeprefix(f"{place}/") for name in names if name.startswith(f"{place}/")]
+        found |= {f"{place}/{name}" for name in weights_to_load(part, inside)}
     return found
 
 
-def part_files(folder: Path, part: str) -> list[Path]:
+def part_files(place: Path, part: str) -> list[Path]:
     """The safetensors files of a part that are loaded, sorted; empty where there are none.
+
+    Args:
+        place: The part's own folder.
+        part: A key of `WEIGHT_STEMS`.
 
     Raises:
         FileNotFoundError: A file that the index names does not exist.
         ValueError: The index cannot be read.
     """
-    place = folder / part
     chosen = weights_to_load(part, [path.name for path in place.iterdir()] if place.is_dir() else [])
     index = next((name for name in chosen if name.endswith(".json")), None)
     if index is None:

@@ -1,10 +1,11 @@
-"""Text and condition guidance: a pure function of the predictions, and the batch layout that yields them.
+"""Text and condition guidance: a pure function of the predictions, and the batch that yields them.
 
-Tested in tests/unicon/sampling/test_loop.py and tests/unicon/test_golden.py.
+Tested in tests/unicon/sampling/test_loop.py, tests/unicon/test_golden.py and tests/unicon/test_one_way.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +13,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from unicon.pairs import Pairs
+from unicon.layout import Layout
+from unicon.one_way import StaticRows, split
+from unicon.pairs import Pairs, Stacking
+from unicon.unet_call import RunUNet, run_unet
 
 
 def guide(
@@ -37,21 +41,27 @@ def guide(
 class Denoiser:
     """A UNet with everything that is constant over the steps of a batch: (latents, timesteps) -> prediction.
 
-    Guidance stacks the batch: negative rows, positive rows, and positive rows without the joint term. Rows that no
-    scale needs are left out.
+    Guidance stacks copies of the batch: negative rows, positive rows, and positive rows without the joint term. Copies
+    that no scale needs are left out. Rows of one role are adjacent: all copies of the images, then of the conditions.
+
+    With static rows, latents, timesteps and prediction are those of the other rows, and static rows are run only once.
     """
 
     unet: UNet2DConditionModel
     pairs: Pairs
-    """Pairs of the rows before stacking."""
+    """Pairs of all rows before stacking."""
     prompt_embeds: Tensor
-    """(B, M, text C)."""
+    """(B, M, text C) of all rows."""
     negative_prompt_embeds: Tensor | None = None
     """(B, M, text C). Needed when guidance_scale is not 1."""
     guidance_scale: float = 1.0
     """Text guidance; 1 means none."""
     condition_guidance_scale: float = 0.0
     """Condition guidance; 0 means none."""
+    static: StaticRows | None = None
+    """The rows that get nothing from joint attention and stay as they are over all steps."""
+    run: RunUNet = run_unet
+    """What runs the UNet: `run_unet` or a compiled form of it."""
 
     def __post_init__(self) -> None:
         if self.guidance_scale != 1.0 and self.negative_prompt_embeds is None:
@@ -61,33 +71,63 @@ class Denoiser:
             )
 
     @cached_property
-    def _stacked(self) -> tuple[Pairs, Tensor, int]:
-        """(pairs, prompt embeddings, number of copies) of the stacked batch."""
-        copies, embeds = [self.pairs], [self.prompt_embeds]
+    def _copies(self) -> dict[str, tuple[Pairs, Tensor]]:
+        """(pairs, prompt embeddings) of every copy of the batch."""
+        copies = {"positive": (self.pairs, self.prompt_embeds)}
         if self.negative_prompt_embeds is not None and self.guidance_scale != 1.0:
-            copies.insert(0, self.pairs)
-            embeds.insert(0, self.negative_prompt_embeds)
+            copies = {"negative": (self.pairs, self.negative_prompt_embeds), **copies}
         if self.condition_guidance_scale != 0.0:
-            copies.append(self.pairs.without_joint())
-            embeds.append(self.prompt_embeds)
-        return Pairs.concatenate(copies), torch.cat(embeds), len(copies)
+            copies["without_joint"] = (self.pairs.without_joint(), self.prompt_embeds)
+        return copies
+
+    @cached_property
+    def _stacked(self) -> tuple[Layout, Stacking, Tensor, tuple[Tensor, ...]]:
+        """(layout, stacking, prompt embeddings, features of static rows) of the calls of the steps."""
+        copies = list(self._copies.values())
+        stacking = Stacking.of(self.pairs.layout, len(copies))
+        pairs = stacking.stack_pairs([pairs for pairs, _ in copies])
+        if self.static is None:
+            return pairs.layout, stacking, stacking.stack([embeds for _, embeds in copies]), ()
+        static, moving = split(pairs, self._static_rows(stacking), self.static.projections)
+        kept = [embeds[self.static.moving.index(embeds.device)] for _, embeds in copies]
+        stacking = stacking.of_some(self.static.moving)
+        return moving, stacking, stacking.stack(kept), self._features(static)
+
+    def _static_rows(self, stacking: Stacking) -> Mapping[int, int]:
+        """Stacked static row -> row in the batch of static rows, where equal rows are one."""
+        assert self.static is not None
+        has_negative = "negative" in self._copies and not self.static.ignores_negative
+        return {
+            stacking.place(copy, row): at + (len(self.static.rows.indices) if has_negative and name != "negative" else 0)
+            for copy, name in enumerate(self._copies)
+            for at, row in enumerate(self.static.rows.indices)
+        }
+
+    def _features(self, layout: Layout) -> tuple[Tensor, ...]:
+        static = self.static
+        if static is None or not layout.sources:
+            return ()
+        names = ["positive"] if layout.num_rows == len(static.rows.indices) else ["negative", "positive"]
+        embeds = [static.rows.take(self._copies[name][1]) for name in names]
+        latents, timesteps = static.latents.repeat(len(names), 1, 1, 1), static.timesteps.repeat(len(names))
+        return self.run(self.unet, layout, latents, timesteps, torch.cat(embeds))
 
     def __call__(self, latents: Tensor, timesteps: Tensor) -> Tensor:
         """(B, channels, h, w), (B,) -> (B, channels, h, w) in the dtype of the latents."""
-        pairs, prompt_embeds, copies = self._stacked
-        prediction = self.unet(
-            torch.cat([latents] * copies).to(self.unet.dtype),
-            timesteps.repeat(copies),
+        layout, stacking, prompt_embeds, features = self._stacked
+        (prediction,) = self.run(
+            self.unet,
+            layout,
+            stacking.repeat(latents).to(self.unet.dtype),
+            stacking.repeat(timesteps),
             prompt_embeds,
-            cross_attention_kwargs={"pairs": pairs},
-            return_dict=False,
-        )[0]
-        parts = list(prediction.to(latents.dtype).chunk(copies))
-        negative = parts.pop(0) if self.guidance_scale != 1.0 else None
+            *features,
+        )
+        parts = dict(zip(self._copies, stacking.unstack(prediction.to(latents.dtype)), strict=True))
         return guide(
-            parts[0],
-            negative=negative,
+            parts["positive"],
+            negative=parts.get("negative"),
             guidance_scale=self.guidance_scale,
-            without_joint=parts[1] if self.condition_guidance_scale != 0.0 else None,
+            without_joint=parts.get("without_joint"),
             condition_guidance_scale=self.condition_guidance_scale,
         )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from unicon.training.fit import FitConfig
 from unicon.training.mini.pretrain import PretrainSampling
 from unicon.training.pairs import PairSampling
+from unicon.training.single_step import SingleStepSampling
 
 SQUARE, WIDE, TALL = (128, 128), (160, 96), (96, 160)
 """Sizes of the scenes, (width, height) in pixels."""
@@ -20,8 +21,8 @@ JOINT = PairSampling(
     batch_size=24,
     text_dropout=0.05,
     caption_dropout=0.3,
-    clean_image_fraction=0.5,
-    clean_condition_fraction=0.3,
+    clean_image_fraction=0.3,
+    clean_condition_fraction=0.45,
     noisy_condition_fraction=0.8,
     unjoined_fraction=0.1,
     min_snr_gamma=None,
@@ -89,6 +90,14 @@ class MiniRecipe:
         log_every=10,
     )
     sampling: PairSampling = JOINT
+    single_step_share: float = 0.65
+    """Share of the joint training steps that train estimates in one step, of all adapters, through the decoder. The
+    others train pairs."""
+    single_step: SingleStepSampling = SingleStepSampling(
+        batch_size=12, decoded_fractions={"depth": 0.34, "edge": 0.34, "pose": 0.75}
+    )
+    person_share: float = 0.75
+    """Fraction of the scenes of these steps that show a person. The poses of no others are decoded."""
     appearance: FitConfig = FitConfig(
         steps=600,
         learning_rate=7e-4,

@@ -31,20 +31,20 @@ from unicon.scenes import render
 from unicon.scenes.layout import sample_scene
 from unicon.scenes.render import Rendering
 from unicon.training.auxiliary_heads import ConditionHeads
-from unicon.training.fit import fit
+from unicon.training.fit import Loss, fit
 from unicon.training.mini.appearance import train_appearance
 from unicon.training.mini.models import install_adapters, new_models, read_models, save, with_finest_attention
 from unicon.training.mini.pretrain import PretrainLoss, SceneLatents
 from unicon.training.mini.recipe import SQUARE, STAGES, MiniRecipe
 from unicon.training.mini.scene_cache import SceneArrays, load_cache, render_cache
+from unicon.training.mini.scene_maps import PERSON, SceneMaps
 from unicon.training.mini.vae import SHARES, encode_maps, new_vae, train_vae
 from unicon.training.pairs import LatentGroups, MixedLoss, PairLatents, PairLoss, PairSampling, TrainingModels
 from unicon.training.settings import keep_settings
+from unicon.training.single_step import SingleStepLoss
 
 VALIDATION_SEED = 2
 EMPTY_POSES_KEPT = 8
-PERSON = "mannequin"
-"""Word for a person in captions."""
 NOISY_POSES = 0.4
 """Upper limit of `noisy_condition_fraction` for poses, which are estimated in several steps."""
 TRUTHS: dict[str, Callable[[Rendering], np.ndarray]] = {
@@ -90,7 +90,8 @@ def train_mini(
         if start_from is None:
             loss = mixed_loss(models, heads, data, recipe, recipe.aligning)
             fit(trained_parameters(models, heads), loss, recipe.align, work / "align")
-        train_together(models, heads, vae, data, recipe, work / "together", output)
+        source = SceneMaps(list(scenes.values()), data, list(recipe.shares), recipe.person_share)
+        train_together(models, heads, vae, data, source, recipe, work / "together", output)
         train_appearance(vae, output, recipe.appearance, work, seed=recipe.seed, count=recipe.appearance_scenes)
 
 
@@ -101,6 +102,7 @@ def _settings(recipe: MiniRecipe, start_from: Path | None) -> dict[str, Any]:
         "scenes": {f"{width}x{height}": count for (width, height), count in recipe.scenes.items()},
         "shares": recipe.shares,
         "batch_size": recipe.sampling.batch_size,
+        "single_step_share": recipe.single_step_share,
         "start_from": None if start_from is None else str(start_from.resolve()),
     }
 
@@ -110,6 +112,7 @@ def train_together(
     heads: ConditionHeads,
     vae: AutoencoderKL,
     data: Sequence[SceneLatents],
+    source: SceneMaps,
     recipe: MiniRecipe,
     folder: Path,
     output: Path,
@@ -122,7 +125,10 @@ def train_together(
         for kind in recipe.shares:
             validate(model, kind, folder, step, recipe.validation_scenes)
 
-    loss = mixed_loss(models, heads, data, recipe, recipe.sampling)
+    loss: Loss = mixed_loss(models, heads, data, recipe, recipe.sampling)
+    if share := recipe.single_step_share:
+        single = SingleStepLoss(models, vae, list(recipe.shares), source, recipe.single_step, heads)
+        loss = MixedLoss([single, loss], [share, 1 - share])
     fit(trained_parameters(models, heads), loss, recipe.together, folder, on_checkpoint)
 
 

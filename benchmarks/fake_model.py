@@ -6,7 +6,9 @@ import io
 import os
 import tarfile
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,8 @@ class FakeModel:
     """Matrix products per sample, like a model on this CPU."""
     log: str | None = None
     """Folder for a file per process with the times of its calls; see `read_log`."""
+    run: Callable[[Callable[[], Any]], Any] | None = None
+    """See `unicon.UniCon.in_turns`."""
 
     def with_device(self, device: str | None, actors_per_node: int) -> FakeModel:
         """Return the same model, which runs on any device."""
@@ -46,6 +50,10 @@ class FakeModel:
     def build(self) -> FakeModel:
         """Return the model; there is nothing to load."""
         return self
+
+    def in_turns(self, run: Callable[[Callable[[], Any]], Any]) -> FakeModel:
+        """Return the model for callers in several threads, as `unicon.UniCon.in_turns` does."""
+        return replace(self, run=run)
 
     def adapter_kind(self, adapter: str) -> DepthKind:
         """Return the depth kind for every adapter."""
@@ -57,14 +65,18 @@ class FakeModel:
 
     def estimate(self, images: list[Image.Image], condition: str, **options: Any) -> list[np.ndarray]:
         """Return the brightness of every image, at the configured cost."""
+        call = partial(self._use_device, len(images))
+        call() if self.run is None else self.run(call)
+        return [np.asarray(image.convert("L"), np.float32) / 255 for image in images]
+
+    def _use_device(self, rows: int) -> None:
         began = time.time()
-        time.sleep(self.seconds * len(images))
-        for _ in range(self.products * len(images)):
+        time.sleep(self.seconds * rows)
+        for _ in range(self.products * rows):
             np.matmul(MATRIX, MATRIX)
         if self.log is not None:
             with Path(self.log, str(os.getpid())).open("a") as file:
                 print(began, time.time(), file=file)
-        return [np.asarray(image.convert("L"), np.float32) / 255 for image in images]
 
 
 def read_log(folder: Path) -> list[list[tuple[float, float]]]:

@@ -118,6 +118,7 @@ def make_recipe(options: Namespace, device: str, num_images: int) -> "AdapterRec
         resolution_px=options.resolution,
         gradient_checkpointing=options.gradient_checkpointing,
         annotator="" if options.conditions else options.annotator,
+        single_step_share=options.single_step_share,
     )
 
 
@@ -140,6 +141,7 @@ def training_settings(options: Namespace, recipe: "AdapterRecipe", images: Seque
         "batch_size": options.batch_size,
         "learning_rate": options.learning_rate,
         "seed": options.seed,
+        "single_step_share": options.single_step_share,
         "pictures": f"{len(images)} of names {short_hash({'names': sorted(images)})}",
     }
 

@@ -113,11 +113,11 @@ def run_task(
     make_task_run: "Callable[[Namespace, ModelIdentity, PlaceableModel], TaskRun]",
 ) -> int:
     """Find the model with the adapters for the conditions, then run the job that `make_task_run` describes."""
-    sampling_of(options)  # rejects contradictions before any file is read
+    sampling = sampling_of(options)  # rejects contradictions before any file is read
     from pipelines.runs import runner
     from pipelines.tasks.model import UniConModel
     from pipelines.tasks.model_identity import resolve_model
-    from pipelines.tasks.model_options import parse_adapters, parse_loras, parse_model
+    from pipelines.tasks.model_options import parse_adapters, parse_loras, parse_model, parse_vae
 
     name, revision = parse_model(options.model)
     description = UniConModel(
@@ -126,6 +126,8 @@ def run_task(
         conditions=tuple(conditions),
         adapters=parse_adapters(options.adapter, conditions),
         loras=parse_loras(options.lora),
+        vae=parse_vae(options.vae),
+        uses_map_decoder=sampling.map_decoder == "small",
         dtype=options.dtype,
     )
     model, identity = resolve_model(description)
@@ -169,6 +171,7 @@ def request_of(options: Namespace) -> Any:
         actors=options.actors and options.actors[1],
         fewest_actors=options.actors and options.actors[0],
         gpus_per_actor=options.num_gpus_per_actor,
+        max_gpu_hours=options.max_gpu_hours,
         chunk_timeout_s=options.chunk_timeout,
     )
 

@@ -148,6 +148,13 @@ def _add_weight_options(model: _ArgumentGroup) -> None:
         help="LoRA for the base model (safetensors of kohya, diffusers or peft): path, URI or hub id, with an optional "
         "scale, such as lcm.safetensors:0.8; fused into the weights when the model is loaded; repeatable",
     )
+    model.add_argument(
+        "--vae",
+        type=location,
+        metavar="PATH",
+        help="another autoencoder of the same latents (AutoencoderKL, or the smaller and faster AutoencoderTiny, such "
+        "as taesd): its folder, a model folder, URI or hub id (default: the one in the model folder)",
+    )
 
 
 def add_generation_options(model: _ArgumentGroup, leave_out: Collection[str] = ()) -> None:
@@ -196,6 +203,14 @@ def _add_actor_options(work: _ArgumentGroup) -> None:
         metavar="X",
         help="GPUs, or a fraction of one, for each actor (default: 1 in a cluster with GPUs, else 0). Set it together "
         "with --actors when the cluster starts without GPUs and scales up",
+    )
+    work.add_argument(
+        "--max-gpu-hours",
+        type=number(0.001, 100_000_000),
+        metavar="X",
+        help="end this run before its actors have held GPUs for more than X hours x GPUs: no chunk begins that might "
+        "not be finished before, and the exit code is 1. Counts from the start of loading the model, and anew in each "
+        "run (default: no limit)",
     )
 
 

@@ -51,7 +51,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     """Parse the command line."""
     parser = _cli.Parser(__doc__ or "", EXAMPLES + _cli.EXIT_CODES)
     _add_data_options(parser.add_argument_group("data"))
-    _options.add_generation_options(parser.add_argument_group("model"), leave_out=["given_at"])
+    _options.add_generation_options(parser.add_argument_group("model"), leave_out=["given_at", "one_way"])
     _options.add_work_options(parser.add_argument_group("work"), chunk_size=32)
     options = parser.parse_args(arguments)
     options.condition = list(dict.fromkeys(options.condition or ["depth"]))

@@ -55,7 +55,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     _options.add_data_options(data)
     _options.add_prompt_option(data)
     model = parser.add_argument_group("model")
-    _options.add_generation_options(model, leave_out=["given_at"])
+    _options.add_generation_options(model, leave_out=["given_at", "one_way"])
     model.add_argument(
         "--condition",
         action="append",

@@ -44,6 +44,10 @@ examples:
   python jobs/train_adapter.py --model /models/stable-diffusion-v1-5 --images photos/ --condition edge \\
       --annotator hed --annotator-weights /models/Annotators --output adapters/soft-edge.safetensors --work runs/soft
 
+  # a depth adapter that estimates in one step; half of the steps train for it
+  python jobs/train_adapter.py --model /models/stable-diffusion-v1-5 --images photos/ --condition depth \\
+      --single-step-share 0.5 --output adapters/depth.safetensors --work runs/fast-depth
+
   # your own depth maps (black far, white near): maps/NAME.png belongs to photos/NAME.jpg
   python jobs/train_adapter.py --model /models/stable-diffusion-v1-5 --images photos/ --condition depth \\
       --conditions maps/ --output adapters/depth.safetensors --work runs/depth
@@ -126,6 +130,14 @@ def _add_training_options(parser: _cli.Parser) -> None:
         default=1e-4,
         metavar="X",
         help="peak learning rate (default: %(default)s)",
+    )
+    recipe.add_argument(
+        "--single-step-share",
+        type=number(0, 1),
+        default=0.0,
+        metavar="X",
+        help="share of the steps, from 0 to 1, that train estimates in one step end to end through the decoder "
+        "(arXiv 2409.11355); the adapter then estimates in one step by default (default: %(default)s)",
     )
     recipe.add_argument(
         "--resolution",

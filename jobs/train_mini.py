@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from jobs import _cli
-from jobs._arguments import integer, local_path
+from jobs._arguments import integer, local_path, number
 from pipelines import storage
 from pipelines.errors import SettingError
 from unicon.training.mini.recipe import SQUARE, TALL, WIDE, MiniRecipe
@@ -97,12 +97,20 @@ def _add_recipe_options(parser: _cli.Parser, recipe: MiniRecipe) -> None:
     ):
         parser.add_argument(option, type=kind, default=default, metavar="N", help=f"{text} (default: %(default)s)")
     parser.add_argument(
+        "--single-step-share",
+        type=number(0, 1),
+        default=recipe.single_step_share,
+        metavar="X",
+        help="share of the joint training steps that train estimates in one step through the decoder, of all "
+        "conditions; 0 for none (default: %(default)s)",
+    )
+    parser.add_argument(
         "--share",
         type=_share,
         action="append",
         default=[],
         metavar="CONDITION=SHARE",
-        help="share of the steps that train the adapter of a condition; repeatable (default: "
+        help="share of the other steps that train the adapter of a condition; repeatable (default: "
         f"{_shares_text(recipe.shares)})",
     )
 
@@ -118,6 +126,7 @@ def recipe_of(options: argparse.Namespace) -> MiniRecipe:
         scenes={SQUARE: options.scenes, WIDE: options.scenes // 12, TALL: options.scenes // 12},
         seed=options.seed,
         shares={**recipe.shares, **dict(options.share)},
+        single_step_share=options.single_step_share,
         together=together,
         sampling=dataclasses.replace(recipe.sampling, batch_size=options.batch_size),
     )

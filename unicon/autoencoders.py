@@ -24,6 +24,16 @@ def encode(vae: Autoencoder, pixels: Tensor) -> Tensor:
     return encoded.latents if isinstance(vae, AutoencoderTiny) else encoded.latent_dist.mode()
 
 
+def encode_scaled(vae: Autoencoder, pixels: Tensor) -> Tensor:
+    """Encode (B, 3, H, W) in [-1, 1] to scaled latents (B, c, h, w), as the UNet takes them."""
+    return (encode(vae, pixels) - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+
+
+def decode_scaled(vae: Autoencoder, latents: Tensor) -> Tensor:
+    """Decode scaled latents (B, c, h, w) to (B, 3, H, W) around [-1, 1]."""
+    return vae.decode((latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)).to(vae.dtype)).sample
+
+
 class Float32Fallback:
     """Runs encoders and decoders in their own precision, and rows that overflow float16 again in float32."""
 

@@ -22,7 +22,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from unicon import images as image_tools
 from unicon.adapters.config import AdapterConfig
 from unicon.adapters.unet import adapter_configs
-from unicon.autoencoders import Autoencoder, Float32Fallback, encode
+from unicon.autoencoders import Autoencoder, Float32Fallback, decode_scaled, encode_scaled
 from unicon.conditions import CONDITIONS, Condition
 from unicon.decoders import MapDecoder
 from unicon.devices import floating_dtype, usable_device
@@ -37,6 +37,7 @@ from unicon.loading import Parts, load_parts
 from unicon.options import SamplingOptions, TimestepSpacing
 from unicon.prompts import tokens_cut
 from unicon.sampling.loop import SCHEDULE_KEYS
+from unicon.unet_call import RunUNet, run_unet
 
 LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -73,6 +74,7 @@ class Backbone:
             timestep_spacing: Spacing of calls that name none.
         """
         self.unet = unet
+        self.run_unet: RunUNet = run_unet
         self.vae = vae
         self.map_decoder = map_decoder
         self.text_encoder = text_encoder
@@ -222,10 +224,9 @@ class Backbone:
 
         A row that is not finite in float16 is encoded again in float32.
         """
-        latents = self._fallback.run(
-            lambda vae, pixels: encode(vae, pixels.to(vae.device, vae.dtype)), self.vae, pixels
+        return self._fallback.run(
+            lambda vae, pixels: encode_scaled(vae, pixels.to(vae.device, vae.dtype)), self.vae, pixels
         )
-        return (latents - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
@@ -233,8 +234,7 @@ class Backbone:
 
         A row that is not finite in float16 is decoded again in float32.
         """
-        latents = latents / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
-        return self._fallback.run(lambda vae, latents: vae.decode(latents.to(vae.dtype)).sample, self.vae, latents)
+        return self._fallback.run(decode_scaled, self.vae, latents)
 
     @torch.no_grad()
     def decode_maps(self, latents: Tensor) -> Tensor:

@@ -73,8 +73,8 @@ class ModelLimits:
         """Raise ValueError for a resolution, a number of steps or a decoder that the model does not support."""
         if options.map_decoder == "small" and not self.has_map_decoder:
             raise ValueError(
-                "map_decoder small needs a small decoder in decoders/maps of the model folder; this model has none. Train "
-                "one with jobs/train_decoder.py, or leave map_decoder out."
+                "map_decoder small needs a small decoder in decoders/maps of the model folder; this model has none. "
+                "Train one with jobs/train_decoder.py, or leave map_decoder out."
             )
         least, most = max(self.multiple_px, self.native_px // MAX_SCALE), self.native_px * MAX_SCALE
         if options.resolution_px is not None and not least <= options.resolution_px <= most:

@@ -26,9 +26,10 @@ from unicon import images as image_tools
 from unicon import rows
 from unicon.backbone import Backbone
 from unicon.ensemble import Estimate, combine, member_seeds
-from unicon.generation import Generated, GenerationPlan, RowRequest, Weight, generate
+from unicon.generation import Generated, generate
 from unicon.options import SamplingOptions, SamplingSettings, check_number, check_whole
 from unicon.outcomes import Failure, grouped, settled
+from unicon.requests import GenerationPlan, RowRequest, Weight
 from unicon.sampling import step_table
 from unicon.views import average_views, expand_views, views_of
 

@@ -128,7 +128,9 @@ class Pairs(Cached):
     def layout(self) -> Layout:
         """The layout of a call with all rows."""
         adapter_of = {pair.condition_row: pair.adapter for pair in self.pairs}
-        joined = {name: [pair for pair in self.pairs if pair.adapter == name and pair.is_joined] for name in self.adapters}
+        joined = {
+            name: [pair for pair in self.pairs if pair.adapter == name and pair.is_joined] for name in self.adapters
+        }
         groups = tuple(joint_group(adapter, pairs) for adapter, pairs in joined.items() if pairs)
         return Layout(tuple(adapter_of.get(row) for row in range(self.num_rows)), groups)
 
@@ -163,7 +165,9 @@ class Stacking:
     def of_some(self, rows: Rows) -> Stacking:
         """The stacking of a part of the batch."""
         ends = list(accumulate(self.sizes))
-        counts = [sum(end - size <= row < end for row in rows.indices) for size, end in zip(self.sizes, ends, strict=True)]
+        counts = [
+            sum(end - size <= row < end for row in rows.indices) for size, end in zip(self.sizes, ends, strict=True)
+        ]
         return Stacking(tuple(count for count in counts if count), self.copies)
 
     def place(self, copy: int, row: int) -> int:
@@ -178,7 +182,9 @@ class Stacking:
     def stack_pairs(self, copies: Sequence[Pairs]) -> Pairs:
         """The pairs of all copies."""
         pairs = (
-            replace(pair, image_row=self.place(copy, pair.image_row), condition_row=self.place(copy, pair.condition_row))
+            replace(
+                pair, image_row=self.place(copy, pair.image_row), condition_row=self.place(copy, pair.condition_row)
+            )
             for copy, batch in enumerate(copies)
             for pair in batch.pairs
         )

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from unicon.conditions import Condition
-from unicon.generation import RowRequest
+from unicon.requests import RowRequest
 
 WorkingSize = Callable[[tuple[int, int], float], tuple[int, int]]
 """(width, height) of an image, magnification -> (width, height) at which the model works."""

@@ -16,6 +16,8 @@ of a chunk is registered, before it starts, in a ledger that lives in a process 
 
 A process that exceeds the time limit, on a chunk or on one sample under rule 2, is ended, which counts as a death. It
 ends itself; a stopped process cannot, so the kernel kills it (`kernel_timer.py`).
+An actor may work on two chunks at a time. Its clock is that of the older one, and a chunk on which a process died is
+processed alone (`turns.py`), so that rule 3 holds.
 Ray is not used here: `ledger_client.py` runs the ledger in an actor and calls it.
 """
 
@@ -26,6 +28,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipelines.engine.ledger import MAX_BUILD_DEATHS, AttemptPlan
+from pipelines.engine.turns import Turns
 from pipelines.engine.watchdog import Watchdog, kill_when_frozen_later
 from pipelines.errors import SampleError
 
@@ -45,9 +48,11 @@ class Attempt:
     """One attempt at a stage of a chunk, as the stage sees it. Without arguments: a first attempt without a ledger."""
 
     def __init__(
-        self, stage: str = "", plan: AttemptPlan | None = None, note: Callable[..., None] | None = None
+        self, stage: str = "", plan: AttemptPlan | None = None, note: Callable[..., None] | None = None, order: int = 0
     ) -> None:
         self.stage = stage
+        self.order = order
+        """Its place among the attempts of this process; the work of the lowest one comes first."""
         self.plan = plan or AttemptPlan()
         self._note = note or (lambda *position: None)
         """Called as `note(position)` before a sample and as `note()` after it."""
@@ -94,30 +99,45 @@ def supervised(
     node: str,
     failed_before: bool = False,
     limit_s: float | None = None,
+    turns: Turns | None = None,
 ) -> Iterator[Attempt]:
-    """Enclose a stage of a chunk, in a worker. All arguments except `ask` and `limit_s` are those of `Ledger.begin`.
+    """Enclose a stage of a chunk, in a worker.
+
+    Args:
+        ask: Calls the ledger.
+        stage: See `Ledger.begin`, as for the next arguments.
+        chunk: Name of the chunk.
+        worker: What a dead process shares with its successor.
+        node: ID of the node of the worker.
+        failed_before: Whether the samples have failed before.
+        limit_s: The process is ended if this attempt takes longer, not counting the time until older attempts of the
+            process have ended. None: never.
+        turns: The attempts of this process, if it makes several at a time.
 
     Raises:
         WorkerDeathError: The processes of this chunk have died too often.
     """
     kill_when_frozen_later(limit_s)
-    plan: AttemptPlan = ask("begin", stage, chunk, worker, node, failed_before)
-    if plan.failure:
-        raise WorkerDeathError(f"{stage} of {chunk}: {plan.failure}")
-    this = (stage, chunk, plan.number)
-    watchdog = Watchdog(limit_s, lambda text: ask("set_exit_reason", *this, text))
-    succeeded = False
-    watchdog.start()
-    try:
-        yield Attempt(stage, plan, _note_to(ask, this, watchdog))
-        succeeded = True
-    except BrokenProcessError as broken:
-        traceback.print_exc()
-        ask("set_exit_reason", *this, str(broken))
-        os._exit(1)
-    finally:
-        watchdog.stop()
-        ask("end", *this, succeeded)
+    turns, alone = turns or Turns(), turns is not None and ask("has_died", stage, chunk)
+    with turns.taken(alone) as turn:
+        plan: AttemptPlan = ask("begin", stage, chunk, worker, node, failed_before)
+        if plan.failure:
+            raise WorkerDeathError(f"{stage} of {chunk}: {plan.failure}")
+        this = (stage, chunk, plan.number)
+        watchdog = Watchdog(limit_s, lambda text: ask("set_exit_reason", *this, text))
+        succeeded = False
+        turns.when_first(turn, watchdog.start)
+        try:
+            yield Attempt(stage, plan, _note_to(ask, this, watchdog), turn.order)
+            succeeded = True
+        except BrokenProcessError as broken:
+            traceback.print_exc()
+            ask("set_exit_reason", *this, str(broken))
+            os._exit(1)
+        finally:
+            turns.when_first(turn, None)
+            watchdog.stop()
+            ask("end", *this, succeeded)
 
 
 def _note_to(ask: Ask, attempt: tuple[str, str, int], watchdog: Watchdog) -> Callable[..., None]:

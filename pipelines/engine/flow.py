@@ -9,7 +9,8 @@ description of a model that an actor builds, and a `publish` function.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
@@ -21,8 +22,10 @@ from ray.exceptions import RayError
 from pipelines.engine.attempts import Attempt
 from pipelines.engine.blocks import CHUNK, BlockModelDescription, Flow, block_of, chunk_of, with_block
 from pipelines.engine.data_context import data_context
+from pipelines.engine.gpu_meter import GpuTime
 from pipelines.engine.ledger_client import LedgerClient, open_ledger
 from pipelines.engine.resources import Resources
+from pipelines.engine.turns import Turns
 from pipelines.errors import FlowError
 from pipelines.samples import Chunk
 
@@ -32,12 +35,19 @@ CHUNKS_IN_A_WAVE = 5_000
 ONE_ROW: Mapping[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
 """Options of `map_batches`."""
 
+CHUNKS_IN_AN_ACTOR = 2
+"""Chunks on which an actor works at a time."""
+
 RAISED = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)(:|$)")
 """The line of a traceback that names the exception."""
 
 
 def run_flow(
-    chunks: Sequence[Chunk], flow: Flow, resources: Resources, on_failure: Callable[[str], None] = print
+    chunks: Sequence[Chunk],
+    flow: Flow,
+    resources: Resources,
+    on_failure: Callable[[str], None] = print,
+    gpu_time: GpuTime | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Process the chunks and yield the receipt of each one as it is published, in no particular order.
 
@@ -46,15 +56,19 @@ def run_flow(
         flow: The stages.
         resources: What the stages get, and how many chunks may fail.
         on_failure: Called with the reason of the failure, once for each failed chunk that `resources` allows.
+        gpu_time: The GPU time of the run and its limit. If the actors have GPUs, each receipt has `gpu_s`, the GPU
+            seconds so far.
 
     Raises:
         FlowError: More chunks failed, or the model could not be built.
+        GpuLimitError: The limit of GPU time was reached; the chunks that had begun are finished.
     """
+    gpu_time = gpu_time or GpuTime()
     remaining = iter(chunks)
     while wave := list(islice(remaining, CHUNKS_IN_A_WAVE)):
         with (
             data_context(resources, lambda error: on_failure(_cause(error))),
-            open_ledger(resources.chunk_timeout_s) as ledger,
+            open_ledger(resources.chunk_timeout_s, gpu_time.meter(resources.gpus_per_actor)) as ledger,
         ):
             rows = [{CHUNK: chunk.to_json()} for chunk in wave]
             dataset = (
@@ -70,7 +84,8 @@ def run_flow(
                 )
                 .map_batches(_Publish(flow.publish, ledger), num_cpus=resources.cpus_per_task, **ONE_ROW)
             )
-            yield from _receipts(dataset)
+            receipts = _receipts(dataset)
+            yield from _metered(receipts, ledger, gpu_time) if resources.gpus_per_actor else receipts
 
 
 def run_tasks(
@@ -94,10 +109,19 @@ def run_tasks(
 
 
 def _actor_pool(resources: Resources, chunks: int) -> ActorPoolStrategy:
-    """Allow two chunks in flight for each actor, so that the next one is there when the actor has finished one."""
+    """Let every actor work on two chunks, so that its device works on one while the other one is unpacked or packed.
+
+    A pool that grows has more chunks in flight: Ray Data adds an actor only where some wait for one.
+    """
     most = min(resources.actors, chunks)
     fewest = min(resources.fewest_actors or most, most)
-    return ActorPoolStrategy(min_size=fewest, max_size=most, max_tasks_in_flight_per_actor=2)
+    return ActorPoolStrategy(
+        min_size=fewest,
+        max_size=most,
+        max_tasks_in_flight_per_actor=CHUNKS_IN_AN_ACTOR * (1 if fewest == most else 2),
+        max_concurrent_calls_per_actor=CHUNKS_IN_AN_ACTOR,
+        enable_true_multi_threading=True,
+    )
 
 
 class _Read:
@@ -107,6 +131,8 @@ class _Read:
         self.__name__ = "Read"
 
     def __call__(self, row: pa.Table) -> pa.Table:
+        if not self.ledger.may_read():
+            return row.slice(0, 0)
         chunk = chunk_of(row)
         with self.ledger.attempt("read", chunk.name, bool(chunk.only)) as attempt:
             return with_block(row, self.read(chunk, attempt))
@@ -115,13 +141,16 @@ class _Read:
 class _Model:
     def __init__(self, description: BlockModelDescription, ledger: LedgerClient) -> None:
         self.ledger = ledger
+        self.turns = Turns()
         with ledger.building():
             self.model = description.build()
 
     def __call__(self, row: pa.Table) -> pa.Table:
         chunk = chunk_of(row)
+        if not self.ledger.may_begin(chunk.name):
+            return row.slice(0, 0)
         block = block_of(chunk, row)
-        with self.ledger.attempt("model", chunk.name, bool(chunk.only)) as attempt:
+        with self.ledger.attempt("model", chunk.name, bool(chunk.only), self.turns) as attempt:
             return with_block(row, self.model(chunk, block, attempt))
 
 
@@ -155,7 +184,24 @@ def _receipt_row(receipt: Mapping[str, Any]) -> pa.Table:
     return pa.table({"receipt": [json.dumps(receipt)]})
 
 
-def _receipts(dataset: "ray.data.Dataset") -> Iterator[dict[str, Any]]:
+def _metered(
+    receipts: Generator[dict[str, Any], None, None], ledger: LedgerClient, gpu_time: GpuTime
+) -> Iterator[dict[str, Any]]:
+    """Add the GPU time to the receipts of a wave; end the wave when the limit allows nothing more."""
+    before_s, is_over = gpu_time.used_s, False
+    with closing(receipts):
+        for receipt in receipts:
+            used_s, is_over = ledger.ask("gpu_time")
+            gpu_time.used_s = before_s + used_s
+            yield {**receipt, "gpu_s": gpu_time.used_s}
+            if is_over:
+                break
+    if is_over or ledger.ask("gpu_time_is_spent"):
+        gpu_time.used_s = before_s + ledger.ask("gpu_time")[0]
+        raise gpu_time.error()
+
+
+def _receipts(dataset: "ray.data.Dataset") -> Generator[dict[str, Any], None, None]:
     try:
         batches: Iterable[Any] = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         for batch in batches:

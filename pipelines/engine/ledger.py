@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from pipelines.engine.gpu_meter import GpuMeter
 from pipelines.engine.watchdog import GRACE_S, timed_out
 
 MAX_DEATHS_PER_SAMPLE = 2
@@ -65,8 +66,10 @@ class Ledger:
         node_is_lost: Callable[[str], bool] = lambda node: False,
         limit_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        meter: GpuMeter | None = None,
     ) -> None:
         self.node_is_lost = node_is_lost
+        self.meter = meter or GpuMeter()
         self.limit_s = limit_s
         self.clock = clock
         self._records: dict[tuple[str, str], _Record] = {}
@@ -75,6 +78,10 @@ class Ledger:
         self._builds: Counter[str] = Counter()
         self._done: Counter[tuple[str, str]] = Counter()
         """How often a stage of a chunk was completed: more than once if its result was lost afterwards."""
+
+    def has_died(self, stage: str, chunk: str) -> bool:
+        """Whether a process died on this stage of the chunk, or the one that works on it has."""
+        return (stage, chunk) in self._records
 
     def begin(self, stage: str, chunk: str, worker: str, node: str, failed_before: bool = False) -> AttemptPlan:
         """Register a new attempt. If there already is one, its process has died: Ray never runs a task twice at a time.
@@ -93,6 +100,7 @@ class Ledger:
         failure = self._failure(stage, chunk, record)
         if failure:
             del self._records[stage, chunk]
+            self.meter.end(chunk, succeeded=False)
         record.number, record.worker, record.node = record.number + 1, worker, node
         record.at, record.since_s, record.exit_reason = None, self.clock(), ""
         return AttemptPlan(
@@ -124,6 +132,8 @@ class Ledger:
         if record := self._current(stage, chunk, number):
             del self._records[stage, chunk]
             self._done[stage, chunk] += succeeded
+            if stage == "publish" or not succeeded:
+                self.meter.end(chunk, succeeded)
             if succeeded and not record.deaths:
                 self._lost_in_a_row.pop(record.worker, None)
 
@@ -132,6 +142,7 @@ class Ledger:
 
         If its last process was over the time limit, that process has timed out but was unable to report it.
         """
+        self.meter.hold(worker)
         for record in self._records.values():
             if record.worker == worker and self.limit_s is not None:
                 is_overdue = self.clock() - record.since_s > self.limit_s + GRACE_S
@@ -142,6 +153,18 @@ class Ledger:
     def build_done(self, worker: str) -> None:
         """Note that the model is loaded, or that loading it raised an exception."""
         del self._builds[worker]
+
+    def may_begin(self, chunk: str, worker: str) -> bool:
+        """Whether the limit of GPU time allows the model of a worker to begin with a chunk."""
+        return self.meter.begin(chunk, worker)
+
+    def gpu_time_is_spent(self) -> bool:
+        """Whether the limit of GPU time allows no other chunk."""
+        return self.meter.is_spent
+
+    def gpu_time(self) -> tuple[float, bool]:
+        """GPU seconds so far, and whether the limit allows no other chunk and none is in progress."""
+        return self.meter.used_s, self.meter.is_over
 
     def _current(self, stage: str, chunk: str, number: int) -> _Record | None:
         """The record, unless a later attempt has taken the place of this one."""

@@ -5,6 +5,7 @@
 Tested in tests/pipelines/engine/test_worker_deaths.py.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.engine.attempts import Attempt, building, supervised
+from pipelines.engine.gpu_meter import GpuMeter
 from pipelines.engine.ledger import Ledger
+from pipelines.engine.turns import Turns
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,12 @@ class LedgerClient:
     ledger: Any
     """The handle of the actor."""
     chunk_timeout_s: float | None
+    is_limited: bool = False
+    """Whether the GPU time of the run has a limit."""
 
-    def attempt(self, stage: str, name: str, failed_before: bool = False) -> AbstractContextManager[Attempt]:
+    def attempt(
+        self, stage: str, name: str, failed_before: bool = False, turns: Turns | None = None
+    ) -> AbstractContextManager[Attempt]:
         """Enclose a stage of a chunk; see `attempts.supervised`."""
         return supervised(
             self.ask,
@@ -35,11 +42,20 @@ class LedgerClient:
             node=ray.get_runtime_context().get_node_id(),
             failed_before=failed_before,
             limit_s=self.chunk_timeout_s,
+            turns=turns,
         )
 
     def building(self) -> AbstractContextManager[None]:
         """Enclose the loading of a model; see `attempts.building`."""
         return building(self.ask, _worker(), self.chunk_timeout_s)
+
+    def may_read(self) -> bool:
+        """Whether the limit of GPU time allows other chunks."""
+        return not (self.is_limited and self.ask("gpu_time_is_spent"))
+
+    def may_begin(self, name: str) -> bool:
+        """Whether the limit of GPU time allows the model of this actor to begin with a chunk."""
+        return not self.is_limited or self.ask("may_begin", name, _worker())
 
     def ask(self, method: str, *arguments: Any) -> Any:
         """Call a method of the ledger, without `ray.get`, which would lend this worker's CPU to others."""
@@ -47,13 +63,14 @@ class LedgerClient:
 
 
 @contextmanager
-def open_ledger(chunk_timeout_s: float | None) -> Iterator[LedgerClient]:
+def open_ledger(chunk_timeout_s: float | None, meter: GpuMeter | None = None) -> Iterator[LedgerClient]:
     """Run a ledger on the node of the driver: if that node is lost, so is the run."""
+    meter = meter or GpuMeter()
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
-    ledger: Any = ray.remote(**options)(Ledger).remote(_node_is_lost, chunk_timeout_s)
+    ledger: Any = ray.remote(**options)(Ledger).remote(_node_is_lost, chunk_timeout_s, meter=meter)
     try:
-        yield LedgerClient(ledger, chunk_timeout_s)
+        yield LedgerClient(ledger, chunk_timeout_s, is_limited=math.isfinite(meter.limit_s))
     finally:
         ray.kill(ledger)
 

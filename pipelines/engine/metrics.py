@@ -15,6 +15,7 @@ COUNTERS = {
 GAUGES = {
     "unicon_batch_size": "Rows of the largest batch of the last chunk that fit into memory",
     "unicon_model_busy_share": "Share of the time since an actor's last chunk that its model computed, 0 to 1",
+    "unicon_model_rows_per_s": "Rows per second that an actor's model computes if it never waits",
 }
 TAGS = ("job", "stage")
 

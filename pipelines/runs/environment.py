@@ -68,16 +68,19 @@ class RayExecutor:
     ) -> Iterator[Process]:
         from pipelines.engine.cluster import ray_session, working_nodes
         from pipelines.engine.flow import run_flow
+        from pipelines.engine.gpu_meter import GpuTime
 
         say("starting Ray ...")
         with ray_session() as available:
             resources = choose_resources(request, available, "RAY_ADDRESS" in os.environ, working_nodes())
             working(available, resources)
             flow = job.make_flow(output, resources)
+            limit_s = None if request.max_gpu_hours is None else request.max_gpu_hours * 3600
+            gpu_time = GpuTime(limit_s=limit_s)
 
             def process(chunks: Sequence[Chunk]) -> Iterator[dict[str, Any]]:
                 say(f"{len(chunks)} chunks on {describe(resources)}")
-                yield from run_flow(chunks, flow, resources, on_failure)
+                yield from run_flow(chunks, flow, resources, on_failure, gpu_time)
 
             yield process
 

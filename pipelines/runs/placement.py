@@ -24,7 +24,7 @@ def choose_resources(request: RunRequest, available: Mapping[str, float], can_gr
         nodes: Number of nodes with CPUs, over which Ray Data distributes actors.
 
     Raises:
-        SettingError: The cluster does not have the requested GPUs.
+        SettingError: The cluster does not have the requested GPUs, or their time is limited and none is used.
     """
     gpus = available.get("GPU", 0.0)
     per_actor = request.gpus_per_actor if request.gpus_per_actor is not None else float(gpus > 0)
@@ -36,6 +36,11 @@ def choose_resources(request: RunRequest, available: Mapping[str, float], can_gr
             f"{fewest} actors of {per_actor:g} GPUs need {per_actor * fewest:g} GPUs; the cluster has {gpus:g} now. "
             "For a cluster that scales up from zero, give both --actors and --num-gpus-per-actor; to run on the CPU, "
             "give --num-gpus-per-actor 0."
+        )
+    if request.max_gpu_hours is not None and not per_actor:
+        raise SettingError(
+            f"--max-gpu-hours {request.max_gpu_hours:g} limits the time on GPUs; this run uses none. Leave it out, or "
+            "give --num-gpus-per-actor."
         )
     cpus = 4.0 * actors if is_trusted else available.get("CPU", 1.0)  # a head node without workers may have no CPUs
     return Resources(

@@ -7,6 +7,8 @@ from collections import Counter
 from types import TracebackType
 from typing import Any, TextIO
 
+from pipelines.runs.model_use import History, ModelUse
+
 
 class Progress:
     """Counts samples as receipts arrive and prints a progress line, which is updated in place on a terminal."""
@@ -24,6 +26,9 @@ class Progress:
         """Stage -> seconds spent in it, summed over all workers."""
         self.batch_size = 0
         """The largest batch that a model processed."""
+        self.use = ModelUse()
+        """Busy share, rate and GPU time of the actors."""
+        self.history = History()
         self.failures: list[str] = []
         """Why chunks failed for reasons other than their samples."""
         self.stream = stream or sys.stderr
@@ -43,6 +48,8 @@ class Progress:
         self.seconds.update(receipt.get("seconds", {}))
         self.batch_size = max(self.batch_size, receipt.get("batch_size", 0))
         self.prompts_cut += receipt.get("cut", 0)
+        self.use.add(receipt)
+        self.history.add(self.elapsed_s, self.done, self.use.busy_share)
 
     def note_failure(self, reason: str) -> None:
         """Record why a chunk failed, for the report."""
@@ -54,20 +61,37 @@ class Progress:
         return self.ok + self.bad
 
     @property
+    def left(self) -> int:
+        """Samples that are not published yet."""
+        return self.total - self.done - self.elsewhere
+
+    @property
     def elapsed_s(self) -> float:
         """Seconds from the start of the work to its end, or to now."""
         return (time.monotonic() if self.ended is None else self.ended) - self.started
 
     def line(self) -> str:
-        """Return the progress line, such as `640/1000 samples  12.3/s  99.5% ok  ETA 0:29`."""
+        """Return the progress line.
+
+        For example `640/1000 samples  12.3/s  99.5% ok  ETA 0:29  model 13.1/s, 94% busy`, where 13.1 is the rate of
+        models that never wait.
+        """
         if self.done == 0:
             return f"0/{self.total} samples  {clock(self.elapsed_s)}  starting workers, loading the model"
         rate = self.done / self.elapsed_s
-        accounted = self.done + self.elsewhere
-        left_s = (self.total - accounted) / rate
-        return (
-            f"{accounted}/{self.total} samples  {rate:.1f}/s  {100 * self.ok / self.done:.1f}% ok  ETA {clock(left_s)}"
+        line = (
+            f"{self.done + self.elsewhere}/{self.total} samples  {rate:.1f}/s  {100 * self.ok / self.done:.1f}% ok  "
+            f"ETA {clock(self.left / rate)}"
         )
+        model_rate, busy_share = self.use.rows_per_s, self.use.busy_share
+        if model_rate is None or busy_share is None:
+            return line
+        return f"{line}  model {model_rate:.1f}/s, {busy_share:.0%} busy"
+
+    def end_line(self) -> None:
+        """Move to a new line on a terminal, so that a message does not continue the progress line."""
+        if self.on_terminal:
+            print(file=self.stream, flush=True)
 
     def __enter__(self) -> "Progress":
         self.started = time.monotonic()
@@ -81,8 +105,7 @@ class Progress:
         self._stop.set()
         self._thread.join(timeout=5)
         self._print()
-        if self.on_terminal:
-            print(file=self.stream, flush=True)
+        self.end_line()
 
     def _keep_printing(self) -> None:
         while not self._stop.wait(self.interval_s):

@@ -168,9 +168,22 @@ def done_so_far(progress: Progress) -> dict[str, Any]:
         "samples_per_s": round(progress.done / progress.elapsed_s, 4) if progress.done else 0.0,
         "seconds": {stage: round(seconds, 3) for stage, seconds in dict(progress.seconds).items()},
         "batch_size": progress.batch_size,
+        **model_use(progress),
         "errors": dict(reason_kinds(progress.reasons).most_common(100)),
         "failed_chunks": list(dict.fromkeys(progress.failures))[:20],
     }
+
+
+def model_use(progress: Progress) -> dict[str, Any]:
+    """Return what is known about the models: see `ModelUse` for the shares and rates, and `History` for the points."""
+    use = progress.use
+    known = {
+        "busy_share": use.busy_share,
+        "model_samples_per_s": use.rows_per_s,
+        "gpu_hours": use.gpu_s / 3600 if use.gpus else None,
+    }
+    found: dict[str, Any] = {name: round(value, 4) for name, value in known.items() if value is not None}
+    return {**found, "history": list(progress.history.points)} if found else {}
 
 
 def command_line() -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from pipelines.dataset.failures import Reasons
 from pipelines.dataset.ownership import Say, is_our_png, is_our_text, marked, our_file, publish_beside
 from pipelines.errors import say
+from pipelines.runs.chart import rate_chart
 from pipelines.runs.status import Status, read_status
 from pipelines.runs.status_text import run_rows, untold_text
 from pipelines.storage.errors import redacted
@@ -39,6 +40,7 @@ def report_page(status: Status, preview: bytes, now: datetime) -> str:
         (shard for shard in status.shards if shard.pending or shard.bad), key=lambda shard: (-shard.pending, -shard.bad)
     )
     head, *runs = run_rows(status.runs, now)
+    done = last.get("done", {})
     waiting = [["failed, to be fetched again", status.waiting]] if status.waiting else []
     sections = [
         _table(["", "samples"], [["done", status.ok], ["failed", status.bad], ["pending", status.pending], *waiting]),
@@ -47,8 +49,9 @@ def report_page(status: Status, preview: bytes, now: datetime) -> str:
         _section("Shards with pending or failed samples", ["done", "failed", "pending", "shard"],
                  [[shard.ok, shard.bad, shard.pending, shard.uri] for shard in open_[:SHARDS_SHOWN]]),
         _section("Last runs", head, runs),
+        _titled("Rate of the last run", rate_chart(done.get("history", ()), done.get("samples_per_s", 0.0))),
         _section("Seconds of the last run, all workers together", ["stage", "seconds"],
-                 list(last.get("done", {}).get("seconds", {}).items())),
+                 list(done.get("seconds", {}).items())),
         _section("Settings", ["setting", "value"], _settings(last["settings"])),
         _section("Versions of the last run", ["package", "version"], list(last["versions"].items())),
     ]  # fmt: skip
@@ -82,7 +85,11 @@ def _image(preview: bytes) -> str:
 
 def _section(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Return a table under its title, or nothing if it has no rows."""
-    return f"<h2>{escape(title)}</h2>\n{_table(head, rows)}" if rows else ""
+    return _titled(title, _table(head, rows) if rows else "")
+
+
+def _titled(title: str, markup: str) -> str:
+    return f"<h2>{escape(title)}</h2>\n{markup}" if markup else ""
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

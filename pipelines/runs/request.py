@@ -38,6 +38,8 @@ class RunRequest:
     fewest_actors: int | None = None
     """Number of actors at the start; more are added while chunks wait. None: `actors`."""
     gpus_per_actor: float | None = None
+    max_gpu_hours: float | None = None
+    """The run ends before its actors have held GPUs for longer, hours times GPUs; None: no limit."""
     chunk_timeout_s: float | None = None
     """A worker that takes longer for one stage of a chunk, or for one sample of it, is killed."""
 

@@ -60,6 +60,7 @@ class Rounds:
     _measured: dict[tuple[str, str], MeasuredShard] = field(default_factory=dict)
     _marks: MarkReader = field(init=False)
     _chunk_size: int = 0
+    _has_forecast: bool = False
     _others: list[str] = field(default_factory=list)
     """Names of other runs that seem to work on the output at the same time."""
 
@@ -199,12 +200,24 @@ class Rounds:
             for receipt in process(chunks):
                 self.progress.add(receipt)
                 self._done.add(receipt["chunk"])
+                self._forecast()
         except FlowError as error:
             self.trouble = str(error)
         self._failed |= {chunk.name for chunk in chunks} - self._done
 
+    def _forecast(self) -> None:
+        """Say once how long the run will take, as soon as the rate of the models is known."""
+        if self._has_forecast or not self.progress.left:
+            return
+        forecast = self.progress.use.forecast(self.progress.left, self.request.max_gpu_hours)
+        if forecast:
+            self._has_forecast = True
+            self.progress.end_line()
+            self.environment.say(forecast)
+
     def _open(self, session: ExitStack) -> Process:
         def working(cluster: Any, resources: Any) -> None:
+            self.progress.use.resources = resources
             self.record.working(cluster, resources.actors, resources.gpus_per_actor, self.progress)
 
         executor = self.environment.executor

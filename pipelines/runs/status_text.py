@@ -25,8 +25,23 @@ def untold_text(reasons: Reasons) -> str:
 
 
 def run_rows(runs: Sequence[Record], now: datetime) -> list[list[str]]:
-    """Return a table of runs: start, duration, state, ok, bad, samples per second, batch size and plan."""
-    head = ["started (UTC)", "took", "ended", "ok", "bad", "samples/s", "batch", "planned"]
+    """Return a table of runs: times, state, counts, rates of run and models, busy share, GPU hours, batch and plan.
+
+    `pipelines.stages.model_time` defines the rate and the busy share of the models.
+    """
+    head = [
+        "started (UTC)",
+        "took",
+        "ended",
+        "ok",
+        "bad",
+        "samples/s",
+        "model/s",
+        "busy",
+        "GPU hours",
+        "batch",
+        "planned",
+    ]
     return [head, *(_run_row(run, now) for run in runs)]
 
 
@@ -84,6 +99,9 @@ def _run_row(run: Record, now: datetime) -> list[str]:
         str(done.get("ok", "-")),
         str(done.get("bad", "-")),
         f"{done['samples_per_s']:.2f}" if done.get("samples_per_s") else "-",
+        f"{done['model_samples_per_s']:.2f}" if done.get("model_samples_per_s") else "-",
+        f"{done['busy_share']:.0%}" if "busy_share" in done else "-",
+        f"{done['gpu_hours']:.2f}" if "gpu_hours" in done else "-",
         str(done.get("batch_size") or "-"),
         planned,
     ]

@@ -1,55 +1,82 @@
 """Micro-batches: rows that the model processes at once; halved if they do not fit into memory."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import SampleError
+from pipelines.stages.batch_sizes import BatchSizes
+
+BATCHES_AHEAD = 2
+"""Micro-batches that are started before the results of one are taken: it is finished, the next one is on the device,
+and the one after that is prepared."""
+
+Size = tuple[int, int]
+"""(width, height) in pixels."""
 
 
 class MicroBatches:
-    """Cuts rows into batches; halves a batch that does not fit into memory and remembers what fits, by area."""
+    """Cuts the rows of a chunk into batches; halves a batch that does not fit into memory."""
 
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
-        self.fits: dict[int, int] = {}
-        """Area in pixels -> rows, where fewer than `batch_size` fit."""
-        self.start_counting()
+    def __init__(
+        self,
+        sizes: BatchSizes,
+        compute: Callable[[list[int]], Sequence[Any]],
+        start: Callable[[list[int]], None] | None = None,
+    ) -> None:
+        """Cut the rows for these functions.
 
-    def start_counting(self) -> None:
-        """Start a block: reset its largest batch and its computing time, which includes batches that do not fit."""
-        self.largest = 0
-        self.compute_s = 0.0
+        Args:
+            sizes: The batch sizes, which outlive the chunk.
+            compute: Returns the results of a batch.
+            start: Starts a batch whose results `compute` will be asked for; None: they are computed one by one.
+        """
+        self.sizes = sizes
+        self.compute = compute
+        self.start = start
 
-    def limit(self, area_px: int) -> int:
-        """The number of rows to try at once: what fit at this area or a smaller one."""
-        return min([self.batch_size, *(rows for area, rows in self.fits.items() if area <= area_px)])
+    def run(self, groups: Mapping[Size, Sequence[int]]) -> Iterator[tuple[int, Any]]:
+        """Yield (row, result) of all rows; the result of a row that does not even fit alone is a SampleError.
 
-    def run(
-        self, rows: Sequence[int], size_px: tuple[int, int], compute: Callable[[list[int]], Sequence[Any]]
-    ) -> list[tuple[int, Any]]:
-        """Return (row, result) of all rows; the result of a row that does not even fit alone is a SampleError."""
-        area_px = size_px[0] * size_px[1]
-        results: list[tuple[int, Any]] = []
+        Args:
+            groups: Working size -> rows.
+        """
+        started: deque[tuple[Size, list[int]]] = deque()
+        for size, batch in self._cut(groups):
+            if self.start is not None:
+                self.start(batch)
+            started.append((size, batch))
+            if self.start is None or len(started) > BATCHES_AHEAD:
+                yield from self._results(*started.popleft())
+        for size, batch in started:
+            yield from self._results(size, batch)
+
+    def _cut(self, groups: Mapping[Size, Sequence[int]]) -> Iterator[tuple[Size, list[int]]]:
+        for size, rows in groups.items():
+            at = 0
+            while at < len(rows):
+                batch = list(rows[at : at + self.sizes.limit(size[0] * size[1])])
+                yield size, batch
+                at += len(batch)
+
+    def _results(self, size: Size, batch: list[int]) -> Iterator[tuple[int, Any]]:
+        area_px = size[0] * size[1]
         at = 0
-        while at < len(rows):
-            batch = list(rows[at : at + self.limit(area_px)])
-            started = time.monotonic()
+        part = batch
+        while at < len(batch):
             try:
-                results += zip(batch, compute(batch), strict=True)
-                self.largest = max(self.largest, len(batch))
+                results = self.compute(part)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if len(batch) > 1:
-                    self.fits[area_px] = len(batch) // 2
-                    continue
-                reason = f"out of memory for one image at {size_px[0]} x {size_px[1]}: {error}"
-                results.append((batch[0], SampleError("model", reason)))
-            finally:
-                self.compute_s += time.monotonic() - started
-            at += len(batch)
-        return results
+                if len(part) == 1:
+                    results = [SampleError("model", f"out of memory for one image at {size[0]} x {size[1]}: {error}")]
+                else:
+                    self.sizes.did_not_fit(area_px, len(part))
+                    results = []
+            yield from zip(part[: len(results)], results, strict=True)
+            at += len(results)
+            part = batch[at : at + self.sizes.limit(area_px)]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -18,7 +18,7 @@ from pipelines.samples import Chunk
 from pipelines.stages.compute import BlockModel, ComputeRows
 
 MEASURED = "measured"
-"""The column: a JSON object with `seconds` by stage and `batch_size`."""
+"""The column: a JSON object with `seconds` by stage, `device_s`, `batch_size`, and the `model` of the actor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,30 +49,38 @@ class TimedModel:
 
 
 class TimedActor:
-    """The second stage, in the actor."""
+    """The second stage, in the actor. Two chunks may overlap: the seconds of a chunk include waiting for the device."""
 
     def __init__(self, model: BlockModel, job: str) -> None:
         self.model = model
         self.job = job
-        self.free_since = time.monotonic()
+        self.last = time.monotonic(), 0.0
+        """When the last chunk ended, and the seconds in which the device had worked until then."""
 
     def __call__(self, chunk: Chunk, block: pa.Table, attempt: Attempt) -> pa.Table:
         started = time.monotonic()
         measured = _measured(block)
-        result = self.model(chunk, block, attempt)
-        ended = time.monotonic()
-        used = self.model.batches
+        result, work = self.model.compute(chunk, block, attempt)
+        ended, busy_s = now = time.monotonic(), self.model.actor.queue.busy_s
+        (last_ended, last_busy_s), self.last = self.last, now
         metrics.add("unicon_seconds", ended - started, self.job, "model")
-        metrics.show("unicon_batch_size", used.largest, self.job, "model")
-        metrics.show("unicon_model_busy_share", used.compute_s / (ended - self.free_since), self.job, "model")
-        self.free_since = ended
+        metrics.show("unicon_batch_size", work.largest_batch, self.job, "model")
+        metrics.show("unicon_model_busy_share", (busy_s - last_busy_s) / (ended - last_ended), self.job, "model")
+        report = self.model.actor.queue.time.report()
+        if report["rows_s"]:
+            metrics.show("unicon_model_rows_per_s", report["rows"] / report["rows_s"], self.job, "model")
         seconds = {**measured["seconds"], "model": ended - started}
-        return _with_measured(result, {"seconds": seconds, "batch_size": used.largest})
+        used = {"seconds": seconds, "device_s": work.device_s, "batch_size": work.largest_batch, "model": report}
+        return _with_measured(result, used)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimedPublish:
-    """The third stage; its receipt has `seconds` by stage and `batch_size`, which is 0 if the model had no work."""
+    """The third stage.
+
+    Its receipt has `seconds` by stage, `device_s` (seconds in which the device worked for the chunk), `batch_size`,
+    which is 0 if the model had no work, and `model`, the report of `ModelTime`.
+    """
 
     stage: Callable[[Chunk, pa.Table, Attempt], Mapping[str, Any]]
     job: str

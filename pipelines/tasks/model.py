@@ -15,7 +15,8 @@ from pipelines.tasks.model_options import named_in_errors
 from unicon.adapters.config import read_config
 from unicon.files.adapter_inspection import check_adapter, check_kind
 from unicon.files.adapters import find_adapters
-from unicon.files.folder import Lora, find_folder, weight_files
+from unicon.files.decoders import map_decoder_folder
+from unicon.files.folder import Lora, find_folder, find_vae, weight_files
 from unicon.files.hashes import quick_fingerprint
 from unicon.files.inspection import check_model
 from unicon.files.loras import check_scale, find_lora, lora_layers
@@ -31,15 +32,24 @@ class ModelFiles(NamedTuple):
     folder: Path
     adapters: Mapping[str, Path]
     loras: tuple[Lora, ...] = ()
+    vae: Path | None = None
+    """The folder of the autoencoder if it is not the model's own."""
+    map_decoder: Path | None = None
+    """The folder of the small decoder if it decodes the maps."""
 
     def fingerprint(self) -> str:
         """Return a hash that changes with the weights or configurations, without reading every file whole."""
-        config = json.dumps(model_config(self.folder), sort_keys=True)
-        return short_hash(quick_fingerprint(self.weights()), config)
+        return short_hash(quick_fingerprint(self.weights()), json.dumps(self.config(), sort_keys=True))
+
+    def config(self) -> dict[str, Any]:
+        """Return what changes a row apart from the weights, see `unicon.files.model_config`."""
+        return model_config(self.folder, vae=self.vae, map_decoder=self.map_decoder)
 
     def weights(self) -> list[tuple[str, Path]]:
         """Return (name, file) of the weights in use."""
-        return weight_files(self.folder, self.adapters.values(), self.loras)
+        return weight_files(
+            self.folder, self.adapters.values(), self.loras, vae=self.vae, map_decoder=self.map_decoder
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +63,10 @@ class UniConModel:
     """Condition -> adapter file, folder or hub id. The adapters of other conditions come from the model folder."""
     loras: tuple[tuple[str, float], ...] = ()
     """(path, URI or hub id, scale) of LoRAs that are fused into the base."""
+    vae: str | None = None
+    """The autoencoder, if not the model's own: a folder, URI or hub id."""
+    uses_map_decoder: bool = False
+    """Whether the model's small decoder decodes the maps."""
     revision: str | None = None
     """The revision of a model in the hub."""
     weights_sha256: str | None = None
@@ -92,6 +106,7 @@ class UniConModel:
             files.folder,
             adapters=files.adapters or None,
             loras=[(lora.path, lora.scale) for lora in files.loras],
+            vae=files.vae,
             device=self.device,
             dtype=None if self.dtype is None else getattr(torch, self.dtype),
             revision=self.revision,
@@ -122,7 +137,10 @@ def find_files(description: UniConModel) -> ModelFiles:
         adapters = _find_adapters(description, folder)
     with named_in_errors("--lora"):
         loras = tuple(Lora(find_lora(local_copy(place)), check_scale(scale)) for place, scale in description.loras)
-    return ModelFiles(folder, adapters, loras)
+    with named_in_errors("--vae"):
+        vae = None if description.vae is None else find_vae(folder, local_copy(description.vae, "vae"))
+    decoder = map_decoder_folder(folder) if description.uses_map_decoder else None
+    return ModelFiles(folder, adapters, loras, vae, decoder)
 
 
 def check_files(files: ModelFiles, has_adapters: bool = True) -> None:
@@ -131,8 +149,8 @@ def check_files(files: ModelFiles, has_adapters: bool = True) -> None:
     Raises:
         SettingError: A file cannot be loaded, or does not fit the others.
     """
-    with named_in_errors("--model"):
-        shape = check_model(files.folder)
+    with named_in_errors("--model" if files.vae is None else "--model, --vae"):
+        shape = check_model(files.folder, files.vae)
     with named_in_errors("--adapter" if has_adapters else "--model"):
         for name, path in files.adapters.items():
             check_adapter(path, shape)

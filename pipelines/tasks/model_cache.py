@@ -17,16 +17,18 @@ from unicon.files.weights import files_to_load
 COPIED = frozenset({".safetensors", ".json"})
 """Extensions of the files of adapters and LoRAs."""
 UNET_CONFIG = "unet/config.json"
+VAE = "vae"
 
 Files = Mapping[str, storage.FileInfo]
 """Path below a root -> file."""
 
 
 def local_copy(place: str, kind: str | None = None) -> str:
-    """Return the local path of a model folder, an adapter or a LoRA; local paths and hub ids are returned unchanged.
+    """Return the local path of a model, an adapter, a LoRA or an autoencoder; local paths and hub ids are unchanged.
 
     Only files that are loaded are copied: one variant of the weights, and from a repository of adapters the folder of
-    the `kind` of condition. Copies are complete or absent, and another version of the files gets another copy.
+    the `kind` of condition, or from a model folder its vae/ if that is the `kind`. Copies are complete or absent, and
+    another version of the files gets another copy.
 
     Raises:
         SettingError: There is nothing to load at the URI.
@@ -51,7 +53,9 @@ def local_copy(place: str, kind: str | None = None) -> str:
 
 
 def _folder_of_kind(there: Files, kind: str | None) -> str | None:
-    """Return the folder of a repository of adapters that is named after the kind, if there is exactly one."""
+    """Return the folder of a repository of adapters that is named after the kind, if there is exactly one; or vae/."""
+    if kind == VAE and f"{VAE}/config.json" in there:
+        return VAE
     ending = f"/{kind}/{PICKLE_FILE}"
     found = [name.removesuffix(f"/{PICKLE_FILE}") for name in there if f"/{name}".endswith(ending)]
     return found[0] if kind and PICKLE_FILE not in there and len(found) == 1 else None

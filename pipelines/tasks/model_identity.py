@@ -13,7 +13,6 @@ from unicon.adapters.config import Recommended, recommended
 from unicon.files.folder import weight_files
 from unicon.files.hashes import fingerprint
 from unicon.files.hub import commit_of, is_local, parse_hub_id
-from unicon.files.model_config import model_config
 from unicon.limits import ModelLimits
 
 REVISIONS = ("model_revision", "adapter_revision")
@@ -34,6 +33,8 @@ class ModelIdentity:
     """The hash of all weight files in use."""
     loras: str = ""
     """Names and scales of the LoRAs that are fused into the base model, joined by `+`."""
+    vae: str = ""
+    """Name of the autoencoder if it is not the model's own."""
     revisions: Mapping[str, str] = field(default_factory=dict)
     """Column -> commit of the adapters in the hub, and of the model if a revision was given."""
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -44,12 +45,13 @@ class ModelIdentity:
     def provenance(self) -> dict[str, Any]:
         """The columns of a row that name its model."""
         columns = {"model": self.model, "weights_sha256": self.weights_sha256, "adapter": self.adapter}
-        return {**columns, **({"loras": self.loras} if self.loras else {}), **self.revisions}
+        special = {name: text for name, text in (("loras", self.loras), ("vae", self.vae)) if text}
+        return {**columns, **special, **self.revisions}
 
     @property
     def limits(self) -> ModelLimits | None:
         """The image sizes and numbers of steps that the model supports."""
-        return None if self.files is None else ModelLimits.of_folder(self.files.folder)
+        return None if self.files is None else ModelLimits.of_folder(self.files.folder, self.files.vae)
 
     def hashed_by_earlier_versions(self) -> str:
         """Return `weights_sha256` as versions up to 0.2 computed it, with copies of the weights that are not loaded."""
@@ -79,9 +81,10 @@ def resolve_model(description: UniConModel) -> tuple[UniConModel, ModelIdentity]
         conditions=tuple(ConditionColumn(name=name, kind=kind_of(name, path)) for name, path in files.adapters.items()),
         recommended=recommended(paths[0]) if paths else Recommended(),
         weights_sha256=fingerprint(files.weights()),
-        loras="+".join(f"{_lora_name(place)}:{scale:g}" for place, scale in description.loras),
+        loras="+".join(f"{_name_of(place)}:{scale:g}" for place, scale in description.loras),
+        vae=_name_of(description.vae or ""),
         revisions={name: text for name, text in revisions.items() if text},
-        config=model_config(files.folder),
+        config=files.config(),
         files=files,
     )
     resolved = dataclasses.replace(
@@ -90,6 +93,7 @@ def resolve_model(description: UniConModel) -> tuple[UniConModel, ModelIdentity]
         adapters={name: _at_commit(place, files.adapters[name]) for name, place in description.adapters.items()},
         loras=tuple((_at_commit(place, lora.path), lora.scale)
                     for (place, _), lora in zip(description.loras, files.loras, strict=True)),
+        vae=_at_commit(description.vae, files.vae) if description.vae and files.vae else None,
         weights_sha256=identity.weights_sha256,
         fingerprint=files.fingerprint(),
     )  # fmt: skip
@@ -119,6 +123,7 @@ def _adapter_name(place: str | None, path: Path) -> str:
     return path.stem if name is None else name._replace(revision=None).text
 
 
-def _lora_name(place: str) -> str:
+def _name_of(place: str) -> str:
+    """The name of a LoRA or an autoencoder: the hub id, or the last part of a path."""
     name = None if "://" in place or is_local(place) else parse_hub_id(place)
     return name._replace(revision=None).text if name else Path(place).name

@@ -1,4 +1,4 @@
-"""The options that name a model (`--model`, `--adapter`, `--lora`), parsed."""
+"""The options that name a model (`--model`, `--adapter`, `--lora`, `--vae`), parsed."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -80,6 +80,14 @@ def parse_loras(texts: Sequence[str]) -> tuple[tuple[str, float], ...]:
         with named_in_errors("--lora"):
             found.append((_place(place), value))
     return tuple(found)
+
+
+def parse_vae(text: str | None) -> str | None:
+    """Parse `--vae` into an absolute path, URI or hub id; None for the model's own autoencoder."""
+    if text is None:
+        return None
+    with named_in_errors("--vae"):
+        return _place(text)
 
 
 def _place(text: str) -> str:

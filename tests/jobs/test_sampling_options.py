@@ -40,7 +40,7 @@ CHANGES_NO_ROW = {
 OTHER_VALUES = {
     "weight": ["depth=0.5"], "where": ["width>5"], "views": 2, "ensemble": 3, "size": (64, 64), "sampler": "euler",
     "timestep_spacing": "leading", "given_at": "last_index", "set_alpha_to_one": False, "dtype": "bfloat16",
-    "guidance_scale": 3.0, "eta": 0.5, "coarse": 0.5, "condition_guidance_scale": 2.0,
+    "guidance_scale": 3.0, "eta": 0.5, "coarse": 0.5, "condition_guidance_scale": 2.0, "one_way": True,
 }  # fmt: skip
 
 

@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class FakeDepth:
     fail_to_load: bool = False
     refuses_seeds_of: tuple[str, ...] = ()
     """Keys (for run seed 0) whose image does not fit into memory."""
+    run: Callable[[Callable[[], Any]], Any] | None = None
+    """See `unicon.UniCon.in_turns`."""
     fails_while: str = ""
     """A file; while it exists, every third map (by seed) is not finite, which makes its sample fail."""
 
@@ -49,6 +51,9 @@ class FakeDepth:
         if self.fail_to_load:
             raise RuntimeError("these weights are for another model")
         return self
+
+    def in_turns(self, run: Callable[[Callable[[], Any]], Any]) -> "FakeDepth":
+        return replace(self, run=run)
 
     def adapter_kind(self, adapter: str) -> Any:
         if adapter == "depth":
@@ -68,8 +73,13 @@ class FakeDepth:
         seeds: list[int],
         **options: Any,
     ) -> list[Any]:
-        time.sleep(self.delay_s * len(images))
-        self._misbehave({image.getpixel((0, 0)) for image in images})
+        pixels = {image.getpixel((0, 0)) for image in images}
+
+        def use_device() -> None:
+            time.sleep(self.delay_s * len(images))
+            self._misbehave(pixels)
+
+        use_device() if self.run is None else self.run(use_device)
         if {row_seed(0, key) for key in self.refuses_seeds_of} & set(seeds):
             raise MemoryError("out of memory")
         assert len({self.working_size(image.size) for image in images}) == 1

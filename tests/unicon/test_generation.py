@@ -9,7 +9,8 @@ from PIL import Image
 
 from tests.support.tiny import MANY, tiny_model, write_tiny_model
 from unicon import Generated, UniCon
-from unicon.generation import GenerationPlan, micro_batches
+from unicon.generation import micro_batches
+from unicon.requests import GenerationPlan
 from unicon.sampling.step_table import joint
 
 STEPS: dict[str, Any] = {"num_inference_steps": 2}

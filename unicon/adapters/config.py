@@ -52,6 +52,8 @@ class AdapterConfig:
     """Sampling steps that were found to estimate this condition best; the default of `UniCon.estimate`."""
     estimation_views: int = 1
     """Number of views whose estimates are averaged (see `unicon.views`); the default of `UniCon.estimate`."""
+    single_step: bool = False
+    """Whether the adapter was trained end to end for estimates in one step (`unicon.training.single_step`)."""
     annotator: str = ""
     """What made the conditions of the training data, such as canny or hed (soft edges); empty where unknown."""
 

@@ -20,151 +20,20 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
-from unicon.adapters.attention import JointAttention, attend, base_linear, layout_of
-from unicon.adapters.config import AdapterConfig, LoraKind, lora_name
+from unicon.adapters.attention import base_linear
+from unicon.adapters.config import AdapterConfig, lora_name
+from unicon.adapters.merged import (
+    JointOutput,
+    MergedJointAttention,
+    MergedTextAttention,
+    Output,
+    Projections,
+    RoleWeights,
+    joint_name,
+)
 from unicon.adapters.unet import PROJECTIONS, adapter_configs, transformer_blocks
-from unicon.layout import JointGroup, Layout
-from unicon.pairs import Pairs
-
-
-class RoleWeights(nn.Module):
-    """Merged weights of one attention for one role: query (C, C), stacked key and value, output (C, C) with bias."""
-
-    def __init__(self, query: Tensor, key_value: Tensor, out: Tensor, out_bias: Tensor | None) -> None:
-        super().__init__()
-        self.register_buffer("query", query)
-        self.register_buffer("key_value", key_value)
-        self.register_buffer("out", out)
-        self.register_buffer("out_bias", out_bias)
-
-    def forward(self, heads: int, inputs: Tensor, context: Tensor) -> Tensor:
-        """Text cross-attention: (B, N, C), (B, M, text C) -> (B, N, C)."""
-        key, value = linear(context, self.key_value).chunk(2, dim=-1)
-        return linear(attend(heads, linear(inputs, self.query), key, value), self.out, self.out_bias)
-
-
-class RoleSelfWeights(nn.Module):
-    """Merged weights of self-attention for one role, with query, key and value stacked: (3C, C)."""
-
-    def __init__(self, qkv: Tensor, out: Tensor, out_bias: Tensor | None) -> None:
-        super().__init__()
-        self.register_buffer("qkv", qkv)
-        self.register_buffer("out", out)
-        self.register_buffer("out_bias", out_bias)
-
-    def forward(self, heads: int, inputs: Tensor) -> Tensor:
-        """Self-attention: (B, N, C) -> (B, N, C)."""
-        query, key, value = linear(inputs, self.qkv).chunk(3, dim=-1)
-        return linear(attend(heads, query, key, value), self.out, self.out_bias)
-
-
-class JointWeights(nn.Module):
-    """Merged weights of the joint attention of one adapter: stacked projections for each role, and the output map."""
-
-    def __init__(
-        self, image_qkv: Tensor, condition_qkv: Tensor, outs: tuple[Tensor, ...], out_biases: tuple[Tensor | None, ...]
-    ) -> None:
-        super().__init__()
-        self.register_buffer("image_qkv", image_qkv)
-        self.register_buffer("condition_qkv", condition_qkv)
-        self.fused = len(outs) == 1
-        self.outs = nn.ParameterList(nn.Parameter(out, requires_grad=False) for out in outs)
-        for index, bias in enumerate(out_biases):
-            self.register_buffer(f"out_bias_{index}", bias)
-
-    def forward(self, heads: int, images: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """(P, N, C), (P, N, C) -> joint output of the image rows and of the condition rows."""
-        image_query, image_key, image_value = linear(images, self.image_qkv).chunk(3, dim=-1)
-        query, key, value = linear(conditions, self.condition_qkv).chunk(3, dim=-1)
-        image = attend(heads, image_query, key, value)
-        condition = attend(heads, query, image_key, image_value)
-        if self.fused:
-            joint = linear(torch.cat([image, condition], dim=-1), self.outs[0], self.out_bias_0)
-            image, condition = joint.chunk(2, dim=-1)
-            return image, condition
-        return (
-            linear(image, self.outs[0], self.out_bias_0),
-            linear(condition, self.outs[1], self.out_bias_1),
-        )
-
-
-class MergedTextAttention(nn.Module):
-    """Text cross-attention with merged weights for the condition rows of every adapter that has them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conditions = nn.ModuleDict()
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-        pairs: Pairs | Layout | None = None,
-    ) -> Tensor:
-        """Attend to the text: (B, N, C), (B, M, text C) -> (B, N, C)."""
-        layout = layout_of(len(hidden_states), pairs, None, attention_mask)
-        assert encoder_hidden_states is not None
-        if not any(adapter in self.conditions for adapter in layout.adapters):
-            return self._plain(attn, hidden_states, encoder_hidden_states)
-        return torch.cat([
-            self.conditions[segment.adapter](
-                attn.heads, hidden_states[segment.rows], encoder_hidden_states[segment.rows])
-            if segment.adapter in self.conditions
-            else self._plain(attn, hidden_states[segment.rows], encoder_hidden_states[segment.rows])
-            for segment in layout.segments
-        ])  # fmt: skip
-
-    @staticmethod
-    def _plain(attn: Attention, inputs: Tensor, context: Tensor) -> Tensor:
-        return attn.to_out[0](attend(attn.heads, attn.to_q(inputs), attn.to_k(context), attn.to_v(context)))
-
-
-class MergedJointAttention(nn.Module):
-    """Self-attention plus the joint cross-attention of every pair, with merged weights."""
-
-    def __init__(self, plain: RoleSelfWeights) -> None:
-        super().__init__()
-        self.plain = plain
-        self.conditions = nn.ModuleDict()
-        self.joints = nn.ModuleDict()
-        self.configs: dict[str, AdapterConfig] = {}
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-        pairs: Pairs | Layout | None = None,
-    ) -> Tensor:
-        """Self-attention and joint attention: (B, N, C) -> (B, N, C)."""
-        layout = layout_of(len(hidden_states), pairs, self.joints, attention_mask)
-        if not any(adapter in self.conditions for adapter in layout.adapters):
-            output = self.plain(attn.heads, hidden_states)
-        else:
-            output = torch.cat([
-                self._role(segment.adapter)(attn.heads, hidden_states[segment.rows]) for segment in layout.segments
-            ])  # fmt: skip
-        for group in layout.joint_groups:
-            self._add_joint(attn.heads, output, hidden_states, group)
-        return output
-
-    def _role(self, adapter: str | None) -> RoleSelfWeights:
-        weights = self.conditions[adapter] if adapter is not None and adapter in self.conditions else self.plain
-        return weights  # type: ignore[return-value]
-
-    def _add_joint(self, heads: int, output: Tensor, hidden_states: Tensor, group: JointGroup) -> None:
-        image, condition = self.joints[group.adapter](
-            heads, group.image_rows.take(hidden_states), group.condition_rows.take(hidden_states)
-        )
-        group.image_rows.add_(output, group.weights_to_image.weigh(image))
-        group.condition_rows.add_(output, group.weights_to_condition.weigh(condition))
+from unicon.layout import Part, Role
 
 
 def merge_adapters(unet: UNet2DConditionModel) -> UNet2DConditionModel:
@@ -190,8 +59,9 @@ def merge_in_place(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     """
     configs = _check_adapters(unet)
     unet.requires_grad_(False)
-    for _, block in transformer_blocks(unet):
-        joint = _merge_joint(block.attn1, block.attn1.processor, configs)
+    blocks = [block for _, block in transformer_blocks(unet)]
+    for at, block in enumerate(blocks):
+        joint = _merge_joint(block.attn1, configs, block=at, num_blocks=len(blocks))
         text = _merge_text(block.attn2, configs)
         block.attn1.set_processor(joint)  # type: ignore[arg-type]
         block.attn2.set_processor(text)  # type: ignore[arg-type]
@@ -218,63 +88,73 @@ def _merged_weight(layer: nn.Module, name: str | None) -> Tensor:
     return weight + layer.scaling[name] * (up @ down)
 
 
-def _stacked(attn: Attention, layers: tuple[str, ...], name: str | None) -> Tensor:
-    return torch.cat([_merged_weight(getattr(attn, layer), name) for layer in layers])
-
-
-def _merge_self(attn: Attention, adapter: str | None) -> RoleSelfWeights:
-    name = lora_name(adapter, "condition_adapter") if adapter is not None else None
-    out = base_linear(attn.to_out[0])
-    dtype = out.weight.dtype
-    qkv = _stacked(attn, ("to_q", "to_k", "to_v"), name).to(dtype)
-    return RoleSelfWeights(qkv, _merged_weight(attn.to_out[0], name).to(dtype), _copy(out.bias))
-
-
 def _merge_text(attn: Attention, configs: dict[str, AdapterConfig]) -> MergedTextAttention:
     text = MergedTextAttention()
     out = base_linear(attn.to_out[0])
     for config in configs.values():
         if config.condition_adapter:
             name = lora_name(config.name, "condition_adapter")
-            weights = (
-                _stacked(attn, ("to_q",), name),
-                _stacked(attn, ("to_k", "to_v"), name),
-                _merged_weight(attn.to_out[0], name),
-            )
+            key_value = torch.cat([_merged_weight(layer, name) for layer in (attn.to_k, attn.to_v)])
+            weights = (_merged_weight(attn.to_q, name), key_value, _merged_weight(attn.to_out[0], name))
             text.conditions[config.name] = RoleWeights(*(w.to(out.weight.dtype) for w in weights), _copy(out.bias))
     return text
 
 
-def _merge_joint(attn: Attention, joint: JointAttention, configs: dict[str, AdapterConfig]) -> MergedJointAttention:
-    merged = MergedJointAttention(_merge_self(attn, None))
-    merged.configs = dict(configs)
+def _merge_joint(
+    attn: Attention, configs: dict[str, AdapterConfig], *, block: int, num_blocks: int
+) -> MergedJointAttention:
+    plain = _projections(attn, None)
     for config in configs.values():
+        plain |= _projections(attn, lora_name(config.name, "image"), config.name)
+    merged = MergedJointAttention(Projections(plain), _output(attn, None), block=block, num_blocks=num_blocks)
+    merged.configs = dict(configs)
+    for name, config in configs.items():
+        joint = _projections(attn, lora_name(name, "condition"), name)
         if config.condition_adapter:
-            merged.conditions[config.name] = _merge_self(attn, config.name)
-        merged.joints[config.name] = _joint_weights(attn, joint, config)
+            joint = _projections(attn, lora_name(name, "condition_adapter")) | joint
+            merged.condition_outs[name] = _output(attn, lora_name(name, "condition_adapter"))
+        merged.conditions[name] = Projections(joint)
+        merged.joint_outs[name] = _joint_output(attn, config)
     return merged
 
 
-def _joint_weights(attn: Attention, joint: JointAttention, config: AdapterConfig) -> JointWeights:
-    kinds: tuple[LoraKind, LoraKind] = ("image", "condition")
-    image, condition = (lora_name(config.name, kind) for kind in kinds)
-    out_bias = base_linear(attn.to_out[0]).bias
+def _projections(attn: Attention, lora: str | None, adapter: str | None = None) -> dict[str, Tensor]:
+    """Weights by name, see `Projections`: of self-attention, or of the joint attention of an adapter."""
+    layers: dict[Part, nn.Module] = {"query": attn.to_q, "key": attn.to_k, "value": attn.to_v}
+    return {
+        part if adapter is None else joint_name(adapter, part): _merged_weight(layer, lora).to(attn.to_q.weight.dtype)
+        for part, layer in layers.items()
+    }
+
+
+def _output(attn: Attention, lora: str | None) -> Output:
+    out = base_linear(attn.to_out[0])
+    return Output(_merged_weight(attn.to_out[0], lora).to(out.weight.dtype), _copy(out.bias))
+
+
+def _joint_output(attn: Attention, config: AdapterConfig) -> JointOutput:
+    bias = base_linear(attn.to_out[0]).bias
     dtype = attn.to_q.weight.dtype
-    outs = [_merged_weight(attn.to_out[0], name) for name in (image, condition)]
-    projection = joint.joint_out[config.name].linear.weight.detach().float()
-    bias = None if out_bias is None else out_bias.detach().float()
-    if config.projection == "fused":
-        weights: tuple[Tensor, ...] = (projection @ torch.block_diag(*outs),)
-        biases = (None if bias is None else projection @ torch.cat([bias, bias]),)
+    roles: tuple[Role, Role] = ("image", "condition")
+    outs = {role: _merged_weight(attn.to_out[0], lora_name(config.name, role)) for role in roles}
+    projection = attn.processor.joint_out[config.name].linear.weight.detach().float()
+    if config.projection == "separate":
+        weights = {role: [projection @ outs[role]] for role in roles}
+        products = dict.fromkeys(roles, projection)
     else:
-        weights = tuple(projection @ out for out in outs)
-        biases = (None if bias is None else projection @ bias,) * 2
-    return JointWeights(
-        _stacked(attn, ("to_q", "to_k", "to_v"), image).to(dtype),
-        _stacked(attn, ("to_q", "to_k", "to_v"), condition).to(dtype),
-        tuple(weight.to(dtype) for weight in weights),
-        tuple(None if bias is None else bias.to(dtype) for bias in biases),
-    )
+        halves = {role: dict(zip(roles, half.chunk(2, dim=1), strict=True))
+                  for role, half in zip(roles, projection.chunk(2), strict=True)}  # fmt: skip
+        weights = {
+            role: [halves[role][role] @ outs[role], halves[role][other] @ outs[other]]
+            for role, other in zip(roles, reversed(roles), strict=True)
+        }
+        products = {role: halves[role]["image"] + halves[role]["condition"] for role in roles}
+    return JointOutput(
+        config.projection,
+        {role: [weight.to(dtype) for weight in each] for role, each in weights.items()},
+        {role: None if bias is None else (product @ bias.detach().float()).to(dtype)
+         for role, product in products.items()},
+    )  # fmt: skip
 
 
 def _copy(bias: Tensor | None) -> Tensor | None:

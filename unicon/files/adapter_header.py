@@ -30,6 +30,7 @@ CONFIG_VALUES: Mapping[str, Callable[[Any], bool]] = {
     "trigger": lambda value: value is None or isinstance(value, str),
     "estimation_steps": lambda value: type(value) is int and 1 <= value <= 1000,
     "estimation_views": lambda value: value in (1, 2, 4),
+    "single_step": lambda value: isinstance(value, bool),
     "annotator": lambda value: isinstance(value, str),
 }
 """Fields of `AdapterConfig` (a test compares them) -> whether a value is possible."""

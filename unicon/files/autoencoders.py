@@ -106,8 +106,8 @@ def check_vae_fits(folder: Path, vae: Path, unet: Mapping[str, Any], config: Map
     scale = vae_scale(config)
     if own.is_file() and scale != (own_scale := vae_scale(read_json(own))):
         raise ValueError(
-            f"An autoencoder has as many pixels per latent pixel as the model's own, {own_scale} in {folder}; {vae} has "
-            f"{scale}. {cure}."
+            f"An autoencoder has as many pixels per latent pixel as the model's own, {own_scale} in {folder}; {vae} "
+            f"has {scale}. {cure}."
         )
 
 

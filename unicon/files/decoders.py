@@ -14,7 +14,7 @@ from typing import Any
 
 from unicon.files.autoencoders import refuse_value
 from unicon.files.headers import read_json
-from unicon.files.weights import MAP_DECODER
+from unicon.files.weights import MAP_DECODER, WEIGHT_STEMS
 
 CLASS_NAME = "MapDecoder"
 
@@ -62,3 +62,15 @@ def _check_values(place: Path, config: Mapping[str, Any]) -> None:
                           ("layers_per_block", [config.get("layers_per_block")])):  # fmt: skip
         if not all(type(number) is int and 0 < number <= 4096 for number in numbers or []):
             refuse_value(place, f"{name} is of whole numbers from 1 to 4096", config.get(name))
+
+
+def foreign_content(place: Path) -> str | None:
+    """Name of something in a folder that is no part of a small decoder; None where the folder may be written."""
+    if not place.exists():
+        return None
+    if not place.is_dir():
+        return place.name
+    own = {"config.json", f"{WEIGHT_STEMS['vae']}.safetensors"}
+    other = next((path.name for path in sorted(place.iterdir()) if path.name not in own), None)
+    config = place / "config.json"
+    return other or ("config.json" if config.exists() and read_json(config).get("_class_name") != CLASS_NAME else None)

@@ -98,7 +98,8 @@ class Denoiser:
         assert self.static is not None
         has_negative = "negative" in self._copies and not self.static.ignores_negative
         return {
-            stacking.place(copy, row): at + (len(self.static.rows.indices) if has_negative and name != "negative" else 0)
+            stacking.place(copy, row): at
+            + (len(self.static.rows.indices) if has_negative and name != "negative" else 0)
             for copy, name in enumerate(self._copies)
             for at, row in enumerate(self.static.rows.indices)
         }

@@ -21,14 +21,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import DDPMScheduler, UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPTokenizer
 
 from unicon.adapters.checkpoint import save_adapter
-from unicon.adapters.config import AdapterConfig
+from unicon.adapters.config import DEFAULT_ESTIMATION_STEPS, AdapterConfig
 from unicon.adapters.unet import add_adapter, named_adapter_parameters
+from unicon.autoencoders import Autoencoder
 from unicon.conditions import CONDITIONS
+from unicon.files.autoencoders import vae_scale
 from unicon.files.folder import weight_files
 from unicon.files.hashes import fingerprint
 from unicon.files.inspection import check_model
@@ -38,17 +40,18 @@ from unicon.model import UniCon
 from unicon.prompts import tokens_cut
 from unicon.training import settings
 from unicon.training.annotators import ANNOTATIONS
-from unicon.training.fit import FitConfig, fit
-from unicon.training.pairs import PairLoss, PairSampling, TrainingModels
-from unicon.training.photograph_pairs import PhotographPairs, Views
+from unicon.training.fit import FitConfig, Loss, fit
+from unicon.training.pairs import MixedLoss, PairLoss, PairSampling, TrainingModels
+from unicon.training.photograph_pairs import PhotographMaps, PhotographPairs, Views
 from unicon.training.photographs import Photograph, read_image
+from unicon.training.sheets import draw_sheet
+from unicon.training.single_step import SingleStepLoss, SingleStepSampling
 
 EPOCHS = 20
 """Epochs of the published recipe."""
 LEARNING_RATE = 1e-4
 HELD_OUT = 4
 """Largest number of images that are held out of the training for validation."""
-SHEET_HEIGHT_PX = 256
 SETTINGS_FILE, TRAINING_FOLDER = "settings.json", "training"
 """Names in the work folder."""
 
@@ -69,6 +72,13 @@ class AdapterRecipe:
     """Whether to save memory at the cost of time."""
     annotator: str = ""
     """What made the conditions; empty if the user did."""
+    single_step_share: float = 0.0
+    """Share of the steps that train estimates in one step through the decoder (`unicon.training.single_step`), in
+    [0, 1]. The others train pairs. Above 0, the adapter recommends one step."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.single_step_share <= 1:
+            raise ValueError(f"single_step_share lies in [0, 1]; got {self.single_step_share}. 0.5 is usual.")
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,7 @@ class AdapterTraining:
     folder: Path
     """Folder of the model."""
     models: TrainingModels
-    vae: AutoencoderKL
+    vae: Autoencoder
     config: AdapterConfig
     views: Views
 
@@ -123,12 +133,18 @@ def load_for_training(folder: Path, recipe: AdapterRecipe, device: str) -> Adapt
     vae = load_part(folder, "vae", device, vae_dtype)
     kind = recipe.condition
     trigger = CONDITIONS[kind].trigger if kind in CONDITIONS else f"{kind}_map, "
-    config = AdapterConfig(name=kind, rank=recipe.rank, trigger=trigger, annotator=recipe.annotator)
+    single_step = recipe.single_step_share > 0
+    config = AdapterConfig(
+        name=kind, rank=recipe.rank, trigger=trigger, annotator=recipe.annotator, single_step=single_step,
+        estimation_steps=1 if single_step else DEFAULT_ESTIMATION_STEPS,
+    )  # fmt: skip
     add_adapter(unet, config)
     for parameter in named_adapter_parameters(unet, kind).values():
         parameter.data = parameter.data.float()
+    vae.requires_grad_(False)
     if recipe.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
+        vae.enable_gradient_checkpointing()
     models = TrainingModels(
         unet=unet,
         text_encoder=load_part(folder, "text_encoder", device, dtype),
@@ -138,8 +154,8 @@ def load_for_training(folder: Path, recipe: AdapterRecipe, device: str) -> Adapt
     return AdapterTraining(folder, models, vae, config, _views(unet, vae, recipe))
 
 
-def _views(unet: UNet2DConditionModel, vae: AutoencoderKL, recipe: AdapterRecipe) -> Views:
-    scale = 2 ** (len(vae.config.block_out_channels) - 1)
+def _views(unet: UNet2DConditionModel, vae: Autoencoder, recipe: AdapterRecipe) -> Views:
+    scale = vae_scale(vae.config)
     return Views(
         resolution_px=recipe.resolution_px or unet.config.sample_size * scale,
         multiple=scale * 2 ** (len(unet.config.block_out_channels) - 1),
@@ -190,9 +206,7 @@ def train_adapter(
     """
     learned, held_out = split_photographs(photographs)
     name, folder = training.config.name, work / TRAINING_FOLDER
-    source = PhotographPairs(learned, training.vae, training.views)
-    loss = PairLoss(training.models, name, training.config.trigger or "", source, recipe.sampling)
-
+    loss = make_loss(training, learned, recipe)
     _say_captions_cut(training, learned)
 
     def on_checkpoint(step: int) -> None:
@@ -201,6 +215,19 @@ def train_adapter(
 
     fit(named_adapter_parameters(training.models.unet, name), loss, recipe.fit, folder, on_checkpoint)
     save_output(training, output)
+
+
+def make_loss(training: AdapterTraining, photographs: Sequence[Photograph], recipe: AdapterRecipe) -> Loss:
+    """The loss of pairs, of estimates in one step, or of both by their shares."""
+    config, share = training.config, recipe.single_step_share
+    source = PhotographPairs(photographs, training.vae, training.views)
+    pairs = PairLoss(training.models, config.name, config.trigger or "", source, recipe.sampling)
+    if not share:
+        return pairs
+    sampling = SingleStepSampling(batch_size=recipe.sampling.batch_size)
+    maps = PhotographMaps(source, config.name)
+    single = SingleStepLoss(training.models, training.vae, [config.name], maps, sampling)
+    return single if share == 1 else MixedLoss([single, pairs], [share, 1 - share])
 
 
 def _say_captions_cut(training: AdapterTraining, photographs: Sequence[Photograph]) -> None:
@@ -262,20 +289,3 @@ def model_in_training(training: AdapterTraining) -> UniCon:
         scheduler=models.scheduler,
         description={},
     )
-
-
-def draw_sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
-    """Draw rows of images, all of one height, on white."""
-    scaled = [[_to_height(image, SHEET_HEIGHT_PX) for image in row] for row in rows]
-    width = max(sum(image.width for image in row) for row in scaled)
-    sheet = Image.new("RGB", (width, SHEET_HEIGHT_PX * len(scaled)), "white")
-    for place, row in enumerate(scaled):
-        left = 0
-        for image in row:
-            sheet.paste(image, (left, place * SHEET_HEIGHT_PX))
-            left += image.width
-    return sheet
-
-
-def _to_height(image: Image.Image, height_px: int) -> Image.Image:
-    return image.resize((max(1, round(height_px * image.width / image.height)), height_px))

@@ -16,10 +16,11 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from unicon.autoencoders import Autoencoder, encode_scaled
 from unicon.pairs import Pair, Pairs
 from unicon.training.auxiliary_heads import ConditionHeads, last_features
 from unicon.training.fit import Loss
@@ -154,15 +155,15 @@ class TrainingModels:
 
 
 @torch.no_grad()
-def encode_latents(vae: AutoencoderKL, pixels: Tensor, batch_size: int | None = None) -> Tensor:
+def encode_latents(vae: Autoencoder, pixels: Tensor, batch_size: int | None = None) -> Tensor:
     """Encode (S, 3, H, W) in [-1, 1] to (S, c, h, w) float16 scaled latents (means of the posterior).
 
     The default of `batch_size` is 32, and 4 on a CPU, where larger batches exceed the cache (83 images of 128 x 128 a
     second with 4, 44 with 64).
     """
     batch_size = batch_size or (4 if vae.device.type == "cpu" else 32)
-    parts = [vae.encode(part.to(vae.device)).latent_dist.mean for part in pixels.split(batch_size)]
-    return (torch.cat(parts) * vae.config.scaling_factor).half().cpu()
+    parts = [encode_scaled(vae, part.to(vae.device)) for part in pixels.split(batch_size)]
+    return torch.cat(parts).half().cpu()
 
 
 class PairLoss:

@@ -17,13 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
-from diffusers import AutoencoderKL
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from unicon.autoencoders import Autoencoder
 from unicon.images import to_model, working_size
 from unicon.training.pairs import DrawnPairs, encode_latents
 from unicon.training.photographs import Photograph, read_image
+from unicon.training.single_step import DrawnMaps
 
 KEPT_SIDE = 1.5
 """Images are read with a shorter side of this many times the resolution, so that parts of them stay sharp."""
@@ -67,17 +68,20 @@ class Views:
 class PhotographPairs:
     """A `PairSource` that draws pairs of photographs and encodes them on the fly."""
 
-    def __init__(self, photographs: Sequence[Photograph], vae: AutoencoderKL, views: Views) -> None:
+    def __init__(self, photographs: Sequence[Photograph], vae: Autoencoder, views: Views) -> None:
         self.photographs, self.vae, self.views = list(photographs), vae, views
         self._pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))  # PIL decodes and resizes without the GIL
 
     def draw(self, generator: torch.Generator, batch_size: int) -> DrawnPairs:
         """Draw scaled latents (B, c, h, w) of images and of conditions, and captions."""
         images, conditions, captions = self.draw_pixels(generator, batch_size)
-        with torch.autocast(self.vae.device.type, enabled=False):
-            pixels = torch.cat([images, conditions]).to(self.vae.dtype)
-            latents = encode_latents(self.vae, pixels, ENCODED_TOGETHER)
+        latents = self.encode(torch.cat([images, conditions]))
         return DrawnPairs(latents[:batch_size], latents[batch_size:], captions)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Encode (S, 3, H, W) in [-1, 1] to scaled latents (S, c, h, w)."""
+        with torch.autocast(self.vae.device.type, enabled=False):
+            return encode_latents(self.vae, pixels.to(self.vae.dtype), ENCODED_TOGETHER)
 
     def draw_pixels(self, generator: torch.Generator, batch_size: int) -> tuple[Tensor, Tensor, list[str]]:
         """Draw images and conditions (B, 3, H, W) in [-1, 1] of one working size, and captions."""
@@ -107,6 +111,18 @@ class PhotographPairs:
             part = image.resize(size, resample, box=(left_px, top_px, right_px, bottom_px))
             parts.append(to_model(ImageOps.mirror(part) if flip < self.views.flip_probability else part, size))
         return parts[0], parts[1]
+
+
+class PhotographMaps:
+    """A `MapSource` that draws the pairs of one adapter. Their maps are not encoded."""
+
+    def __init__(self, pairs: PhotographPairs, adapter: str) -> None:
+        self.pairs, self.adapter = pairs, adapter
+
+    def draw_maps(self, generator: torch.Generator, batch_size: int) -> DrawnMaps:
+        """See `MapSource`."""
+        images, maps, captions = self.pairs.draw_pixels(generator, batch_size)
+        return DrawnMaps(self.pairs.encode(images), {}, {self.adapter: maps}, captions)
 
 
 def random_size(views: Views, generator: torch.Generator) -> tuple[int, int]:

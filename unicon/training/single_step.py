@@ -31,7 +31,7 @@ from unicon.options import SamplingOptions
 from unicon.pairs import Pair, Pairs
 from unicon.sampling.loop import noise_levels
 from unicon.training.auxiliary_heads import ConditionHeads, last_features
-from unicon.training.map_losses import MAP_LOSSES
+from unicon.training.map_losses import MAP_LOSSES, MAP_WEIGHTS
 from unicon.training.pairs import TrainingModels, encode_prompts
 
 
@@ -118,22 +118,38 @@ class SingleStepLoss:
         count, device = len(drawn.captions), self.models.unet.device
         images = drawn.images.to(device, torch.float32)
         noise = torch.randn((count * len(self.configs), *images.shape[1:]), generator=generator).to(device)
-        timesteps = torch.cat([torch.zeros(count), torch.full((len(noise),), self.levels.timesteps[0])]).to(device)
         embeds = encode_prompts(self.models, self._prompts(drawn.captions, generator))
         with last_features(self.models.unet) as features:
-            prediction = self.models.unet(
-                torch.cat([images, noise]), timesteps, embeds, cross_attention_kwargs={"pairs": self.pairs(count)}
-            ).sample
-        clean, _ = self.levels.split(prediction[count:].float(), noise, 0)
+            outputs, estimates = self.estimate(images, noise, embeds)
         losses: dict[str, Tensor] = {}
-        for name, estimates in zip(self.configs, clean.split(count), strict=True):
-            losses |= self._adapter_losses(name, estimates, drawn)
+        for name in self.configs:
+            losses |= self._adapter_losses(name, estimates[name], drawn)
         losses["loss"] = torch.stack(list(losses.values())).sum()
         if self.heads is not None:
             targets = {kind: drawn.conditions[kind].to(device) for kind in self.heads.weights}
-            losses["heads"] = self.heads.losses(prediction[:count], features[0][:count], targets)["heads"]
+            losses["heads"] = self.heads.losses(outputs, features[0][:count], targets)["heads"]
             losses["loss"] = losses["loss"] + self.sampling.heads_weight * losses["heads"]
         return losses
+
+    def estimate(self, images: Tensor, noise: Tensor, prompt_embeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Take the only step of all estimates.
+
+        Args:
+            images: Scaled latents of clean images, (B, c, h, w).
+            noise: Where the estimates start, (K * B, c, h, w).
+            prompt_embeds: Those of the images, then of the estimates of every adapter, ((1 + K) * B, L, D).
+
+        Returns:
+            The UNet's output for the images, (B, c, h, w), and the estimates by adapter: scaled latents (B, c, h, w).
+        """
+        count = len(images)
+        timesteps = torch.zeros(count + len(noise), device=images.device)
+        timesteps[count:] = self.levels.timesteps[0]
+        output = self.models.unet(
+            torch.cat([images, noise]), timesteps, prompt_embeds, cross_attention_kwargs={"pairs": self.pairs(count)}
+        ).sample
+        clean, _ = self.levels.split(output[count:].float(), noise, 0)
+        return output[:count], dict(zip(self.configs, clean.split(count), strict=True))
 
     def pairs(self, count: int) -> Pairs:
         """The pairs of a step: `count` images, then the conditions of every adapter in the same order."""
@@ -151,15 +167,16 @@ class SingleStepLoss:
         decoded = round(self.sampling.decoded_fractions.get(name, 1.0) * len(estimates))
         losses = {}
         if decoded:
-            maps = self._decode(estimates[:decoded], name)
+            maps = self.decode(estimates[:decoded], name)
             truths = self._values(drawn.maps[name][:decoded].to(maps.device), name)
-            losses[f"{name}_maps"] = MAP_LOSSES[self.configs[name].kind](maps, truths)
+            kind = self.configs[name].kind
+            losses[f"{name}_maps"] = MAP_WEIGHTS[kind] * MAP_LOSSES[kind](maps, truths)
         if decoded < len(estimates):
             target = drawn.conditions[name][decoded:].to(estimates.device)
             losses[f"{name}_latents"] = (estimates[decoded:] - target.float()).square().mean()
         return losses
 
-    def _decode(self, latents: Tensor, name: str) -> Tensor:
+    def decode(self, latents: Tensor, name: str) -> Tensor:
         """Maps (B, 1 or 3, H, W) around [0, 1] of scaled latents, in float32."""
         decoded = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
         return self._values(decoded.float(), name)

@@ -31,9 +31,10 @@ OTHER_VALUES: dict[str, tuple[list[str], Any]] = {
     "set_alpha_to_one": ([], False),
     "given_at": (["last_index"], "last_index"),
     "resolution_px": (["512"], 512),
+    "one_way": ([], True),
 }
 """Field of `SamplingOptions` -> arguments of its option, and the value that they mean."""
-WITHOUT_OPTION = {("generate_pairs", "given_at"), ("inpaint", "given_at")}
+WITHOUT_OPTION = {(name, field) for name in ("generate_pairs", "inpaint") for field in ("given_at", "one_way")}
 """(job, field) for which nothing is given, so that the field changes no result."""
 SAMPLING_FIELDS = fields(SamplingOptions)
 
@@ -73,7 +74,7 @@ def test_every_sampling_field_reaches_the_task_the_columns_and_the_hash(name: st
         with pytest.raises(SystemExit):
             run_of(name, option, *arguments)
         return
-    option = option if arguments else option.replace("--", "--no-", 1)
+    option = option.replace("--", "--no-", 1) if value is False else option
     plain, changed = run_of(name), run_of(name, option, *arguments)
     assert getattr(changed.task.sampling, entry.name) == value != getattr(plain.task.sampling, entry.name)
     assert changed.provenance[entry.name] == changed.settings[entry.name] == value

@@ -10,14 +10,16 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from unicon.adapters.checkpoint import load_adapter, save_adapter
-from unicon.adapters.config import AdapterConfig
+from unicon.adapters.checkpoint import install_adapter, save_adapter
+from unicon.adapters.config import AdapterConfig, read_config
 from unicon.adapters.unet import add_adapter
 from unicon.training.mini.text import new_text_encoder, train_tokenizer
 from unicon.training.pairs import TrainingModels
@@ -35,9 +37,6 @@ NOISE = {
 
 VIEWS = {"depth": 4}
 """Condition -> number of views with the lowest error of `mini`'s estimates; 1 for others."""
-ESTIMATION_STEPS = {"pose": 4}
-"""Condition -> number of steps with the lowest error; 1 for others. One step gives the mean of the possible maps, which
-is best for depth. Joints need a sample instead."""
 
 
 def new_unet(vae: AutoencoderKL, channels: tuple[int, ...], text_width: int, size_px: int) -> UNet2DConditionModel:
@@ -94,20 +93,33 @@ def read_models(folder: Path) -> TrainingModels:
     )
 
 
-def install_adapters(unet: UNet2DConditionModel, kinds: Iterable[str], rank: int, folder: Path | None) -> None:
-    """Add an adapter of every kind in place: that of the folder if it has one, else an untrained one."""
+def install_adapters(
+    unet: UNet2DConditionModel, kinds: Iterable[str], rank: int, folder: Path | None, *, single_step: bool = False
+) -> None:
+    """Add an adapter of every kind in place: that of the folder if it has one, else an untrained one.
+
+    They recommend estimates in one step, the mean of the possible maps. `single_step` says whether they are trained end
+    to end for it.
+    """
     for kind in kinds:
-        recommended = {"estimation_steps": ESTIMATION_STEPS.get(kind, 1), "estimation_views": VIEWS.get(kind, 1)}
-        install_adapter_of(unet, AdapterConfig(name=kind, rank=rank, **recommended), folder)
+        views = VIEWS.get(kind, 1)
+        fresh = AdapterConfig(
+            name=kind, rank=rank, estimation_steps=1, estimation_views=views, single_step=single_step
+        )
+        install_adapter_of(unet, fresh, folder)
 
 
 def install_adapter_of(unet: UNet2DConditionModel, fresh: AdapterConfig, folder: Path | None) -> None:
-    """Add the folder's adapter of that name in place, or an untrained one if it has none."""
+    """Add the folder's adapter of that name in place, or an untrained one if it has none.
+
+    The folder's adapter gets the recommendations for estimates of `fresh`.
+    """
     path = None if folder is None else folder / "adapters" / f"{fresh.name}.safetensors"
-    if path is not None and path.exists():
-        load_adapter(unet, path)
-    else:
+    if path is None or not path.exists():
         add_adapter(unet, fresh)
+        return
+    recommended = {name: getattr(fresh, name) for name in ("estimation_steps", "estimation_views", "single_step")}
+    install_adapter(unet, replace(read_config(path)[0], **recommended), load_file(path), str(path))
 
 
 def save(models: TrainingModels, vae: AutoencoderKL, adapters: Iterable[str], output: Path) -> None:

@@ -84,7 +84,9 @@ def train_mini(
             fit(trained_parameters(models, heads), loss, recipe.pretrain, work / "pretrain")
             unet = with_finest_attention(models.unet).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             models = replace(models, unet=unet)
-        install_adapters(models.unet, recipe.shares, recipe.rank, start_from)
+        install_adapters(
+            models.unet, recipe.shares, recipe.rank, start_from, single_step=recipe.single_step_share > 0
+        )
         for parameter in models.named_parameters().values():
             parameter.requires_grad_(True)
         if start_from is None:

@@ -147,12 +147,17 @@ def vae_loss(target: Tensor, reconstruction: Tensor, kl: Tensor) -> dict[str, Te
         reconstruction: (B, 3, H, W).
         kl: Divergence summed over the latent of each row, (B,).
     """
+    losses = reconstruction_loss(target, reconstruction)
+    divergence = kl.float().mean() / (target.shape[2] * target.shape[3] / 8)
+    return {**losses, "loss": losses["loss"] + KL_WEIGHT * divergence, "kl": divergence}
+
+
+def reconstruction_loss(target: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
+    """The weighted sum of L1, squared error, and L1 of differences of (B, 3, H, W), each a mean in float32."""
     difference = reconstruction.float() - target
     l1, square = difference.abs().mean(), difference.square().mean()
     slope = difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
-    divergence = kl.float().mean() / (target.shape[2] * target.shape[3] / 8)
-    loss = l1 + SQUARE_WEIGHT * square + GRADIENT_WEIGHT * slope + KL_WEIGHT * divergence
-    return {"loss": loss, "l1": l1, "square": square, "kl": divergence}
+    return {"loss": l1 + SQUARE_WEIGHT * square + GRADIENT_WEIGHT * slope, "l1": l1, "square": square}
 
 
 def sample_crops(scenes: SceneArrays, count: int, crop_px: int, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,98 @@
+"""How well a run uses its models: the busy share and the rate of its actors, and what the rest of the run will take.
+
+The numbers come from the actors with the receipts of chunks; `pipelines.stages.model_time` defines them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.engine.resources import Resources
+
+MAX_POINTS = 120
+"""Points of the chart; when there are more, every second one is dropped."""
+
+
+@dataclass(kw_only=True)
+class ModelUse:
+    """The latest numbers of every actor of a run."""
+
+    resources: Resources = field(default_factory=Resources)
+    actors: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Actor -> its latest report."""
+    gpu_s: float = 0.0
+    """Seconds for which the actors have held GPUs, times GPUs."""
+
+    def add(self, receipt: Mapping[str, Any]) -> None:
+        """Take what the receipt of a chunk says about its actor."""
+        self.gpu_s = max(self.gpu_s, receipt.get("gpu_s", 0.0))
+        report = receipt.get("model")
+        if report and report["passed_s"] >= self.actors.get(report["actor"], report)["passed_s"]:
+            self.actors[report["actor"]] = report
+
+    @property
+    def busy_share(self) -> float | None:
+        """Share of the time of all actors in which their device worked, 0 to 1; None: not known yet."""
+        passed_s = self._total("passed_s")
+        return self._total("busy_s") / passed_s if passed_s else None
+
+    @property
+    def rows_per_s(self) -> float | None:
+        """Rows per second of the models of all actors if they never waited; None: not known yet.
+
+        It is the mean rate of an actor times the number of actors of the run, the largest number if that may vary.
+        """
+        rows_s = self._total("rows_s")
+        return self.resources.actors * self._total("rows") / rows_s if rows_s else None
+
+    @property
+    def gpus(self) -> float:
+        """GPUs that all actors of the run hold together."""
+        return self.resources.actors * self.resources.gpus_per_actor
+
+    def forecast(self, rows_left: int, max_gpu_hours: float | None = None) -> str | None:
+        """Say how long the rest of the run will take at the rate of the models; None: the rate is not known yet.
+
+        The run takes longer if the models must wait for data: the busy share says how much.
+        """
+        rate = self.rows_per_s
+        if not rate:
+            return None
+        left_s = rows_left / rate
+        text = f"the models compute {rate:.3g} samples/s: the rest takes about {duration(left_s)}"
+        if not self.gpus:
+            return f"{text} on {self.resources.actors} {'actor' if self.resources.actors == 1 else 'actors'}"
+        hours, spent = self.gpus * left_s / 3600, self.gpu_s / 3600
+        text += f", {hours:.3g} GPU hours on {self.gpus:g} {'GPU' if self.gpus == 1 else 'GPUs'}"
+        if max_gpu_hours is None or spent + hours <= max_gpu_hours:
+            return text
+        return f"{text}; --max-gpu-hours {max_gpu_hours:g} ends the run before that"
+
+    def _total(self, name: str) -> float:
+        return sum(report[name] for report in self.actors.values())
+
+
+@dataclass(kw_only=True)
+class History:
+    """A few points over the time of a run, for a chart: elapsed seconds, samples done, and the busy share so far."""
+
+    interval_s: float = 1.0
+    points: list[tuple[float, int, float | None]] = field(default_factory=list)
+
+    def add(self, elapsed_s: float, done: int, busy_share: float | None) -> None:
+        """Add a point, unless the last one is too recent."""
+        if self.points and elapsed_s - self.points[-1][0] < self.interval_s:
+            return
+        share = None if busy_share is None else round(busy_share, 4)
+        self.points.append((round(elapsed_s, 2), done, share))
+        if len(self.points) > MAX_POINTS:
+            self.points = self.points[1::2]
+            self.interval_s *= 2
+
+
+def duration(seconds: float) -> str:
+    """Format a duration for people, such as `3 h 20 min`, `12 min` or `40 s`."""
+    if seconds < 59.5:
+        return f"{max(1, round(seconds))} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min"

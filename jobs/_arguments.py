@@ -13,6 +13,7 @@ from pipelines.storage.uris import LOCAL
 MIN_SIDE_PX, MAX_SIDE_PX = 8, 8192
 """Limits for each side of a requested image."""
 MAX_ACTORS = 100_000
+MAX_BATCH_SIZE = 65_536
 UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 
@@ -58,6 +59,11 @@ def actor_range(text: str) -> tuple[int, int]:
             f"{text[:40]!r} is not a number of actors; expected N or MIN:MAX, such as 4 or 1:8, from 1 to {MAX_ACTORS}"
         )
     return fewest, most
+
+
+def batch_size(text: str) -> int | None:
+    """Parse a number of images, or `auto` as None."""
+    return None if text == "auto" else integer(1, MAX_BATCH_SIZE)(text)
 
 
 def past_time(text: str) -> datetime:

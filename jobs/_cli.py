@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jobs._parser import Parser as Parser
+from jobs._presets import FAST, preset_of
 from jobs._sampling import check_limits, sampling_of
 from pipelines.errors import SettingError, say
 from pipelines.storage.errors import StorageError, is_refusal, redacted
@@ -127,7 +128,7 @@ def run_task(
         adapters=parse_adapters(options.adapter, conditions),
         loras=parse_loras(options.lora),
         vae=parse_vae(options.vae),
-        uses_map_decoder=sampling.map_decoder == "small",
+        uses_map_decoder=sampling.map_decoder == "small" or preset_of(options) == FAST,
         dtype=options.dtype,
     )
     model, identity = resolve_model(description)

@@ -3,7 +3,8 @@
 from argparse import _ArgumentGroup
 from collections.abc import Collection, Mapping
 
-from jobs._arguments import actor_range, integer, location, named_location, number, past_time
+from jobs._arguments import actor_range, batch_size, integer, location, named_location, number, past_time
+from jobs._presets import add_preset_options
 from jobs._sampling import GENERATION_DEFAULTS, add_sampling_options
 
 OUTPUT_FORMATS = ("parquet", "webdataset")
@@ -100,9 +101,12 @@ def add_prompt_option(data: _ArgumentGroup) -> None:
     data.add_argument("--prompt", default="", metavar="TEXT", help="prompt for rows without a caption")
 
 
-def add_model_options(model: _ArgumentGroup, defaults: Mapping[str, str], leave_out: Collection[str] = ()) -> None:
-    """Add the options that choose a model and how it samples; see `add_sampling_options`."""
+def add_model_options(
+    model: _ArgumentGroup, defaults: Mapping[str, str], leave_out: Collection[str] = (), estimates: bool = True
+) -> None:
+    """Add the options that choose a model and how it samples; see `add_sampling_options` and `add_preset_options`."""
     _add_weight_options(model)
+    add_preset_options(model, estimates)
     add_sampling_options(model, defaults, leave_out)
     model.add_argument(
         "--dtype",
@@ -159,7 +163,7 @@ def _add_weight_options(model: _ArgumentGroup) -> None:
 
 def add_generation_options(model: _ArgumentGroup, leave_out: Collection[str] = ()) -> None:
     """Add the model options of the jobs that generate images."""
-    add_model_options(model, GENERATION_DEFAULTS, leave_out)
+    add_model_options(model, GENERATION_DEFAULTS, leave_out, estimates=False)
     model.add_argument(
         "--negative-prompt",
         default="",
@@ -168,7 +172,7 @@ def add_generation_options(model: _ArgumentGroup, leave_out: Collection[str] = (
     )
 
 
-def add_work_options(work: _ArgumentGroup, chunk_size: int = 64, batch_size: int = 8) -> None:
+def add_work_options(work: _ArgumentGroup, chunk_size: int = 64) -> None:
     """Add the options that decide how the work is split and where it runs. None of them changes a row."""
     work.add_argument(
         "--chunk-size",
@@ -180,10 +184,10 @@ def add_work_options(work: _ArgumentGroup, chunk_size: int = 64, batch_size: int
     )
     work.add_argument(
         "--batch-size",
-        type=integer(1, 65_536),
-        default=batch_size,
+        type=batch_size,
         metavar="N",
-        help="images per batch on a device; halved when the device runs out of memory (default: %(default)s)",
+        help="images per batch on a device; halved when the device runs out of memory. auto: 8 on a CPU; on a GPU "
+        "doubled from 8 as long as that makes it faster, and remembered for the next run (default: auto)",
     )
     _add_actor_options(work)
     _add_failure_options(work)

@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any, get_args, get_type_hints
 
 from jobs._arguments import integer, number
+from jobs._presets import FAST, check_views, preset_of, preset_sampling
 from pipelines.errors import SettingError
 from unicon.limits import ModelLimits
 from unicon.options import (
@@ -15,7 +16,6 @@ from unicon.options import (
     GENERATION_STEPS,
     LCM_GUIDANCE_SCALE,
     LCM_STEPS,
-    PUBLISHED_STEPS,
     SamplingOptions,
 )
 
@@ -28,7 +28,7 @@ OTHER_DEFAULTS = {"timestep_spacing": "trailing", "resolution_px": "native resol
 
 
 def add_sampling_options(model: _ArgumentGroup, defaults: Mapping[str, str], leave_out: Collection[str] = ()) -> None:
-    """Add an option for every field of `SamplingOptions`, and `--published`.
+    """Add an option for every field of `SamplingOptions`.
 
     Args:
         model: Group that receives the options.
@@ -54,28 +54,30 @@ def add_sampling_options(model: _ArgumentGroup, defaults: Mapping[str, str], lea
             choices = [value for each in get_args(hints[name]) for value in (get_args(each) or [each])]
             settings |= {"choices": [value for value in choices if isinstance(value, str)], "metavar": "NAME"}
         model.add_argument(entry.metadata["option"], **settings)
-    model.add_argument(
-        "--published",
-        action="store_true",
-        help="sample as in the published implementation: leading timestep spacing and a last step that ends at the "
-        "first training timestep with ddim, linspace spacing with other samplers, given images and conditions noised "
-        f"to the last step index, and {PUBLISHED_STEPS} steps unless --steps is given",
-    )
 
 
-def sampling_of(options: Namespace) -> SamplingOptions:
+def sampling_of(options: Namespace, has_map_decoder: bool = False) -> SamplingOptions:
     """Return the sampling options of a command line, without the defaults that depend on the task.
+
+    Args:
+        options: The command line.
+        has_map_decoder: Whether the model has a small decoder of maps, which `--preset fast` uses.
 
     Raises:
         SettingError: Some options contradict each other.
     """
+    preset = preset_of(options)
+    if preset == FAST:
+        check_views(options.views)
     given = {
         entry.name: value
         for entry in fields(SamplingOptions)
         if (value := getattr(options, _dest(entry.metadata["option"]), None)) is not None
     }
     try:
-        return SamplingOptions.published(**given) if options.published else SamplingOptions(**given)
+        return preset_sampling(preset, given, has_map_decoder)
+    except SettingError:
+        raise
     except ValueError as error:
         raise SettingError(in_option_names(str(error))) from error
 

@@ -3,7 +3,7 @@
 
 import json
 import sys
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs import _cli
 from jobs._adapter_training import choose_device, default_dtype, report_as
-from jobs._arguments import integer, local_path, location, named_location, number
+from jobs._arguments import integer, local_path, location, number
 from pipelines.errors import SettingError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     )
     data.add_argument(
         "--maps",
-        type=named_location,
+        type=kind_and_folder,
         action="append",
         default=[],
         metavar="KIND=DIR",
@@ -80,6 +80,16 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     data.add_argument("--work", required=True, type=local_path, metavar="DIR", help="folder for scenes and checkpoints")
     _add_training_options(parser)
     return parser.parse_args(arguments)
+
+
+def kind_and_folder(text: str) -> tuple[str, Path]:
+    """Parse `KIND=DIR` of `--maps`."""
+    kind, _, folder = text.partition("=")
+    if kind not in KINDS or not folder.strip():
+        raise ArgumentTypeError(
+            f"expected KIND=DIR with a kind of {', '.join(KINDS)}, such as depth=depths/; got {text!r}"
+        )
+    return kind, local_path(folder)
 
 
 def _add_training_options(parser: _cli.Parser) -> None:
@@ -123,12 +133,11 @@ def map_folders(options: Namespace) -> dict[str, Path]:
     """Return the folder of every kind of maps; empty for rendered scenes.
 
     Raises:
-        SettingError: A kind is unknown or repeated, or --scenes would have no effect.
+        SettingError: A kind is repeated, or --scenes would have no effect.
     """
-    folders = {kind: local_path(place) for kind, place in _cli.named_values("--maps", options.maps, "DIR").items()}
-    for kind in folders:
-        if kind not in KINDS:
-            raise SettingError(f"--maps {kind}=...: the kinds of maps are {', '.join(KINDS)}. Correct the name.")
+    folders = dict(options.maps)
+    if len(folders) < len(options.maps):
+        raise SettingError("--maps is given twice for a kind. Put the maps of a kind into one folder.")
     if folders and options.scenes is not None:
         raise SettingError(
             f"--scenes {options.scenes} are rendered where there is no --maps. Remove one of the options."

@@ -1,3 +1,5 @@
+# diffusers declares its outputs as tuples and its configurations as plain dictionaries.
+# pyright: reportAttributeAccessIssue=false
 """The two kinds of autoencoders of a model, diffusers' `AutoencoderKL` and `AutoencoderTiny`, used alike.
 
 Shapes: B images, c latent channels, h w latent size.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -23,6 +24,9 @@ from unicon import images as image_tools
 from unicon.adapters.config import AdapterConfig
 from unicon.adapters.unet import adapter_configs
 from unicon.autoencoders import Autoencoder, Float32Fallback, decode_scaled, encode_scaled
+from unicon.compilation.cache import cache_path
+from unicon.compilation.compiled import Compilation
+from unicon.compilation.policy import CompileMode, CompileSettings
 from unicon.conditions import CONDITIONS, Condition
 from unicon.decoders import MapDecoder
 from unicon.devices import floating_dtype, usable_device
@@ -37,7 +41,6 @@ from unicon.loading import Parts, load_parts
 from unicon.options import SamplingOptions, TimestepSpacing
 from unicon.prompts import tokens_cut
 from unicon.sampling.loop import SCHEDULE_KEYS
-from unicon.unet_call import RunUNet, run_unet
 
 LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -60,6 +63,7 @@ class Backbone:
         description: Mapping[str, Any],
         map_decoder: MapDecoder | None = None,
         timestep_spacing: TimestepSpacing | None = None,
+        compilation: Compilation | None = None,
     ) -> None:
         """Assemble a model from its parts, all on one device.
 
@@ -72,9 +76,10 @@ class Backbone:
             description: See `describe`.
             map_decoder: The small decoder of maps.
             timestep_spacing: Spacing of calls that name none.
+            compilation: Runs the calls of the modules. By default they are not compiled.
         """
         self.unet = unet
-        self.run_unet: RunUNet = run_unet
+        self.compilation = Compilation()
         self.vae = vae
         self.map_decoder = map_decoder
         self.text_encoder = text_encoder
@@ -87,13 +92,14 @@ class Backbone:
         triggers = [config.trigger or "" for config in self.adapters.values()]
         constant_prompts = list(dict.fromkeys(["", *triggers]))
         self._constant_embeds = dict(zip(constant_prompts, self._encode(constant_prompts), strict=True))
+        self.compilation = compilation or self.compilation  # these few prompts are not worth compiling
 
     @classmethod
     def from_pretrained(
         cls, model: str | Path, *, adapters: Mapping[str, str | Path] | None = None,
         device: str | torch.device | None = None, dtype: torch.dtype | str | None = None, revision: str | None = None,
         timestep_spacing: TimestepSpacing = "trailing", loras: Loras = (), vae: str | Path | None = None,
-        weights_sha256: str | None = None,
+        weights_sha256: str | None = None, compile: CompileMode | CompileSettings = "never",
     ) -> Self:  # fmt: skip
         """Load a model and its adapters, strictly.
 
@@ -110,6 +116,9 @@ class Backbone:
             vae: Another autoencoder of the same latents, an `AutoencoderKL` or `AutoencoderTiny`: its folder, a model
                 folder that has it in vae/, or a hub id. By default the model's own.
             weights_sha256: The hash of the weights if the caller knows it, which saves reading all files for it.
+            compile: Whether calls are compiled: "never"; "always": at the first use of every number of rows and working
+                size, which takes minutes in all; "auto": on a CUDA GPU, each when enough work has been seen for it to
+                pay. The code is kept for later processes, see `unicon.compilation.cache`.
 
         Raises:
             FileNotFoundError: The model, an adapter or a LoRA is absent.
@@ -118,9 +127,11 @@ class Backbone:
         folder, fused = find_folder(model, revision), find_loras(loras)
         paths, vae_folder = find_adapters(folder, adapters), find_vae(folder, vae)
         SamplingOptions(timestep_spacing=timestep_spacing)  # refuses other names before anything is loaded
+        compiling = compile if isinstance(compile, CompileSettings) else CompileSettings(mode=compile)
         device = usable_device(device)
         dtype = floating_dtype(dtype or ("float32" if device.type == "cpu" else "float16"))
         parts = load_parts(folder, paths, fused, device, dtype, None if vae is None else vae_folder)
+        known = weights_sha256 or fingerprint(weight_files(folder, paths.values(), fused, vae=vae_folder))
         return cls(
             **parts._asdict(),
             scheduler=ddim_scheduler(folder),
@@ -128,11 +139,11 @@ class Backbone:
             description={
                 "model": str(model),
                 "revision": revision or commit_of(folder),
-                "weights_sha256": weights_sha256
-                or fingerprint(weight_files(folder, paths.values(), fused, vae=vae_folder)),
+                "weights_sha256": known,
                 **({} if vae is None else {"vae": str(vae)}),
                 **_loaded(parts, fused, dtype),
             },
+            compilation=Compilation(compiling, device, path=cache_path(known, device, dtype)),
         )
 
     def in_turns(self, run: Callable[[Callable[[], Any]], Any]) -> Self:
@@ -224,8 +235,9 @@ class Backbone:
 
         A row that is not finite in float16 is encoded again in float32.
         """
+        run = self.compilation.run_rows
         return self._fallback.run(
-            lambda vae, pixels: encode_scaled(vae, pixels.to(vae.device, vae.dtype)), self.vae, pixels
+            lambda vae, pixels: run(encode_scaled, vae, pixels.to(vae.device, vae.dtype)), self.vae, pixels
         )
 
     @torch.no_grad()
@@ -234,15 +246,13 @@ class Backbone:
 
         A row that is not finite in float16 is decoded again in float32.
         """
-        return self._fallback.run(decode_scaled, self.vae, latents)
+        return self._fallback.run(partial(self.compilation.run_rows, decode_scaled), self.vae, latents)
 
     @torch.no_grad()
     def decode_maps(self, latents: Tensor) -> Tensor:
         """Decode scaled latents of conditions (B, channels, h, w) with the small decoder, as `decode_latents`."""
         assert self.map_decoder is not None, "the limits of the model have been checked"
-        return self._fallback.run(
-            lambda decoder, latents: decoder(latents.to(decoder.dtype)), self.map_decoder, latents
-        )
+        return self._fallback.run(partial(self.compilation.run_rows, _decode_maps), self.map_decoder, latents)
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
@@ -265,7 +275,17 @@ class Backbone:
                 self.tokenizer.model_max_length,
             )
         tokens = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
-        return self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0]
+        ids = tokens.input_ids.to(self.text_encoder.device)
+        return self.compilation.run_rows(_encode_tokens, self.text_encoder, ids)
+
+
+def _decode_maps(decoder: MapDecoder, latents: Tensor) -> Tensor:
+    return decoder(latents.to(decoder.dtype))
+
+
+def _encode_tokens(text_encoder: CLIPTextModel, ids: Tensor) -> Tensor:
+    """(B, tokens) -> (B, tokens, text C)."""
+    return text_encoder(ids)[0]
 
 
 def _loaded(parts: Parts, loras: Sequence[Lora], dtype: torch.dtype) -> dict[str, Any]:

@@ -1,20 +1,22 @@
 """How the map of a condition becomes a tensor, a file and a preview.
 
-Names, trigger texts and file formats are in `unicon.condition_kinds`, which describes the maps.
+Names, trigger texts and file formats are in `unicon.condition_kinds`, which describes the maps. torch is imported only
+where a map becomes a tensor: processes that store or show maps do not need it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from unicon.condition_kinds import CONDITION_KINDS, ConditionKind, MapFormat
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,8 @@ def decode_rgb(image: Image.Image) -> np.ndarray:
 
 def gray_to_model(values: np.ndarray) -> Tensor:
     """(H, W) in [0, 1] -> (3, H, W) in [-1, 1], with the same value in every channel."""
+    import torch
+
     gray = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)) * 2.0 - 1.0
     return gray.expand(3, -1, -1).clone()
 
@@ -91,6 +95,8 @@ def gray_from_model(decoded: Tensor) -> np.ndarray:
 
 def rgb_to_model(values: np.ndarray) -> Tensor:
     """(H, W, 3) in [0, 1] -> (3, H, W) in [-1, 1]."""
+    import torch
+
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).permute(2, 0, 1) * 2.0 - 1.0
 
 

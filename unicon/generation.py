@@ -52,8 +52,9 @@ def generate(
     results: dict[int, Generated | Failure] = {}
     for rows in micro_batches(good, plan.batch_size):
         batch = [good[row] for row in rows]
-        pixels = given_pixels(model, batch, plan, encoded)
-        sampled = model.run_on_device(partial(_sample_and_decode, model, batch, plan, pixels, encoded))
+        padded = model.compilation.start_batch(batch, plan.batch_size)
+        pixels = given_pixels(model, padded, plan, encoded)
+        sampled = model.run_on_device(partial(_sample_and_decode, model, padded, plan, pixels, encoded))
         results |= zip(rows, _finish(model, batch, plan, sampled), strict=True)
     outcomes = iter([results[row] for row in range(len(good))])
     return [request if isinstance(request, Failure) else next(outcomes) for request in requests]

@@ -24,21 +24,18 @@ from PIL import Image
 
 from unicon import images as image_tools
 from unicon import rows
-from unicon.backbone import Backbone
-from unicon.ensemble import Estimate, combine, member_seeds
+from unicon.estimation import Estimator
 from unicon.generation import Generated, generate
-from unicon.options import SamplingOptions, SamplingSettings, check_number, check_whole
-from unicon.outcomes import Failure, grouped, settled
+from unicon.options import SamplingOptions, SamplingSettings, check_number
+from unicon.outcomes import Failure, settled
 from unicon.requests import GenerationPlan, RowRequest, Weight
 from unicon.sampling import step_table
-from unicon.views import average_views, expand_views, views_of
 
-MAX_ENSEMBLE_SIZE = 100
 MAX_SIDE_PX = 8192
 """Longest side of a generated image, in pixels."""
 
 
-class UniCon(Backbone):
+class UniCon(Estimator):
     """A Stable Diffusion that estimates conditions, follows them, and generates images together with conditions.
 
     Lists have one entry per row; `seeds` is one seed for all rows or one per row. Arguments shared by the methods:
@@ -54,67 +51,6 @@ class UniCon(Backbone):
     range, and options out of range. They raise `unicon.outcomes.NonFiniteError`, a ValueError that holds the results of
     the other rows, if the result of a row overflowed: a result with values that are not finite is never returned.
     """
-
-    def estimate(
-        self, images: Sequence[Image.Image], condition: str = "depth", *, prompts: Sequence[str] | None = None,
-        seeds: int | Sequence[int] = 0, batch_size: int | None = None, num_views: int | None = None,
-        options: SamplingOptions | None = None, **settings: Unpack[SamplingSettings],
-    ) -> list[np.ndarray]:  # fmt: skip
-        """Estimate a condition of every image.
-
-        `images` may have any sizes and modes; their EXIF orientation is applied. `condition` is the name of an adapter.
-        `num_views` is the number of views of every image (1, 2 or 4) whose estimates are averaged (`unicon.views`); for
-        None, what the adapter recommends. `batch_size` counts the views of all images.
-
-        Returns:
-            One map per image at the image's own upright size, float32 in [0, 1], see `unicon.condition_kinds`.
-        """
-        sampling = self._for_estimation(condition, options, settings)
-        requests = self._image_requests(images, prompts, seeds, sampling)
-        return settled(self._estimates(requests, condition, sampling, batch_size, num_views))
-
-    def estimate_ensemble(
-        self, images: Sequence[Image.Image], condition: str = "depth", *, ensemble_size: int = 5,
-        prompts: Sequence[str] | None = None, seeds: int | Sequence[int] = 0, batch_size: int | None = None,
-        num_views: int | None = None, options: SamplingOptions | None = None, **settings: Unpack[SamplingSettings],
-    ) -> list[Estimate]:  # fmt: skip
-        """Estimate a condition of every image several times: the median, its spread and its confidence.
-
-        The arguments are those of `estimate`, plus `ensemble_size`, the number of estimates per row. The seeds of the
-        estimates are derived from the row's seed.
-        """
-        sampling = self._for_estimation(condition, options, settings)
-        check_whole("ensemble_size", ensemble_size, min(ensemble_size, 1), MAX_ENSEMBLE_SIZE)  # below 1: `member_seeds`
-        requests = self._image_requests(images, prompts, seeds, sampling)
-        members = [
-            replace(request, seed=seed, size=request.working_size)
-            for request in requests
-            for seed in member_seeds(request.seed, ensemble_size)
-        ]
-        groups = grouped(self._estimates(members, condition, sampling, batch_size, num_views), ensemble_size)
-        affine = self.adapter_kind(condition).is_affine
-        return settled([
-            maps if isinstance(maps, Failure) else combine(maps, affine=affine).resized(request.size)
-            for maps, request in zip(groups, requests, strict=True)
-        ])  # fmt: skip
-
-    def _estimates(
-        self, requests: Sequence[RowRequest], condition: str, sampling: SamplingOptions, batch_size: int | None,
-        num_views: int | None = None,
-    ) -> list[np.ndarray | Failure]:  # fmt: skip
-        """The estimate of every request, each of which has an image, or why there is none."""
-        adapter = self.adapters[condition]
-        views = views_of(self.adapter_kind(condition), adapter.estimation_views if num_views is None else num_views)
-        base_px = self.native_px if sampling.resolution_px is None else sampling.resolution_px
-        viewed = expand_views(
-            requests, views, lambda size, scale: self.working_size(size, resolution_px=round(base_px * scale))
-        )
-        table = step_table.estimation(sampling.steps, clean_image=sampling.given_at == "clean")
-        plan = GenerationPlan(adapters=(condition,), table=table, given=(0,), sampling=sampling, batch_size=batch_size)
-        return [
-            row if isinstance(row, Failure) else average_views([each.conditions[condition] for each in row], views)[0]
-            for row in grouped(generate(self, viewed, plan), len(views))
-        ]
 
     def synthesize(
         self, conditions: Mapping[str, Sequence[np.ndarray]], prompts: Sequence[str], *,
@@ -231,66 +167,19 @@ class UniCon(Backbone):
         self, requests: Sequence[RowRequest], names: Sequence[str], sampling: SamplingOptions, batch_size: int | None
     ) -> list[RowRequest | Failure]:
         """The requests with estimates of these conditions of their images, made with the defaults of `estimate`."""
-        found: list[RowRequest | Failure] = list(requests)
         plain = [replace(each, prompt="", negative_prompt="", mask=None, maps={}) for each in requests]
-        for name in names:
-            options = sampling.for_first_estimation(self.adapters[name].estimation_steps)
-            estimates = self._estimates(plain, name, options, batch_size)
-            found = [
-                each if isinstance(each, Failure)
-                else estimate if isinstance(estimate, Failure)
-                else replace(each, maps={**each.maps, name: estimate})
-                for each, estimate in zip(found, estimates, strict=True)
-            ]  # fmt: skip
-        return found
-
-    def _sampling(self, options: SamplingOptions | None, settings: SamplingSettings) -> SamplingOptions:
-        """The options of a call. Values that depend on the task may still be None."""
-        if options is not None:
-            return replace(options, **settings) if settings else options
-        if settings.get("sampler") == "lcm" or self.timestep_spacing is None:
-            return SamplingOptions(**settings)
-        return SamplingOptions(**{"timestep_spacing": self.timestep_spacing, **settings})  # type: ignore[arg-type]
-
-    def _for_estimation(
-        self, condition: str, options: SamplingOptions | None, settings: SamplingSettings
-    ) -> SamplingOptions:
-        self.adapter_kind(condition)
-        sampling = self._sampling(options, settings).for_estimation(self.adapters[condition].estimation_steps)
-        self.limits.check(sampling)
-        return sampling
+        samplings = {name: sampling.for_first_estimation(self.adapters[name].estimation_steps) for name in names}
+        if not samplings:
+            return list(requests)
+        return [
+            estimates if isinstance(estimates, Failure) else replace(each, maps={**each.maps, **estimates})
+            for each, estimates in zip(requests, self._estimates(plain, samplings, batch_size), strict=True)
+        ]
 
     def _for_generation(self, options: SamplingOptions | None, settings: SamplingSettings) -> SamplingOptions:
         sampling = self._sampling(options, settings).for_generation()
         self.limits.check(sampling)
         return sampling
-
-    def _image_requests(
-        self, images: Sequence[Image.Image], prompts: Sequence[str] | None, seeds: int | Sequence[int],
-        sampling: SamplingOptions,
-    ) -> list[RowRequest]:  # fmt: skip
-        uprights = [image_tools.to_rgb(image) for image in images]
-        requests = self._requests([image.size for image in uprights], prompts, None, seeds, sampling.resolution_px)
-        return [replace(request, image=image) for request, image in zip(requests, uprights, strict=True)]
-
-    def _requests(
-        self, sizes: Sequence[tuple[int, int]], prompts: Sequence[str] | None, negative_prompts: Sequence[str] | None,
-        seeds: int | Sequence[int], resolution_px: int | None,
-    ) -> list[RowRequest]:  # fmt: skip
-        """One request per size, without images and maps."""
-        return [
-            RowRequest(
-                working_size=self.working_size(size, resolution_px=resolution_px), size=size, seed=seed,
-                prompt=prompt, negative_prompt=negative_prompt,
-            )
-            for size, prompt, negative_prompt, seed in rows.aligned(sizes, prompts, negative_prompts, seeds)
-        ]  # fmt: skip
-
-    def _names(self, condition: str | Sequence[str]) -> tuple[str, ...]:
-        names = (condition,) if isinstance(condition, str) else tuple(condition)
-        for name in names:
-            self.adapter_kind(name)
-        return names
 
     def _checked_maps(self, conditions: Mapping[str, Sequence[np.ndarray]], count: int) -> list[dict[str, np.ndarray]]:
         """Checked maps by adapter, one dict per row."""

@@ -5,7 +5,7 @@ Tested in tests/unicon/test_finite.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -52,3 +52,12 @@ def grouped(outcomes: Sequence[T | Failure], size: int) -> list[list[T] | Failur
         failed = [each for each in group if isinstance(each, Failure)]
         groups.append(failed[0] if failed else [each for each in group if not isinstance(each, Failure)])
     return groups
+
+
+def combined(parts: Sequence[Mapping[str, T] | Failure], names: Iterable[str]) -> dict[str, T] | Failure:
+    """The parts of one outcome as one dict in the order of the names, or the first failure among them."""
+    failed = [part for part in parts if isinstance(part, Failure)]
+    if failed:
+        return failed[0]
+    found = {name: value for part in parts if not isinstance(part, Failure) for name, value in part.items()}
+    return {name: found[name] for name in names}

@@ -14,6 +14,7 @@ from PIL import Image
 
 from pipelines.errors import SampleError, clipped
 from pipelines.images.containers import IMAGE_EXTENSIONS, extension_of, first_image, fitting_name
+from pipelines.images.png import png_bytes
 from pipelines.images.signatures import kind_of
 from unicon.colors import to_srgb, upright
 from unicon.image_metadata import without_metadata
@@ -21,8 +22,6 @@ from unicon.image_metadata import without_metadata
 KEPT_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP"})
 """Formats that are stored unchanged because every viewer shows them (of MPO the first JPEG). Others become PNG."""
 NOT_DECODED = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
-PNG_COMPRESSION = 1
-"""Level from 0 to 9. On depth maps, level 6 takes several times as long and saves a few percent."""
 
 PACKED = pa.struct(
     [("mode", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("pixels", pa.large_binary())]
@@ -215,13 +214,6 @@ def to_gray(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image.convert("L")
-
-
-def png_bytes(image: Image.Image) -> bytes:
-    """Encode an image as PNG."""
-    buffer = BytesIO()
-    image.save(buffer, "PNG", compress_level=PNG_COMPRESSION)
-    return buffer.getvalue()
 
 
 def depth_levels(depth: np.ndarray) -> np.ndarray:

@@ -64,7 +64,8 @@ class TaskRun:
     """What made the rows; `seed` is the seed of the run."""
     other_settings: Mapping[str, Any]
     """Other settings that change the content of a row."""
-    batch_size: int
+    batch_size: int | None
+    """See `ComputeRows`."""
     card: Card
     row_format: RowFormat = PARQUET
     identity: ModelIdentity | None = None

@@ -19,7 +19,8 @@ from pipelines.dataset.layout import check_output
 from pipelines.dataset.ownership import is_our_text, marked, publish_beside
 from pipelines.dataset.tar_bytes import TarSample
 from pipelines.errors import FlowError, say
-from pipelines.images.codec import depth_levels, png_bytes
+from pipelines.images.codec import depth_levels
+from pipelines.images.png import png_bytes
 from pipelines.runs.interrupts import Interrupted, interrupts_raise
 from pipelines.runs.outcome import EXIT_INCOMPLETE, EXIT_OK
 from pipelines.runs.progress import Progress, clock

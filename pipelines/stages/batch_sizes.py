@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipelines.storage.file_info import short_hash
+from unicon.files.hashes import cache_folder
+
+CPU = "cpu"
 FIRST_SIZE = 8
 """The batch size of CPUs, which gain nothing from larger batches, and the first one that is tried elsewhere."""
 MAX_SIZE = 64
@@ -126,6 +130,16 @@ class GrowingBatchSizes(BatchSizes):
             size = self._remembered.read(self._key(area_px))
             self._growths[area_px] = Growth(size=size or FIRST_SIZE, most=MAX_SIZE, best=size or 0)
         return self._growths[area_px]
+
+
+def found_sizes(model: Any, task: Any) -> BatchSizes:
+    """Return sizes for a loaded model: FIRST_SIZE on a CPU, found by trying on other devices."""
+    device = getattr(model, "device_name", CPU)
+    if device == CPU:
+        return BatchSizes(FIRST_SIZE)
+    remembered = RememberedSizes(cache_folder() / "batch_sizes.json")
+    known = f"{device}, {model.dtype}, weights {model.weights_sha256[:16]}, task {short_hash(repr(task))}"
+    return GrowingBatchSizes(remembered, lambda area_px: f"{known}, {area_px} pixels")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pipelines.engine.attempts import Attempt
 from pipelines.errors import SampleError
 from pipelines.samples import Chunk
 from pipelines.stages.ahead import computing_ahead
-from pipelines.stages.batch_sizes import BatchSizes
+from pipelines.stages.batch_sizes import BatchSizes, found_sizes
 from pipelines.stages.chunk_work import ActorModel, ChunkWork
 from pipelines.stages.microbatches import BATCHES_AHEAD, MicroBatches
 from pipelines.stages.row_faults import RowFaults
@@ -35,12 +35,14 @@ class ComputeRows:
     task: Task
     model: ModelDescription
     run_seed: int
-    batch_size: int
+    batch_size: int | None
+    """Rows that the model processes at once; None: as many as pays on its device, see `batch_sizes.py`."""
 
     def build(self) -> "BlockModel":
         """Load the model."""
-        sizes = BatchSizes(self.batch_size)
-        return BlockModel(ActorModel.of(self.task, self.model.build(), sizes, self.run_seed))
+        model = self.model.build()
+        sizes = found_sizes(model, self.task) if self.batch_size is None else BatchSizes(self.batch_size)
+        return BlockModel(ActorModel.of(self.task, model, sizes, self.run_seed))
 
 
 class BlockModel:

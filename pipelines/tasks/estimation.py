@@ -1,4 +1,4 @@
-"""The task of estimating a condition of every image."""
+"""The task of estimating one or several conditions of every image."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +20,17 @@ from unicon.options import SamplingOptions
 TRANSPORT_AREA_PX = 768 * 768
 """Images are scaled down to this area before they are sent to the actor, whose model works on fewer pixels."""
 CONFIDENCE = "confidence"
-"""Column with the confidence of an ensemble."""
+"""Column with the confidence of an ensemble; of several conditions, the ending of their columns after `_`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimation:
-    """Estimates the map of a condition for each image, and the confidence of an ensemble."""
+    """Estimates the maps of conditions for each image, and the confidences of ensembles.
 
-    condition: ConditionColumn
+    Several conditions share one image branch of the model. Each map is the one that its condition gets alone.
+    """
+
+    conditions: tuple[ConditionColumn, ...]
     sampling: SamplingOptions = SamplingOptions()
     max_pixels: int
     num_views: int | None = None
@@ -49,19 +52,32 @@ class Estimation:
 
     @property
     def results(self) -> pa.Schema:
-        return pa.schema([("map", PACKED), *self._confidence])
+        return pa.schema([*((_map(name), PACKED) for name in self.names), *self._confidence_fields])
 
     @property
     def columns(self) -> pa.Schema:
-        return pa.schema([("image", schema.MEDIA), (self.condition.name, schema.MEDIA), *self._confidence])
+        media = [(name, schema.MEDIA) for name in ("image", *self.names)]
+        return pa.schema([*media, *self._confidence_fields])
 
     @property
     def schema_metadata(self) -> Mapping[str, str]:
-        return encoding_notes([self.condition])
+        return encoding_notes(self.conditions)
 
     @property
-    def _confidence(self) -> list[tuple[str, pa.DataType]]:
-        return [] if self.ensemble_size is None else [(CONFIDENCE, pa.float32())]
+    def names(self) -> tuple[str, ...]:
+        """Names of the conditions."""
+        return tuple(condition.name for condition in self.conditions)
+
+    @property
+    def confidences(self) -> Mapping[str, str]:
+        """Condition -> column with the confidence of its ensemble; empty without ensembles."""
+        if self.ensemble_size is None:
+            return {}
+        return {name: CONFIDENCE if len(self.names) == 1 else f"{name}_{CONFIDENCE}" for name in self.names}
+
+    @property
+    def _confidence_fields(self) -> list[tuple[str, pa.DataType]]:
+        return [(column, pa.float32()) for column in self.confidences.values()]
 
     def read(self, sample: Sample) -> Row:
         image, content, (width, height) = open_and_keep(sample.image, self.max_pixels, TRANSPORT_AREA_PX)
@@ -86,23 +102,35 @@ class Estimation:
             else partial(model.estimate_ensemble, ensemble_size=self.ensemble_size)
         )
         options = {"seeds": seeds, "num_views": self.num_views, "options": self.sampling}
-        estimates = by_row(partial(estimate, images, self.condition.name, **options))
-        encode = model.adapter_kind(self.condition.name).encode
-        return [each if isinstance(each, SampleError) else self._result(each, encode) for each in estimates]
+        alone = self.names[0] if len(self.names) == 1 else None
+        estimates = by_row(partial(estimate, images, alone or self.names, **options))
+        encodings = {name: model.adapter_kind(name).encode for name in self.names}
+        return [
+            each if isinstance(each, SampleError) else self._result({alone: each} if alone else each, encodings)
+            for each in estimates
+        ]
 
-    def _result(self, estimate: Any, encode: Any) -> Row | SampleError:
-        values = estimate if self.ensemble_size is None else estimate.map
-        if not np.isfinite(values).all():
-            return SampleError("model", "it returned values that are not finite")
-        confidence = {} if self.ensemble_size is None else {CONFIDENCE: estimate.confidence}
-        return {"map": pack(encode(values)), **confidence}
+    def _result(self, estimates: Mapping[str, Any], encodings: Mapping[str, Any]) -> Row | SampleError:
+        maps = {name: each if self.ensemble_size is None else each.map for name, each in estimates.items()}
+        for name, values in maps.items():
+            if not np.isfinite(values).all():
+                of_several = f" for {name}" if len(maps) > 1 else ""
+                return SampleError("model", f"it returned values that are not finite{of_several}")
+        return {
+            **{_map(name): pack(encode(maps[name])) for name, encode in encodings.items()},
+            **{column: estimates[name].confidence for name, column in self.confidences.items()},
+        }
 
     def write(self, row: Row) -> Row:
-        stem = schema.stem_of(row["key"])
-        full = resize_map(unpack(row["map"]), (row["width"], row["height"]))
-        confidence = {} if self.ensemble_size is None else {CONFIDENCE: row[CONFIDENCE]}
+        stem, size_px = schema.stem_of(row["key"]), (row["width"], row["height"])
+        maps = {name: resize_map(unpack(row[_map(name)]), size_px) for name in self.names}
         return {
             "image": {"bytes": row["image"], "path": file_name(row["image_name"] or stem, row["image"])},
-            self.condition.name: stored(full, f"{stem}.{self.condition.name}"),
-            **confidence,
+            **{name: stored(values, f"{stem}.{name}") for name, values in maps.items()},
+            **{column: row[column] for column in self.confidences.values()},
         }
+
+
+def _map(name: str) -> str:
+    """Return the column that carries the map of a condition from the actor to publication."""
+    return f"{name}_estimated"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.tasks.condition_columns import ConditionColumn
+from pipelines.tasks.condition_columns import ConditionColumn, recommended_together
 from pipelines.tasks.model import ModelFiles, UniConModel, check_files, find_files, kind_of
 from pipelines.tasks.model_cache import is_remote
 from unicon.adapters.config import Recommended, recommended
@@ -28,7 +28,9 @@ class ModelIdentity:
     """Names of the adapter files in use, joined by `+`."""
     conditions: tuple[ConditionColumn, ...]
     recommended: Recommended
-    """What the first adapter recommends for estimates."""
+    """What suits estimates of the conditions, in one pass if there are several."""
+    not_single_step: tuple[str, ...] = ()
+    """The conditions whose adapters were not trained for estimates in one step."""
     weights_sha256: str
     """The hash of all weight files in use."""
     loras: str = ""
@@ -47,6 +49,11 @@ class ModelIdentity:
         columns = {"model": self.model, "weights_sha256": self.weights_sha256, "adapter": self.adapter}
         special = {name: text for name, text in (("loras", self.loras), ("vae", self.vae)) if text}
         return {**columns, **special, **self.revisions}
+
+    @property
+    def has_map_decoder(self) -> bool:
+        """Whether the model has a small decoder of maps."""
+        return self.limits is not None and self.limits.has_map_decoder
 
     @property
     def limits(self) -> ModelLimits | None:
@@ -75,11 +82,13 @@ def resolve_model(description: UniConModel) -> tuple[UniConModel, ModelIdentity]
         "model_revision": (commit_of(files.folder) or "") if is_hub_model and description.revision else "",
         "adapter_revision": "+".join(filter(None, map(commit_of, paths))) if description.adapters else "",
     }
+    conditions = tuple(ConditionColumn(name=name, kind=kind_of(name, path)) for name, path in files.adapters.items())
     identity = ModelIdentity(
         model=Path(description.model).resolve().name if Path(description.model).is_dir() else description.model,
         adapter="+".join(_adapter_name(description.adapters.get(name), path) for name, path in files.adapters.items()),
-        conditions=tuple(ConditionColumn(name=name, kind=kind_of(name, path)) for name, path in files.adapters.items()),
-        recommended=recommended(paths[0]) if paths else Recommended(),
+        conditions=conditions,
+        recommended=recommended_together(conditions, [recommended(path) for path in paths]),
+        not_single_step=tuple(name for name, path in files.adapters.items() if not recommended(path).single_step),
         weights_sha256=fingerprint(files.weights()),
         loras="+".join(f"{_name_of(place)}:{scale:g}" for place, scale in description.loras),
         vae=_name_of(description.vae or ""),

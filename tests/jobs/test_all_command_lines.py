@@ -33,6 +33,7 @@ REQUIRED = {
     "status": "--output out",
     "synthesize": "--input in --output out --condition depth=depth",
     "train_adapter": "--model m --images i --condition edge --output a.safetensors --work w",
+    "train_decoder": "--model mini --work w",
     "train_mini": "--work w --output out",
 }
 
@@ -159,6 +160,7 @@ def test_home_folders_and_schemes(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("train_adapter", "--images"),
         ("train_adapter", "--output"),
+        ("train_decoder", "--work"),
         ("train_mini", "--work"),
         ("import_adapter", "--output"),
     ],

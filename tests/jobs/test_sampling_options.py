@@ -32,15 +32,16 @@ JOBS: dict[str, tuple[ModuleType, list[str]]] = {
     "inpaint": (inpaint, [*IN, "--mask-column", "mask", "--condition", "depth"]),
 }
 CHANGES_NO_ROW = {
-    "help", "input", "output", "limit", "since", "model", "adapter", "lora", "chunk_size", "batch_size", "actors",
-    "num_gpus_per_actor", "retry_errors", "give_up", "max_error_rate", "chunk_timeout", "output_format", "published",
-    "condition",
+    "help", "input", "output", "limit", "since", "model", "adapter", "lora", "vae", "chunk_size", "batch_size",
+    "actors", "num_gpus_per_actor", "max_gpu_hours", "preset", "retry_errors", "give_up", "max_error_rate",
+    "chunk_timeout", "output_format", "published", "condition",
 }  # fmt: skip
 """Options that change no row, or that the identity of the model or another test covers."""
 OTHER_VALUES = {
     "weight": ["depth=0.5"], "where": ["width>5"], "views": 2, "ensemble": 3, "size": (64, 64), "sampler": "euler",
     "timestep_spacing": "leading", "given_at": "last_index", "set_alpha_to_one": False, "dtype": "bfloat16",
     "guidance_scale": 3.0, "eta": 0.5, "coarse": 0.5, "condition_guidance_scale": 2.0, "one_way": True,
+    "map_decoder": "small",
 }  # fmt: skip
 
 

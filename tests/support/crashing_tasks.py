@@ -54,7 +54,7 @@ def crashing_task(kills_reading: tuple[str, ...] = (), kills_writing: tuple[str,
     """Create a depth estimation that crashes while it reads or writes the given keys."""
     depth = ConditionColumn(name="depth", kind="depth")
     return CrashingEstimation(
-        condition=depth, max_pixels=10**6, kills_reading=kills_reading, kills_writing=kills_writing
+        conditions=(depth,), max_pixels=10**6, kills_reading=kills_reading, kills_writing=kills_writing
     )
 
 

@@ -26,7 +26,7 @@ from pipelines.tasks.estimation import Estimation
 from tests.support.fake_depth import FakeDepth
 from tests.support.in_process import InProcess
 
-TASK = Estimation(condition=ConditionColumn(name="depth", kind="depth"), max_pixels=1_000_000)
+TASK = Estimation(conditions=(ConditionColumn(name="depth", kind="depth"),), max_pixels=1_000_000)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipelines.images.codec import depth_levels
 from pipelines.stages.task import row_seed
+from unicon.conditions import CONDITIONS
 
 BROKEN_DEVICES: set[int] = set()
 """Process ids whose device has failed."""
@@ -56,10 +56,6 @@ class FakeDepth:
         return replace(self, run=run)
 
     def adapter_kind(self, adapter: str) -> Any:
-        if adapter == "depth":
-            return LightDepth
-        from unicon.conditions import CONDITIONS
-
         return CONDITIONS[adapter]
 
     def working_size(self, size_px: tuple[int, int], *, resolution_px: int | None = None) -> tuple[int, int]:
@@ -141,20 +137,6 @@ class FakeDepth:
             maps = {name: mask for name in condition}
             results.append(FakeGenerated(Image.composite(painted(image.size, seed), image, gray), maps))
         return results
-
-
-class LightDepth:
-    """The condition kind `depth` without `unicon.conditions`, which imports torch in every process."""
-
-    @staticmethod
-    def encode(depth: np.ndarray) -> Image.Image:
-        return Image.fromarray(depth_levels(depth))
-
-    @staticmethod
-    def decode(image: Image.Image) -> np.ndarray:
-        from unicon.conditions import decode_depth
-
-        return decode_depth(image)
 
 
 @dataclass(frozen=True)

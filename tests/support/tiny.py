@@ -11,13 +11,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from unicon import UniCon
 from unicon.adapters.checkpoint import save_adapter
 from unicon.adapters.config import AdapterConfig
 from unicon.adapters.unet import adapter_parameters, add_adapter
+from unicon.decoders import MapDecoder
 
 DEPTH = AdapterConfig(name="depth", rank=4)
 MANY = (
@@ -103,6 +104,26 @@ def write_tiny_model(folder: Path, adapters: Sequence[AdapterConfig] = (DEPTH,),
         add_random_adapter(unet, config, seed=seed)
         save_adapter(unet, config.name, folder / "adapters" / f"{config.name}.safetensors")
     return folder
+
+
+def write_tiny_vae(place: Path, *, latent_channels: int = 4, levels: int = 2, scaling_factor: float = 1.0) -> Path:
+    """Write an AutoencoderTiny of random weights, by default for the latents of `write_tiny_model`."""
+    torch.manual_seed(5)
+    AutoencoderTiny(
+        encoder_block_out_channels=(8,) * levels, num_encoder_blocks=(1,) * levels,
+        decoder_block_out_channels=(12,) * levels, num_decoder_blocks=(1,) * levels,
+        latent_channels=latent_channels, scaling_factor=scaling_factor,
+    ).save_pretrained(place)  # fmt: skip
+    return place
+
+
+def write_map_decoder(place: Path, *, latent_channels: int = 4, widths: Sequence[int] = (8,)) -> Path:
+    """Write a small decoder of maps of random weights, by default for the latents of `write_tiny_model`."""
+    torch.manual_seed(6)
+    decoder = MapDecoder(latent_channels=latent_channels, block_out_channels=tuple(widths), layers_per_block=1)
+    torch.nn.init.normal_(decoder.blocks[0][0].conv2.weight, std=0.2)  # type: ignore[index]
+    decoder.save_pretrained(place)
+    return place
 
 
 @cache

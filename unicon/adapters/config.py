@@ -104,6 +104,8 @@ class Recommended(NamedTuple):
 
     steps: int = DEFAULT_ESTIMATION_STEPS
     views: int = 1
+    single_step: bool = False
+    """Whether the adapter was trained for estimates in one step."""
 
 
 def recommended(adapter: Path) -> Recommended:
@@ -111,4 +113,4 @@ def recommended(adapter: Path) -> Recommended:
     if adapter.is_dir():
         return Recommended()
     config, _ = read_config(adapter)
-    return Recommended(config.estimation_steps, config.estimation_views)
+    return Recommended(config.estimation_steps, config.estimation_views, config.single_step)

@@ -27,6 +27,7 @@ from unicon.layout import QUERY_KEY_VALUE, JointGroup, Layout, Part, Role, Rows,
 from unicon.pairs import Pairs
 from unicon.unet_call import complete
 
+
 def is_merged(unet: UNet2DConditionModel) -> bool:
     """Whether a UNet is in inference form, which can keep features of rows."""
     return any(isinstance(module, MergedJointAttention) for module in unet.modules())

@@ -44,19 +44,30 @@ class ConditionHeads(nn.Module):
         heads = {kind: nn.Conv2d(features, out, 3, padding=1) for kind in list(weights)[1:]}
         self.heads = nn.ModuleDict(heads).to(unet.device)
 
-    def losses(self, output: Tensor, features: Tensor, conditions: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def losses(
+        self, output: Tensor, features: Tensor, conditions: Mapping[str, Tensor], rows: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Mean squared error of every condition by its name, and their weighted sum as `heads`.
 
         Args:
             output: Output of the UNet, (B, c, h, w).
             features: Last features of the UNet, (B, F, h, w), see `last_features`.
             conditions: Latents by condition, (B, c, h, w).
+            rows: bool (B,), the rows that count; all for None. The losses are 0 if there are none.
         """
         first = next(iter(self.weights))
         found = {first: output, **{kind: head(features) for kind, head in self.heads.items()}}
-        losses = {kind: (found[kind].float() + conditions[kind].float()).square().mean() for kind in self.weights}
+        squares = {
+            kind: (found[kind].float() + conditions[kind].float()).square().flatten(1).mean(1) for kind in self.weights
+        }
+        losses = {kind: each.mean() if rows is None else masked_mean(each, rows) for kind, each in squares.items()}
         losses["heads"] = torch.stack([weight * losses[kind] for kind, weight in self.weights.items()]).sum()
         return losses
+
+
+def masked_mean(values: Tensor, rows: Tensor) -> Tensor:
+    """The mean of the values (B,) of some rows, bool (B,); zero if there are none. The device need not be waited for."""
+    return torch.where(rows, values, 0).sum() / rows.sum().clamp(min=1)
 
 
 @contextmanager

@@ -30,7 +30,27 @@ def diffusion_loss(
     latents: Tensor | None = None,
     min_snr_gamma: float | None = 5.0,
 ) -> Tensor:
-    """Mean squared error against the target of the scheduler's prediction type, a scalar in float32.
+    """The mean of `row_losses` with the same arguments, a scalar in float32."""
+    return row_losses(
+        prediction,
+        noise=noise,
+        timesteps=timesteps,
+        scheduler=scheduler,
+        latents=latents,
+        min_snr_gamma=min_snr_gamma,
+    ).mean()
+
+
+def row_losses(
+    prediction: Tensor,
+    *,
+    noise: Tensor,
+    timesteps: Tensor,
+    scheduler: DDPMScheduler,
+    latents: Tensor | None = None,
+    min_snr_gamma: float | None = 5.0,
+) -> Tensor:
+    """Mean squared error of every row against the target of the scheduler's prediction type, float32 (B,).
 
     Args:
         prediction: Output of the UNet, (B, channels, h, w).
@@ -56,4 +76,4 @@ def diffusion_loss(
     errors = (prediction.float() - target.float()).square().flatten(1).mean(dim=1)
     if min_snr_gamma is not None:
         errors = errors * min_snr_weights(timesteps, scheduler.alphas_cumprod, min_snr_gamma, prediction_type)
-    return errors.mean()
+    return errors

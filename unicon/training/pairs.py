@@ -10,7 +10,6 @@ Source: arXiv 2410.11439, section 3.3 (independent timesteps) and appendix A (re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -43,6 +42,11 @@ class PairLatents:
     head_targets: Mapping[str, Tensor] = field(default_factory=dict)
     """Condition -> scaled latents (S, c, h, w): the targets of `ConditionHeads`."""
 
+    def to(self, device: torch.device | str) -> PairLatents:
+        """The same with all latents on a device."""
+        targets = {kind: latents.to(device) for kind, latents in self.head_targets.items()}
+        return PairLatents(self.images.to(device), self.conditions.to(device), self.captions, targets)
+
 
 class DrawnPairs(NamedTuple):
     """Images and conditions of one size as scaled latents (B, c, h, w), with B captions; see `PairLatents`."""
@@ -67,20 +71,19 @@ class PairSource(Protocol):
 class LatentGroups:
     """Pairs from latents in memory. A group is drawn by its size, then samples of it with replacement."""
 
-    def __init__(self, groups: Sequence[PairLatents]) -> None:
-        self.groups = groups
+    def __init__(self, groups: Sequence[PairLatents], device: torch.device | str = "cpu") -> None:
+        """Hold the groups, with their latents on the device, where pairs are drawn without a copy."""
+        self.groups, self.device = [group.to(device) for group in groups], torch.device(device)
         self._sizes = torch.tensor([float(len(group.captions)) for group in groups])
 
     def draw(self, generator: torch.Generator, batch_size: int) -> DrawnPairs:
         """See `PairSource`."""
         group = self.groups[int(torch.multinomial(self._sizes, 1, generator=generator))]
         chosen = torch.randint(len(group.captions), (batch_size,), generator=generator)
-        return DrawnPairs(
-            group.images[chosen],
-            group.conditions[chosen],
-            [group.captions[index] for index in chosen.tolist()],
-            {kind: latents[chosen] for kind, latents in group.head_targets.items()},
-        )
+        captions = [group.captions[index] for index in chosen.tolist()]
+        chosen = chosen.to(self.device, non_blocking=True)
+        targets = {kind: latents[chosen] for kind, latents in group.head_targets.items()}
+        return DrawnPairs(group.images[chosen], group.conditions[chosen], captions, targets)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,20 +143,6 @@ class MixedLoss:
         return self.losses[int(torch.multinomial(self.shares, 1, generator=generator))](generator)
 
 
-@dataclass(frozen=True)
-class TrainingModels:
-    """The parts of a Stable Diffusion model that take part in training."""
-
-    unet: UNet2DConditionModel
-    text_encoder: CLIPTextModel
-    tokenizer: CLIPTokenizer
-    scheduler: DDPMScheduler
-
-    def named_parameters(self) -> dict[str, nn.Parameter]:
-        """Parameters of the UNet and the text encoder by name."""
-        return dict(nn.ModuleDict({"unet": self.unet, "text_encoder": self.text_encoder}).named_parameters())
-
-
 @torch.no_grad()
 def encode_latents(vae: Autoencoder, pixels: Tensor, batch_size: int | None = None) -> Tensor:
     """Encode (S, 3, H, W) in [-1, 1] to (S, c, h, w) float16 scaled latents (means of the posterior).
@@ -180,54 +169,47 @@ class PairLoss:
     ) -> None:
         self.models, self.adapter, self.trigger, self.source, self.sampling = models, adapter, trigger, source, sampling
         self.heads = heads
+        self.layouts = PairLayouts(adapter, models.unet.device)
 
     def __call__(self, generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of a step: `loss`, which is minimized, its means over images and conditions, auxiliary losses."""
         sampling, device = self.sampling, self.models.unet.device
         images, conditions, captions, head_targets = self.source.draw(generator, sampling.batch_size)
-        latents = torch.cat([images.float(), conditions.float()])  # autocast to bfloat16 refuses to join float16
-        noise = torch.randn(latents.shape, generator=generator)
-        timesteps, learned, pairs = self._timesteps_and_pairs(generator)
-        embeds = encode_prompts(self.models, self._prompts(captions, generator))
-        latents, noise, timesteps, learned = (x.to(device) for x in (latents, noise, timesteps, learned))
+        latents = torch.cat([images, conditions]).to(device, torch.float32)
+        noise = normal_noise(latents.shape, generator, device)
+        drawn = self._timesteps_and_weights(generator)
+        embeds = self.models.encode_prompts(self._prompts(captions, generator))
+        timesteps, learned, weights = (each.to(device, non_blocking=True) for each in drawn)
         noisy = torch.where(
             learned[:, None, None, None], self.models.scheduler.add_noise(latents, noise, timesteps), latents
         )
-        unet = self.models.unet
-        collected_attention = attention_inputs(unet) if sampling.alignment_weight else nullcontext([])
-        with collected_attention as attended, last_features(unet) as features:
-            prediction = unet(noisy, timesteps, embeds, cross_attention_kwargs={"pairs": pairs}).sample
-        is_image = torch.arange(2 * sampling.batch_size, device=device) < sampling.batch_size
+        layout, attended = self.layouts.layout(weights), sampling.alignment_weight > 0
+        output = self.models.call(noisy, timesteps, embeds, layout, attended=attended)
+        errors = row_losses(
+            output.prediction, noise=noise, timesteps=timesteps, scheduler=self.models.scheduler, latents=latents,
+            min_snr_gamma=sampling.min_snr_gamma,
+        )  # fmt: skip
+        is_image = torch.arange(len(latents), device=device) < sampling.batch_size
         parts = {"loss": learned, "image": learned & is_image, "condition": learned & ~is_image}
-        losses = {n: self._masked_loss(prediction, latents, noise, timesteps, rows) for n, rows in parts.items()}
-        if sampling.alignment_weight:
-            losses["alignment"] = joint_alignment(attended, self.adapter, sampling.aligned_heads)
+        losses = {name: masked_mean(errors, rows) for name, rows in parts.items()}
+        if attended:
+            losses["alignment"] = joint_alignment(output.attention_inputs, self.adapter, sampling.aligned_heads)
             losses["loss"] = losses["loss"] + sampling.alignment_weight * losses["alignment"]
-        clean = torch.nonzero((is_image & ~learned)[: sampling.batch_size])[:, 0]
-        if self.heads is not None and len(clean):
-            targets = {kind: maps.to(device)[clean] for kind, maps in head_targets.items()}
-            found = self.heads.losses(prediction[clean], features[0][clean], targets)
-            losses |= {name if name == "heads" else f"head_{name}": value for name, value in found.items()}
-            losses["loss"] = losses["loss"] + sampling.heads_weight * losses["heads"]
-        return losses
+        return losses if self.heads is None else losses | self._with_heads(losses["loss"], output, head_targets, learned)
 
-    def _masked_loss(
-        self, prediction: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor, rows: Tensor
-    ) -> Tensor:
-        """The mean loss of some rows; zero if there are none."""
-        if not rows.any():
-            return prediction.sum() * 0
-        return diffusion_loss(
-            prediction[rows],
-            noise=noise[rows],
-            timesteps=timesteps[rows],
-            scheduler=self.models.scheduler,
-            latents=latents[rows],
-            min_snr_gamma=self.sampling.min_snr_gamma,
-        )
+    def _with_heads(
+        self, loss: Tensor, output: UNetOutput, targets: Mapping[str, Tensor], learned: Tensor
+    ) -> dict[str, Tensor]:
+        """The losses of the heads on the images that are not `learned`, since they are clean, added to the loss."""
+        assert self.heads is not None
+        count = self.sampling.batch_size
+        targets = {kind: maps.to(learned.device) for kind, maps in targets.items()}
+        found = self.heads.losses(output.prediction[:count], output.features[:count], targets, ~learned[:count])
+        loss = loss + self.sampling.heads_weight * found["heads"]
+        return {"loss": loss, **{name if name == "heads" else f"head_{name}": value for name, value in found.items()}}
 
-    def _timesteps_and_pairs(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Pairs]:
-        """Draw the timesteps (2B,), the rows to learn from (2B,) and the pairs of a step.
+    def _timesteps_and_weights(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw the timesteps (2B,), the rows to learn from (2B,) and the joint weights (B,) of a step, on the CPU.
 
         Timesteps are independent except for the clean fractions. There is nothing to learn from a row that was drawn
         clean, since its noise cannot be told from its content.
@@ -244,13 +226,11 @@ class PairLoss:
         is_noisy = clean_image & (torch.rand(count, generator=generator) < sampling.noisy_condition_fraction)
         timesteps[count:] = torch.where(is_noisy, noisy, timesteps[count:])
         timesteps[is_clean] = 0
-        weights = (~unjoined).float().tolist()
-        pairs = (Pair(row, count + row, self.adapter, weight, weight) for row, weight in enumerate(weights))
-        return timesteps, ~is_clean, Pairs(tuple(pairs), 2 * count)
+        return timesteps, ~is_clean, (~unjoined).float()
 
     def _prompts(self, captions: list[str], generator: torch.Generator) -> list[str]:
         """Prompts of the image rows, then of the condition rows."""
-        unknown, dropped = torch.rand(2, len(captions), generator=generator)
+        unknown, dropped = torch.rand(2, len(captions), generator=generator).tolist()
         captions = [
             "" if u < self.sampling.caption_dropout else text for u, text in zip(unknown, captions, strict=True)
         ]
@@ -258,14 +238,3 @@ class PairLoss:
         images = ["" if u < 2 * p else text for u, text in zip(dropped, captions, strict=True)]
         conditions = ["" if p < u < 3 * p else self.trigger + text for u, text in zip(dropped, captions, strict=True)]
         return images + conditions
-
-
-def encode_prompts(models: TrainingModels, prompts: Sequence[str]) -> Tensor:
-    """Encode B prompts to embeddings (B, L, D). A prompt that occurs several times is encoded once."""
-    unique = list(dict.fromkeys(prompts))
-    tokens = models.tokenizer(
-        unique, padding="max_length", max_length=models.tokenizer.model_max_length, truncation=True, return_tensors="pt"
-    )
-    embeddings = models.text_encoder(tokens.input_ids.to(models.text_encoder.device)).last_hidden_state
-    places = {prompt: place for place, prompt in enumerate(unique)}
-    return embeddings[torch.tensor([places[prompt] for prompt in prompts], device=embeddings.device)]

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from pipelines.errors import SampleError
-from pipelines.images.codec import NOT_DECODED, depth_levels, open_image, png_bytes, resize_levels, shrink
+from pipelines.images.codec import NOT_DECODED, depth_levels, open_image, resize_levels, shrink
 from pipelines.images.containers import IMAGE_EXTENSIONS
+from pipelines.images.png import png_bytes
 from tests.support.inputs import encoded_image
 from unicon import colors
 

@@ -51,8 +51,8 @@ class Odd(Estimation):
         ("read", {"width": 2**40}),
         ("read", {"pixels": "no image"}),
         ("read", ZeroDivisionError("of nothing")),
-        ("compute", {"map": {"mode": "\ud800", "width": 1, "height": 1, "pixels": b""}}),
-        ("compute", {"map": 3}),
+        ("compute", {"depth_estimated": {"mode": "\ud800", "width": 1, "height": 1, "pixels": b""}}),
+        ("compute", {"depth_estimated": 3}),
         ("write", {"caption": "\ud800"}),
         ("write", {"caption": b"\xff"}),
         ("write", {"width": {1, 2}}),
@@ -62,7 +62,7 @@ class Odd(Estimation):
 def test_an_odd_value_fails_only_its_row(stage: str, value: Any, row_format: str, tmp_path: Path) -> None:
     keys = [f"k{number}" for number in range(5)]
     write_parquet(tmp_path / "a.parquet", {"image": [encoded_image(n, size=(12, 10)) for n in range(5)], "key": keys})
-    task = Odd(condition=TASK.condition, max_pixels=TASK.max_pixels, stage=stage, value=value)
+    task = Odd(conditions=TASK.conditions, max_pixels=TASK.max_pixels, stage=stage, value=value)
     ran = estimate([tmp_path / "a.parquet"], tmp_path / "out", task=task, row_format=ROW_FORMATS[row_format])
     assert (ran.code, list(ran.reasons)) == (0, [f"k{BAD}"])
     assert [row["key"] for row in ran.rows] == [key for key in keys if key != f"k{BAD}"]

@@ -95,7 +95,7 @@ def test_a_few_steps_lower_the_error_of_the_maps(folder: Path, tmp_path: Path) -
         for kind in KINDS
         for name, parameter in named_adapter_parameters(loss.models.unet, kind).items()
     }
-    config = FitConfig(steps=12, learning_rate=1e-2, warmup_steps=2, ema_decay=0.0, checkpoint_every=12, log_every=12)
+    config = FitConfig(steps=5, learning_rate=1e-2, warmup_steps=1, ema_decay=0.0, checkpoint_every=5, log_every=5)
     before = loss(torch.Generator().manual_seed(99))
     fit(parameters, loss, config, tmp_path)
     after = loss(torch.Generator().manual_seed(99))

@@ -6,6 +6,7 @@
     python benchmarks/pipeline.py startup             # the command on one sample
     python benchmarks/pipeline.py memory              # peaks at 1,000 and 20,000 samples
     python benchmarks/pipeline.py planning            # 1,000,000 samples in 1,000 shards; 100,000 finished chunks
+    python benchmarks/pipeline.py encoding            # publishing one image; goal 10 ms of a core
     python benchmarks/pipeline.py scaling             # up to 64 actors on this machine; goal 0.9
 
 Prints JSON, which --json FILE also writes to a file. `COMMAND --help` shows the sizes.
@@ -25,10 +26,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import efficiency, memory, planning, scaling, startup
+from benchmarks import efficiency, encoding, memory, planning, scaling, startup
 
 PARTS = {
     "efficiency": efficiency,
+    "encoding": encoding,
     "startup": startup,
     "memory": memory,
     "planning": planning,

@@ -15,13 +15,13 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from unicon.adapters.checkpoint import save_adapter
 from unicon.adapters.config import AdapterConfig
@@ -45,6 +45,21 @@ def write(folder: Path, device: str) -> None:
     """Write the diffusers folder: UNet, VAE, text encoder, tokenizer, scheduler, and the adapters."""
     tokenizer = train_tokenizer(["depth_map, an image"], folder / "tokenizer")
     torch.manual_seed(0)
+    parts = random_parts(tokenizer, device)
+    unet = parts["unet"]
+    for name, part in parts.items():
+        part.half().save_pretrained(folder / name)
+    schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    DDIMScheduler(**schedule, clip_sample=False).save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    (folder / "adapters").mkdir(exist_ok=True)
+    for name in CONDITIONS:
+        add_adapter(unet, AdapterConfig(name=name))
+        save_adapter(unet, name, folder / "adapters" / f"{name}.safetensors")
+
+
+def random_parts(tokenizer: CLIPTokenizer, device: str) -> dict[str, Any]:
+    """The UNet, the VAE and the text encoder, in float32 on a device (for "meta", shapes alone)."""
     with torch.device(device):
         unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=TEXT_WIDTH)
         vae = AutoencoderKL(
@@ -64,16 +79,7 @@ def write(folder: Path, device: str) -> None:
                 max_position_embeddings=tokenizer.model_max_length,
             )
         )
-    parts: dict[str, nn.Module] = {"unet": unet, "vae": vae, "text_encoder": text_encoder}
-    for name, part in parts.items():
-        part.half().save_pretrained(folder / name)  # type: ignore[operator]
-    schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-    DDIMScheduler(**schedule, clip_sample=False).save_pretrained(folder / "scheduler")
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
-    (folder / "adapters").mkdir(exist_ok=True)
-    for name in CONDITIONS:
-        add_adapter(unet, AdapterConfig(name=name))
-        save_adapter(unet, name, folder / "adapters" / f"{name}.safetensors")
+    return {"unet": unet, "vae": vae, "text_encoder": text_encoder}
 
 
 if __name__ == "__main__":

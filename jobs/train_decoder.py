@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 KINDS = ("depth", "edge", "pose")
 SCENES = 500
+BIASES_LEARN_SLOWER = 5
+"""Learning rate of the kernels over that of the biases."""
 EXAMPLES = """
 examples:
   # from rendered scenes, for the model that is included; minutes on a CPU
@@ -102,9 +104,9 @@ def _add_training_options(parser: _cli.Parser) -> None:
         "64 for Stable Diffusion)",
     )
     for option, kind, default, text in (
-        ("--steps", integer(1), 3000, "optimizer steps"),
+        ("--steps", integer(1), 1500, "optimizer steps"),
         ("--batch-size", integer(1, 65_536), 8, "maps per step"),
-        ("--learning-rate", number(1e-9, 1), 2e-3, "peak learning rate"),
+        ("--learning-rate", number(1e-9, 1), 1e-2, "peak learning rate of the kernels, trained by Muon"),
         ("--seed", integer(0), 0, "seed of all random numbers"),
         ("--checkpoint-every", integer(1), 500, "steps between checkpoints"),
     ):
@@ -203,7 +205,8 @@ def recipe_of(options: Namespace, width: int, device: str) -> "DecoderRecipe":
     dtype = default_dtype(device)
     fit = FitConfig(
         steps=options.steps,
-        learning_rate=options.learning_rate,
+        learning_rate=options.learning_rate / BIASES_LEARN_SLOWER,
+        matrix_learning_rate=options.learning_rate,
         warmup_steps=min(100, options.steps // 10),
         autocast_dtype=None if dtype == "float32" else dtype,
         checkpoint_every=options.checkpoint_every,

@@ -41,6 +41,7 @@ from unicon.loading import Parts, load_parts
 from unicon.options import SamplingOptions, TimestepSpacing
 from unicon.prompts import tokens_cut
 from unicon.sampling.loop import SCHEDULE_KEYS
+from unicon.unet_call import RunUNet
 
 LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -93,6 +94,7 @@ class Backbone:
         constant_prompts = list(dict.fromkeys(["", *triggers]))
         self._constant_embeds = dict(zip(constant_prompts, self._encode(constant_prompts), strict=True))
         self.compilation = compilation or self.compilation  # these few prompts are not worth compiling
+        self.run_unet: RunUNet = self.compilation.run_unet
 
     @classmethod
     def from_pretrained(
@@ -188,6 +190,11 @@ class Backbone:
     @property
     def device(self) -> torch.device:
         return self.unet.device
+
+    @property
+    def device_name(self) -> str:
+        """Name of the kind of device, such as "NVIDIA H200", or "cpu"."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
 
     @property
     def dtype(self) -> torch.dtype:

@@ -219,7 +219,7 @@ def _denoiser(model: Backbone, batch: Sequence[RowRequest], plan: GenerationPlan
         negative_prompt_embeds=model.encode_prompts(negative_prompts) if guidance_scale != 1.0 else None,
         guidance_scale=guidance_scale,
         condition_guidance_scale=plan.sampling.condition_guidance_scale,
-        run=model.compilation.run_unet,
+        run=model.run_unet,
     )
 
 

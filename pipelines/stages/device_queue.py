@@ -86,6 +86,8 @@ class DeviceQueue:
         else:
             self._count(use, started)
             done.set_result(result)
+        finally:
+            del done  # see `run`
 
     def _count(self, use: DeviceUse, started: float) -> None:
         ended = time.monotonic()

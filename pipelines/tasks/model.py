@@ -12,7 +12,9 @@ from pipelines.errors import SettingError
 from pipelines.storage.file_info import short_hash
 from pipelines.tasks.model_cache import check_is_folder, local_copy
 from pipelines.tasks.model_options import named_in_errors
+from pipelines.tasks.shared_code import SharedCode
 from unicon.adapters.config import read_config
+from unicon.compilation.policy import CompileMode, CompileSettings
 from unicon.files.adapter_inspection import check_adapter, check_kind
 from unicon.files.adapters import find_adapters
 from unicon.files.decoders import map_decoder_folder
@@ -47,9 +49,7 @@ class ModelFiles(NamedTuple):
 
     def weights(self) -> list[tuple[str, Path]]:
         """Return (name, file) of the weights in use."""
-        return weight_files(
-            self.folder, self.adapters.values(), self.loras, vae=self.vae, map_decoder=self.map_decoder
-        )
+        return weight_files(self.folder, self.adapters.values(), self.loras, vae=self.vae, map_decoder=self.map_decoder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +79,25 @@ class UniConModel:
     """Type of weights and arithmetic; None: float16 on a GPU, float32 on a CPU."""
     actors_per_node: int | None = None
     """Actors that share the CPUs of a machine; None: an actor uses the number of threads that torch chooses."""
+    compile: CompileMode = "never"
+    """Whether the calls of the model are compiled, see `unicon.compilation.policy.CompileSettings`."""
+    rows_expected: int | None = None
+    """The number of rows of micro-batches that an actor will compute; None: unknown."""
+    compiled_code: str | None = None
+    """URI of a folder in which actors share compiled code; None: each machine keeps it for itself."""
 
     def with_device(self, device: str | None, actors_per_node: int) -> "UniConModel":
         """Return the description for actors with this device; None is the GPU of the actor."""
         return dataclasses.replace(self, device=device, actors_per_node=actors_per_node)
+
+    def with_work(self, rows: int | None, compiled_code: str | None) -> "UniConModel":
+        """Return the description for actors that compute so many rows each, and share compiled code in this folder.
+
+        Args:
+            rows: Rows of micro-batches: samples x views x members of an ensemble. None: unknown.
+            compiled_code: URI of a folder to which only the user can write, since actors execute the code. None: none.
+        """
+        return dataclasses.replace(self, rows_expected=rows, compiled_code=compiled_code)
 
     def build(self) -> Any:
         """Load the model on this process's device.
@@ -111,6 +126,11 @@ class UniConModel:
             dtype=None if self.dtype is None else getattr(torch, self.dtype),
             revision=self.revision,
             weights_sha256=self.weights_sha256,
+            compile=CompileSettings(
+                mode=self.compile,
+                rows_expected=self.rows_expected,
+                shared=None if self.compiled_code is None else SharedCode(self.compiled_code),
+            ),
         )
 
 

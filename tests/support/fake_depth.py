@@ -64,7 +64,7 @@ class FakeDepth:
     def estimate(
         self,
         images: list[Image.Image],
-        condition: str,
+        condition: str | tuple[str, ...],
         *,
         seeds: list[int],
         **options: Any,
@@ -85,13 +85,19 @@ class FakeDepth:
         ]
         if self.fails_while and os.path.exists(self.fails_while):
             maps = [values if seed % 3 else values * np.nan for values, seed in zip(maps, seeds, strict=True)]
-        return maps
+        if isinstance(condition, str):
+            return maps
+        return [{name: values / (1 + at) for at, name in enumerate(condition)} for values in maps]
 
     def estimate_ensemble(
-        self, images: list[Image.Image], condition: str, *, ensemble_size: int, **options: Any
-    ) -> list["FakeEstimate"]:
-        maps = self.estimate(images, condition, **options)
-        return [FakeEstimate(values, 1 / ensemble_size) for values in maps]
+        self, images: list[Image.Image], condition: str | tuple[str, ...], *, ensemble_size: int, **options: Any
+    ) -> list[Any]:
+        def combined(values: Any) -> Any:
+            if isinstance(values, dict):
+                return {name: combined(each) for name, each in values.items()}
+            return FakeEstimate(values, 1 / ensemble_size)
+
+        return [combined(values) for values in self.estimate(images, condition, **options)]
 
     def _misbehave(self, pixels: set[Any]) -> None:
         if self.dies_twice_in and len(deaths := os.listdir(self.dies_twice_in)) < 2:

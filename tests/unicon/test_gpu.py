@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from pipelines.errors import SampleError
+from pipelines.stages.batch_sizes import BatchSizes
 from pipelines.stages.microbatches import MicroBatches
 from tests.support.tiny import add_random_adapter, tiny_unet
 from unicon import UniCon
@@ -76,11 +77,11 @@ def test_micro_batches_shrink_to_the_memory_there_is() -> None:
         parts = [torch.empty(row, dtype=torch.uint8, device="cuda") for _ in rows]
         return [len(part) for part in parts]
 
-    batches = MicroBatches(batch_size=8)
-    results = batches.run(list(range(11)), (64, 64), compute)
+    sizes = BatchSizes(8)
+    results = list(MicroBatches(sizes, compute).run({(64, 64): range(11)}))
     assert [number for number, _ in results] == list(range(11))
     assert {result for _, result in results} == {row}
-    assert batches.fits == {64 * 64: 4}
+    assert (sizes.limit(64 * 64), sizes.limit(32 * 32)) == (4, 8)
 
 
 def test_a_row_too_large_for_the_memory_is_an_error_of_its_own() -> None:
@@ -89,7 +90,7 @@ def test_a_row_too_large_for_the_memory_is_an_error_of_its_own() -> None:
     def compute(rows: list[int]) -> Sequence[int]:
         return [len(torch.empty(2 * total if number == 1 else 1, dtype=torch.uint8, device="cuda")) for number in rows]
 
-    results = dict(MicroBatches(batch_size=4).run([0, 1, 2], (64, 64), compute))
+    results = dict(MicroBatches(BatchSizes(4), compute).run({(64, 64): [0, 1, 2]}))
     assert (results[0], results[2]) == (1, 1)
     assert isinstance(results[1], SampleError)
 

@@ -1,7 +1,7 @@
 # diffusers declares the layers of its attention as optional, and torch the children of modules loosely.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # pyright: reportIndexIssue=false, reportOperatorIssue=false, reportOptionalCall=false
-# pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false
+# pyright: reportOptionalMemberAccess=false, reportOptionalOperand=false, reportOptionalSubscript=false
 """The inference form: the LoRAs are merged into one set of weights per role, so that only matrix products remain.
 
 `merge_adapters` returns a new UNet whose results equal those of the training form up to rounding. The output projection
@@ -33,7 +33,7 @@ from unicon.adapters.merged import (
     joint_name,
 )
 from unicon.adapters.unet import PROJECTIONS, adapter_configs, transformer_blocks
-from unicon.layout import Part, Role
+from unicon.layout import QUERY_KEY_VALUE, Role
 
 
 def merge_adapters(unet: UNet2DConditionModel) -> UNet2DConditionModel:
@@ -120,7 +120,7 @@ def _merge_joint(
 
 def _projections(attn: Attention, lora: str | None, adapter: str | None = None) -> dict[str, Tensor]:
     """Weights by name, see `Projections`: of self-attention, or of the joint attention of an adapter."""
-    layers: dict[Part, nn.Module] = {"query": attn.to_q, "key": attn.to_k, "value": attn.to_v}
+    layers = dict(zip(QUERY_KEY_VALUE, (attn.to_q, attn.to_k, attn.to_v), strict=True))
     return {
         part if adapter is None else joint_name(adapter, part): _merged_weight(layer, lora).to(attn.to_q.weight.dtype)
         for part, layer in layers.items()
@@ -152,8 +152,7 @@ def _joint_output(attn: Attention, config: AdapterConfig) -> JointOutput:
     return JointOutput(
         config.projection,
         {role: [weight.to(dtype) for weight in each] for role, each in weights.items()},
-        {role: None if bias is None else (product @ bias.detach().float()).to(dtype)
-         for role, product in products.items()},
+        {role: None if bias is None else (products[role] @ bias.detach().float()).to(dtype) for role in roles},
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 # diffusers declares the layers of its attention as optional, and torch the children of modules loosely.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportIndexIssue=false, reportOptionalSubscript=false
+# pyright: reportIndexIssue=false, reportOperatorIssue=false, reportOptionalCall=false, reportOptionalSubscript=false
 """The modules of the inference form: the weights of every role, and attention processors that use them.
 
 Rows that need the same projections form a run (`unicon.layout.Run`). One matrix product yields all projections of a

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
-from PIL import Image
 from transformers import CLIPTokenizer
 
 from unicon.adapters.checkpoint import save_adapter
@@ -41,7 +40,8 @@ from unicon.prompts import tokens_cut
 from unicon.training import settings
 from unicon.training.annotators import ANNOTATIONS
 from unicon.training.fit import FitConfig, Loss, fit
-from unicon.training.pairs import MixedLoss, PairLoss, PairSampling, TrainingModels
+from unicon.training.models import TrainingModels
+from unicon.training.pairs import MixedLoss, PairLoss, PairSampling
 from unicon.training.photograph_pairs import PhotographMaps, PhotographPairs, Views
 from unicon.training.photographs import Photograph, read_image
 from unicon.training.sheets import draw_sheet

@@ -66,7 +66,7 @@ class ConditionHeads(nn.Module):
 
 
 def masked_mean(values: Tensor, rows: Tensor) -> Tensor:
-    """The mean of the values (B,) of some rows, bool (B,); zero if there are none. The device need not be waited for."""
+    """The mean of the values (B,) of some rows, bool (B,); zero if there are none. No value is read back."""
     return torch.where(rows, values, 0).sum() / rows.sum().clamp(min=1)
 
 

@@ -41,8 +41,8 @@ class UNetOutput(NamedTuple):
 class UNetCall:
     """Calls a UNet in training, compiled if asked.
 
-    Compiled calls are traced with the hooks that read the features, which stay in the UNet: hooks that come and go would
-    have the call compiled again in every step. If it cannot be compiled, one line says so, and it runs as it is.
+    Compiled calls are traced with the hooks that read the features, which then stay in the UNet: hooks that come and go
+    would have the call compiled again in every step. If it cannot be compiled, one line says so, and it runs as it is.
     """
 
     def __init__(self, unet: UNet2DConditionModel, *, compiles: bool = False, backend: str = "inductor") -> None:
@@ -91,7 +91,9 @@ class UNetCall:
         self._features.clear()
         self._attended.clear()
         arguments = {"pairs": layout}
-        prediction = self.unet(latents, timesteps, prompt_embeds, cross_attention_kwargs=arguments, return_dict=False)[0]
+        prediction = self.unet(latents, timesteps, prompt_embeds, cross_attention_kwargs=arguments, return_dict=False)[
+            0
+        ]
         return UNetOutput(prediction, self._features[0], list(self._attended) if attended else [])
 
 

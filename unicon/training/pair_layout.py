@@ -48,5 +48,7 @@ class PairLayouts:
         layout = Pairs.one_to_one(count, self.adapter).layout
         buffer = torch.ones(count, device=self.device)
         weights = TensorWeights((), buffer)
-        groups = (replace(group, weights_to_image=weights, weights_to_condition=weights) for group in layout.joint_groups)
+        groups = (
+            replace(group, weights_to_image=weights, weights_to_condition=weights) for group in layout.joint_groups
+        )
         return replace(layout, joint_groups=tuple(groups)), buffer

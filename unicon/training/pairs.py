@@ -15,16 +15,15 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import torch
-from diffusers import DDPMScheduler, UNet2DConditionModel
-from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from torch import Tensor
 
 from unicon.autoencoders import Autoencoder, encode_scaled
-from unicon.pairs import Pair, Pairs
-from unicon.training.auxiliary_heads import ConditionHeads, last_features
+from unicon.training.auxiliary_heads import ConditionHeads, masked_mean
 from unicon.training.fit import Loss
-from unicon.training.joint_alignment import attention_inputs, joint_alignment
-from unicon.training.loss import diffusion_loss
+from unicon.training.joint_alignment import joint_alignment
+from unicon.training.loss import row_losses
+from unicon.training.models import TrainingModels, UNetOutput, normal_noise
+from unicon.training.pair_layout import PairLayouts
 
 NOISY_SHARE = 0.95
 """Timesteps of nearly pure noise are drawn from this fraction of the schedule upward."""
@@ -195,7 +194,9 @@ class PairLoss:
         if attended:
             losses["alignment"] = joint_alignment(output.attention_inputs, self.adapter, sampling.aligned_heads)
             losses["loss"] = losses["loss"] + sampling.alignment_weight * losses["alignment"]
-        return losses if self.heads is None else losses | self._with_heads(losses["loss"], output, head_targets, learned)
+        return (
+            losses if self.heads is None else losses | self._with_heads(losses["loss"], output, head_targets, learned)
+        )
 
     def _with_heads(
         self, loss: Tensor, output: UNetOutput, targets: Mapping[str, Tensor], learned: Tensor

@@ -27,12 +27,13 @@ from torch import Tensor
 
 from unicon.adapters.unet import adapter_configs
 from unicon.conditions import CONDITIONS
+from unicon.layout import Layout
 from unicon.options import SamplingOptions
 from unicon.pairs import Pair, Pairs
 from unicon.sampling.loop import noise_levels
-from unicon.training.auxiliary_heads import ConditionHeads, last_features
+from unicon.training.auxiliary_heads import ConditionHeads
 from unicon.training.map_losses import MAP_LOSSES, MAP_WEIGHTS
-from unicon.training.pairs import TrainingModels, encode_prompts
+from unicon.training.models import TrainingModels, UNetOutput, normal_noise
 
 
 class DrawnMaps(NamedTuple):
@@ -110,28 +111,27 @@ class SingleStepLoss:
         if unknown:
             raise ValueError(f"Single-step estimates are trained for {sorted(MAP_LOSSES)}; got {unknown}.")
         self.levels = noise_levels(models.scheduler.config, SamplingOptions(num_inference_steps=1))
-        self._pairs: dict[int, Pairs] = {}
+        self._layouts: dict[int, Layout] = {}
 
     def __call__(self, generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of a step: `loss`, which is minimized, and those of every adapter by its name."""
         drawn = self.source.draw_maps(generator, self.sampling.batch_size)
         count, device = len(drawn.captions), self.models.unet.device
         images = drawn.images.to(device, torch.float32)
-        noise = torch.randn((count * len(self.configs), *images.shape[1:]), generator=generator).to(device)
-        embeds = encode_prompts(self.models, self._prompts(drawn.captions, generator))
-        with last_features(self.models.unet) as features:
-            outputs, estimates = self.estimate(images, noise, embeds)
+        noise = normal_noise((count * len(self.configs), *images.shape[1:]), generator, device)
+        embeds = self.models.encode_prompts(self._prompts(drawn.captions, generator))
+        output, estimates = self.estimate(images, noise, embeds)
         losses: dict[str, Tensor] = {}
         for name in self.configs:
             losses |= self._adapter_losses(name, estimates[name], drawn)
         losses["loss"] = torch.stack(list(losses.values())).sum()
         if self.heads is not None:
             targets = {kind: drawn.conditions[kind].to(device) for kind in self.heads.weights}
-            losses["heads"] = self.heads.losses(outputs, features[0][:count], targets)["heads"]
+            losses["heads"] = self.heads.losses(output.prediction[:count], output.features[:count], targets)["heads"]
             losses["loss"] = losses["loss"] + self.sampling.heads_weight * losses["heads"]
         return losses
 
-    def estimate(self, images: Tensor, noise: Tensor, prompt_embeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def estimate(self, images: Tensor, noise: Tensor, prompt_embeds: Tensor) -> tuple[UNetOutput, dict[str, Tensor]]:
         """Take the only step of all estimates.
 
         Args:
@@ -140,27 +140,25 @@ class SingleStepLoss:
             prompt_embeds: Those of the images, then of the estimates of every adapter, ((1 + K) * B, L, D).
 
         Returns:
-            The UNet's output for the images, (B, c, h, w), and the estimates by adapter: scaled latents (B, c, h, w).
+            The output for all rows, and the estimates by adapter: scaled latents (B, c, h, w).
         """
         count = len(images)
         timesteps = torch.zeros(count + len(noise), device=images.device)
         timesteps[count:] = self.levels.timesteps[0]
-        output = self.models.unet(
-            torch.cat([images, noise]), timesteps, prompt_embeds, cross_attention_kwargs={"pairs": self.pairs(count)}
-        ).sample
-        clean, _ = self.levels.split(output[count:].float(), noise, 0)
-        return output[:count], dict(zip(self.configs, clean.split(count), strict=True))
+        output = self.models.call(torch.cat([images, noise]), timesteps, prompt_embeds, self.layout(count))
+        clean, _ = self.levels.split(output.prediction[count:].float(), noise, 0)
+        return output, dict(zip(self.configs, clean.split(count), strict=True))
 
-    def pairs(self, count: int) -> Pairs:
-        """The pairs of a step: `count` images, then the conditions of every adapter in the same order."""
-        if count not in self._pairs:
+    def layout(self, count: int) -> Layout:
+        """The layout of a step: `count` images, then the conditions of every adapter in the same order."""
+        if count not in self._layouts:
             pairs = [
                 Pair(row, role * count + row, name, weight_to_image=0.0)
                 for role, name in enumerate(self.configs, start=1)
                 for row in range(count)
             ]
-            self._pairs[count] = Pairs(tuple(pairs), count * (1 + len(self.configs)))
-        return self._pairs[count]
+            self._layouts[count] = Pairs(tuple(pairs), count * (1 + len(self.configs))).layout
+        return self._layouts[count]
 
     def _adapter_losses(self, name: str, estimates: Tensor, drawn: DrawnMaps) -> dict[str, Tensor]:
         """The losses of the estimates of one adapter, scaled latents (B, c, h, w) in float32."""

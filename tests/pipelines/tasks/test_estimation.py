@@ -22,7 +22,7 @@ from pipelines.stages.compute import ComputeRows
 from pipelines.stages.publish import PublishRows
 from pipelines.stages.read import ReadRows
 from pipelines.stages.task import row_seed
-from pipelines.tasks.condition_columns import MIRRORING_VIEWS, ConditionColumn
+from pipelines.tasks.condition_columns import MIRRORING_VIEWS, ConditionColumn, recommended_together
 from pipelines.tasks.estimation import Estimation
 from tests.support.fake_depth import FakeDepth
 from tests.support.inputs import all_rows, encoded_image, samples, write_tar
@@ -34,9 +34,9 @@ SOURCE = ImageShards(columns=Columns())
 PROVENANCE = {"model": "fake", "seed": 0}
 
 
-def estimation(condition: str = "depth", ensemble_size: int | None = None) -> Estimation:
-    column = ConditionColumn(name=condition, kind=condition)
-    return Estimation(condition=column, max_pixels=10**6, ensemble_size=ensemble_size)
+def estimation(*conditions: str, ensemble_size: int | None = None) -> Estimation:
+    columns = tuple(ConditionColumn(name=name, kind=name) for name in conditions or ("depth",))
+    return Estimation(conditions=columns, max_pixels=10**6, ensemble_size=ensemble_size)
 
 
 def test_a_row_seed_is_the_same_everywhere() -> None:
@@ -71,9 +71,27 @@ def test_maps_of_large_images_get_the_size_of_the_images(tmp_path: Path) -> None
     assert (depth.mode, depth.size) == ("I;16", (1000, 900))
 
 
-def test_values_that_are_not_finite_are_an_error() -> None:
-    result = estimation()._result(np.full((4, 4), np.nan), None)
-    assert isinstance(result, SampleError)
+def test_values_that_are_not_finite_are_an_error_that_names_the_condition() -> None:
+    good, bad = np.full((4, 4), 0.5, np.float32), np.full((4, 4), np.nan)
+    result = estimation()._result({"depth": bad}, {})
+    assert isinstance(result, SampleError) and result.reason == "it returned values that are not finite"
+    result = estimation("depth", "edge")._result({"depth": good, "edge": bad}, {})
+    assert isinstance(result, SampleError) and result.reason == "it returned values that are not finite for edge"
+
+
+def test_several_conditions_are_columns_side_by_side_and_equal_to_those_of_single_runs(tmp_path: Path) -> None:
+    write_tar(tmp_path / "in" / "a.tar", samples(3))
+    for name, task in {
+        "both": estimation("depth", "edge", ensemble_size=2), "depth": estimation("depth", ensemble_size=2)
+    }.items():  # fmt: skip
+        assert publish(task, tmp_path / "in", tmp_path / name)["ok"] == 3
+    both, depths = all_rows(tmp_path / "both", "data"), all_rows(tmp_path / "depth", "data")
+    names = ["key", "image", "depth", "edge", "depth_confidence", "edge_confidence", "caption"]
+    assert [*both[0]][:7] == names and [*depths[0]][:5] == ["key", "image", "depth", "confidence", "caption"]
+    assert [row["depth"] for row in both] == [row["depth"] for row in depths]
+    assert {(row["depth_confidence"], row["edge_confidence"]) for row in both} == {(0.5, 0.5)}
+    (file,) = (tmp_path / "both" / "data").iterdir()
+    assert {b"depth_encoding", b"edge_encoding"} <= pq.read_schema(file).metadata.keys()
 
 
 def test_one_chunk_from_reading_to_publication(tmp_path: Path) -> None:
@@ -137,6 +155,15 @@ def test_views_are_those_of_the_option_else_of_the_adapter_and_are_written_down(
     assert [run.provenance.get("views") for run in found] == [None, 4, 2]
     with pytest.raises(SettingError, match="a pose distinguishes left from right"):
         estimate.task_run(estimate.parse([*asked, "--condition", "pose", "--views", "4"]), pose, FakeDepth())
+
+
+def test_several_conditions_get_the_most_steps_and_views_that_one_recommends() -> None:
+    depth, pose = (ConditionColumn(name=name, kind=name) for name in ("depth", "pose"))
+    few, many = Recommended(steps=1, views=1, single_step=True), Recommended(steps=10, views=4)
+    assert recommended_together([depth], [many]) == many
+    assert recommended_together([depth, depth], [few, many]) == Recommended(steps=10, views=4)
+    assert recommended_together([depth, pose], [many, few]) == Recommended(steps=10, views=2)
+    assert recommended_together([], []) == Recommended()
 
 
 def test_four_views_include_mirrored_ones() -> None:

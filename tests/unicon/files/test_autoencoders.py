@@ -65,7 +65,10 @@ def test_one_that_fits_is_accepted_in_the_folder_and_beside_it(
 @pytest.mark.parametrize(
     ("vae", "message"),
     [
-        ({"latent_channels": 16}, "Latents have the channels that the UNet takes, 4 in .* have 16. Take an autoencoder"),
+        (
+            {"latent_channels": 16},
+            "Latents have the channels that the UNet takes, 4 in .* have 16. Take an",
+        ),
         ({"levels": 4}, "as many pixels per latent pixel as the model's own, 2 in .* has 8"),
     ],
 )

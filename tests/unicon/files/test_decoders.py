@@ -52,7 +52,10 @@ def test_a_model_without_one_says_so_before_any_work(folder: Path, tiny_folder: 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"_class_name": "AutoencoderTiny"}, "is a MapDecoder, as jobs/train_decoder.py writes it; .* a AutoencoderTiny"),
+        (
+            {"_class_name": "AutoencoderTiny"},
+            "is a MapDecoder, as jobs/train_decoder.py writes it; .* AutoencoderTiny",
+        ),
         ({"latent_channels": 8}, "here 4 channels and 2 pixels per latent pixel; .* takes 8 channels and makes 2"),
         ({"block_out_channels": [8, 8]}, "takes 4 channels and makes 4 pixels. It is another model's: train one"),
         ({"block_out_channels": 8}, "block_out_channels is a list of widths"),

@@ -63,7 +63,7 @@ def train_appearance(vae: AutoencoderKL, output: Path, config: FitConfig, work: 
     unet.requires_grad_(False)
     fresh = AdapterConfig(name=NAME, rank=RANK, projection="separate", condition_adapter=False)
     install_adapter_of(unet, fresh, output)
-    source = LatentGroups(view_pairs(vae, work, seed, count))
+    source = LatentGroups(view_pairs(vae, work, seed, count), unet.device)
     loss = PairLoss(models, NAME, adapter_config(unet, NAME).trigger or "", source, SAMPLING)
     parameters = named_adapter_parameters(unet, NAME)
 

@@ -22,7 +22,7 @@ from unicon.adapters.checkpoint import install_adapter, save_adapter
 from unicon.adapters.config import AdapterConfig, read_config
 from unicon.adapters.unet import add_adapter
 from unicon.training.mini.text import new_text_encoder, train_tokenizer
-from unicon.training.pairs import TrainingModels
+from unicon.training.models import TrainingModels
 
 NOISE = {
     "num_train_timesteps": 1000,
@@ -103,9 +103,7 @@ def install_adapters(
     """
     for kind in kinds:
         views = VIEWS.get(kind, 1)
-        fresh = AdapterConfig(
-            name=kind, rank=rank, estimation_steps=1, estimation_views=views, single_step=single_step
-        )
+        fresh = AdapterConfig(name=kind, rank=rank, estimation_steps=1, estimation_views=views, single_step=single_step)
         install_adapter_of(unet, fresh, folder)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from unicon.training.auxiliary_heads import ConditionHeads, last_features
 from unicon.training.loss import diffusion_loss
-from unicon.training.pairs import TrainingModels, encode_prompts
+from unicon.training.models import TrainingModels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class PretrainLoss:
         timesteps[:heads] = 0
         noisy = self.models.scheduler.add_noise(images, noise, timesteps)
         noisy[:heads] = images[:heads]
-        embeds = encode_prompts(self.models, self._prompts(group, rows[heads:], heads, generator))
+        embeds = self.models.encode_prompts(self._prompts(group, rows[heads:], heads, generator))
         with last_features(self.models.unet) as features:
             prediction = self.models.unet(noisy.to(device), timesteps.to(device), embeds).sample
         conditions = {kind: group.latents[kind][rows[:heads]].to(device) for kind in self.heads.weights}

@@ -39,7 +39,8 @@ from unicon.training.mini.recipe import SQUARE, STAGES, MiniRecipe
 from unicon.training.mini.scene_cache import SceneArrays, load_cache, render_cache
 from unicon.training.mini.scene_maps import PERSON, SceneMaps
 from unicon.training.mini.vae import SHARES, encode_maps, new_vae, train_vae
-from unicon.training.pairs import LatentGroups, MixedLoss, PairLatents, PairLoss, PairSampling, TrainingModels
+from unicon.training.models import TrainingModels
+from unicon.training.pairs import LatentGroups, MixedLoss, PairLatents, PairLoss, PairSampling
 from unicon.training.settings import keep_settings
 from unicon.training.single_step import SingleStepLoss
 
@@ -84,9 +85,7 @@ def train_mini(
             fit(trained_parameters(models, heads), loss, recipe.pretrain, work / "pretrain")
             unet = with_finest_attention(models.unet).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             models = replace(models, unet=unet)
-        install_adapters(
-            models.unet, recipe.shares, recipe.rank, start_from, single_step=recipe.single_step_share > 0
-        )
+        install_adapters(models.unet, recipe.shares, recipe.rank, start_from, single_step=recipe.single_step_share > 0)
         for parameter in models.named_parameters().values():
             parameter.requires_grad_(True)
         if start_from is None:
@@ -176,7 +175,7 @@ def mixed_loss(
     losses = []
     for kind in recipe.shares:
         trigger = adapter_configs(models.unet)[kind].trigger or ""
-        source = LatentGroups([_pairs(group, kind, list(heads.weights)) for group in data])
+        source = LatentGroups([_pairs(group, kind, list(heads.weights)) for group in data], models.unet.device)
         losses.append(PairLoss(models, kind, trigger, source, _sampling_of(kind, sampling), heads))
     return MixedLoss(losses, list(recipe.shares.values()))
 

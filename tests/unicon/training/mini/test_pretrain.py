@@ -20,7 +20,8 @@ from unicon.training.fit import FitConfig, fit
 from unicon.training.mini.models import new_models, with_finest_attention
 from unicon.training.mini.pretrain import PretrainLoss, PretrainSampling, SceneLatents
 from unicon.training.mini.vae import new_vae
-from unicon.training.pairs import LatentGroups, PairLatents, PairLoss, PairSampling, TrainingModels, encode_prompts
+from unicon.training.models import TrainingModels
+from unicon.training.pairs import LatentGroups, PairLatents, PairLoss, PairSampling
 
 SAMPLING = PretrainSampling(batch_size=8, heads_fraction=0.75)
 WEIGHTS = {"depth": 1.0, "edge": 0.5}
@@ -54,7 +55,7 @@ def test_losses_are_the_mean_errors_of_what_each_part_predicts(models: TrainingM
     losses = PretrainLoss(models, heads, [scenes], SAMPLING)(torch.Generator().manual_seed(0))
     image = scenes.latents["image"].float()
     with torch.no_grad(), last_features(models.unet) as features:
-        seen = models.unet(image, torch.zeros(1), encode_prompts(models, [""])).sample
+        seen = models.unet(image, torch.zeros(1), models.encode_prompts([""])).sample
         edges = heads.heads["edge"](features[0])
     assert losses["depth"].item() == pytest.approx((seen + image).square().mean().item(), rel=1e-3)
     assert losses["edge"].item() == pytest.approx((edges - image).square().mean().item(), rel=1e-3)
@@ -78,7 +79,7 @@ def test_pretraining_learns_both_tasks(models: TrainingModels, tmp_path: Path) -
 def test_growing_attention_changes_no_result(models: TrainingModels) -> None:
     grown = with_finest_attention(models.unet)
     assert grown.config.up_block_types[-1] == "CrossAttnUpBlock2D"
-    latents, text = torch.randn(2, 8, 8, 8), encode_prompts(models, ["", "a red box"])
+    latents, text = torch.randn(2, 8, 8, 8), models.encode_prompts(["", "a red box"])
     steps = torch.tensor([0, 500])
     with torch.no_grad():
         expected, found = (unet(latents, steps, text).sample for unet in (models.unet, grown))

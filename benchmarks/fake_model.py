@@ -47,6 +47,10 @@ class FakeModel:
         """Return the same model, which runs on any device."""
         return self
 
+    def with_work(self, rows: int | None, compiled_code: str | None) -> FakeModel:
+        """Return the same model, which is not compiled."""
+        return self
+
     def build(self) -> FakeModel:
         """Return the model; there is nothing to load."""
         return self

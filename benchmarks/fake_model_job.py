@@ -29,7 +29,7 @@ def task_run_of(arguments: Sequence[str], model: FakeModel | None) -> tuple[Task
         model="fake",
         adapter="depth",
         conditions=(ConditionColumn(name="depth", kind="depth"),),
-        recommended=Recommended(steps=1),
+        recommended={"depth": Recommended(steps=1)},
         weights_sha256="0" * 64,
     )
     return estimate.task_run(options, identity, model), options

@@ -6,14 +6,15 @@
     python benchmarks/flops.py --json benchmarks/results/flops-sd15.json
 
 Counts the library's own sampling of one image of 512 x 512 pixels, from pixels to decoded maps, with
-`torch.utils.flop_counter`: a multiplication and an addition are two operations. Every step costs the same, so many
-steps are computed from the counts of one and of two. Adapters are counted with both kinds of output projection:
+`torch.utils.flop_counter`: a multiplication and an addition are two operations. Every step makes the same call of the
+UNet, so many steps are computed from the counts of one. Adapters are counted with both kinds of output projection:
 "fused" ones, as in the official depth adapter, mix both sides and need more attention with `--one-way`.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import sys
 from collections.abc import Callable
@@ -42,8 +43,10 @@ from unicon.options import SamplingOptions
 from unicon.requests import GenerationPlan, RowRequest
 from unicon.sampling import step_table
 from unicon.training.mini.text import train_tokenizer
+from unicon.unet_call import run_unet
 
 SIDE_PX = 512
+TOKENS = 77
 CONDITIONS = ("depth", "edge", "pose")
 PROJECTIONS: tuple[Projection, ...] = ("fused", "separate")
 MANY_STEPS = 20
@@ -68,36 +71,43 @@ def main() -> None:
 
 def counts(projection: Projection) -> dict[str, float]:
     """TFLOP per image in every mode, with adapters of one kind of output projection."""
+    (pair,), (static, step) = (unet_calls(projection, 1, one_way=one_way) for one_way in (False, True))
+    together = sum(unet_calls(projection, len(CONDITIONS), one_way=True))
     found = {}
-    for one_way in (False, True):
-        mode = "one-way" if one_way else "two-way"
-        one, two = (sampling(projection, 1, count, one_way=one_way) for count in (1, 2))
-        together = sampling(projection, len(CONDITIONS), 1, one_way=True)
-        for name, decoder in decoders().items():
-            beside = encoding() + decoder
-            found[f"{mode}, {MANY_STEPS} steps, {name}"] = one + (MANY_STEPS - 1) * (two - one) + beside
-            found[f"{mode}, 1 step, {name}"] = one + beside
-            found[f"three conditions one-way in one pass, 1 step, {name}"] = (
-                one_pass := encoding() + together + len(CONDITIONS) * decoder
-            )
-            found[f"one pass over three {mode} runs, 1 step, {name}"] = one_pass / (len(CONDITIONS) * (one + beside))
-    return {name: round(value, 4) for name, value in found.items()}
+    for name, decoder in decoders().items():
+        beside = encoding() + decoder
+        found[f"two-way, {MANY_STEPS} steps, {name}"] = MANY_STEPS * pair + beside
+        found[f"one-way, {MANY_STEPS} steps, {name}"] = static + MANY_STEPS * step + beside
+        found[f"two-way, 1 step, {name}"] = pair + beside
+        found[f"one-way, 1 step, {name}"] = static + step + beside
+        one_pass = encoding() + together + len(CONDITIONS) * decoder
+        found[f"three conditions in one pass, one-way, 1 step, {name}"] = one_pass
+        found[f"the same over three two-way runs, {name}"] = one_pass / (len(CONDITIONS) * (pair + beside))
+        found[f"the same over three one-way runs, {name}"] = one_pass / (len(CONDITIONS) * (static + step + beside))
+    return {name: round(value, 3) for name, value in found.items()}
 
 
-def sampling(projection: Projection, num_conditions: int, steps: int, *, one_way: bool) -> float:
-    """TFLOP from the latents of one image to the latents of its maps."""
-    model, size = sd15(projection), (SIDE_PX, SIDE_PX)
+def unet_calls(projection: Projection, num_conditions: int, *, one_way: bool) -> list[float]:
+    """TFLOP of every call of the UNet in one step, from the latents of one image to the latents of its maps."""
+    model, size, calls = copy.copy(sd15(projection)), (SIDE_PX, SIDE_PX), []
+
+    def run(*arguments: Any) -> tuple[torch.Tensor, ...]:
+        results: list[tuple[torch.Tensor, ...]] = []
+        calls.append(counted(lambda: results.append(run_unet(*arguments))))
+        return results[0]
+
+    model.run_unet = run
     image = Image.new("RGB", size)
-    request = RowRequest(working_size=size, size=size, seed=0, image=image)
     plan = GenerationPlan(
         adapters=CONDITIONS[:num_conditions],
-        table=step_table.estimation(steps, num_conditions, clean_image=True),
+        table=step_table.estimation(1, num_conditions, clean_image=True),
         given=(0,),
         separate=True,
-        sampling=SamplingOptions(num_inference_steps=steps, guidance_scale=1.0, one_way=one_way),
+        sampling=SamplingOptions(num_inference_steps=1, guidance_scale=1.0, one_way=one_way),
     )
-    encoded = {(id(image), size): (image, latents()[0])}
-    return counted(lambda: sample_batch(model, [request], plan, [None] * (1 + num_conditions), encoded))
+    request = RowRequest(working_size=size, size=size, seed=0, image=image)
+    sample_batch(model, [request], plan, [None] * (1 + num_conditions), {(id(image), size): (image, latents()[0])})
+    return calls
 
 
 def latents() -> torch.Tensor:
@@ -136,6 +146,7 @@ def sd15(projection: Projection) -> UniCon:
     """A model without data, with an adapter for each condition."""
     with TemporaryDirectory() as folder:
         tokenizer = train_tokenizer(["depth_map, an image"], Path(folder))
+    tokenizer.model_max_length = TOKENS
     parts = random_parts(tokenizer, "meta")
     with torch.device("meta"):
         for name in CONDITIONS:

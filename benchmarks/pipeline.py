@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """What the data plane costs: time, memory and planning of chunked jobs, with a fake model of known cost.
 
-    python benchmarks/pipeline.py efficiency          # the pipeline over the bare model loop; goal 1.05 in steady state
+    python benchmarks/pipeline.py efficiency          # the pipeline over the bare model loop; goal 1.05 and 1.10
     python benchmarks/pipeline.py efficiency --busy   # the same with a model on this CPU
     python benchmarks/pipeline.py startup             # the command on one sample
     python benchmarks/pipeline.py memory              # peaks at 1,000 and 20,000 samples

@@ -130,6 +130,7 @@ def run_task(
         vae=parse_vae(options.vae),
         uses_map_decoder=sampling.map_decoder == "small" or preset_of(options) == FAST,
         dtype=options.dtype,
+        compile=options.compile,
     )
     model, identity = resolve_model(description)
     run = dataclasses.replace(make_task_run(options, identity, model), identity=identity, gives_up=options.give_up)

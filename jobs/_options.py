@@ -209,6 +209,14 @@ def _add_actor_options(work: _ArgumentGroup) -> None:
         "with --actors when the cluster starts without GPUs and scales up",
     )
     work.add_argument(
+        "--compile",
+        choices=("auto", "always", "never"),
+        default="auto",
+        metavar="NAME",
+        help="whether to compile the model: auto (on GPUs, where it saves more time than it takes), always, or never "
+        "(default: %(default)s)",
+    )
+    work.add_argument(
         "--max-gpu-hours",
         type=number(0.001, 100_000_000),
         metavar="X",

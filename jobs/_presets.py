@@ -91,21 +91,21 @@ def check_views(views: int | None) -> None:
         raise SettingError(f"--preset {FAST} has --views 1; got --views {views}. Remove one of the options.")
 
 
-def estimation_views(options: Namespace, identity: "ModelIdentity") -> int:
-    """Return the number of views of estimates: that of the preset or the option, else what the adapter recommends.
+def estimation_views(options: Namespace, identity: "ModelIdentity") -> dict[str, int]:
+    """Return the number of views of estimates by condition: that of the preset or the option, else what suits adapters.
 
     Raises:
         SettingError: The preset is `fast`, and an adapter was not trained for estimates in one step.
     """
     if preset_of(options) != FAST:
-        return options.views or identity.recommended.views
+        return {name: options.views or each.views for name, each in identity.recommended.items()}
     for name in identity.not_single_step:
         raise SettingError(
             f"--preset {FAST} estimates in one step, which the adapter of {name} was not trained for: its estimates "
             f"would be blurred. Use --preset {BALANCED}, or train an adapter with --single-step-share "
             "(jobs/train_adapter.py)."
         )
-    return 1
+    return dict.fromkeys(identity.recommended, 1)
 
 
 def _refuse_others(preset: str, given: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,9 +58,8 @@ def parse(arguments: list[str] | None = None) -> Namespace:
         nargs="+",
         default=["depth"],
         metavar="NAME",
-        help="conditions to estimate: the names of their adapters and of the output columns. Several are estimated in "
-        "one pass, with the most steps and views that one of their adapters recommends unless they are given "
-        "(default: depth)",
+        help="conditions to estimate: the names of their adapters and of the output columns. Several are estimated "
+        "together; those with the same steps and views share one pass of the model (default: depth)",
     )
     add_options(parser)
     options = parser.parse_args(arguments)
@@ -97,35 +97,50 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
     """Return the job of a command line. Open settings take the values that the adapters recommend."""
     from pipelines.readers.sources import ImageShards
     from pipelines.runs.task_run import TaskRun
-    from pipelines.tasks.condition_columns import check_guidance, check_views
-    from pipelines.tasks.estimation import Estimation
 
-    sampling = sampling_of(options, identity.has_map_decoder).for_estimation(identity.recommended.steps)
-    views = estimation_views(options, identity)
-    for condition in identity.conditions:
-        check_views(condition, views)
-        check_guidance(condition, sampling)
-    task = Estimation(
-        conditions=identity.conditions,
-        sampling=sampling,
-        max_pixels=options.max_pixels,
-        num_views=views,
-        ensemble_size=options.ensemble,
-    )
+    task, steps_and_views = _task(options, identity)
+    always = [name for name in _cli.ALWAYS_IN_ESTIMATES if getattr(task.sampling, name) is not None]
     return TaskRun(
         job=f"estimate_{'+'.join(task.names)}",
         task=task,
         source=ImageShards(columns=_cli.columns_of(options, options.image_column)),
         model=model,
         provenance=_cli.provenance(
-            identity, options, sampling, _cli.ALWAYS_IN_ESTIMATES, CODE_VERSION,
-            views=None if views == 1 else views, ensemble=options.ensemble,
+            identity, options, task.sampling, always, CODE_VERSION, **steps_and_views, ensemble=options.ensemble
         ),
         other_settings=_cli.data_settings(options, "image_column"),
         batch_size=options.batch_size,
         row_format=_cli.row_format_of(options),
         card=_card(task),
-    )  # fmt: skip
+    )
+
+
+def _task(options: Namespace, identity: "ModelIdentity") -> tuple["Estimation", dict[str, int | None]]:
+    """Return the task, and the columns of steps and views: one for each condition where the conditions differ."""
+    from pipelines.tasks.condition_columns import check_guidance, check_views
+    from pipelines.tasks.estimation import Estimation
+
+    given = sampling_of(options, identity.has_map_decoder)
+    samplings = {name: given.for_estimation(each.steps) for name, each in identity.recommended.items()}
+    views = estimation_views(options, identity)
+    for condition in identity.conditions:
+        check_views(condition, views[condition.name])
+        check_guidance(condition, samplings[condition.name])
+    sampling, num_views = next(iter(samplings.values())), next(iter(views.values()))
+    columns: dict[str, int | None] = {"views": None if num_views == 1 else num_views}
+    if len({*views.values()}) > 1:
+        num_views, columns = None, {f"{name}_views": count for name, count in views.items()}
+    if len({*samplings.values()}) > 1:
+        columns |= {f"{name}_num_inference_steps": each.steps for name, each in samplings.items()}
+        sampling = replace(sampling, num_inference_steps=None)
+    task = Estimation(
+        conditions=identity.conditions,
+        sampling=sampling,
+        max_pixels=options.max_pixels,
+        num_views=num_views,
+        ensemble_size=options.ensemble,
+    )
+    return task, columns
 
 
 def _card(task: "Estimation") -> "Card":

@@ -47,7 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.start_from is not None and not (options.start_from / "unet" / "config.json").is_file():
         raise SettingError(f"--start-from {options.start_from} is not a model folder: it has no unet/config.json.")
     _cli.check_device(options.device)
-    train_mini(options.work, options.output, recipe_of(options), options.device, options.start_from)
+    train_mini(
+        options.work,
+        options.output,
+        recipe_of(options),
+        options.device,
+        options.start_from,
+        compiles=options.compile,
+    )
     return 0
 
 
@@ -82,6 +89,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         default="cuda" if torch.cuda.is_available() else "cpu",
         metavar="NAME",
         help="cuda, cuda:1 or cpu (default: a GPU if there is one)",
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the UNet for the joint training with torch.compile, which takes minutes at first; if that fails, "
+        "the training runs without",
     )
     _add_recipe_options(parser, MiniRecipe())
     return parser.parse_args(arguments)

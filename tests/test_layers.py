@@ -27,6 +27,7 @@ UNICON_PACKAGES = {
     "metrics": set(),
     "scenes": set(),
     "adapters": {"files"},
+    "compilation": {"files"},
     "training": {"adapters", "files", "metrics", "scenes"},
 }
 """The packages of `unicon`, and those that each may import."""
@@ -38,7 +39,8 @@ FORBIDDEN = {
 TORCH_FILES = {"pipelines/tasks/model.py"}
 """Files that import torch within a function that runs in the actor."""
 FILES_IN_PIPELINES = 6
-PACKAGES_WITHOUT_TORCH = ("unicon.files", "unicon.options", "unicon.adapters.config", "unicon.limits")
+PACKAGES_WITHOUT_TORCH = ("unicon.files", "unicon.options", "unicon.adapters.config", "unicon.limits",
+                          "unicon.compilation.policy")  # fmt: skip
 
 
 def modules(package: str) -> Iterator[tuple[str, ast.Module]]:

@@ -11,7 +11,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -73,6 +73,7 @@ class RayExecutor:
         say("starting Ray ...")
         with ray_session() as available:
             resources = choose_resources(request, available, "RAY_ADDRESS" in os.environ, working_nodes())
+            resources = replace(resources, samples=job.samples)
             working(available, resources)
             flow = job.make_flow(output, resources)
             limit_s = None if request.max_gpu_hours is None else request.max_gpu_hours * 3600

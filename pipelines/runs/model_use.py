@@ -50,6 +50,17 @@ class ModelUse:
         """GPUs that all actors of the run hold together."""
         return self.resources.actors * self.resources.gpus_per_actor
 
+    @property
+    def compiling(self) -> dict[str, Any] | None:
+        """What compiling did, see `unicon.compilation`: the most shapes of an actor, and the seconds of all actors."""
+        found = [report["compile"] for report in self.actors.values() if "compile" in report]
+        if not found:
+            return None
+        counts = {name: max(each[name] for each in found) for name in ("shapes", "compiled", "from_cache")}
+        seconds = round(sum(each["seconds"] for each in found), 1)
+        failure = next(({"failure": each["failure"]} for each in found if "failure" in each), {})
+        return {"mode": found[0]["mode"], **counts, "seconds": seconds, **failure}
+
     def forecast(self, rows_left: int, max_gpu_hours: float | None = None) -> str | None:
         """Say how long the rest of the run will take at the rate of the models; None: the rate is not known yet.
 
@@ -59,11 +70,11 @@ class ModelUse:
         if not rate:
             return None
         left_s = rows_left / rate
-        text = f"the models compute {rate:.3g} samples/s: the rest takes about {duration(left_s)}"
+        text = f"the models compute {number(rate)} samples/s: the rest takes about {duration(left_s)}"
         if not self.gpus:
             return f"{text} on {self.resources.actors} {'actor' if self.resources.actors == 1 else 'actors'}"
         hours, spent = self.gpus * left_s / 3600, self.gpu_s / 3600
-        text += f", {hours:.3g} GPU hours on {self.gpus:g} {'GPU' if self.gpus == 1 else 'GPUs'}"
+        text += f", {number(hours)} GPU hours on {self.gpus:g} {'GPU' if self.gpus == 1 else 'GPUs'}"
         if max_gpu_hours is None or spent + hours <= max_gpu_hours:
             return text
         return f"{text}; --max-gpu-hours {max_gpu_hours:g} ends the run before that"
@@ -88,6 +99,11 @@ class History:
         if len(self.points) > MAX_POINTS:
             self.points = self.points[1::2]
             self.interval_s *= 2
+
+
+def number(value: float) -> str:
+    """Format a number for people, such as `3,160`, `26.7` or `0.0047`."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def duration(seconds: float) -> str:

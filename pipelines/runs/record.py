@@ -183,7 +183,8 @@ def model_use(progress: Progress) -> dict[str, Any]:
         "gpu_hours": use.gpu_s / 3600 if use.gpus else None,
     }
     found: dict[str, Any] = {name: round(value, 4) for name, value in known.items() if value is not None}
-    return {**found, "history": list(progress.history.points)} if found else {}
+    compiling = {} if use.compiling is None else {"compile": use.compiling}
+    return {**found, **compiling, "history": list(progress.history.points)} if found or compiling else {}
 
 
 def command_line() -> list[str]:

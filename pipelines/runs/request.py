@@ -57,6 +57,8 @@ class Job:
     finish: Callable[[str, int, int], None]
     """(output URI, rows in data/, samples in errors/) -> writes the files beside the data, such as the dataset card."""
     row_format: RowFormat = PARQUET
+    samples: int | None = None
+    """Samples to process, once they are planned."""
     continues: Callable[[Mapping[str, Any]], bool] = lambda recorded: False
     """Returns whether the settings recorded by an earlier version are equivalent, although they have fewer entries."""
     load_options: Callable[[str], str] = lambda output: ""

@@ -5,7 +5,7 @@ Tested in tests/pipelines/runs/test_exactly_once.py and tests/simulation/.
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -60,7 +60,8 @@ class Rounds:
     _measured: dict[tuple[str, str], MeasuredShard] = field(default_factory=dict)
     _marks: MarkReader = field(init=False)
     _chunk_size: int = 0
-    _has_forecast: bool = False
+    _said: set[str] = field(default_factory=set)
+    """What `_tell` has said."""
     _others: list[str] = field(default_factory=list)
     """Names of other runs that seem to work on the output at the same time."""
 
@@ -85,7 +86,7 @@ class Rounds:
                 if plan.is_complete or self.trouble or (plan.chunks and not chunks):
                     break
                 if chunks:
-                    process = process or self._open(session)
+                    process = process or self._open(session, _samples_in(chunks))
                     self._process(rotated(chunks, self.record.name) if self._others else chunks, process)
                 else:
                     self._remove(plan.superseded)
@@ -200,28 +201,32 @@ class Rounds:
             for receipt in process(chunks):
                 self.progress.add(receipt)
                 self._done.add(receipt["chunk"])
-                self._forecast()
+                self._tell()
         except FlowError as error:
             self.trouble = str(error)
         self._failed |= {chunk.name for chunk in chunks} - self._done
 
-    def _forecast(self) -> None:
-        """Say once how long the run will take, as soon as the rate of the models is known."""
-        if self._has_forecast or not self.progress.left:
-            return
-        forecast = self.progress.use.forecast(self.progress.left, self.request.max_gpu_hours)
-        if forecast:
-            self._has_forecast = True
-            self.progress.end_line()
-            self.environment.say(forecast)
+    def _tell(self) -> None:
+        """Say once that compiling failed, and once how long the run will take when the rate of the models is known."""
+        use = self.progress.use
+        failure = (use.compiling or {}).get("failure")
+        said = {"failure": failure and f"compiling failed, so the models run uncompiled: {failure}"}
+        if self.progress.left:
+            said["forecast"] = use.forecast(self.progress.left, self.request.max_gpu_hours)
+        for name, text in said.items():
+            if text and name not in self._said:
+                self._said.add(name)
+                self.progress.end_line()
+                self.environment.say(text)
 
-    def _open(self, session: ExitStack) -> Process:
+    def _open(self, session: ExitStack, samples: int) -> Process:
         def working(cluster: Any, resources: Any) -> None:
             self.progress.use.resources = resources
             self.record.working(cluster, resources.actors, resources.gpus_per_actor, self.progress)
 
         executor = self.environment.executor
-        opened = executor.open(self.job, self.request, self.output, working, self.progress.note_failure)
+        job = replace(self.job, samples=samples)
+        opened = executor.open(job, self.request, self.output, working, self.progress.note_failure)
         process = session.enter_context(opened)
         session.enter_context(self.progress)
         return process

@@ -1,6 +1,7 @@
 """Turns a task into the job that the runner runs, in the same way for every command with a model."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ from pipelines.samples import is_rows_file
 from pipelines.stages.compute import ComputeRows
 from pipelines.stages.publish import PublishRows
 from pipelines.stages.read import ReadRows
-from pipelines.stages.task import TOKENS_CUT, ModelDescription, Task
+from pipelines.stages.task import TOKENS_CUT, Task
 from pipelines.stages.timed import TimedModel, TimedPublish, TimedRead
 from pipelines.storage import files, uris
 from pipelines.storage.damage import is_damage
@@ -42,12 +43,25 @@ class SamplingTask(Task, Protocol):
         """How the model samples: the value that the task passes to every call."""
         ...
 
+    @property
+    def rows_per_sample(self) -> int:
+        """Rows of micro-batches that the model processes for a sample, such as its views; at least so many."""
+        ...
+
 
 class PlaceableModel(Protocol):
     """A model whose description is completed when the cluster is known."""
 
-    def with_device(self, device: str | None, actors_per_node: int) -> ModelDescription:
+    def with_device(self, device: str | None, actors_per_node: int) -> "PlaceableModel":
         """Return the description for actors with this device; None stands for the GPU of the actor."""
+        ...
+
+    def with_work(self, rows: int | None, compiled_code: str | None) -> "PlaceableModel":
+        """Return the description for actors that compute so many rows each; see `UniConModel.with_work`."""
+        ...
+
+    def build(self) -> Any:
+        """See `ModelDescription`."""
         ...
 
 
@@ -120,9 +134,10 @@ class TaskRun:
         return self.row_format.features(self._publish(output).rows_schema(), self.task.passthrough.names)
 
     def _flow(self, output: str, resources: Resources) -> Flow:
+        model = self.model.with_device(None if resources.gpus_per_actor else "cpu", resources.actors_per_node)
         compute = ComputeRows(
             task=self.task,
-            model=self.model.with_device(None if resources.gpus_per_actor else "cpu", resources.actors_per_node),
+            model=model.with_work(*self._work(output, resources)),
             run_seed=int(self.provenance["seed"]),
             batch_size=self.batch_size,
         )
@@ -133,6 +148,16 @@ class TaskRun:
             model=TimedModel(stage=compute, job=self.job),
             publish=TimedPublish(stage=self._publish(output), job=self.job),
         )
+
+    def _work(self, output: str, resources: Resources) -> tuple[int | None, str | None]:
+        """Return the rows of an actor, and where the actors of a cluster share compiled code: in the output.
+
+        Whoever can write the output can thus make the actors execute code.
+        """
+        shared = uris.join(output, "_chunks", "compiled") if resources.is_cluster else None
+        if resources.samples is None:
+            return None, shared
+        return math.ceil(resources.samples / resources.actors) * self.task.rows_per_sample, shared
 
     def _publish(self, output: str) -> PublishRows:
         return PublishRows(

@@ -66,12 +66,17 @@ class TimedActor:
         metrics.add("unicon_seconds", ended - started, self.job, "model")
         metrics.show("unicon_batch_size", work.largest_batch, self.job, "model")
         metrics.show("unicon_model_busy_share", (busy_s - last_busy_s) / (ended - last_ended), self.job, "model")
-        report = self.model.actor.queue.time.report()
+        report = self._report()
         if report["rows_s"]:
             metrics.show("unicon_model_rows_per_s", report["rows"] / report["rows_s"], self.job, "model")
         seconds = {**measured["seconds"], "model": ended - started}
         used = {"seconds": seconds, "device_s": work.device_s, "batch_size": work.largest_batch, "model": report}
         return _with_measured(result, used)
+
+    def _report(self) -> dict[str, Any]:
+        """The report of `ModelTime`, and with `compile` what a model that may be compiled says about that."""
+        report, compilation = self.model.actor.queue.time.report(), getattr(self.model.actor.model, "compilation", None)
+        return report if compilation is None else {**report, "compile": compilation.describe()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +84,7 @@ class TimedPublish:
     """The third stage.
 
     Its receipt has `seconds` by stage, `device_s` (seconds in which the device worked for the chunk), `batch_size`,
-    which is 0 if the model had no work, and `model`, the report of `ModelTime`.
+    which is 0 if the model had no work, and `model`, the report of the actor so far.
     """
 
     stage: Callable[[Chunk, pa.Table, Attempt], Mapping[str, Any]]

@@ -3,11 +3,10 @@
 Tested in tests/pipelines/tasks/test_estimation.py.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipelines.errors import SettingError
-from unicon.adapters.config import Recommended
 from unicon.condition_kinds import CONDITION_KINDS
 from unicon.options import SamplingOptions
 
@@ -26,23 +25,6 @@ class ConditionColumn:
     def encoding(self) -> str:
         """The meaning of the pixels."""
         return CONDITION_KINDS[self.kind].encoding or f"PNG, an image of kind {self.kind}"
-
-
-def recommended_together(conditions: Sequence[ConditionColumn], each: Sequence[Recommended]) -> Recommended:
-    """Return what suits estimates of several conditions in one pass: the most steps and views that one recommends.
-
-    If a kind distinguishes left from right, there are no mirrored views.
-
-    Args:
-        conditions: The conditions.
-        each: What the adapter of each one recommends.
-    """
-    if not each:
-        return Recommended()
-    views = max(one.views for one in each)
-    if not all(CONDITION_KINDS[condition.kind].mirrors for condition in conditions):
-        views = min(views, MIRRORING_VIEWS // 2)
-    return Recommended(max(one.steps for one in each), views, all(one.single_step for one in each))
 
 
 def check_views(condition: ConditionColumn, views: int) -> None:

@@ -32,11 +32,17 @@ class Estimation:
 
     conditions: tuple[ConditionColumn, ...]
     sampling: SamplingOptions = SamplingOptions()
+    """Number of steps None: for each condition the recommendation of its adapter."""
     max_pixels: int
     num_views: int | None = None
-    """Number of views of each image that are averaged; None: the recommendation of the adapter."""
+    """Number of views of each image that are averaged; None: for each condition the recommendation of its adapter."""
     ensemble_size: int | None = None
     """Number of estimates for each image, or None for a single estimate without a confidence."""
+
+    @property
+    def rows_per_sample(self) -> int:
+        """Rows of micro-batches that the model processes for a sample; at least so many if the conditions differ."""
+        return (self.num_views or 1) * (self.ensemble_size or 1)
 
     @property
     def seeds_by_shard(self) -> bool:

@@ -43,6 +43,11 @@ class Generation:
         return self.sampling.resolution_px
 
     @property
+    def rows_per_sample(self) -> int:
+        """Rows of micro-batches that the model processes for a sample."""
+        return 1
+
+    @property
     def seeds_by_shard(self) -> bool:
         return True
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.tasks.condition_columns import ConditionColumn, recommended_together
+from pipelines.tasks.condition_columns import ConditionColumn
 from pipelines.tasks.model import ModelFiles, UniConModel, check_files, find_files, kind_of
 from pipelines.tasks.model_cache import is_remote
 from unicon.adapters.config import Recommended, recommended
@@ -27,8 +27,8 @@ class ModelIdentity:
     adapter: str
     """Names of the adapter files in use, joined by `+`."""
     conditions: tuple[ConditionColumn, ...]
-    recommended: Recommended
-    """What suits estimates of the conditions, in one pass if there are several."""
+    recommended: Mapping[str, Recommended]
+    """Condition -> what its adapter recommends for estimates."""
     not_single_step: tuple[str, ...] = ()
     """The conditions whose adapters were not trained for estimates in one step."""
     weights_sha256: str
@@ -82,12 +82,11 @@ def resolve_model(description: UniConModel) -> tuple[UniConModel, ModelIdentity]
         "model_revision": (commit_of(files.folder) or "") if is_hub_model and description.revision else "",
         "adapter_revision": "+".join(filter(None, map(commit_of, paths))) if description.adapters else "",
     }
-    conditions = tuple(ConditionColumn(name=name, kind=kind_of(name, path)) for name, path in files.adapters.items())
     identity = ModelIdentity(
         model=Path(description.model).resolve().name if Path(description.model).is_dir() else description.model,
         adapter="+".join(_adapter_name(description.adapters.get(name), path) for name, path in files.adapters.items()),
-        conditions=conditions,
-        recommended=recommended_together(conditions, [recommended(path) for path in paths]),
+        conditions=tuple(ConditionColumn(name=name, kind=kind_of(name, path)) for name, path in files.adapters.items()),
+        recommended={name: recommended(path) for name, path in files.adapters.items()},
         not_single_step=tuple(name for name, path in files.adapters.items() if not recommended(path).single_step),
         weights_sha256=fingerprint(files.weights()),
         loras="+".join(f"{_name_of(place)}:{scale:g}" for place, scale in description.loras),

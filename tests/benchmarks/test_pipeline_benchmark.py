@@ -16,12 +16,12 @@ from tests.support.paths import PROJECT_ROOT
 
 
 def test_ratios_of_a_pipeline_to_the_bare_loop() -> None:
-    times = Times(receipts=[(7.0, 4), (9.0, 4), (11.0, 4), (13.0, 2)], wall_s=14.0)
+    times = Times(receipts=[(7.0, 4, 1.0), (9.0, 4, 1.0), (11.0, 4, 1.5), (13.0, 2, 1.5)], wall_s=14.0)
     result = times.beside(bare_s=7.0)
     assert (result["samples"], result["first_receipt_s"], result["steady_s"]) == (14, 7.0, 4.0)
     assert result["steady_bare_s"] == pytest.approx(3.0)
     assert result["steady_ratio"] == pytest.approx(4 / 3)
-    assert result["whole_ratio"] == 2.0
+    assert (result["whole_ratio"], result["device_busy_share"]) == (2.0, 0.75)
 
 
 def test_planning_sees_the_whole_input_and_every_mark() -> None:
@@ -59,6 +59,8 @@ def test_the_pipeline_is_compared_with_the_bare_loop(tmp_path: Path) -> None:
     subprocess.run(command, cwd=PROJECT_ROOT, check=True, timeout=300, stdout=subprocess.DEVNULL)
     result = json.loads((tmp_path / "result.json").read_text())
     assert set(result) == {"command", "date", "hardware", "results"}
-    assert result["results"]["samples"] == 24
-    assert result["results"]["bare_s"] >= 24 * 0.05, "the fake model sleeps that long for every sample"
-    assert result["results"]["steady_ratio"] > 0, "a number; how large it is depends on the machine"
+    measured = result["results"]["0.05 s"]
+    assert measured["samples"] == 24
+    assert measured["bare_s"] >= 24 * 0.05, "the fake model sleeps that long for every sample"
+    assert measured["steady_ratio"] > 0, "a number; how large it is depends on the machine"
+    assert measured["device_busy_share"] > 0

@@ -18,7 +18,7 @@ IN = ["--input", "x", "--output", "y"]
 
 
 def settings_of(*options: str, views: int = 1) -> dict[str, object]:
-    known = replace(identity("depth"), recommended=Recommended(steps=10, views=views))
+    known = replace(identity("depth"), recommended={"depth": Recommended(steps=10, views=views)})
     return dict(estimate.task_run(estimate.parse([*IN, *options]), known, FakeDepth()).settings)
 
 

@@ -172,6 +172,18 @@ def test_checkpoints_are_looked_at_with_the_model_in_memory(
     assert (tmp_path / "validation-000007.png").exists()
 
 
+def test_a_share_of_the_steps_trains_for_a_single_step(tiny: Path, images: Path, tmp_path: Path) -> None:
+    for share in ("0.5", "1"):
+        root = tmp_path / share
+        assert train_adapter.main(command(tiny, images, root, "--steps", "2", "--single-step-share", share)) == 0
+        config, _ = read_config(root / "adapters" / "edge.safetensors")
+        assert config.single_step and config.estimation_steps == 1
+    log = [json.loads(line) for line in (tmp_path / "1" / "work" / "training" / "log.jsonl").read_text().splitlines()]
+    assert "edge_maps" in log[-1] and log[-1]["pairs_a_second"] > 0
+    with pytest.raises(_cli.SettingError, match="single_step_share"):
+        train_adapter.main(command(tiny, images, tmp_path / "1", "--steps", "2"))
+
+
 def test_an_adapter_says_what_made_its_conditions(tiny: Path, images: Path, trained: Path) -> None:
     assert read_config(trained / "adapters" / "edge.safetensors")[0].annotator == "canny"
     assert load_for_training(tiny, recipe(annotator="hed"), "cpu").config.annotator == "hed"

@@ -25,7 +25,7 @@ def identity(*conditions: str) -> ModelIdentity:
         model="fake",
         adapter="+".join(conditions),
         conditions=tuple(ConditionColumn(name=name, kind=name) for name in conditions),
-        recommended=Recommended(steps=10),
+        recommended=dict.fromkeys(conditions, Recommended(steps=10)),
         weights_sha256="0" * 64,
     )
 

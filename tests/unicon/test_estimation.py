@@ -19,7 +19,7 @@ TOLERANCE = 1e-4
 NAMES = ["edge", "depth", "pose"]
 IMAGES = [
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8))
-    for seed, size in enumerate([(30, 40), (32, 32), (40, 30)])
+    for seed, size in enumerate([(30, 40), (32, 32)])
 ]
 
 
@@ -42,7 +42,7 @@ def counted() -> tuple[UniCon, list[int], list[int]]:
 
 @pytest.mark.parametrize("settings", [{}, {"one_way": True}, {"one_way": True, "num_views": 2}], ids=str)
 def test_several_conditions_equal_their_single_runs(settings: dict[str, Any]) -> None:
-    model, options = tiny_model(), {"num_inference_steps": 2, "seeds": [3, 1, 4], **settings}
+    model, options = tiny_model(), {"num_inference_steps": 2, "seeds": [3, 1], **settings}
     together = model.estimate(IMAGES, NAMES, **options)
     assert all(list(maps) == NAMES for maps in together)
     for name in NAMES:

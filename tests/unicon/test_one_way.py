@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -25,7 +24,7 @@ from unicon.unet_call import run_unet
 
 TOLERANCE = 1e-5
 """Relative, in float32."""
-STEPS = 3
+STEPS = 2
 ADAPTERS = (
     AdapterConfig(name="depth", rank=4),
     AdapterConfig(name="edge", rank=2, projection="separate"),
@@ -40,6 +39,12 @@ GUIDANCES: dict[str, dict[str, float]] = {
     "condition": {"guidance_scale": 1.0, "condition_guidance_scale": 2.0},
     "both": {"guidance_scale": 3.0, "condition_guidance_scale": 2.0},
 }
+QUICK = {("depth", "plain"), ("depth", "both"), ("edge", "text"), ("pose", "condition"), ("id", "both")}
+CASES = [
+    pytest.param(adapter, guidance, marks=[] if (adapter, guidance) in QUICK else [pytest.mark.slow])
+    for adapter in NAMES
+    for guidance in GUIDANCES
+]
 ESTIMATION = step_table.estimation(STEPS, clean_image=True)
 SYNTHESIS = step_table.synthesis(STEPS, clean_conditions=True)
 
@@ -87,19 +92,21 @@ def compare(
 ) -> None:  # fmt: skip
     once = sampled(model, plan_of(True, sampling, **settings), requests)
     check_equal(once, sampled(model, plan_of(False, sampling, weights=weights, **settings), requests))
-    two_way = sampled(model, plan_of(False, sampling, **settings), requests)
-    assert all(not torch.allclose(latents, two_way[role], rtol=1e-3) for role, latents in once.items())
 
 
-@pytest.mark.parametrize("guidance", GUIDANCES)
-@pytest.mark.parametrize("adapter", NAMES)
+def test_it_is_not_the_same_as_two_way(model: UniCon) -> None:
+    settings: dict[str, Any] = {"adapters": ("depth",), "table": ESTIMATION, "given": (0,)}
+    one_way, two_way = (sampled(model, plan_of(which, **settings), REQUESTS)[1] for which in (True, False))
+    assert float((one_way - two_way).norm() / two_way.norm()) > 1e-2
+
+
+@pytest.mark.parametrize(("adapter", "guidance"), CASES)
 def test_estimation(model: UniCon, adapter: str, guidance: str) -> None:
     weights = {adapter: (0.0, 1.0)}
     compare(model, weights, GUIDANCES[guidance], adapters=(adapter,), table=ESTIMATION, given=(0,))
 
 
-@pytest.mark.parametrize("guidance", GUIDANCES)
-@pytest.mark.parametrize("adapter", NAMES)
+@pytest.mark.parametrize(("adapter", "guidance"), CASES)
 def test_synthesis(model: UniCon, adapter: str, guidance: str) -> None:
     weights = {adapter: (1.0, 0.0)}
     compare(model, weights, GUIDANCES[guidance], adapters=(adapter,), table=SYNTHESIS, given=(1,))
@@ -123,7 +130,7 @@ def test_synthesis_from_all_conditions(model: UniCon) -> None:
 
 @pytest.mark.parametrize("given", ["depth", "id"])
 def test_inpainting_with_given_and_generated_conditions(model: UniCon, given: str) -> None:
-    adapters = (given, *(name for name in ("edge", "pose")))
+    adapters = (given, "edge", "pose")
     mask = np.zeros((32, 32), np.float32)
     mask[4:20, 10:30] = 1
     masked = [request(1, "a cat", mask=mask), request(2, "", mask=mask)]
@@ -142,9 +149,10 @@ def test_conditions_in_one_pass_equal_their_single_runs(model: UniCon, one_way: 
         return step_table.estimation(STEPS, count, clean_image="given_at" not in sampling)
 
     settings = {"given": (0,), "separate": True}
-    plan = plan_of(one_way, sampling, adapters=NAMES, table=table(len(NAMES)), **settings)
+    names = ("depth", "edge", "id")
+    plan = plan_of(one_way, sampling, adapters=names, table=table(len(names)), **settings)
     together = sampled(model, plan, REQUESTS)
-    for role, name in enumerate(NAMES, start=1):
+    for role, name in enumerate(names, start=1):
         alone = sampled(model, plan_of(one_way, sampling, adapters=(name,), table=table(1), **settings), REQUESTS)
         check_equal({1: together[role]}, alone)
 

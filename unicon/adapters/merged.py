@@ -104,9 +104,10 @@ class JointOutput(nn.Module):
     def forward(self, role: Role, own: Tensor, other: Tensor | None) -> Tensor:
         """The output to a role, (P, N, C); `other` is None unless the projection is fused."""
         output = linear(own, getattr(self, f"{role}_own"), getattr(self, f"{role}_bias"))
-        if other is not None:
-            output.flatten(0, 1).addmm_(other.flatten(0, 1), getattr(self, f"{role}_other").t())
-        return output
+        if other is None:
+            return output
+        product = torch.addmm(output.flatten(0, 1), other.flatten(0, 1), getattr(self, f"{role}_other").t())
+        return product.unflatten(0, output.shape[:2])
 
 
 class RoleWeights(nn.Module):

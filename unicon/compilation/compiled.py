@@ -28,7 +28,6 @@ from unicon.compilation.policy import (
     CACHED_SHARE,
     EXPECTED_COMPILE_S,
     EXPECTED_GAIN,
-    LAUNCH_BOUND_GAIN,
     LAUNCH_BOUND_ROWS,
     MOST_PADDING,
     CompileSettings,
@@ -57,10 +56,12 @@ class Shape:
     name: str
     """The same in every process."""
     is_launch_bound: bool
-    """Whether its rows are so few that the device waits for launches."""
+    """Whether its rows are so few that a CUDA device waits for launches."""
     calls: int = 0
     seconds: list[float] = field(default_factory=list)
     """Times of uncompiled calls."""
+    captured: CudaGraph | None = None
+    """Uncompiled calls as a CUDA graph."""
     compiled: Callable[..., Any] | None = None
     compile_s: float = 0.0
 
@@ -99,14 +100,20 @@ class Compilation:
     @property
     def compiled(self) -> dict[str, float]:
         """Name of every compiled shape -> seconds of compiling it."""
-        return {shape.name: shape.compile_s for shape in self._shapes.values() if shape.compiled is not None}
+        shapes = list(self._shapes.values())  # other threads may add to them
+        return {shape.name: shape.compile_s for shape in shapes if shape.compiled is not None}
 
     def describe(self) -> dict[str, Any]:
-        """The summary for records: mode, number of shapes seen and compiled, seconds of compiling, and a failure."""
+        """The summary for records.
+
+        The mode; the number of shapes of calls that were seen, captured as CUDA graphs and compiled, and of those whose
+        code was in the cache; the seconds of compiling; and why it failed, if it did.
+        """
         compiled = self.compiled
         return {
             "mode": self.settings.mode,
             "shapes": len(self._shapes),
+            "captured": sum(shape.captured is not None for shape in list(self._shapes.values())),
             "compiled": len(compiled),
             "from_cache": len(compiled.keys() & (self._cached or {}).keys()),
             "seconds": round(sum(compiled.values()), 1),
@@ -162,7 +169,7 @@ class Compilation:
         if shape.compiled is None and self._wants(shape):
             return _contiguous(self._compile(shape, function, module, arguments))
         if shape.compiled is None:
-            return _contiguous(self._timed(shape, lambda: function(module, *arguments)))
+            return _contiguous(self._uncompiled(shape, function, module, arguments))
         return _contiguous(shape.compiled(*_tensors(arguments)))
 
     def _shape(
@@ -172,7 +179,7 @@ class Compilation:
         key = (function, module, described)
         if key not in self._shapes:
             num_rows = len(_tensors(arguments)[0])
-            is_launch_bound = captures and num_rows <= LAUNCH_BOUND_ROWS
+            is_launch_bound = captures and self._device.type == "cuda" and num_rows <= LAUNCH_BOUND_ROWS
             name = f"{function.__name__} {_name(arguments)} of {type(module).__name__}"
             self._shapes[key] = Shape(name=name, is_launch_bound=is_launch_bound)
         return self._shapes[key]
@@ -190,17 +197,24 @@ class Compilation:
         return Forecast(
             calls_left=self.settings.calls_left(shape.calls, self._rows_done),
             call_s=min(shape.seconds),
-            gain=LAUNCH_BOUND_GAIN if shape.is_launch_bound else EXPECTED_GAIN,
+            gain=EXPECTED_GAIN,
             compile_s=compile_s * (CACHED_SHARE if shape.name in self._in_cache() else 1.0),
         )
 
-    def _timed(self, shape: Shape, call: Callable[[], Any]) -> Any:
-        """Run an uncompiled call, and time it unless it is the first one or enough have been timed."""
-        if shape.calls == 1 or len(shape.seconds) == TIMED_CALLS:
-            return call()
+    def _uncompiled(
+        self, shape: Shape, function: Callable[..., Any], module: nn.Module, arguments: Sequence[Any]
+    ) -> Any:  # fmt: skip
+        """Run a call that is not compiled. It is timed, unless it is the first one or enough have been timed."""
+        if shape.calls == 1:
+            return function(module, *arguments)
+        if shape.is_launch_bound and shape.captured is None:
+            self._capture(shape, function, module, arguments)
+        call = shape.captured or _bound(function, module, arguments)
+        if len(shape.seconds) == TIMED_CALLS:
+            return call(*_tensors(arguments))
         self._synchronize()
         started = time.monotonic()
-        outputs = call()
+        outputs = call(*_tensors(arguments))
         self._synchronize()
         shape.seconds.append(time.monotonic() - started)
         return outputs
@@ -221,21 +235,32 @@ class Compilation:
             )
             outputs = compiled(*_tensors(arguments))
             _check_equal(outputs, expected)
-            if shape.is_launch_bound and self._device.type == "cuda":
-                compiled = self._captured(compiled, _tensors(arguments))
+            if shape.is_launch_bound:
+                compiled = self._graph(compiled, arguments)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # compilers fail in many ways, and none of them may end a run
             self._fail(error)
             return expected
-        shape.compiled, shape.compile_s = compiled, time.monotonic() - started
+        shape.compiled, shape.captured, shape.compile_s = compiled, None, time.monotonic() - started
         self._keep()
         return outputs
 
-    def _captured(self, function: Callable[..., Any], tensors: Sequence[Tensor]) -> CudaGraph:
+    def _capture(
+        self, shape: Shape, function: Callable[..., Any], module: nn.Module, arguments: Sequence[Any]
+    ) -> None:  # fmt: skip
+        """Capture uncompiled calls of a shape, which takes no longer than a few of them."""
+        try:
+            shape.captured = self._graph(_bound(function, module, arguments), arguments)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # as for compiling
+            self._fail(error)
+
+    def _graph(self, function: Callable[..., Any], arguments: Sequence[Any]) -> CudaGraph:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        return CudaGraph(function, tensors, self._pool)
+        return CudaGraph(function, _tensors(arguments), self._pool)
 
     def _fail(self, error: Exception) -> None:
         self.failure = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON]

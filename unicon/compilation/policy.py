@@ -22,9 +22,10 @@ CACHED_SHARE = 0.2
 EXPECTED_GAIN = 1.25
 """Factor by which compiled calls are faster."""
 LAUNCH_BOUND_ROWS = 8
-"""Up to this number of rows, a call of the UNet takes as long as launching its kernels does."""
-LAUNCH_BOUND_GAIN = 2.0
-"""The gain for so few rows, which are also captured as a CUDA graph."""
+"""Up to this number of rows, a call of the UNet takes as long as launching its kernels, so it becomes a CUDA graph.
+
+Measured on an H200 with 2 rows of Stable Diffusion 1.5: 14.2 ms instead of 36 to 68, without compiling.
+"""
 MOST_PADDING = 1.25
 """In mode "auto", a batch is padded to a compiled number of rows if that has at most this many times as many."""
 
@@ -46,7 +47,10 @@ class CompileSettings:
     """Whether and when the calls of a model are compiled."""
 
     mode: CompileMode = "never"
-    """"never"; "always": every call, at its first use; "auto": on a CUDA device, where it pays, else never."""
+    """"never"; "always": every call, at its first use; "auto": on a CUDA device, where it pays, else never.
+
+    In mode "auto", calls of few rows become CUDA graphs at their second use.
+    """
     rows_expected: int | None = None
     """The number of rows of micro-batches that this process will compute. None: unknown."""
     shared: SharedFiles | None = None

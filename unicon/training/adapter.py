@@ -39,9 +39,9 @@ from unicon.model import UniCon
 from unicon.prompts import tokens_cut
 from unicon.training import settings
 from unicon.training.annotators import ANNOTATIONS
-from unicon.training.fit import FitConfig, Loss, fit
+from unicon.training.fit import FitConfig, fit
 from unicon.training.models import TrainingModels
-from unicon.training.pairs import MixedLoss, PairLoss, PairSampling
+from unicon.training.pairs import MixedLoss, PairLoss, PairSampling, PairsLoss
 from unicon.training.photograph_pairs import PhotographMaps, PhotographPairs, Views
 from unicon.training.photographs import Photograph, read_image
 from unicon.training.sheets import draw_sheet
@@ -213,11 +213,13 @@ def train_adapter(
         save_output(training, output)
         validate(training, held_out, folder, step)
 
-    fit(named_adapter_parameters(training.models.unet, name), loss, recipe.fit, folder, on_checkpoint)
+    fit(
+        named_adapter_parameters(training.models.unet, name), loss, recipe.fit, folder, on_checkpoint, loss.pairs_a_step
+    )
     save_output(training, output)
 
 
-def make_loss(training: AdapterTraining, photographs: Sequence[Photograph], recipe: AdapterRecipe) -> Loss:
+def make_loss(training: AdapterTraining, photographs: Sequence[Photograph], recipe: AdapterRecipe) -> PairsLoss:
     """The loss of pairs, of estimates in one step, or of both by their shares."""
     config, share = training.config, recipe.single_step_share
     source = PhotographPairs(photographs, training.vae, training.views)

@@ -83,8 +83,9 @@ class FitConfig:
         """The optimizer, with its groups at their peak learning rates."""
         if self.matrix_learning_rate is not None:
             return MatrixOptimizer(parameters, matrix_lr=self.matrix_learning_rate, lr=self.learning_rate)
+        fused = next(iter(parameters.values())).device.type == "cuda"
         return torch.optim.AdamW(
-            parameters.values(), lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=self.weight_decay
+            parameters.values(), lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=self.weight_decay, fused=fused
         )
 
 
@@ -117,6 +118,7 @@ def fit(
     config: FitConfig,
     folder: Path,
     on_checkpoint: Callable[[int], None] = lambda step: None,
+    pairs_a_step: float | None = None,
 ) -> None:
     """Train until `config.steps`, resuming from `folder`. On return the parameters hold their EMA.
 
@@ -126,6 +128,7 @@ def fit(
         config: How to train.
         folder: Receives `state.pt` (everything needed to resume) and `log.jsonl`.
         on_checkpoint: Called with the step while the parameters hold their EMA, to validate and save.
+        pairs_a_step: Mean number of pairs in a step, of which the log then tells how many are trained per second.
     """
     folder.mkdir(parents=True, exist_ok=True)
     device = next(iter(parameters.values())).device
@@ -141,7 +144,7 @@ def fit(
         losses = _optimize(parameters, loss, config, optimizer, scaler, step, device)
         ema.update(parameters, step)
         if (step + 1) % config.log_every == 0:
-            _log(folder, step + 1, losses, (time.perf_counter() - began) / (step + 1 - since))
+            _log(folder, step + 1, losses, (time.perf_counter() - began) / (step + 1 - since), pairs_a_step)
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
             _save(folder, step + 1, config, parameters, optimizer, scaler, ema)
             ema.swap(parameters)
@@ -161,10 +164,10 @@ def _optimize(
 ) -> dict[str, Tensor]:
     """Take one optimizer step and return its losses."""
     generator = torch.Generator().manual_seed((config.seed << 32) + step)
+    optimizer.zero_grad(set_to_none=True)
     dtype = getattr(torch, config.autocast_dtype or "float32")
     with torch.autocast(device.type, dtype, enabled=config.autocast_dtype is not None):
         losses = loss(generator)
-    optimizer.zero_grad(set_to_none=True)
     scaler.scale(losses["loss"]).backward()
     scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(parameters.values(), config.max_grad_norm)
@@ -174,9 +177,11 @@ def _optimize(
     return {**losses, "grad_norm": norm}
 
 
-def _log(folder: Path, step: int, losses: dict[str, Tensor], seconds_a_step: float) -> None:
+def _log(folder: Path, step: int, losses: dict[str, Tensor], seconds_a_step: float, pairs_a_step: float | None) -> None:
     record = {"step": step, **{name: round(value.item(), 5) for name, value in losses.items()}}
     record["seconds_a_step"] = round(seconds_a_step, 3)
+    if pairs_a_step is not None:
+        record["pairs_a_second"] = round(pairs_a_step / seconds_a_step, 1)
     line = json.dumps(record)
     print(line, flush=True)
     with (folder / "log.jsonl").open("a") as file:

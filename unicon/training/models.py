@@ -10,11 +10,11 @@ Tested in tests/unicon/training/test_models.py and tests/unicon/training/mini/te
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
@@ -45,7 +45,9 @@ class UNetCall:
     would have the call compiled again in every step. If it cannot be compiled, one line says so, and it runs as it is.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, *, compiles: bool = False, backend: str = "inductor") -> None:
+    def __init__(
+        self, unet: UNet2DConditionModel, *, compiles: bool = False, backend: str | Callable[..., Any] = "inductor"
+    ) -> None:
         """Prepare the calls.
 
         Args:
@@ -74,27 +76,29 @@ class UNetCall:
         """
         arguments = (latents, timesteps, prompt_embeds, layout, attended)
         if self.compiles:
+            self._features.clear()  # outside, since the graph depends on what the lists hold
+            self._attended.clear()
             try:
                 return self._compiled(*arguments)
             except TorchDynamoException as error:
                 print(f"the UNet is not compiled: {str(error).strip().splitlines()[0][:200]}", file=sys.stderr)
-                self.compiles = False
-                self._hooks.close()
+                self.close()
         with ExitStack() as hooks:
             self._features = hooks.enter_context(last_features(self.unet))
             self._attended = hooks.enter_context(attention_inputs(self.unet)) if attended else []
             return self._run(*arguments)
 
+    def close(self) -> None:
+        """Remove the hooks of compiled calls from the UNet. Further calls are not compiled."""
+        self.compiles = False
+        self._hooks.close()
+
     def _run(
         self, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor, layout: Layout, attended: bool
     ) -> UNetOutput:
-        self._features.clear()
-        self._attended.clear()
-        arguments = {"pairs": layout}
-        prediction = self.unet(latents, timesteps, prompt_embeds, cross_attention_kwargs=arguments, return_dict=False)[
-            0
-        ]
-        return UNetOutput(prediction, self._features[0], list(self._attended) if attended else [])
+        joint = {"pairs": layout}
+        outputs = self.unet(latents, timesteps, prompt_embeds, cross_attention_kwargs=joint, return_dict=False)
+        return UNetOutput(outputs[0], self._features[0], list(self._attended) if attended else [])
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ class MatrixOptimizer(torch.optim.Optimizer):
         groups = [{"params": self._matrices, "lr": matrix_lr}, {"params": rest, "lr": lr}]
         super().__init__([group for group in groups if group["params"]], {})
         self._momenta = [torch.zeros_like(p.detach().flatten(1)) for p in self._matrices]
-        self._adamw = torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=0.0) if rest else None
+        fused = bool(rest) and rest[0].device.type == "cuda"
+        self._adamw = torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=0.0, fused=fused) if rest else None
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:

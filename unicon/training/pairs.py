@@ -19,7 +19,6 @@ from torch import Tensor
 
 from unicon.autoencoders import Autoencoder, encode_scaled
 from unicon.training.auxiliary_heads import ConditionHeads, masked_mean
-from unicon.training.fit import Loss
 from unicon.training.joint_alignment import joint_alignment
 from unicon.training.loss import row_losses
 from unicon.training.models import TrainingModels, UNetOutput, normal_noise
@@ -129,13 +128,32 @@ class PairSampling:
             raise ValueError(f"fractions must lie in [0, 1] (3 * text_dropout too), got {self}")
 
 
+class PairsLoss(Protocol):
+    """A loss on pairs, see `fit`."""
+
+    @property
+    def pairs_a_step(self) -> float:
+        """Mean number of pairs in a step."""
+        ...
+
+    def __call__(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """The losses of a step."""
+        ...
+
+
 class MixedLoss:
     """A loss that draws one of several losses per step by their shares. It is called with a generator, see `fit`."""
 
-    def __init__(self, losses: Sequence[Loss], shares: Sequence[float]) -> None:
+    def __init__(self, losses: Sequence[PairsLoss], shares: Sequence[float]) -> None:
         if len(losses) != len(shares) or min(shares, default=0.0) <= 0:
             raise ValueError(f"every loss needs a positive share, got {len(losses)} losses and shares {list(shares)}")
         self.losses, self.shares = losses, torch.tensor(shares)
+
+    @property
+    def pairs_a_step(self) -> float:
+        """See `PairsLoss`."""
+        weighted = (loss.pairs_a_step * share for loss, share in zip(self.losses, self.shares.tolist(), strict=True))
+        return sum(weighted) / float(self.shares.sum())
 
     def __call__(self, generator: torch.Generator) -> dict[str, Tensor]:
         """The values of the drawn loss."""
@@ -169,6 +187,11 @@ class PairLoss:
         self.models, self.adapter, self.trigger, self.source, self.sampling = models, adapter, trigger, source, sampling
         self.heads = heads
         self.layouts = PairLayouts(adapter, models.unet.device)
+
+    @property
+    def pairs_a_step(self) -> float:
+        """See `PairsLoss`."""
+        return self.sampling.batch_size
 
     def __call__(self, generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of a step: `loss`, which is minimized, its means over images and conditions, auxiliary losses."""

@@ -113,6 +113,11 @@ class SingleStepLoss:
         self.levels = noise_levels(models.scheduler.config, SamplingOptions(num_inference_steps=1))
         self._layouts: dict[int, Layout] = {}
 
+    @property
+    def pairs_a_step(self) -> float:
+        """Mean number of pairs in a step."""
+        return len(self.configs) * self.sampling.batch_size
+
     def __call__(self, generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of a step: `loss`, which is minimized, and those of every adapter by its name."""
         drawn = self.source.draw_maps(generator, self.sampling.batch_size)

@@ -2,6 +2,7 @@
 
 import io
 import zlib
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,7 +27,7 @@ def test_decoders_return_the_same_pixels(mode: str, shape: tuple[int, int]) -> N
     decoded = Image.open(io.BytesIO(content))
     assert (decoded.mode, decoded.info) == (mode, {})
     assert np.array_equal(np.asarray(decoded), pixels)
-    other = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    other: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(other[..., ::-1] if mode == "RGB" else other, pixels)
 
 

@@ -1,6 +1,7 @@
 """The second stage: the device works while rows are prepared and finished; each row gets its own result or error."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -171,7 +172,7 @@ def test_an_error_of_every_row_is_raised_and_leaves_no_threads() -> None:
 
 
 def test_what_the_device_did_is_counted_by_chunk() -> None:
-    model = stage(Doubling(device=lambda numbers: threading.Event().wait(0.01)))
+    model = stage(Doubling(device=lambda numbers: time.sleep(0.01)))
     chunk = make_chunk(0, 12)
     _, work = model.compute(chunk, block_of(chunk))
     assert (work.largest_batch, len(work.uses)) == (4, 3)

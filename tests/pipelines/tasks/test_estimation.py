@@ -3,7 +3,7 @@
 import dataclasses
 import io
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,7 +22,7 @@ from pipelines.stages.compute import ComputeRows
 from pipelines.stages.publish import PublishRows
 from pipelines.stages.read import ReadRows
 from pipelines.stages.task import row_seed
-from pipelines.tasks.condition_columns import MIRRORING_VIEWS, ConditionColumn, recommended_together
+from pipelines.tasks.condition_columns import MIRRORING_VIEWS, ConditionColumn
 from pipelines.tasks.estimation import Estimation
 from tests.support.fake_depth import FakeDepth
 from tests.support.inputs import all_rows, encoded_image, samples, write_tar
@@ -146,7 +146,7 @@ def test_an_image_that_the_model_raises_on_is_an_error_and_a_bug_is_not(tmp_path
 def test_views_are_those_of_the_option_else_of_the_adapter_and_are_written_down() -> None:
     asked = ["--input", "in", "--output", "out"]
     depth, pose = identity("depth"), identity("pose")
-    recommending = dataclasses.replace(depth, recommended=Recommended(steps=1, views=4))
+    recommending = dataclasses.replace(depth, recommended={"depth": Recommended(steps=1, views=4)})
     found = [
         estimate.task_run(estimate.parse([*asked, *options]), who, FakeDepth())
         for who, options in ((depth, []), (recommending, []), (recommending, ["--views", "2"]))
@@ -157,13 +157,28 @@ def test_views_are_those_of_the_option_else_of_the_adapter_and_are_written_down(
         estimate.task_run(estimate.parse([*asked, "--condition", "pose", "--views", "4"]), pose, FakeDepth())
 
 
-def test_several_conditions_get_the_most_steps_and_views_that_one_recommends() -> None:
-    depth, pose = (ConditionColumn(name=name, kind=name) for name in ("depth", "pose"))
-    few, many = Recommended(steps=1, views=1, single_step=True), Recommended(steps=10, views=4)
-    assert recommended_together([depth], [many]) == many
-    assert recommended_together([depth, depth], [few, many]) == Recommended(steps=10, views=4)
-    assert recommended_together([depth, pose], [many, few]) == Recommended(steps=10, views=2)
-    assert recommended_together([], []) == Recommended()
+def test_conditions_that_recommend_different_settings_keep_them_and_write_them_down() -> None:
+    def run(*options: str, **recommended: Recommended) -> tuple[Estimation, dict[str, Any]]:
+        who = dataclasses.replace(identity(*recommended), recommended=recommended)
+        asked = ["--input", "in", "--output", "out", "--condition", *recommended, *options]
+        made = estimate.task_run(estimate.parse(asked), who, FakeDepth())
+        return cast(Estimation, made.task), {
+            name: value for name, value in made.provenance.items() if name.endswith(("steps", "views", "scale"))
+        }
+
+    depth, pose = Recommended(steps=1, views=4), Recommended(steps=4, views=1)
+    task, columns = run(depth=depth, pose=pose)
+    assert (task.sampling.num_inference_steps, task.sampling.guidance_scale, task.num_views) == (None, 1.0, None)
+    assert columns == {
+        "guidance_scale": 1.0, "depth_views": 4, "pose_views": 1, "depth_num_inference_steps": 1,
+        "pose_num_inference_steps": 4,
+    }  # fmt: skip
+    task, columns = run("--steps", "3", "--views", "2", depth=depth, pose=pose)
+    assert (task.sampling.num_inference_steps, task.num_views) == (3, 2)
+    assert columns == {"num_inference_steps": 3, "guidance_scale": 1.0, "views": 2}
+    assert run(depth=depth, edge=depth)[1] == {"num_inference_steps": 1, "guidance_scale": 1.0, "views": 4}
+    with pytest.raises(SettingError, match="a pose distinguishes left from right"):
+        run("--views", "4", depth=depth, pose=pose)
 
 
 def test_four_views_include_mirrored_ones() -> None:

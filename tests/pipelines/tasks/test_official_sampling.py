@@ -31,6 +31,7 @@ from tests.support.run_fake_job import identity
 from tests.support.stages import make_chunk
 from unicon import UniCon
 from unicon.adapters.official import load_official
+from unicon.compilation.compiled import Compilation
 from unicon.limits import ModelLimits
 from unicon.options import SamplingOptions
 
@@ -67,7 +68,7 @@ class GoldenModel(UniCon):
         self.scheduler: Any = DDIMScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
         )
-        self.tensors, self.timestep_spacing = tensors, None
+        self.tensors, self.timestep_spacing, self.compilation = tensors, None, Compilation()
         self.final: list[Tensor] = []
 
     native_px, vae_scale = SIZE_PX, 2  # type: ignore[assignment]
@@ -125,7 +126,7 @@ def test_a_job_samples_as_published(name: str, monkeypatch: pytest.MonkeyPatch) 
     given = [0] if job is estimate else [] if job is generate_pairs else list(range(1, case["inputs"]))
     encoded, drawn = iter(clean[role] for role in given), iter(noise)
     model.encode_images = lambda pixels: next(encoded)  # type: ignore[method-assign]
-    monkeypatch.setattr("unicon.generation.row_noise", lambda shape, generators, device: next(drawn))
+    monkeypatch.setattr("unicon.batches.row_noise", lambda shape, generators, device: next(drawn))
 
     compute = ComputeRows(task=run.task, model=Given(model), run_seed=3, batch_size=rows).build()
     chunk = make_chunk(0, rows)

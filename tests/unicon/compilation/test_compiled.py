@@ -69,7 +69,7 @@ def test_every_shape_and_static_value_is_compiled_once(module: Scaled) -> None:
     assert torch.allclose(compilation.run(scale, module, 1.0, transposed), scale(module, 1.0, transposed))
     assert backend.compiled == 12
     assert compilation.describe() == {
-        "mode": "always", "shapes": 12, "compiled": 12, "from_cache": 0, "seconds": compilation.describe()["seconds"],
+        "mode": "always", "shapes": 12, "captured": 0, "compiled": 12, "from_cache": 0, "seconds": compilation.describe()["seconds"],
     }  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def test_errors_of_the_call_itself_are_raised(module: Scaled) -> None:
     assert compilation.is_on
 
 
-class SlowOnCuda(CompileSettings):
+class AutoOnCpu(CompileSettings):
     """Mode "auto" that takes the CPU for a CUDA device."""
 
     def is_on(self, device_type: str) -> bool:
@@ -145,7 +145,7 @@ class SlowOnCuda(CompileSettings):
 def test_mode_auto_starts_uncompiled_and_compiles_where_enough_work_is_left(module: Scaled) -> None:
     def shapes_compiled(rows_expected: int) -> tuple[int, int]:
         backend = CountingBackend()
-        compilation = Compilation(SlowOnCuda(mode="auto", rows_expected=rows_expected), backend=backend)
+        compilation = Compilation(AutoOnCpu(mode="auto", rows_expected=rows_expected), backend=backend)
         for _ in range(TIMED_CALLS + 1):
             compilation.start_batch([0, 1])
             compilation.run(doubled, module, torch.randn(2, 2, 4, 4))
@@ -160,7 +160,7 @@ def test_mode_auto_starts_uncompiled_and_compiles_where_enough_work_is_left(modu
 
 @torch.no_grad()
 def test_mode_auto_pads_only_to_compiled_numbers_of_rows_nearby(module: Scaled) -> None:
-    compilation = Compilation(SlowOnCuda(mode="auto", rows_expected=10**12), backend=CountingBackend())
+    compilation = Compilation(AutoOnCpu(mode="auto", rows_expected=10**12), backend=CountingBackend())
     assert compilation.num_rows(7, 8) == 7
     for _ in range(TIMED_CALLS + 2):
         compilation.start_batch(range(8))

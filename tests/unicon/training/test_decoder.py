@@ -42,7 +42,7 @@ def ramps(count: int) -> torch.Tensor:
 
 
 def recipe(steps: int) -> DecoderRecipe:
-    fit = FitConfig(steps=steps, learning_rate=2e-3, matrix_learning_rate=1e-2, warmup_steps=2, ema_decay=0.9, log_every=1000)
+    fit = FitConfig(steps=steps, learning_rate=1e-2, matrix_learning_rate=5e-2, warmup_steps=2, ema_decay=0.9, log_every=1000)
     return DecoderRecipe(fit=fit, finest_width=8, batch_size=4)
 
 
@@ -59,13 +59,16 @@ def test_maps_are_coded_by_the_autoencoder(teacher: Teacher) -> None:
 
 
 def test_training_brings_the_decoder_closer(teacher: Teacher, tmp_path: Path) -> None:
-    maps = {kind: code_maps(teacher.vae, ramps(8)) for kind in ("depth", "edge", "pose")}
+    """From maps that are three channels of their latents, twice as large."""
+    latents = torch.rand(8, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    decoded = latents[:, :3].repeat_interleave(2, -1).repeat_interleave(2, -2)
+    maps = {kind: CodedMaps(latents, decoded) for kind in ("depth", "edge", "pose")}
     torch.manual_seed(0)
     decoder = MapDecoder(**small_decoder_config(4, 2, 8))
     before = compare(teacher.vae, decoder.eval(), maps)
     train_decoder(decoder, maps, recipe(60), tmp_path)
     after = compare(teacher.vae, decoder, maps)
-    assert all(after.difference[kind] < before.difference[kind] * 0.8 for kind in maps)
+    assert all(after.difference[kind] < before.difference[kind] / 2 for kind in maps)
     assert after.depth_abs_rel is not None and before.depth_abs_rel is not None
     assert after.depth_abs_rel < before.depth_abs_rel
     assert 0 < after.tflop < after.full_tflop and min(after.seconds, after.full_seconds) > 0

@@ -52,9 +52,9 @@ def test_published_text_dropout_rule() -> None:
 
 def test_mixed_losses_are_drawn_by_their_shares() -> None:
     losses = [lambda generator, value=value: {"loss": torch.tensor(value)} for value in (0.0, 1.0)]
-    mixed = MixedLoss(losses, [0.25, 0.75])
+    mixed = MixedLoss(losses, [0.25, 0.75])  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
     drawn = [mixed(generator)["loss"].item() for _ in range(1000)]
     assert np.mean(drawn) == pytest.approx(0.75, abs=0.04)
     with pytest.raises(ValueError, match="share"):
-        MixedLoss(losses, [1.0])
+        MixedLoss(losses, [1.0])  # type: ignore[arg-type]

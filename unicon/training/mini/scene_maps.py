@@ -54,8 +54,9 @@ class SceneMaps:
         shows = self._persons[place]
         persons = torch.nonzero(shows)[:, 0]
         others = torch.nonzero(~shows)[:, 0]
-        count = round(self.person_share * batch_size) if len(persons) and len(others) else batch_size * len(persons)
-        parts = ((persons, min(count, batch_size)), (others, batch_size - min(count, batch_size)))
+        count = round(self.person_share * batch_size) if len(others) else batch_size
+        count = count if len(persons) else 0
+        parts = ((persons, count), (others, batch_size - count))
         return torch.cat([
             group[torch.randint(len(group), (size,), generator=generator)] for group, size in parts if size
         ])  # fmt: skip

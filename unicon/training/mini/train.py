@@ -9,29 +9,21 @@ generating images on its own. `unicon.training.adapter` trains an adapter for a 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from PIL import Image
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unicon.adapters.unet import adapter_configs
-from unicon.conditions import CONDITIONS
-from unicon.metrics.depth import depth_metrics, mean_metrics
 from unicon.model import UniCon
-from unicon.scenes import render
-from unicon.scenes.layout import sample_scene
-from unicon.scenes.render import Rendering
 from unicon.training.auxiliary_heads import ConditionHeads
-from unicon.training.fit import Loss, fit
+from unicon.training.fit import fit
 from unicon.training.mini.appearance import train_appearance
 from unicon.training.mini.models import install_adapters, new_models, read_models, save, with_finest_attention
 from unicon.training.mini.pretrain import PretrainLoss, SceneLatents
@@ -39,25 +31,25 @@ from unicon.training.mini.recipe import SQUARE, STAGES, MiniRecipe
 from unicon.training.mini.scene_cache import SceneArrays, load_cache, render_cache
 from unicon.training.mini.scene_maps import PERSON, SceneMaps
 from unicon.training.mini.vae import SHARES, encode_maps, new_vae, train_vae
+from unicon.training.mini.validation import validate
 from unicon.training.models import TrainingModels
 from unicon.training.pairs import LatentGroups, MixedLoss, PairLatents, PairLoss, PairSampling
 from unicon.training.settings import keep_settings
 from unicon.training.single_step import SingleStepLoss
 
-VALIDATION_SEED = 2
 EMPTY_POSES_KEPT = 8
 NOISY_POSES = 0.4
 """Upper limit of `noisy_condition_fraction` for poses, which are estimated in several steps."""
-TRUTHS: dict[str, Callable[[Rendering], np.ndarray]] = {
-    "depth": lambda scene: scene.inverse_depth,
-    "edge": lambda scene: scene.edges.astype(np.float32),
-    "pose": lambda scene: scene.pose.astype(np.float32) / 255,
-}
-"""The exact condition of a scene, as a map of its kind."""
 
 
 def train_mini(
-    work: Path, output: Path, recipe: MiniRecipe | None = None, device: str = "cpu", start_from: Path | None = None
+    work: Path,
+    output: Path,
+    recipe: MiniRecipe | None = None,
+    device: str = "cpu",
+    start_from: Path | None = None,
+    *,
+    compiles: bool = False,
 ) -> None:
     """Run the whole recipe. If killed and started again, training resumes where it stopped.
 
@@ -68,6 +60,7 @@ def train_mini(
         device: The device of the training.
         start_from: A folder such as `output` from whose weights the training continues. For None, it starts from
             nothing.
+        compiles: Whether the UNet is compiled while it is trained together with the adapters.
     """
     recipe = _on_device(recipe or MiniRecipe(), device)
     keep_settings(work / "recipe.json", _settings(recipe, start_from), has_begun=any(work.glob("*/state.pt")))
@@ -91,6 +84,7 @@ def train_mini(
         if start_from is None:
             loss = mixed_loss(models, heads, data, recipe, recipe.aligning)
             fit(trained_parameters(models, heads), loss, recipe.align, work / "align")
+        models = replace(models, compiles=compiles)
         source = SceneMaps(list(scenes.values()), data, list(recipe.shares), recipe.person_share)
         train_together(models, heads, vae, data, source, recipe, work / "together", output)
         train_appearance(vae, output, recipe.appearance, work, seed=recipe.seed, count=recipe.appearance_scenes)
@@ -126,11 +120,11 @@ def train_together(
         for kind in recipe.shares:
             validate(model, kind, folder, step, recipe.validation_scenes)
 
-    loss: Loss = mixed_loss(models, heads, data, recipe, recipe.sampling)
+    loss = mixed_loss(models, heads, data, recipe, recipe.sampling)
     if share := recipe.single_step_share:
         single = SingleStepLoss(models, vae, list(recipe.shares), source, recipe.single_step, heads)
         loss = MixedLoss([single, loss], [share, 1 - share])
-    fit(trained_parameters(models, heads), loss, recipe.together, folder, on_checkpoint)
+    fit(trained_parameters(models, heads), loss, recipe.together, folder, on_checkpoint, loss.pairs_a_step)
 
 
 def trained_parameters(models: TrainingModels, heads: ConditionHeads) -> dict[str, nn.Parameter]:
@@ -195,25 +189,6 @@ def _pairs(scenes: SceneLatents, kind: str, seen: Sequence[str]) -> PairLatents:
         latents = {name: latents[name][torch.tensor(rows)] for name in {"image", kind, *seen}}
         captions = tuple(captions[row] for row in rows)
     return PairLatents(latents["image"], latents[kind], captions, {name: latents[name] for name in seen})
-
-
-def validate(model: UniCon, kind: str, folder: Path, step: int, count: int) -> None:
-    """Estimate conditions of scenes outside the training data, print the errors, and draw truths and estimates."""
-    scenes = [render(sample_scene(VALIDATION_SEED, index)) for index in range(count)]
-    images = [Image.fromarray(scene.image) for scene in scenes]
-    truths = [TRUTHS[kind](scene) for scene in scenes]
-    rows = [images, [CONDITIONS[kind].preview(truth) for truth in truths]]
-    for steps in (1, 4, 10):
-        estimates = model.estimate(images, kind, num_inference_steps=steps)
-        rows.append([CONDITIONS[kind].preview(estimate) for estimate in estimates])
-        error = np.mean([np.abs(e - np.float32(t)).mean() for e, t in zip(estimates, truths, strict=True)])
-        record = {"step": step, "condition": kind, "num_inference_steps": steps, "mean_absolute_error": float(error)}
-        if kind == "depth":
-            found = [depth_metrics(e, s.depth_m) for e, s in zip(estimates, scenes, strict=True)]
-            record |= asdict(mean_metrics(found))
-        print(json.dumps(record), flush=True)
-    sheet = np.concatenate([np.concatenate([np.asarray(image) for image in row], 1) for row in rows])
-    Image.fromarray(sheet).save(folder / f"{kind}-{step:06d}.png")
 
 
 def _scenes(work: Path, recipe: MiniRecipe) -> Iterator[tuple[str, SceneArrays]]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,12 @@ from unicon.training.mini.models import install_adapters, read_models, save
 from unicon.training.mini.pretrain import PretrainSampling, SceneLatents
 from unicon.training.mini.recipe import SQUARE, MiniRecipe
 from unicon.training.mini.scene_cache import PART_SIZE, SceneArrays, load_cache
+from unicon.training.mini.scene_maps import SceneMaps
 from unicon.training.mini.text import train_tokenizer
 from unicon.training.mini.train import _pairs, train_mini
 from unicon.training.mini.vae import new_vae, sample_crops
 from unicon.training.pairs import PairSampling
+from unicon.training.single_step import SingleStepSampling
 
 
 def test_tokenizer_encodes_any_text(tmp_path: Path) -> None:
@@ -77,6 +80,8 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         sampling=PairSampling(
             batch_size=2, clean_image_fraction=0.5, min_snr_gamma=None, alignment_weight=0.1, heads_weight=0.5
         ),
+        single_step_share=0.5,
+        single_step=SingleStepSampling(batch_size=2),
         appearance=short,
         appearance_scenes=PART_SIZE,
         validation_scenes=2,
@@ -92,6 +97,7 @@ def test_recipe_makes_a_model_that_loads(tiny_run: tuple[Path, Path]) -> None:
     model = UniCon.from_pretrained(output)
     assert set(model.adapters) == {"appearance", "depth", "edge", "pose"}
     assert model.adapters["appearance"].projection == "separate"
+    assert model.adapters["pose"].single_step and model.adapters["pose"].estimation_steps == 1
     assert model.working_size(SQUARE) == SQUARE
     assert len(load_cache(work / "scenes-1-32x32").captions) == PART_SIZE
     assert (work / "latents-1-32x32.pt").exists()  # by seed and size: the scenes of another seed are encoded again
@@ -114,6 +120,20 @@ def test_training_goes_on_from_a_saved_model(tiny_run: tuple[Path, Path], tmp_pa
         kept = load_file(tmp_path / path.relative_to(output))
         assert all(torch.equal(tensor, kept[name]) for name, tensor in load_file(path).items())
     assert "_name_or_path" not in json.loads((tmp_path / "unet" / "config.json").read_text())
+
+
+def test_scenes_with_a_person_come_first_in_a_batch() -> None:
+    captions = tuple("a mannequin" if row % 3 == 0 else "a box" for row in range(12))
+    scenes = replace(_gradients(), captions=captions)
+    latents = SceneLatents({name: torch.arange(12.0).reshape(12, 1, 1, 1) for name in ("image", "depth")}, captions)
+    for share, count in ((0.75, 6), (0.0, 0), (1.0, 8)):
+        drawn = SceneMaps([scenes], [latents], ["depth"], share).draw_maps(torch.Generator().manual_seed(0), 8)
+        assert drawn.captions == ["a mannequin"] * count + ["a box"] * (8 - count)
+        assert [captions[int(row)] for row in drawn.images.flatten()] == drawn.captions
+        assert drawn.maps["depth"].shape == (8, 3, 64, 64)
+    nobody = replace(scenes, captions=("a box",) * 12)
+    alone = SceneMaps([nobody], [SceneLatents(latents.latents, nobody.captions)], ["depth"], 0.75)
+    assert alone.draw_maps(torch.Generator().manual_seed(0), 3).captions == ["a box"] * 3
 
 
 def test_poses_are_taught_where_somebody_is_in_view() -> None:

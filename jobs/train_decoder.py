@@ -105,8 +105,8 @@ def _add_training_options(parser: _cli.Parser) -> None:
     )
     for option, kind, default, text in (
         ("--steps", integer(1), 1500, "optimizer steps"),
-        ("--batch-size", integer(1, 65_536), 8, "maps per step"),
-        ("--learning-rate", number(1e-9, 1), 5e-2, "peak learning rate of the kernels, trained by Muon"),
+        ("--batch-size", integer(1, 65_536), 4, "maps per step"),
+        ("--learning-rate", number(1e-9, 1), 1e-2, "peak learning rate of the kernels, trained by Muon"),
         ("--seed", integer(0), 0, "seed of all random numbers"),
         ("--checkpoint-every", integer(1), 500, "steps between checkpoints"),
     ):

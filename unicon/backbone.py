@@ -243,6 +243,7 @@ class Backbone:
         A row that is not finite in float16 is encoded again in float32.
         """
         run = self.compilation.run_rows
+        pixels = pixels.to(self.vae.device, non_blocking=True)
         return self._fallback.run(
             lambda vae, pixels: run(encode_scaled, vae, pixels.to(vae.device, vae.dtype)), self.vae, pixels
         )

@@ -38,7 +38,7 @@ def given_pixels(
 ) -> list[Tensor | None]:
     """The images and maps of the rows for the VAE, by role: float32 (B, 3, height, width) on the CPU, or None.
 
-    Images are those of `new_images`.
+    Images are those of `new_images`. For a CUDA device the memory is pinned, which makes copies to it fast.
     """
     size = batch[0].working_size
     images = new_images(batch, encoded)
@@ -48,7 +48,9 @@ def given_pixels(
         to_model = model.adapter_kind(adapter).to_model
         resized = [to_model(image_tools.resize_map(values, size)) for values in maps]
         pixels.append(torch.stack(resized) if resized else None)
-    return pixels
+    if model.device.type != "cuda":
+        return pixels
+    return [None if given is None else given.pin_memory() for given in pixels]
 
 
 def new_images(batch: Sequence[RowRequest], encoded: EncodedImages) -> list[Image.Image]:

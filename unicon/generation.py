@@ -92,8 +92,9 @@ def _sample_and_decode(
     decode_map = model.decode_maps if plan.sampling.map_decoder == "small" else model.decode_latents
     decoded = {role: (decode_map if role else model.decode_latents)(latents) for role, latents in sampled.items()}
     triggers = triggers_of(model, plan)
-    return Sampled(
-        {role: tensor.cpu() for role, tensor in decoded.items()},
+    on_cpu = {role: tensor.to("cpu", non_blocking=True) for role, tensor in decoded.items()}
+    return Sampled(  # the transfer of which rows are finite waits for the copies
+        on_cpu,
         _finite_rows(list(decoded.values()), len(batch)),
         _finite_rows(list(sampled.values()), len(batch)),
         [max(model.tokens_cut([trigger + request.prompt for trigger in triggers])) for request in batch],

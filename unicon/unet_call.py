@@ -10,7 +10,7 @@ Tested in tests/unicon/test_one_way.py and tests/unicon/test_golden.py.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -18,14 +18,8 @@ from torch import Tensor
 
 from unicon.layout import Layout
 
-
-class RunUNet(Protocol):
-    """The signature of `run_unet`."""
-
-    def __call__(
-        self, unet: UNet2DConditionModel, layout: Layout, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor,
-        *features: Tensor,
-    ) -> tuple[Tensor, ...]: ...  # fmt: skip
+RunUNet = Callable[..., tuple[Tensor, ...]]
+"""A function with the arguments and results of `run_unet`."""
 
 
 class FeaturesComplete(Exception):  # noqa: N818 - it ends a call, and is no error

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from jobs import _cli, train_adapter
+from pipelines.errors import SettingError
 from tests.support.images import square, write_squares
 from tests.support.tiny import write_tiny_model
 from unicon import UniCon
@@ -180,7 +181,7 @@ def test_a_share_of_the_steps_trains_for_a_single_step(tiny: Path, images: Path,
         assert config.single_step and config.estimation_steps == 1
     log = [json.loads(line) for line in (tmp_path / "1" / "work" / "training" / "log.jsonl").read_text().splitlines()]
     assert "edge_maps" in log[-1] and log[-1]["pairs_a_second"] > 0
-    with pytest.raises(_cli.SettingError, match="single_step_share"):
+    with pytest.raises(SettingError, match="single_step_share"):
         train_adapter.main(command(tiny, images, tmp_path / "1", "--steps", "2"))
 
 

@@ -1,4 +1,4 @@
-"""Several conditions in one pass equal their single runs; see tests/unicon/test_one_way.py for every kind of adapter."""
+"""Several conditions in one pass equal their single runs; tests/unicon/test_one_way.py has every kind of adapter."""
 
 from __future__ import annotations
 

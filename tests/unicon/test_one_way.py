@@ -87,8 +87,8 @@ def check_equal(found: dict[int, Tensor], expected: dict[int, Tensor]) -> None:
 
 
 def compare(
-    model: UniCon, weights: dict[str, tuple[float, float]], sampling: dict[str, Any], requests: list[RowRequest] = REQUESTS,
-    **settings: Any,
+    model: UniCon, weights: dict[str, tuple[float, float]], sampling: dict[str, Any],
+    requests: list[RowRequest] = REQUESTS, **settings: Any,
 ) -> None:  # fmt: skip
     once = sampled(model, plan_of(True, sampling, **settings), requests)
     check_equal(once, sampled(model, plan_of(False, sampling, weights=weights, **settings), requests))

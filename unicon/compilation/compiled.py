@@ -1,21 +1,18 @@
 """`Compilation`: the calls of a model, compiled where its settings say so.
 
-A call is a function of a module, static values and tensors, such as `unicon.unet_call.run_unet`. Every combination of
-static values and shapes of tensors is compiled by itself, as a whole, so that nothing is compiled again for one that
-has been seen. Batches are padded to few numbers of rows (`unicon.compilation.policy.compiled_rows`).
+Every combination of static values and shapes of tensors is compiled by itself, as a whole, so that nothing is compiled
+again for one that has been seen. Batches are padded to few numbers of rows (`unicon.compilation.policy.compiled_rows`).
 
-Tested in tests/unicon/compilation/test_compiled.py.
+Tested in tests/unicon/compilation/.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FunctionType
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +20,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from unicon.compilation import cache
+from unicon.compilation.calls import Call, check_equal, contiguous
 from unicon.compilation.cuda_graph import CudaGraph
 from unicon.compilation.policy import (
     CACHED_SHARE,
@@ -42,16 +40,13 @@ T = TypeVar("T")
 
 TIMED_CALLS = 3
 """Calls that are timed, after a first one that warms up, before mode "auto" decides."""
-MAX_DIFFERENCE = 0.05
-"""Largest relative difference of a compiled result from the uncompiled one, in the norm. In float16, 0.002 is usual."""
-
 MAX_REASON = 300
 """Characters of the reason of a failure."""
 
 
 @dataclass(kw_only=True)
 class Shape:
-    """A function of a module with given static values and shapes of tensors."""
+    """What is known about calls of one function of a module with the same static values and shapes of tensors."""
 
     name: str
     """The same in every process."""
@@ -67,7 +62,10 @@ class Shape:
 
 
 class Compilation:
-    """Runs calls, compiled or not. If compiling fails, everything runs uncompiled from then on, with one warning."""
+    """Runs calls, compiled or not. If compiling fails, everything runs uncompiled from then on, with one warning.
+
+    `start_batch` may be called by several threads, the methods that run calls by one at a time.
+    """
 
     def __init__(
         self, settings: CompileSettings = CompileSettings(), device: str | torch.device = "cpu", *,  # noqa: B008
@@ -100,7 +98,7 @@ class Compilation:
     @property
     def compiled(self) -> dict[str, float]:
         """Name of every compiled shape -> seconds of compiling it."""
-        shapes = list(self._shapes.values())  # other threads may add to them
+        shapes = list(self._shapes.values())  # another thread may add to them
         return {shape.name: shape.compile_s for shape in shapes if shape.compiled is not None}
 
     def describe(self) -> dict[str, Any]:
@@ -149,7 +147,7 @@ class Compilation:
         self, unet: UNet2DConditionModel, layout: Layout, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor,
         *features: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        """Run `unicon.unet_call.run_unet`. Calls of few rows are captured as CUDA graphs where they are compiled."""
+        """Run `unicon.unet_call.run_unet`. Calls of few rows become CUDA graphs."""
         return self.run(run_unet, unet, layout, latents, timesteps, prompt_embeds, *features, captures=True)
 
     def run(self, function: Callable[..., Any], module: nn.Module, *arguments: Any, captures: bool = False) -> Any:
@@ -163,34 +161,30 @@ class Compilation:
         """
         if not self.is_on or torch.is_grad_enabled():
             return function(module, *arguments)
-        arguments = tuple(_contiguous(each) for each in arguments)
-        shape = self._shape(function, module, arguments, captures)
+        call = Call(function, module, contiguous(arguments))
+        shape = self._shape(call, captures)
         shape.calls += 1
-        if shape.compiled is None and self._wants(shape):
-            return _contiguous(self._compile(shape, function, module, arguments))
-        if shape.compiled is None:
-            return _contiguous(self._uncompiled(shape, function, module, arguments))
-        return _contiguous(shape.compiled(*_tensors(arguments)))
+        if shape.compiled is not None:
+            outputs = shape.compiled(*call.tensors)
+        else:
+            outputs = self._compile(shape, call) if self._wants(shape) else self._uncompiled(shape, call)
+        return contiguous(outputs)
 
-    def _shape(
-        self, function: Callable[..., Any], module: nn.Module, arguments: Sequence[Any], captures: bool
-    ) -> Shape:  # fmt: skip
-        described = tuple((*each.shape, each.dtype) if isinstance(each, Tensor) else each for each in arguments)
-        key = (function, module, described)
+    def _shape(self, call: Call, captures: bool) -> Shape:
+        key = call.key
         if key not in self._shapes:
-            num_rows = len(_tensors(arguments)[0])
-            is_launch_bound = captures and self._device.type == "cuda" and num_rows <= LAUNCH_BOUND_ROWS
-            name = f"{function.__name__} {_name(arguments)} of {type(module).__name__}"
-            self._shapes[key] = Shape(name=name, is_launch_bound=is_launch_bound)
+            has_few_rows = len(call.tensors[0]) <= LAUNCH_BOUND_ROWS
+            is_launch_bound = captures and has_few_rows and self._device.type == "cuda"
+            self._shapes[key] = Shape(name=call.name, is_launch_bound=is_launch_bound)
         return self._shapes[key]
 
     def _wants(self, shape: Shape) -> bool:
         """Whether to compile a shape now."""
         if self.settings.mode == "always":
             return True
-        return len(shape.seconds) == TIMED_CALLS and self.forecast(shape).pays
+        return len(shape.seconds) == TIMED_CALLS and self._forecast(shape).pays
 
-    def forecast(self, shape: Shape) -> Forecast:
+    def _forecast(self, shape: Shape) -> Forecast:
         """What compiling a shape would cost and save, by its timed calls."""
         known = list(self.compiled.values())
         compile_s = sum(known) / len(known) if known else EXPECTED_COMPILE_S
@@ -201,66 +195,63 @@ class Compilation:
             compile_s=compile_s * (CACHED_SHARE if shape.name in self._in_cache() else 1.0),
         )
 
-    def _uncompiled(
-        self, shape: Shape, function: Callable[..., Any], module: nn.Module, arguments: Sequence[Any]
-    ) -> Any:  # fmt: skip
+    def _uncompiled(self, shape: Shape, call: Call) -> Any:
         """Run a call that is not compiled. It is timed, unless it is the first one or enough have been timed."""
         if shape.calls == 1:
-            return function(module, *arguments)
+            return call.run()
         if shape.is_launch_bound and shape.captured is None:
-            self._capture(shape, function, module, arguments)
-        call = shape.captured or _bound(function, module, arguments)
+            self._capture(shape, call)
         if len(shape.seconds) == TIMED_CALLS:
-            return call(*_tensors(arguments))
+            return self._run_uncompiled(shape, call)
         self._synchronize()
         started = time.monotonic()
-        outputs = call(*_tensors(arguments))
+        outputs = self._run_uncompiled(shape, call)
         self._synchronize()
         shape.seconds.append(time.monotonic() - started)
         return outputs
+
+    @staticmethod
+    def _run_uncompiled(shape: Shape, call: Call) -> Any:
+        return call.run() if shape.captured is None else shape.captured(*call.tensors)
 
     def _synchronize(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
-    def _compile(self, shape: Shape, function: Callable[..., Any], module: nn.Module, arguments: Sequence[Any]) -> Any:
+    def _compile(self, shape: Shape, call: Call) -> Any:
         """Compile a shape with its first call, which also runs uncompiled: to raise its own errors, and to compare."""
-        expected = function(module, *arguments)
+        expected = call.run()
         self._in_cache()
         started = time.monotonic()
         try:
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            compiled = torch.compile(
-                _bound(function, module, arguments), fullgraph=True, dynamic=False, backend=self._backend
-            )
-            outputs = compiled(*_tensors(arguments))
-            _check_equal(outputs, expected)
-            if shape.is_launch_bound:
-                compiled = self._graph(compiled, arguments)
+            call.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            function = call.of_tensors()
+            compiled = torch.compile(function, fullgraph=True, dynamic=False, backend=self._backend)
+            outputs = compiled(*call.tensors)
+            check_equal(outputs, expected)
+            shape.compiled = self._graph(compiled, call) if shape.is_launch_bound else compiled
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # compilers fail in many ways, and none of them may end a run
             self._fail(error)
             return expected
-        shape.compiled, shape.captured, shape.compile_s = compiled, None, time.monotonic() - started
+        shape.captured, shape.compile_s = None, time.monotonic() - started
         self._keep()
         return outputs
 
-    def _capture(
-        self, shape: Shape, function: Callable[..., Any], module: nn.Module, arguments: Sequence[Any]
-    ) -> None:  # fmt: skip
+    def _capture(self, shape: Shape, call: Call) -> None:
         """Capture uncompiled calls of a shape, which takes no longer than a few of them."""
         try:
-            shape.captured = self._graph(_bound(function, module, arguments), arguments)
+            shape.captured = self._graph(call.of_tensors(), call)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # as for compiling
             self._fail(error)
 
-    def _graph(self, function: Callable[..., Any], arguments: Sequence[Any]) -> CudaGraph:
+    def _graph(self, function: Callable[..., Any], call: Call) -> CudaGraph:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        return CudaGraph(function, _tensors(arguments), self._pool)
+        return CudaGraph(function, call.tensors, self._pool)
 
     def _fail(self, error: Exception) -> None:
         self.failure = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON]
@@ -271,61 +262,12 @@ class Compilation:
     def _in_cache(self) -> dict[str, float]:
         """The shapes whose code was kept by an earlier process, which is loaded once."""
         if self._cached is None:
-            shared, path = self.settings.shared, self._path
-            if shared is not None and path is not None and not path.exists():
-                shared.fetch(path)
-            self._cached = {} if path is None else cache.load(path)
+            if self.settings.shared is not None and self._path is not None and not self._path.exists():
+                self.settings.shared.fetch(self._path)
+            self._cached = {} if self._path is None else cache.load(self._path)
         return self._cached
 
     def _keep(self) -> None:
         """Keep the code for other processes."""
         if self._path is not None and cache.save(self._path, self.compiled) and self.settings.shared is not None:
             self.settings.shared.publish(self._path)
-
-
-def _contiguous(value: Any) -> Any:
-    """Tensors without gaps, since compiled code is made for one layout in memory; other values as they are."""
-    if isinstance(value, Tensor):
-        return value.contiguous()
-    return tuple(map(_contiguous, value)) if type(value) is tuple else value
-
-
-def _tensors(arguments: Sequence[Any]) -> list[Tensor]:
-    return [each for each in arguments if isinstance(each, Tensor)]
-
-
-def _name(arguments: Sequence[Any]) -> str:
-    """The arguments of a call in text: shapes and types of tensors, and a hash of static values."""
-    texts = [
-        f"{'x'.join(map(str, each.shape))} {each.dtype}".replace("torch.", "")
-        if isinstance(each, Tensor)
-        else hashlib.sha256(repr(each).encode()).hexdigest()[:8]
-        for each in arguments
-    ]
-    return ", ".join(dict.fromkeys(texts))
-
-
-def _bound(function: Callable[..., Any], module: nn.Module, arguments: Sequence[Any]) -> Callable[..., Any]:
-    """The function of the tensors alone.
-
-    It has code of its own: torch keeps what it compiled by the code of the function, at most eight times for each.
-    """
-    static = [None if isinstance(each, Tensor) else (each,) for each in arguments]
-
-    def call(*tensors: Tensor) -> Any:
-        given = iter(tensors)
-        return function(module, *[next(given) if each is None else each[0] for each in static])
-
-    return FunctionType(call.__code__.replace(), call.__globals__, call.__name__, None, call.__closure__)
-
-
-def _check_equal(outputs: Any, expected: Any) -> None:
-    """Raise ArithmeticError if compiled results are far from those that were expected, as a wrong kernel's are."""
-    for ours, theirs in zip(_as_tuple(outputs), _as_tuple(expected), strict=True):
-        apart = (ours.float() - theirs.float()).norm() / theirs.float().norm().clamp_min(1e-12)
-        if bool(theirs.isfinite().all()) and not bool(apart <= MAX_DIFFERENCE):
-            raise ArithmeticError(f"the compiled result differs from the uncompiled one by {float(apart):.2g}")
-
-
-def _as_tuple(outputs: Any) -> tuple[Tensor, ...]:
-    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)

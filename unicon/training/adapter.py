@@ -213,9 +213,8 @@ def train_adapter(
         save_output(training, output)
         validate(training, held_out, folder, step)
 
-    fit(
-        named_adapter_parameters(training.models.unet, name), loss, recipe.fit, folder, on_checkpoint, loss.pairs_a_step
-    )
+    parameters = named_adapter_parameters(training.models.unet, name)
+    fit(parameters, loss, recipe.fit, folder, on_checkpoint, loss.pairs_a_step)
     save_output(training, output)
 
 

@@ -141,7 +141,7 @@ def fit(
     for step in range(start, config.steps):
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * config.learning_rate_factor(step)
-        losses = _optimize(parameters, loss, config, optimizer, scaler, step, device)
+        losses = take_step(parameters, loss, config, optimizer, scaler, step, device)
         ema.update(parameters, step)
         if (step + 1) % config.log_every == 0:
             _log(folder, step + 1, losses, (time.perf_counter() - began) / (step + 1 - since), pairs_a_step)
@@ -153,7 +153,7 @@ def fit(
     ema.swap(parameters)
 
 
-def _optimize(
+def take_step(
     parameters: dict[str, nn.Parameter],
     loss: Loss,
     config: FitConfig,
@@ -162,7 +162,7 @@ def _optimize(
     step: int,
     device: torch.device,
 ) -> dict[str, Tensor]:
-    """Take one optimizer step and return its losses."""
+    """Take the optimizer step of that number and return its losses."""
     generator = torch.Generator().manual_seed((config.seed << 32) + step)
     optimizer.zero_grad(set_to_none=True)
     dtype = getattr(torch, config.autocast_dtype or "float32")

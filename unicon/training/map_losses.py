@@ -70,5 +70,3 @@ def _largest_near(values: Tensor) -> Tensor:
 
 MAP_LOSSES: dict[str, MapLoss] = {"depth": affine_loss, "edge": line_loss, "pose": drawing_loss}
 """The loss of every kind of condition that can be estimated."""
-MAP_WEIGHTS: dict[str, float] = {"depth": 1.0, "edge": 0.15, "pose": 6.0}
-"""Weights with which the losses of the kinds have gradients of similar size, measured on `mini`."""

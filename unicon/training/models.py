@@ -81,7 +81,7 @@ class UNetCall:
             try:
                 return self._compiled(*arguments)
             except TorchDynamoException as error:
-                print(f"the UNet is not compiled: {str(error).strip().splitlines()[0][:200]}", file=sys.stderr)
+                print(f"the UNet is not compiled: {' '.join(str(error).split())[:200]}", file=sys.stderr)
                 self.close()
         with ExitStack() as hooks:
             self._features = hooks.enter_context(last_features(self.unet))

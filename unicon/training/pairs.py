@@ -197,7 +197,7 @@ class PairLoss:
         """The losses of a step: `loss`, which is minimized, its means over images and conditions, auxiliary losses."""
         sampling, device = self.sampling, self.models.unet.device
         images, conditions, captions, head_targets = self.source.draw(generator, sampling.batch_size)
-        latents = torch.cat([images, conditions]).to(device, torch.float32)
+        latents = torch.cat([images.to(device, torch.float32), conditions.to(device, torch.float32)])
         noise = normal_noise(latents.shape, generator, device)
         drawn = self._timesteps_and_weights(generator)
         embeds = self.models.encode_prompts(self._prompts(captions, generator))

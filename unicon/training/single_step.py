@@ -22,17 +22,17 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 
 from unicon.adapters.unet import adapter_configs
+from unicon.autoencoders import Autoencoder, decode_scaled
 from unicon.conditions import CONDITIONS
 from unicon.layout import Layout
 from unicon.options import SamplingOptions
 from unicon.pairs import Pair, Pairs
 from unicon.sampling.loop import noise_levels
 from unicon.training.auxiliary_heads import ConditionHeads
-from unicon.training.map_losses import MAP_LOSSES, MAP_WEIGHTS
+from unicon.training.map_losses import MAP_LOSSES
 from unicon.training.models import TrainingModels, UNetOutput, normal_noise
 
 
@@ -71,6 +71,10 @@ class SingleStepSampling:
     decoded_fractions: Mapping[str, float] = field(default_factory=dict)
     """Adapter -> fraction of its estimates that are decoded and compared as maps; 1 by default. The others are compared
     as latents, which costs less."""
+    map_weights: Mapping[str, float] = field(default_factory=dict)
+    """Adapter -> weight of the loss of its decoded maps; 1 by default."""
+    latent_weights: Mapping[str, float] = field(default_factory=dict)
+    """Adapter -> weight of the squared error of its other estimates; 1 by default."""
     heads_weight: float = 1.0
     """Weight of the loss of `ConditionHeads`, if there are any."""
 
@@ -86,7 +90,7 @@ class SingleStepLoss:
     def __init__(
         self,
         models: TrainingModels,
-        vae: AutoencoderKL,
+        vae: Autoencoder,
         adapters: Sequence[str],
         source: MapSource,
         sampling: SingleStepSampling,
@@ -172,17 +176,17 @@ class SingleStepLoss:
         if decoded:
             maps = self.decode(estimates[:decoded], name)
             truths = self._values(drawn.maps[name][:decoded].to(maps.device), name)
-            kind = self.configs[name].kind
-            losses[f"{name}_maps"] = MAP_WEIGHTS[kind] * MAP_LOSSES[kind](maps, truths)
+            weight = self.sampling.map_weights.get(name, 1.0)
+            losses[f"{name}_maps"] = weight * MAP_LOSSES[self.configs[name].kind](maps, truths)
         if decoded < len(estimates):
             target = drawn.conditions[name][decoded:].to(estimates.device)
-            losses[f"{name}_latents"] = (estimates[decoded:] - target.float()).square().mean()
+            weight = self.sampling.latent_weights.get(name, 1.0)
+            losses[f"{name}_latents"] = weight * (estimates[decoded:] - target.float()).square().mean()
         return losses
 
     def decode(self, latents: Tensor, name: str) -> Tensor:
         """Maps (B, 1 or 3, H, W) around [0, 1] of scaled latents, in float32."""
-        decoded = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
-        return self._values(decoded.float(), name)
+        return self._values(decode_scaled(self.vae, latents).float(), name)
 
     def _values(self, pixels: Tensor, name: str) -> Tensor:
         """Pixels (B, 3, H, W) around [-1, 1] -> the values of maps (B, 1 or 3, H, W)."""

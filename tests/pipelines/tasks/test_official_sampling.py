@@ -69,6 +69,7 @@ class GoldenModel(UniCon):
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
         )
         self.tensors, self.timestep_spacing, self.compilation = tensors, None, Compilation()
+        self.run_unet = self.compilation.run_unet
         self.final: list[Tensor] = []
 
     native_px, vae_scale = SIZE_PX, 2  # type: ignore[assignment]

@@ -69,7 +69,8 @@ def test_every_shape_and_static_value_is_compiled_once(module: Scaled) -> None:
     assert torch.allclose(compilation.run(scale, module, 1.0, transposed), scale(module, 1.0, transposed))
     assert backend.compiled == 12
     assert compilation.describe() == {
-        "mode": "always", "shapes": 12, "captured": 0, "compiled": 12, "from_cache": 0, "seconds": compilation.describe()["seconds"],
+        "mode": "always", "shapes": 12, "captured": 0, "compiled": 12, "from_cache": 0,
+        "seconds": compilation.describe()["seconds"],
     }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from unicon.training.map_losses import MAP_LOSSES, MAP_WEIGHTS, affine_loss, align, drawing_loss, line_loss
+from unicon.training.map_losses import affine_loss, align, drawing_loss, line_loss
 
 
 def _depth() -> torch.Tensor:
@@ -57,7 +57,3 @@ def test_a_drawing_does_not_vanish() -> None:
     drawn, absent = (drawing_loss(each.expand(4, -1, -1, -1), truths) for each in (limb, black))
     assert drawn < absent
     assert (limb.expand(4, -1, -1, -1) - truths).abs().mean() > truths.abs().mean()
-
-
-def test_every_loss_has_a_weight() -> None:
-    assert MAP_LOSSES.keys() == MAP_WEIGHTS.keys()

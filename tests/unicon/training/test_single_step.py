@@ -1,3 +1,5 @@
+# diffusers declares `from_pretrained` as returning a tuple too.
+# pyright: reportArgumentType=false
 """Training for a single step has the inputs of such an estimate, and lowers the error of the maps."""
 
 from __future__ import annotations
@@ -91,11 +93,11 @@ def test_the_image_rows_do_not_depend_on_their_conditions(folder: Path) -> None:
 
 def test_a_few_steps_lower_the_error_of_the_maps(folder: Path, tmp_path: Path) -> None:
     loss = loss_of(folder, caption_dropout=0.5)
-    parameters = {
-        f"{kind}.{name}": parameter.requires_grad_(True)
-        for kind in KINDS
-        for name, parameter in named_adapter_parameters(loss.models.unet, kind).items()
-    }
+    unet = loss.models.unet
+    named = {kind: named_adapter_parameters(unet, kind) for kind in KINDS}
+    parameters = {f"{kind}.{name}": each for kind in KINDS for name, each in named[kind].items()}
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
     config = FitConfig(steps=5, learning_rate=1e-2, warmup_steps=1, ema_decay=0.0, checkpoint_every=5, log_every=5)
     before = loss(torch.Generator().manual_seed(99))
     fit(parameters, loss, config, tmp_path)

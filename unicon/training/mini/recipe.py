@@ -94,10 +94,14 @@ class MiniRecipe:
     """Share of the joint training steps that train estimates in one step, of all adapters, through the decoder. The
     others train pairs."""
     single_step: SingleStepSampling = SingleStepSampling(
-        batch_size=12, decoded_fractions={"depth": 0.34, "edge": 0.34, "pose": 0.75}
+        batch_size=12,
+        decoded_fractions={"depth": 0.25, "edge": 0.25, "pose": 0.34},
+        map_weights={"depth": 2.0, "edge": 0.2, "pose": 3.0},
+        latent_weights={"depth": 3.0},
+        heads_weight=0.5,
     )
-    person_share: float = 0.75
-    """Fraction of the scenes of these steps that show a person. The poses of no others are decoded."""
+    person_share: float = 0.5
+    """Fraction of the scenes of these steps that show a person, which are decoded first."""
     appearance: FitConfig = FitConfig(
         steps=600,
         learning_rate=7e-4,

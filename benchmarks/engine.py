@@ -4,10 +4,11 @@
 """Cost of UniCon's attention: calls with pairs and calls of the plain UNet on the same rows, alternating in one run.
 
     python benchmarks/engine.py --rows 8 --rounds 10
-    python benchmarks/engine.py --shape sd15 --device cuda --dtype float16 --rows 16
+    python benchmarks/engine.py --shape sd15 --device cuda --dtype float16 --rows 16 --compile
 
 Prints the median ratio of the time of every form to that of the plain UNet. The overhead of launching many small
-operations is larger for small shapes.
+operations is larger for small shapes. With --compile, also the compiled inference form, its rate and that of a matrix
+product, and one pair alone, which is captured as a CUDA graph on a GPU.
 """
 
 from __future__ import annotations
@@ -27,11 +28,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from diffusers import UNet2DConditionModel
+from torch.utils.flop_counter import FlopCounterMode
 
 from unicon.adapters.config import AdapterConfig
 from unicon.adapters.merge import merge_adapters
 from unicon.adapters.unet import add_adapter
+from unicon.compilation.compiled import Compilation
+from unicon.compilation.policy import CompileSettings
+from unicon.one_way import split
 from unicon.pairs import Pairs
+from unicon.unet_call import run_unet
 
 SHAPES = {
     "mini": {
@@ -47,6 +53,8 @@ SHAPES = {
     "sd15": {"sample_size": 64, "cross_attention_dim": 768},
 }
 TOKENS = 77
+COMPILED, MATRIX = "inference form, compiled", "matrix product"
+MATRIX_SIDE = {"cuda": 8192, "cpu": 1024}
 
 
 def main() -> None:
@@ -58,9 +66,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    parser.add_argument("--compile", action="store_true", help="also measure compiled calls and CUDA graphs")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    times = measure(build(options), options)
+    forms = build(options)
+    times = measure(forms, options)
     result = {
         "command": " ".join(sys.argv),
         "date": date.today().isoformat(),
@@ -70,6 +80,7 @@ def main() -> None:
             name: round(median_ratio(t, times["plain UNet"]), 3) for name, t in times.items()
         },
         "median milliseconds": {name: round(1000 * statistics.median(t), 2) for name, t in times.items()},
+        **(rates(forms, times) if options.compile else {}),
     }
     print(json.dumps(result, indent=1))
     if options.json:
@@ -97,7 +108,64 @@ def build(options: argparse.Namespace) -> dict[str, Callable[[], torch.Tensor]]:
         "training form (LoRA)": lambda: adapted(latents, timesteps, text, **kwargs).sample,
         "inference form (merged)": lambda: merged(latents, timesteps, text, **kwargs).sample,
         "inference form, channels last": lambda: channels_last(latents, timesteps, text, **kwargs).sample,
+        **one_way(merged, latents, timesteps, text),
+        **(compiled(merged, latents, timesteps, text) if options.compile else {}),
     }
+
+
+@torch.no_grad()
+def one_way(
+    merged: UNet2DConditionModel, latents: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor
+) -> dict[str, Callable[[], torch.Tensor]]:
+    """The two calls of one-way sampling: that of the images, once for all steps, and that of a step."""
+    images = len(latents) // 2
+    pairs = Pairs.one_to_one(images, "depth", weight_to_image=0.0)
+    static, moving = split(pairs, {row: row for row in range(images)}, {"depth": "fused"})
+    inputs = [tensor[:images] for tensor in (latents, timesteps, text)]
+    features = run_unet(merged, static, *inputs)
+    rest = [tensor[images:] for tensor in (latents, timesteps, text)]
+    return {
+        "inference form, one-way: images once": lambda: run_unet(merged, static, *inputs)[0],
+        "inference form, one-way: a step": lambda: run_unet(merged, moving, *rest, *features)[0],
+    }
+
+
+def compiled(
+    merged: UNet2DConditionModel, latents: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor
+) -> dict[str, Callable[[], torch.Tensor]]:
+    """The compiled form, one pair alone without and with a CUDA graph, and a product of large matrices."""
+    always, auto = (Compilation(CompileSettings(mode=mode), latents.device) for mode in ("always", "auto"))
+    own = copy.deepcopy(merged)  # compiling stores the weights anew
+    layout = Pairs.one_to_one(len(latents) // 2, "depth").layout
+    one_pair = Pairs.one_to_one(1, "depth").layout
+    two = [tensor[:2] for tensor in (latents, timesteps, text)]
+    side = MATRIX_SIDE[latents.device.type]
+    matrix = torch.randn(side, side, device=latents.device, dtype=latents.dtype)
+    return {
+        COMPILED: lambda: always.run_unet(own, layout, latents, timesteps, text)[0],
+        "one pair alone, inference form": lambda: run_unet(merged, one_pair, *two)[0],
+        "one pair alone, CUDA graph on a GPU": lambda: auto.run_unet(merged, one_pair, *two)[0],
+        MATRIX: lambda: matrix @ matrix,
+    }
+
+
+def rates(forms: dict[str, Callable[[], torch.Tensor]], times: dict[str, list[float]]) -> dict[str, object]:
+    """The operations of a call and the rates of the compiled form and of a matrix product."""
+    tera = {COMPILED: counted(forms["inference form (merged)"]) / 1e12, MATRIX: counted(forms[MATRIX]) / 1e12}
+    rate = {name: tera[name] / statistics.median(times[name]) for name in tera}
+    return {
+        "TFLOP of a call": round(tera[COMPILED], 4),
+        "TFLOP/s": {name: round(value, 3) for name, value in rate.items()},
+        "compiled form over matrix product, TFLOP/s": round(rate[COMPILED] / rate[MATRIX], 3),
+    }
+
+
+@torch.no_grad()
+def counted(call: Callable[[], torch.Tensor]) -> float:
+    """The floating-point operations of a call."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return float(counter.get_total_flops())
 
 
 @torch.no_grad()

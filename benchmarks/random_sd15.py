@@ -26,6 +26,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from unicon.adapters.checkpoint import save_adapter
 from unicon.adapters.config import AdapterConfig
 from unicon.adapters.unet import add_adapter
+from unicon.decoders import MapDecoder, small_decoder_config
+from unicon.files.weights import MAP_DECODER
 from unicon.training.mini.text import train_tokenizer
 
 CONDITIONS = ("depth", "edge", "pose")
@@ -42,13 +44,14 @@ def main() -> None:
 
 
 def write(folder: Path, device: str) -> None:
-    """Write the diffusers folder: UNet, VAE, text encoder, tokenizer, scheduler, and the adapters."""
+    """Write the diffusers folder: UNet, VAE, text encoder, tokenizer, scheduler, adapters and small decoder."""
     tokenizer = train_tokenizer(["depth_map, an image"], folder / "tokenizer")
     torch.manual_seed(0)
     parts = random_parts(tokenizer, device)
     unet = parts["unet"]
     for name, part in parts.items():
         part.half().save_pretrained(folder / name)
+    MapDecoder(**small_decoder_config(latent_channels=4, vae_scale=8)).half().save_pretrained(folder / MAP_DECODER)
     schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     DDIMScheduler(**schedule, clip_sample=False).save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))

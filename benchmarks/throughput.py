@@ -101,7 +101,7 @@ def modes_of(model: UniCon, conditions: list[str]) -> dict[str, Mode]:
         "10 steps, one-way": Mode(calls=first, options=SamplingOptions(num_inference_steps=10, one_way=True)),
         "1 step": Mode(calls=first, options=one),
     }
-    if model.has_map_decoder:
+    if model.limits.has_map_decoder:
         small = SamplingOptions(num_inference_steps=1, one_way=True, map_decoder="small")
         modes["1 step, small decoder"] = Mode(calls=first, options=small)
     if len(conditions) > 1:

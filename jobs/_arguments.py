@@ -63,7 +63,12 @@ def actor_range(text: str) -> tuple[int, int]:
 
 def batch_size(text: str) -> int | None:
     """Parse a number of images, or `auto` as None."""
-    return None if text == "auto" else integer(1, MAX_BATCH_SIZE)(text)
+    if text == "auto":
+        return None
+    try:
+        return integer(1, MAX_BATCH_SIZE)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}; expected 1 to {MAX_BATCH_SIZE} images, or auto") from None
 
 
 def past_time(text: str) -> datetime:

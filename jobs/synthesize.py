@@ -145,6 +145,11 @@ def _task(options: Namespace, identity: "ModelIdentity") -> "Synthesis":
             f"--given-at applies to exact conditions only; with --coarse {options.coarse:g} they start at an "
             "intermediate noise level. Remove one of the options."
         )
+    if options.coarse and sampling.one_way:
+        raise SettingError(
+            f"--one-way applies to exact conditions only; with --coarse {options.coarse:g} they change together with "
+            "the image. Remove one of the options."
+        )
     if options.coarse:
         sampling = replace(sampling, given_at="clean")
     return Synthesis(

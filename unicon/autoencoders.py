@@ -28,7 +28,7 @@ def encode(vae: Autoencoder, pixels: Tensor) -> Tensor:
 
 def encode_scaled(vae: Autoencoder, pixels: Tensor) -> Tensor:
     """Encode (B, 3, H, W) in [-1, 1] to scaled latents (B, c, h, w), as the UNet takes them."""
-    return (encode(vae, pixels) - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+    return (encode(vae, pixels.to(vae.dtype)) - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
 
 
 def decode_scaled(vae: Autoencoder, latents: Tensor) -> Tensor:

@@ -32,12 +32,12 @@ from unicon.decoders import MapDecoder
 from unicon.devices import floating_dtype, usable_device
 from unicon.files.adapters import find_adapters
 from unicon.files.autoencoders import vae_scale
-from unicon.files.folder import Lora, find_folder, find_vae, weight_files
+from unicon.files.folder import find_folder, find_vae, weight_files
 from unicon.files.hashes import fingerprint
 from unicon.files.hub import commit_of
 from unicon.files.loras import Loras, find_loras
 from unicon.limits import ModelLimits
-from unicon.loading import Parts, load_parts
+from unicon.loading import load_parts, loaded
 from unicon.options import SamplingOptions, TimestepSpacing
 from unicon.prompts import tokens_cut
 from unicon.sampling.loop import SCHEDULE_KEYS
@@ -143,7 +143,7 @@ class Backbone:
                 "revision": revision or commit_of(folder),
                 "weights_sha256": known,
                 **({} if vae is None else {"vae": str(vae)}),
-                **_loaded(parts, fused, dtype),
+                **loaded(parts, fused, dtype),
             },
             compilation=Compilation(compiling, device, path=cache_path(known, device, dtype)),
         )
@@ -238,15 +238,12 @@ class Backbone:
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """Encode (B, 3, height, width) in [-1, 1] to scaled latents (B, channels, h, w), the mode of the posterior.
+        """Encode (B, 3, height, width), uint8 or in [-1, 1], to scaled latents (B, channels, h, w): the posterior's mode.
 
         A row that is not finite in float16 is encoded again in float32.
         """
-        run = self.compilation.run_rows
-        pixels = pixels.to(self.vae.device, non_blocking=True)
-        return self._fallback.run(
-            lambda vae, pixels: run(encode_scaled, vae, pixels.to(vae.device, vae.dtype)), self.vae, pixels
-        )
+        pixels = image_tools.normalized(pixels.to(self.vae.device, non_blocking=True))
+        return self._fallback.run(partial(self.compilation.run_rows, encode_scaled), self.vae, pixels)
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
@@ -294,15 +291,6 @@ def _decode_maps(decoder: MapDecoder, latents: Tensor) -> Tensor:
 def _encode_tokens(text_encoder: CLIPTextModel, ids: Tensor) -> Tensor:
     """(B, tokens) -> (B, tokens, text C)."""
     return text_encoder(ids)[0]
-
-
-def _loaded(parts: Parts, loras: Sequence[Lora], dtype: torch.dtype) -> dict[str, Any]:
-    """Provenance of loaded parts: adapters, LoRAs and data type."""
-    return {
-        "adapters": {name: config.to_dict() for name, config in adapter_configs(parts.unet).items()},
-        **({"loras": [{"file": lora.path.name, "scale": lora.scale} for lora in loras]} if loras else {}),
-        "dtype": str(dtype).removeprefix("torch."),
-    }
 
 
 def ddim_scheduler(folder: Path) -> DDIMScheduler:

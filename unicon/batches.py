@@ -36,13 +36,14 @@ EncodedImages = dict[tuple[int, tuple[int, int]], tuple[Image.Image, Tensor]]
 def given_pixels(
     model: Backbone, batch: Sequence[RowRequest], plan: GenerationPlan, encoded: EncodedImages
 ) -> list[Tensor | None]:
-    """The images and maps of the rows for the VAE, by role: float32 (B, 3, height, width) on the CPU, or None.
+    """The images and maps of the rows for the VAE, by role: (B, 3, height, width) on the CPU, or None.
 
-    Images are those of `new_images`. For a CUDA device the memory is pinned, which makes copies to it fast.
+    Images are those of `new_images` in uint8, so that fewer bytes go to the device; maps are float32 in [-1, 1]. For a
+    CUDA device the memory is pinned, which makes copies to it fast.
     """
     size = batch[0].working_size
     images = new_images(batch, encoded)
-    pixels = [torch.stack([image_tools.to_model(image, size) for image in images]) if images else None]
+    pixels = [torch.stack([image_tools.to_bytes(image, size) for image in images]) if images else None]
     for adapter in plan.adapters:
         maps = [request.maps[adapter] for request in batch if adapter in request.maps]
         to_model = model.adapter_kind(adapter).to_model

@@ -43,12 +43,16 @@ def working_size(image_size: tuple[int, int], *, area: int, multiple: int) -> tu
             f"Sizes are positive pixels; got image {image_size}, area {area}, multiple {multiple}. Give an image."
         )
     aspect = math.log(width / height)
-    return min(_working_sizes(area, multiple), key=lambda size: abs(math.log(size[0] / size[1]) - aspect))
+    return min(working_sizes(area, multiple), key=lambda size: abs(math.log(size[0] / size[1]) - aspect))
 
 
 @lru_cache
-def _working_sizes(area: int, multiple: int) -> tuple[tuple[int, int], ...]:
-    """All working sizes: every long side up to MAX_ASPECT, with the short side that brings the area nearest."""
+def working_sizes(area: int, multiple: int) -> tuple[tuple[int, int], ...]:
+    """All working sizes (width, height), the aspect buckets: 17 at 512 x 512 pixels and multiples of 64.
+
+    Every long side up to MAX_ASPECT is there, with the short side that brings the area nearest. Compiled code is made
+    for each of them, so they are few.
+    """
     side = math.sqrt(area)
     sizes = []
     for step in range(max(round(side / multiple), 1), max(round(side * math.sqrt(MAX_ASPECT) / multiple), 1) + 1):
@@ -58,12 +62,21 @@ def _working_sizes(area: int, multiple: int) -> tuple[tuple[int, int], ...]:
     return tuple(dict.fromkeys(sizes))
 
 
-def to_model(image: Image.Image, size: tuple[int, int]) -> Tensor:
-    """Convert an RGB image to float32 (3, height, width) in [-1, 1], resized to `size` = (width, height)."""
+def to_bytes(image: Image.Image, size: tuple[int, int]) -> Tensor:
+    """Convert an RGB image to uint8 (3, height, width), resized to `size` = (width, height)."""
     if image.size != size:
         image = image.resize(size, Image.Resampling.BICUBIC)
-    pixels = torch.from_numpy(np.array(image, dtype=np.float32))
-    return (pixels / 127.5 - 1.0).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def normalized(pixels: Tensor) -> Tensor:
+    """Convert uint8 of any shape to float32 in [-1, 1], on the device of the pixels. Other pixels are in that range."""
+    return pixels.float() / 127.5 - 1.0 if pixels.dtype == torch.uint8 else pixels
+
+
+def to_model(image: Image.Image, size: tuple[int, int]) -> Tensor:
+    """Convert an RGB image to float32 (3, height, width) in [-1, 1], resized to `size` = (width, height)."""
+    return normalized(to_bytes(image, size))
 
 
 def from_model(tensor: Tensor, size: tuple[int, int] | None = None) -> Image.Image:

@@ -117,8 +117,6 @@ class Sources:
     """Static rows whose projections for the joint attention of one adapter are kept for moving rows."""
 
     adapter: str
-    role: Role
-    """Role of the static rows."""
     rows: Rows
     """Entry i is kept for moving row i of the group of the same place in `Layout.one_way_groups`."""
     parts: tuple[Part, ...]

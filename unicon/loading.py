@@ -17,6 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from unicon.adapters.checkpoint import load_adapter
 from unicon.adapters.merge import merge_in_place
 from unicon.adapters.official import load_official
+from unicon.adapters.unet import adapter_configs
 from unicon.autoencoders import Autoencoder
 from unicon.decoders import MapDecoder
 from unicon.files.adapter_inspection import check_adapter
@@ -75,6 +76,15 @@ def load_parts(
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         map_decoder=None if decoder is None else load_module(decoder, "map_decoder", device, dtype),
     )
+
+
+def loaded(parts: Parts, loras: Sequence[Lora], dtype: torch.dtype) -> dict[str, Any]:
+    """Provenance of loaded parts: adapters, LoRAs and data type."""
+    return {
+        "adapters": {name: config.to_dict() for name, config in adapter_configs(parts.unet).items()},
+        **({"loras": [{"file": lora.path.name, "scale": lora.scale} for lora in loras]} if loras else {}),
+        "dtype": str(dtype).removeprefix("torch."),
+    }
 
 
 def check_fit(

@@ -12,13 +12,13 @@ Tested in tests/unicon/test_one_way.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from unicon.adapters.config import Projection
-from unicon.layout import QUERY_KEY_VALUE, Layout, OneWayGroup, Part, Role, Rows, Sources, Weights
+from unicon.layout import QUERY_KEY_VALUE, Layout, OneWayGroup, Part, Role, Rows, Sources
 from unicon.pairs import Pair, Pairs, joint_group
 
 PARTS: Mapping[Projection, tuple[Part, ...]] = {"separate": ("key", "value"), "fused": QUERY_KEY_VALUE}
@@ -56,49 +56,48 @@ def split(
     Raises:
         ValueError: A pair has a weight to a static row that is not 0.
     """
-    place = {row: at for at, row in enumerate(row for row in range(pairs.num_rows) if row not in static)}
-    kept: dict[tuple[str, Role], list[tuple[int, int, float]]] = {}
+    moving = [row for row in range(pairs.num_rows) if row not in static]
+    place = {row: at for at, row in enumerate(moving)} | static
     joint: dict[str, list[Pair]] = {}
+    one_way: dict[tuple[str, Role], list[Pair]] = {}
     for pair in (pair for pair in pairs.pairs if pair.is_joined):
-        source, moving, role, weight = _sides(pair, static)
-        if source is None:
-            joint.setdefault(pair.adapter, []).append(
-                Pair(place[pair.image_row], place[pair.condition_row], pair.adapter, pair.weight_to_image,
-                     pair.weight_to_condition)
-            )  # fmt: skip
+        role = _moving_side(pair, static)
+        placed = replace(pair, image_row=place[pair.image_row], condition_row=place[pair.condition_row])
+        if role is None:
+            joint.setdefault(pair.adapter, []).append(placed)
         else:
-            kept.setdefault((pair.adapter, role), []).append((static[source], place[moving], weight))
+            one_way.setdefault((pair.adapter, role), []).append(placed)
     adapters = pairs.layout.condition_adapters
     adapter_of = {at: adapters[row] for row, at in static.items()}
-    sources, groups = [], []
-    for (adapter, role), entries in kept.items():
-        parts, other = PARTS[projections[adapter]], "condition" if role == "image" else "image"
-        sources_rows, rows, weights = zip(*entries, strict=True)
-        sources.append(Sources(adapter, other, Rows(sources_rows), parts))
-        groups.append(OneWayGroup(adapter, role, Rows(rows), Weights(weights), parts))
+    groups = [_one_way_group(joined, role, PARTS[projections[name]]) for (name, role), joined in one_way.items()]
     return (
-        Layout(tuple(adapter_of[at] for at in range(len(adapter_of))), sources=tuple(sources)),
+        Layout(tuple(adapter_of[at] for at in range(len(adapter_of))), sources=tuple(source for source, _ in groups)),
         Layout(
-            tuple(adapters[row] for row in place),
+            tuple(adapters[row] for row in moving),
             tuple(joint_group(adapter, joined) for adapter, joined in joint.items()),
-            one_way_groups=tuple(groups),
+            one_way_groups=tuple(group for _, group in groups),
         ),
     )
 
 
-def _sides(pair: Pair, static: Mapping[int, int]) -> tuple[int | None, int, Role, float]:
-    """(static row or None, moving row, role of the moving row, weight to the moving row) of a joined pair."""
-    if pair.image_row in static:
-        source, moving, role, weights = pair.image_row, pair.condition_row, "condition", (
-            pair.weight_to_condition, pair.weight_to_image)  # fmt: skip
-    elif pair.condition_row in static:
-        source, moving, role, weights = pair.condition_row, pair.image_row, "image", (
-            pair.weight_to_image, pair.weight_to_condition)  # fmt: skip
-    else:
-        return None, pair.image_row, "image", pair.weight_to_image
-    if weights[1] != 0:
+def _moving_side(pair: Pair, static: Mapping[int, int]) -> Role | None:
+    """The role of the moving row of a joined pair, or None if both rows move."""
+    image_is_static = pair.image_row in static
+    if not image_is_static and pair.condition_row not in static:
+        return None
+    weight = pair.weight_to_image if image_is_static else pair.weight_to_condition
+    if weight != 0:
         raise ValueError(
-            f"A static row gets nothing from joint attention; {pair} has the weight {weights[1]:g} to row {source}. "
-            "Give 0, or run all rows in every step."
+            f"A static row gets nothing from joint attention; {pair} has the weight {weight:g} to it. Give 0, or run "
+            "all rows in every step."
         )
-    return source, moving, role, weights[0]
+    return "condition" if image_is_static else "image"
+
+
+def _one_way_group(pairs: Sequence[Pair], role: Role, parts: tuple[Part, ...]) -> tuple[Sources, OneWayGroup]:
+    """What is kept for pairs of one adapter whose rows of a role move, and the group that uses it."""
+    group = joint_group(pairs[0].adapter, pairs)
+    moving, static, weights = group.condition_rows, group.image_rows, group.weights_to_condition
+    if role == "image":
+        moving, static, weights = group.image_rows, group.condition_rows, group.weights_to_image
+    return Sources(group.adapter, static, parts), OneWayGroup(group.adapter, role, moving, weights, parts)

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,14 @@ from pipelines.readers.tar import index_tar, read_tar
 from pipelines.storage.damage import is_damage, reason_of
 from pipelines.storage.store import FILES
 from unicon.conditions import CONDITIONS
+from unicon.options import SamplingOptions
 
-PROVENANCE = ("model", "adapter", "weights_sha256", "seed", "num_inference_steps", "guidance_scale", "code_version")
+PROVENANCE = (
+    *("model", "adapter", "weights_sha256", "seed"),
+    *(entry.name for entry in fields(SamplingOptions)),
+    *("views", "ensemble", "dtype", "code_version"),
+)
+"""Columns that say how predictions were made, with every sampling option that is not at its default."""
 MAP_MEMBERS = {"depth": "depth.png", "edge": "edges.png", "pose": "pose.png"}
 """Condition -> member of a rendered scene with its map."""
 TARS = ("tar", "tar.gz")

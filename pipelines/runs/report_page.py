@@ -49,6 +49,7 @@ def report_page(status: Status, preview: bytes, now: datetime) -> str:
         _section("Shards with pending or failed samples", ["done", "failed", "pending", "shard"],
                  [[shard.ok, shard.bad, shard.pending, shard.uri] for shard in open_[:SHARDS_SHOWN]]),
         _section("Last runs", head, runs),
+        _section("Models of the last run", ["", ""], _models(done)),
         _titled("Rate of the last run", rate_chart(done.get("history", ()), done.get("samples_per_s", 0.0))),
         _section("Seconds of the last run, all workers together", ["stage", "seconds"],
                  list(done.get("seconds", {}).items())),
@@ -59,6 +60,26 @@ def report_page(status: Status, preview: bytes, now: datetime) -> str:
     markup_head = f'<head><meta charset="utf-8"><title>{title}</title>\n<style>{STYLE}</style></head>'
     body = f"<h1>{title}</h1>\n<p>As of {now:%Y-%m-%d %H:%M} UTC.</p>\n{''.join(sections)}"
     return f'<!doctype html>\n<html lang="en">{markup_head}\n<body>{body}</body></html>\n'
+
+
+def _models(done: Mapping[str, Any]) -> list[list[Any]]:
+    """Return what a run knows about its models; `pipelines.stages.model_time` defines share and rate."""
+    names = {
+        "busy_share": "share of the time in which the devices worked, 0 to 1",
+        "model_samples_per_s": "samples per second if they never waited",
+        "gpu_hours": "GPU hours",
+    }
+    rows: list[list[Any]] = [[text, done[name]] for name, text in names.items() if name in done]
+    return [*rows, ["compiling", compiling_text(done["compile"])]] if "compile" in done else rows
+
+
+def compiling_text(compiling: Mapping[str, Any]) -> str:
+    """Say what compiling did, from the record of a run."""
+    text = (
+        f"{compiling['mode']}: {compiling['compiled']} of {compiling['shapes']} shapes, {compiling['from_cache']} of "
+        f"them from the cache, in {compiling['seconds']} s of all actors"
+    )
+    return f"{text}; it failed: {compiling['failure']}" if compiling.get("failure") else text
 
 
 def _reasons(reasons: Reasons) -> list[list[Any]]:

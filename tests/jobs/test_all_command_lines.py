@@ -202,6 +202,8 @@ def test_no_help_or_message_of_a_command_is_about_python(capsys: pytest.CaptureF
     ("name", "words", "message"),
     [
         ("estimate", "--actors 99999999999999999999", "is not a number of actors"),
+        ("estimate", "--batch-size 0", "0 is too small; the minimum is 1; expected 1 to 65536 images, or auto"),
+        ("synthesize", "--batch-size large", "'large' is not an integer; expected 1 to 65536 images, or auto"),
         ("estimate", "--num-gpus-per-actor 1e30", "out of range; expected a finite number from 0 to 1024"),
         ("train_mini", "--seed -1", "too small"),
         ("train_mini", "--batch-size 9999999", "too large"),

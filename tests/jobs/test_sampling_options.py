@@ -15,6 +15,7 @@ import pytest
 
 from jobs import _cli, estimate, estimate_depth, evaluate, generate_pairs, inpaint, synthesize, train_adapter
 from jobs._sampling import in_option_names
+from pipelines.evaluation.join import PROVENANCE
 from pipelines.planning.claims import configuration_hash
 from pipelines.readers.prompts import PromptFiles
 from tests.support.fake_depth import FakeDepth
@@ -108,6 +109,7 @@ def test_every_field_is_an_option_a_column_and_an_argument(entry: Any) -> None:
     assert hints[entry.name] == get_type_hints(SamplingOptions)[entry.name]
     other = OTHER_VALUES.get(option_names()[entry.name].removeprefix("--").replace("-", "_"), 64)
     assert replace(SamplingOptions(), **{entry.name: other}).columns() == {entry.name: other}
+    assert entry.name in PROVENANCE, "evaluate.py says how estimates were made"
     assert getattr(parsed("estimate"), option_names()[entry.name].removeprefix("--").replace("-", "_")) is None
 
 
@@ -173,6 +175,9 @@ IGNORED: dict[str, tuple[str, list[str], str]] = {
     ),
     "the start of exact conditions with rough ones": (
         "synthesize", ["--coarse", "0.5", "--given-at", "last_index"], "with --coarse 0.5 they start at",
+    ),
+    "one way with rough conditions": (
+        "synthesize", ["--coarse", "0.5", "--one-way"], "with --coarse 0.5 they change together with",
     ),
     "mirrored views of poses": ("estimate", ["--views", "4"], "distinguishes left from right"),
     "one step from the last index": (

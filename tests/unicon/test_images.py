@@ -67,6 +67,23 @@ def test_working_sizes_are_few_and_near() -> None:
         images.working_size((0, 5), area=512**2, multiple=64)
 
 
+@pytest.mark.parametrize(("side_px", "multiple", "count"), [(512, 64, 17), (768, 64, 25), (128, 16, 17)])
+def test_aspect_buckets_are_few(side_px: int, multiple: int, count: int) -> None:
+    """At the native sizes of Stable Diffusion 1.x and 2.x, and a small model: compiled code is made for each."""
+    buckets = images.working_sizes(side_px**2, multiple)
+    assert len(buckets) == len(set(buckets)) == count
+    assert {(height, width) for width, height in buckets} == set(buckets)
+
+
+def test_images_travel_in_bytes_and_are_normalized_on_the_device() -> None:
+    image = ramp("RGB")
+    pixels = images.to_bytes(image, (16, 12))
+    assert pixels.dtype == torch.uint8 and pixels.shape == (3, 12, 16)
+    assert torch.equal(images.normalized(pixels), images.to_model(image, (16, 12)))
+    given = torch.rand(1, 3, 2, 2)
+    assert images.normalized(given) is given
+
+
 def test_tensors_and_back() -> None:
     image = ramp("RGB")
     tensor = images.to_model(image, image.size)

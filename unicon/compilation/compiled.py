@@ -87,6 +87,8 @@ class Compilation:
         self._backend = backend
         self._shapes: dict[Any, Shape] = {}
         self._rows_done = 0
+        self._channels_last: set[nn.Module] = set()
+        """Modules whose weights were stored anew."""
         self._cached: dict[str, float] | None = None
         self._pool: Any = None
 
@@ -224,12 +226,12 @@ class Compilation:
         self._in_cache()
         started = time.monotonic()
         try:
-            call.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._to_channels_last(call.module)
             function = call.of_tensors()
             compiled = torch.compile(function, fullgraph=True, dynamic=False, backend=self._backend)
             outputs = compiled(*call.tensors)
             check_equal(outputs, expected)
-            shape.compiled = self._graph(compiled, call) if shape.is_launch_bound else compiled
+            shape.compiled = self._graph(compiled, call, expected) if shape.is_launch_bound else compiled
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # compilers fail in many ways, and none of them may end a run
@@ -239,23 +241,35 @@ class Compilation:
         self._keep()
         return outputs
 
+    def _to_channels_last(self, module: nn.Module) -> None:
+        """Store the weights as compiled convolutions read them. Graphs that read the old ones are captured again."""
+        if module in self._channels_last:
+            return
+        self._channels_last.add(module)
+        for (_, owner, _), shape in self._shapes.items():
+            if owner is module:
+                shape.captured = None
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
     def _capture(self, shape: Shape, call: Call) -> None:
         """Capture uncompiled calls of a shape, which takes no longer than a few of them."""
         try:
-            shape.captured = self._graph(call.of_tensors(), call)
+            shape.captured = self._graph(call.of_tensors(), call, call.run())
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # as for compiling
             self._fail(error)
 
-    def _graph(self, function: Callable[..., Any], call: Call) -> CudaGraph:
+    def _graph(self, function: Callable[..., Any], call: Call, expected: Any) -> CudaGraph:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        return CudaGraph(function, call.tensors, self._pool)
+        graph = CudaGraph(function, call.tensors, self._pool)
+        check_equal(graph(*call.tensors), expected)
+        return graph
 
     def _fail(self, error: Exception) -> None:
         self.failure = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON]
-        for _, module, _ in self._shapes:
+        for module in self._channels_last:
             module.to(memory_format=torch.contiguous_format)  # results are then exactly those of "never"
         LOGGER.warning("Compiling failed; the model runs uncompiled, with the same results. %s", self.failure)
 

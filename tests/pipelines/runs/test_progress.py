@@ -15,6 +15,15 @@ def test_the_line_counts_and_predicts() -> None:
     assert progress.line() == "50/100 samples  5.0/s  90.0% ok  ETA 0:10"
 
 
+def test_the_line_tells_how_busy_the_models_are() -> None:
+    progress = Progress(100, stream=io.StringIO())
+    progress.started -= 10
+    model = {"actor": "a", "passed_s": 8.0, "busy_s": 6.0, "rows": 48, "rows_s": 6.0}
+    progress.add({"ok": 50, "bad": 0, "model": model})
+    assert progress.line() == "50/100 samples  5.0/s  100.0% ok  ETA 0:10  model 8.0/s, 75% busy"
+    assert progress.history.points[-1][1:] == (50, 0.75)
+
+
 def test_a_log_gets_the_last_line() -> None:
     stream = io.StringIO()
     with Progress(10, stream=stream, interval_s=60) as progress:

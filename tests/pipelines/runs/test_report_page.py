@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 from pipelines.dataset.failures import Reasons
+from pipelines.runs.chart import rate_chart
 from pipelines.runs.report_page import REASONS_SHOWN, report_page
 from pipelines.runs.status import ShardStatus, Status
 from tests.support.inputs import encoded_image
@@ -53,6 +54,26 @@ def test_one_page_with_everything() -> None:
     assert '["a<b"]' in page.texts and "9.0" in page.texts and "2.60.0" in page.texts
     (source,) = page.sources
     assert source.startswith("data:image/png;base64,")
+
+
+def test_the_use_of_the_models_and_its_chart() -> None:
+    compiling = {"mode": "auto", "shapes": 3, "compiled": 2, "from_cache": 1, "seconds": 94.0, "failure": "no <gcc>"}
+    history = [[1.0, 4, None], [2.0, 8, 0.5], [4.0, 20, 0.9]]
+    used = {"busy_share": 0.93, "model_samples_per_s": 13.1, "gpu_hours": 2.5, "compile": compiling, "history": history}
+    run = {**RUN, "done": {**RUN["done"], **used}}
+    status = Status(output="out", shards=(), others=0, runs=(run,), changes=None)
+    text = report_page(status, b"", datetime(2026, 11, 25, tzinfo=UTC))
+    texts = Page(text).texts
+    assert {"93%", "13.10", "2.50", "0.93", "13.1", "2.5"} <= {*texts}
+    assert any("2 of 3 shapes, 1 of them from the cache, in 94.0 s of all actors; it failed: no <gcc>" in each
+               for each in texts)  # fmt: skip
+    assert text.count("<polyline") == 2 and "samples/s, up to 6, 0.5 on average" in texts
+    assert 'points="320.0,42.7 632.0,8.0"' in text, "4 and 6 samples/s in the middle and at the end"
+
+
+def test_a_chart_needs_two_rates() -> None:
+    assert rate_chart([], 0.0) == rate_chart([[1.0, 4, 0.5], [2.0, 8, 0.5]], 4.0) == ""
+    assert rate_chart([[1.0, 4, None], [2.0, 4, None], [3.0, 4, None]], 1.0).count("<polyline") == 1
 
 
 def test_without_images_and_errors_their_sections_are_left_out() -> None:

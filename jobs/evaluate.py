@@ -24,6 +24,10 @@ examples:
   python jobs/estimate_depth.py --input out/test --output out/test-depth
   python jobs/evaluate.py --condition depth --predictions out/test-depth --truth out/test --picture out/test.png
 
+  # what does a shortcut cost? the same scenes with another preset, and the two tables side by side
+  python jobs/estimate_depth.py --input out/test --output out/test-fast --preset fast
+  python jobs/evaluate.py --condition depth --predictions out/test-fast --truth out/test
+
   # does the estimated depth of generated images agree with the depth that they were generated from?
   python jobs/evaluate.py --condition depth --measure correlation --predictions out/depth-again --truth out/asked
 

@@ -101,10 +101,10 @@ def _add_training_options(parser: _cli.Parser) -> None:
         type=integer(4, 1024),
         metavar="N",
         help="channels of the finest layers; the cost grows with the square (default: half of the autoencoder's, "
-        "64 for Stable Diffusion)",
+        "64 for Stable Diffusion, and at least 20)",
     )
     for option, kind, default, text in (
-        ("--steps", integer(1), 1500, "optimizer steps"),
+        ("--steps", integer(1), 3000, "optimizer steps"),
         ("--batch-size", integer(1, 65_536), 4, "maps per step"),
         ("--learning-rate", number(1e-9, 1), 1e-2, "peak learning rate of the kernels, trained by Muon"),
         ("--seed", integer(0), 0, "seed of all random numbers"),

@@ -28,7 +28,7 @@ UNICON_PACKAGES = {
     "scenes": set(),
     "adapters": {"files"},
     "compilation": {"files"},
-    "training": {"adapters", "files", "metrics", "scenes"},
+    "training": {"adapters", "files", "metrics", "sampling", "scenes"},
 }
 """The packages of `unicon`, and those that each may import."""
 FORBIDDEN = {

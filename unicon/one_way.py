@@ -57,7 +57,7 @@ def split(
         ValueError: A pair has a weight to a static row that is not 0.
     """
     moving = [row for row in range(pairs.num_rows) if row not in static]
-    place = {row: at for at, row in enumerate(moving)} | static
+    place = {**{row: at for at, row in enumerate(moving)}, **static}
     joint: dict[str, list[Pair]] = {}
     one_way: dict[tuple[str, Role], list[Pair]] = {}
     for pair in (pair for pair in pairs.pairs if pair.is_joined):

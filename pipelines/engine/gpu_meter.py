@@ -35,9 +35,10 @@ class GpuTime:
 
     def error(self) -> GpuLimitError:
         """Return the error of a run at its limit."""
-        limit, used = (self.limit_s or 0.0) / 3600, self.used_s / 3600
+        used_hours, limit_hours = round(self.used_s / 3600, 4), (self.limit_s or 0.0) / 3600
         return GpuLimitError(
-            f"the actors have held {used:.3g} GPU hours, and another chunk might exceed --max-gpu-hours {limit:g}"
+            f"the actors have held {used_hours:,} GPU hours, and another chunk might exceed --max-gpu-hours "
+            f"{limit_hours:g}"
         )
 
 

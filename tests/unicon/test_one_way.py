@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from tests.support.tiny import write_tiny_model
+from tests.support.tiny import add_random_adapter, tiny_unet, write_tiny_model
 from unicon import UniCon
 from unicon.adapters.config import AdapterConfig
 from unicon.batches import given_pixels, sample_batch
@@ -110,6 +110,15 @@ def test_estimation(model: UniCon, adapter: str, guidance: str) -> None:
 def test_synthesis(model: UniCon, adapter: str, guidance: str) -> None:
     weights = {adapter: (1.0, 0.0)}
     compare(model, weights, GUIDANCES[guidance], adapters=(adapter,), table=SYNTHESIS, given=(1,))
+
+
+def test_the_training_form_runs_all_rows_in_every_step(model: UniCon) -> None:
+    training = copy.copy(model)
+    training.unet = tiny_unet()
+    add_random_adapter(training.unet, ADAPTERS[0], seed=1)  # as in the model's folder
+    plan = plan_of(True, adapters=("depth",), table=ESTIMATION, given=(0,))
+    found, expected = (sampled(each, plan, REQUESTS)[1] for each in (training, model))
+    assert float((found - expected).norm() / expected.norm()) <= 10 * TOLERANCE
 
 
 def test_given_at_the_last_index_and_a_stochastic_sampler(model: UniCon) -> None:

@@ -142,7 +142,7 @@ class MergedTextAttention(nn.Module):
         pairs: Pairs | Layout | None = None,
         features: dict[int, tuple[Tensor, ...]] | None = None,
     ) -> Tensor:
-        """Attend to the text: (B, N, C), (B, M, text C) -> (B, N, C)."""
+        """Attend to the text: (B, N, C), (B, M, text C) -> (B, N, C). Features are for joint attention alone."""
         layout = layout_of(len(hidden_states), pairs, None, attention_mask)
         assert encoder_hidden_states is not None
         if not any(adapter in self.conditions for adapter in layout.condition_adapters):

@@ -39,6 +39,8 @@ from unicon.training.fit import FitConfig, fit
 from unicon.training.mini.vae import reconstruction_loss
 from unicon.training.photographs import find_images
 
+MIN_WIDTH = 20
+"""Default width for autoencoders that are narrow themselves."""
 TRAINING_FOLDER = "training"
 """Name in the work folder."""
 
@@ -64,10 +66,10 @@ class Teacher(NamedTuple):
 
     @property
     def finest_width(self) -> int:
-        """The width of a small decoder: half of the width of the autoencoder's own at full resolution, at least 16."""
+        """The width of a small decoder: half of the width of the autoencoder's at full resolution, or `MIN_WIDTH`."""
         values = vae_values(self.vae.config)
         width = values["decoder_block_out_channels"][-1] if is_tiny(values) else values["block_out_channels"][0]
-        return max(16, width // 2)
+        return max(MIN_WIDTH, width // 2)
 
 
 def load_teacher(folder: Path, device: str) -> Teacher:

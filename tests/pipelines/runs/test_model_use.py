@@ -1,11 +1,14 @@
 """What the receipts of actors say about the models of a run, and the forecast from it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipelines.engine.resources import Resources
 from pipelines.runs.model_use import MAX_POINTS, History, ModelUse, duration, number
+from pipelines.stages.publish import PublishRows
+from tests.support.in_process import World, keys, tar
 
 
 def receipt(actor: str, passed_s: float, busy_s: float, rows: int, **more: Any) -> dict[str, Any]:
@@ -64,3 +67,22 @@ def test_durations(seconds: float, text: str) -> None:
 )
 def test_numbers(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_a_run_tells_once_what_it_will_take_and_that_compiling_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, publish = World(tmp_path), PublishRows.__call__
+    failure = {"mode": "auto", "shapes": 1, "compiled": 0, "from_cache": 0, "seconds": 0.0, "failure": "no compiler"}
+
+    def reporting(stage: PublishRows, *arguments: Any) -> dict[str, Any]:
+        return {**publish(stage, *arguments), **receipt("a", 10, 10, 20, compile=failure)}
+
+    monkeypatch.setattr(PublishRows, "__call__", reporting)
+    tar(world, keys(40))
+    assert world.run() == 0
+    told = [text for text in world.said if text.startswith(("the models compute", "compiling failed"))]
+    assert told == [
+        "compiling failed, so the models run uncompiled: no compiler",
+        "the models compute 2.0 samples/s: the rest takes about 15 s on 1 actor",
+    ]

@@ -32,6 +32,7 @@ OTHER_VALUES: dict[str, tuple[list[str], Any]] = {
     "given_at": (["last_index"], "last_index"),
     "resolution_px": (["512"], 512),
     "one_way": ([], True),
+    "map_decoder": (["small"], "small"),
 }
 """Field of `SamplingOptions` -> arguments of its option, and the value that they mean."""
 WITHOUT_OPTION = {(name, field) for name in ("generate_pairs", "inpaint") for field in ("given_at", "one_way")}

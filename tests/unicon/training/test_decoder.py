@@ -42,7 +42,9 @@ def ramps(count: int) -> torch.Tensor:
 
 
 def recipe(steps: int) -> DecoderRecipe:
-    fit = FitConfig(steps=steps, learning_rate=1e-2, matrix_learning_rate=5e-2, warmup_steps=2, ema_decay=0.9, log_every=1000)
+    fit = FitConfig(
+        steps=steps, learning_rate=1e-2, matrix_learning_rate=5e-2, warmup_steps=2, ema_decay=0.9, log_every=1000
+    )
     return DecoderRecipe(fit=fit, finest_width=8, batch_size=4)
 
 
@@ -90,7 +92,7 @@ def test_what_is_written_is_what_is_compared(teacher: Teacher, folder: Path, tmp
     stored = load_module(tmp_path / MAP_DECODER, "map_decoder", "cpu", torch.float32)
     again = compare(teacher.vae, stored, {"pose": code_maps(teacher.vae, ramps(8)).held_out()})
     assert again.difference == found.difference and found.depth_abs_rel is None and found.edge_f1 is None
-    assert teacher.finest_width == 16 and teacher.native_px == 32
+    assert teacher.finest_width == 20 and teacher.native_px == 32
 
 
 def test_maps_are_read_as_this_project_stores_them(tmp_path: Path) -> None:

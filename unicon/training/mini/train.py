@@ -43,14 +43,9 @@ NOISY_POSES = 0.4
 
 
 def train_mini(
-    work: Path,
-    output: Path,
-    recipe: MiniRecipe | None = None,
-    device: str = "cpu",
-    start_from: Path | None = None,
-    *,
-    compiles: bool = False,
-) -> None:
+    work: Path, output: Path, recipe: MiniRecipe | None = None, device: str = "cpu", start_from: Path | None = None,
+    *, compiles: bool = False,
+) -> None:  # fmt: skip
     """Run the whole recipe. If killed and started again, training resumes where it stopped.
 
     Args:
@@ -74,10 +69,7 @@ def train_mini(
     with sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext():
         heads = ConditionHeads(models.unet, recipe.heads)
         if start_from is None:
-            loss = PretrainLoss(models, heads, data, recipe.pretrain_sampling)
-            fit(trained_parameters(models, heads), loss, recipe.pretrain, work / "pretrain")
-            unet = with_finest_attention(models.unet).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            models = replace(models, unet=unet)
+            models = _pretrained(models, heads, data, recipe, work / "pretrain")
         install_adapters(models.unet, recipe.shares, recipe.rank, start_from, single_step=recipe.single_step_share > 0)
         for parameter in models.named_parameters().values():
             parameter.requires_grad_(True)
@@ -88,6 +80,16 @@ def train_mini(
         source = SceneMaps(list(scenes.values()), data, list(recipe.shares), recipe.person_share)
         train_together(models, heads, vae, data, source, recipe, work / "together", output)
         train_appearance(vae, output, recipe.appearance, work, seed=recipe.seed, count=recipe.appearance_scenes)
+
+
+def _pretrained(
+    models: TrainingModels, heads: ConditionHeads, data: Sequence[SceneLatents], recipe: MiniRecipe, folder: Path
+) -> TrainingModels:
+    """Train the UNet on single rows, and return the models with one that has attention at its finest level too."""
+    loss = PretrainLoss(models, heads, list(data), recipe.pretrain_sampling)
+    fit(trained_parameters(models, heads), loss, recipe.pretrain, folder)
+    unet = with_finest_attention(models.unet).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return replace(models, unet=unet)
 
 
 def _settings(recipe: MiniRecipe, start_from: Path | None) -> dict[str, Any]:

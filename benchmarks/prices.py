@@ -41,7 +41,7 @@ from benchmarks.pipeline import hardware, rounded
 from jobs._presets import BALANCED, EXACT, FAST, preset_sampling
 from unicon import UniCon
 from unicon.metrics.correlation import correlation
-from unicon.options import SamplingOptions
+from unicon.options import SamplerName, SamplingOptions
 from unicon.scenes import render
 from unicon.scenes.layout import sample_scene
 from unicon.scenes.render import Rendering
@@ -100,7 +100,7 @@ def _images(scenes: Sequence[Rendering]) -> list[Image.Image]:
 
 def generation_ways(model: UniCon, guidance: float) -> dict[str, Way]:
     """Return the ways to generate images with the depth of scenes: samplers and numbers of steps."""
-    samplers = {"ddim": (20, 8, 4), "dpmsolver++": (8, 4)}
+    samplers: dict[SamplerName, tuple[int, ...]] = {"ddim": (20, 8, 4), "dpmsolver++": (8, 4)}
     ways = {
         f"{sampler}, {steps} steps": SamplingOptions(sampler=sampler, num_inference_steps=steps)
         for sampler, counts in samplers.items()

@@ -39,7 +39,7 @@ def add_preset_options(model: _ArgumentGroup, estimates: bool) -> None:
         choices=(EXACT, BALANCED, FAST) if estimates else (EXACT, BALANCED),
         metavar="NAME",
         help="exact: as in the published implementation; balanced: the recommendation of the adapter, which other "
-        f"options change{fast if estimates else ''} (default: balanced)",
+        f"options change{fast if estimates else '; fast exists for estimates only'} (default: balanced)",
     )
     model.add_argument(
         "--published",

@@ -1,4 +1,7 @@
-"""A chart for report.html: the rate of a run and the busy share of its models over time, as SVG without scripts."""
+"""A chart for report.html: the rate of a run and the busy share of its models over time, as SVG without scripts.
+
+Tested in tests/pipelines/runs/test_report_page.py.
+"""
 
 from collections.abc import Sequence
 from typing import Any

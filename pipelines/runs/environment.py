@@ -67,11 +67,12 @@ class RayExecutor:
         self, job: Job, request: RunRequest, output: str, working: Working, on_failure: Callable[[str], None]
     ) -> Iterator[Process]:
         from pipelines.engine.cluster import ray_session, working_nodes
-        from pipelines.engine.flow import run_flow
         from pipelines.engine.gpu_meter import GpuTime
 
         say("starting Ray ...")
         with ray_session() as available:
+            from pipelines.engine.flow import run_flow  # Ray Data takes seconds, in which Ray's first workers start
+
             resources = choose_resources(request, available, "RAY_ADDRESS" in os.environ, working_nodes())
             resources = replace(resources, samples=job.samples)
             working(available, resources)

@@ -26,8 +26,9 @@ class ModelUse:
     def add(self, receipt: Mapping[str, Any]) -> None:
         """Take what the receipt of a chunk says about its actor."""
         self.gpu_s = max(self.gpu_s, receipt.get("gpu_s", 0.0))
-        report = receipt.get("model")
-        if report and report["passed_s"] >= self.actors.get(report["actor"], report)["passed_s"]:
+        report: Mapping[str, Any] = receipt.get("model") or {}
+        latest = self.actors.get(report.get("actor", ""), report)
+        if report and report["passed_s"] >= latest["passed_s"]:
             self.actors[report["actor"]] = report
 
     @property

@@ -290,6 +290,8 @@ def test_choices_are_those_of_the_library() -> None:
     assert choices["timestep_spacing"] == ["trailing", "leading", "linspace"]
 
 
-def test_the_options_cost_no_torch() -> None:
-    light = "import unicon.options, unicon.limits, unicon.outcomes, jobs._sampling, jobs.estimate, jobs.synthesize, sys"
+def test_commands_cost_no_torch() -> None:
+    options = "unicon.options, unicon.limits, unicon.outcomes, jobs._sampling, jobs.estimate, jobs.synthesize"
+    command = "pipelines.runs.runner, pipelines.runs.report_page, pipelines.dataset.preview, unicon.conditions"
+    light = f"import {options}, {command}, sys"
     subprocess.run([sys.executable, "-c", f"{light}; assert 'torch' not in sys.modules"], check=True, cwd=PROJECT_ROOT)

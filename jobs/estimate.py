@@ -129,7 +129,8 @@ def _task(options: Namespace, identity: "ModelIdentity") -> tuple["Estimation", 
     sampling, num_views = next(iter(samplings.values())), next(iter(views.values()))
     columns: dict[str, int | None] = {"views": None if num_views == 1 else num_views}
     if len({*views.values()}) > 1:
-        num_views, columns = None, {f"{name}_views": count for name, count in views.items()}
+        num_views, columns = None, {}
+        columns |= {f"{name}_views": count for name, count in views.items()}
     if len({*samplings.values()}) > 1:
         columns |= {f"{name}_num_inference_steps": each.steps for name, each in samplings.items()}
         sampling = replace(sampling, num_inference_steps=None)

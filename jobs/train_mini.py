@@ -110,6 +110,14 @@ def _add_recipe_options(parser: _cli.Parser, recipe: MiniRecipe) -> None:
     ):
         parser.add_argument(option, type=kind, default=default, metavar="N", help=f"{text} (default: %(default)s)")
     parser.add_argument(
+        "--learning-rate-scale",
+        type=number(1e-6, 100),
+        default=1.0,
+        metavar="X",
+        help="factor of the learning rates of the joint training; below 1 for small batches that continue from trained "
+        "weights (default: %(default)s)",
+    )
+    parser.add_argument(
         "--single-step-share",
         type=number(0, 1),
         default=recipe.single_step_share,
@@ -130,9 +138,15 @@ def _add_recipe_options(parser: _cli.Parser, recipe: MiniRecipe) -> None:
 
 def recipe_of(options: argparse.Namespace) -> MiniRecipe:
     """Return the recipe with the changes of the command line."""
-    recipe = MiniRecipe()
+    recipe, scale = MiniRecipe(), options.learning_rate_scale
+    matrices = recipe.together.matrix_learning_rate
     together = dataclasses.replace(
-        recipe.together, steps=options.steps, seed=options.seed, checkpoint_every=options.checkpoint_every
+        recipe.together,
+        steps=options.steps,
+        seed=options.seed,
+        checkpoint_every=options.checkpoint_every,
+        learning_rate=scale * recipe.together.learning_rate,
+        matrix_learning_rate=None if matrices is None else scale * matrices,
     )
     return dataclasses.replace(
         recipe,

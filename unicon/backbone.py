@@ -238,7 +238,7 @@ class Backbone:
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """Encode (B, 3, height, width), uint8 or in [-1, 1], to scaled latents (B, channels, h, w): the posterior's mode.
+        """Encode (B, 3, height, width), uint8 or in [-1, 1], to scaled latents (B, channels, h, w), the mode of each.
 
         A row that is not finite in float16 is encoded again in float32.
         """

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Unpack, overload
+from typing import Any, TypeVar, Unpack, overload
 
 import numpy as np
 from PIL import Image
@@ -28,6 +28,7 @@ from unicon.requests import GenerationPlan, RowRequest
 from unicon.sampling import step_table
 from unicon.views import View, average_views, expand_views, views_of
 
+T = TypeVar("T")
 MAX_ENSEMBLE_SIZE = 100
 Several = list[str] | tuple[str, ...]
 """Names of several adapters."""
@@ -67,8 +68,8 @@ class Estimator(Backbone):
             several names, a dict of such maps by name.
         """
         requests, samplings = self._for_estimates(images, condition, prompts, seeds, options, settings)
-        estimates = settled(self._estimates(requests, samplings, batch_size, num_views))
-        return [maps[condition] for maps in estimates] if isinstance(condition, str) else estimates
+        estimates = self._estimates(requests, samplings, batch_size, num_views)
+        return settled(_single(estimates, condition)) if isinstance(condition, str) else settled(estimates)
 
     @overload
     def estimate_ensemble(
@@ -105,11 +106,11 @@ class Estimator(Backbone):
             for seed in member_seeds(request.seed, ensemble_size)
         ]
         groups = grouped(self._estimates(members, samplings, batch_size, num_views), ensemble_size)
-        estimates = settled([
+        estimates = [
             maps if isinstance(maps, Failure) else {name: self._combined(name, maps, request) for name in samplings}
             for maps, request in zip(groups, requests, strict=True)
-        ])  # fmt: skip
-        return [each[condition] for each in estimates] if isinstance(condition, str) else estimates
+        ]
+        return settled(_single(estimates, condition)) if isinstance(condition, str) else settled(estimates)
 
     def _combined(self, condition: str, members: Sequence[Mapping[str, np.ndarray]], request: RowRequest) -> Estimate:
         affine = self.adapter_kind(condition).is_affine
@@ -195,3 +196,8 @@ class Estimator(Backbone):
         for name in names:
             self.adapter_kind(name)
         return names
+
+
+def _single(estimates: Sequence[dict[str, T] | Failure], condition: str) -> list[T | Failure]:
+    """The estimates of one condition."""
+    return [each if isinstance(each, Failure) else each[condition] for each in estimates]

@@ -101,18 +101,10 @@ def supervised(
     limit_s: float | None = None,
     turns: Turns | None = None,
 ) -> Iterator[Attempt]:
-    """Enclose a stage of a chunk, in a worker.
+    """Enclose a stage of a chunk, in a worker. Arguments without a word here are those of `Ledger.begin`.
 
-    Args:
-        ask: Calls the ledger.
-        stage: See `Ledger.begin`, as for the next arguments.
-        chunk: Name of the chunk.
-        worker: What a dead process shares with its successor.
-        node: ID of the node of the worker.
-        failed_before: Whether the samples have failed before.
-        limit_s: The process is ended if this attempt takes longer, not counting the time until older attempts of the
-            process have ended. None: never.
-        turns: The attempts of this process, if it makes several at a time.
+    The process is ended if the attempt takes longer than `limit_s`, not counting the time until older attempts among
+    the `turns` of the process have ended.
 
     Raises:
         WorkerDeathError: The processes of this chunk have died too often.

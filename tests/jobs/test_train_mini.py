@@ -20,8 +20,10 @@ def test_without_options_it_is_the_recipe() -> None:
 def test_seed_shares_and_sizes_are_taken() -> None:
     options = ["--seed", "7", "--steps", "9", "--share", "depth=0.25", "--share", "pose=3"]
     options += ["--batch-size", "512", "--checkpoint-every", "4", "--scenes", "2400", "--single-step-share", "0.25"]
+    options += ["--learning-rate-scale", "0.5"]
     recipe = recipe_of(parse([*REQUIRED, *options]))
     assert recipe.single_step_share == 0.25
+    assert recipe.together.matrix_learning_rate == 0.5 * (MiniRecipe().together.matrix_learning_rate or 0)
     assert (recipe.sampling.batch_size, recipe.together.checkpoint_every) == (512, 4)
     assert recipe.scenes == {SQUARE: 2400, WIDE: 200, TALL: 200}
     assert recipe.shares == {**MiniRecipe().shares, "depth": 0.25, "pose": 3.0}  # no adapter is left behind

@@ -87,6 +87,8 @@ class Compilation:
         self._backend = backend
         self._shapes: dict[Any, Shape] = {}
         self._rows_done = 0
+        self._most: int | None = None
+        """The largest number of rows of a batch, as the last one said."""
         self._channels_last: set[nn.Module] = set()
         """Modules whose weights were stored anew."""
         self._cached: dict[str, float] | None = None
@@ -135,11 +137,12 @@ class Compilation:
             most: The largest number of rows of a batch.
         """
         self._rows_done += len(batch)
+        self._most = most
         return [*batch, *[batch[-1]] * (self.num_rows(len(batch), most) - len(batch))]
 
     def run_rows(self, function: Callable[[Any, Tensor], Tensor], module: nn.Module, rows: Tensor) -> Tensor:
         """Run a function of a batch (B, ...) whose rows do not depend on each other; (B, ...)."""
-        missing = self.num_rows(len(rows)) - len(rows)
+        missing = self.num_rows(len(rows), self._most) - len(rows)
         if not missing:
             return self.run(function, module, rows)
         padded = torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])

@@ -105,14 +105,13 @@ def test_a_run_ends_at_its_limit_and_the_same_command_continues(
 ) -> None:
     write_tar(tmp_path / "in" / "a.tar", samples(60))
     arguments = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--chunk-size", "4"]
-    limit = ["--max-gpu-hours", "0.003"]  # 10.8 s, of which a chunk takes 1.2
+    limit = ["--max-gpu-hours", "0.003"]  # 10.8 s, of which a chunk takes 1.2 or more
     assert run([*arguments, "--batch-size", "2", *limit], FakeDepth(delay_s=0.3)) == 1
     text = capsys.readouterr().err
-    assert "--max-gpu-hours 0.003 ends the run before that" in text and "the models compute" in text
-    assert "stopped: the actors have held 0.00" in text and "chunks are not finished; the same command" in text
+    assert "stopped: the actors have held 0.0" in text and "chunks are not finished; the same command" in text
     (record,) = (json.loads(path.read_text()) for path in (tmp_path / "out" / "_chunks" / "runs").iterdir())
-    assert 0 < record["done"]["ok"] < 60 and record["done"]["ok"] % 4 == 0
-    assert 0 < record["done"]["gpu_hours"] < 0.004 and 0 < record["done"]["busy_share"] <= 1
-    assert record["done"]["model_samples_per_s"] == pytest.approx(3.3, rel=0.3)
+    assert record["trouble"].endswith("another chunk might exceed --max-gpu-hours 0.003")
+    assert record["done"]["ok"] < 60 and record["done"]["ok"] % 4 == 0, "chunks that have begun are finished"
+    assert record["done"]["ok"] == record["counts"]["ok"] and record["done"]["failed_chunks"] == []
     assert run(arguments, FakeDepth(delay_s=0.01)) == 0
     assert "60 of 60 samples" in capsys.readouterr().err

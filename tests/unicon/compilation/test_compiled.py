@@ -86,6 +86,8 @@ def test_batches_are_padded_to_compiled_numbers_of_rows(module: Scaled) -> None:
     assert backend.compiled == 4
     assert compilation.start_batch(["a", "b", "c"], 8) == ["a", "b", "c", "c"]
     assert compilation.start_batch(["a", "b", "c"], 3) == ["a", "b", "c"]
+    compilation.run_rows(doubled, module, torch.randn(3, 2, 4, 4))
+    assert backend.compiled == 5
     assert Compilation().start_batch(["a", "b", "c"], 8) == ["a", "b", "c"]
 
 

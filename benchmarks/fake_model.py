@@ -47,7 +47,7 @@ class FakeModel:
         """Return the same model, which runs on any device."""
         return self
 
-    def with_work(self, rows: int | None, compiled_code: str | None) -> FakeModel:
+    def with_work(self, rows: int | None) -> FakeModel:
         """Return the same model, which is not compiled."""
         return self
 

@@ -131,6 +131,7 @@ def run_task(
         uses_map_decoder=sampling.map_decoder == "small" or preset_of(options) == FAST,
         dtype=options.dtype,
         compile=options.compile,
+        compiled_code=_compile_cache(options),
     )
     model, identity = resolve_model(description)
     run = dataclasses.replace(make_task_run(options, identity, model), identity=identity, gives_up=options.give_up)
@@ -138,6 +139,15 @@ def run_task(
     if identity.files is not None:
         warn_if_truncated("--negative-prompt", getattr(options, "negative_prompt", ""), identity.files.folder)
     return runner.run_job(run.as_job(), request_of(options))
+
+
+def _compile_cache(options: Namespace) -> str | None:
+    if options.compile_cache is not None and options.compile == "never":
+        raise SettingError(
+            "--compile-cache is where compiled code is shared, and --compile never compiles nothing. Remove one of the "
+            "options."
+        )
+    return options.compile_cache
 
 
 SHORT_PROMPT_TOKENS = 48

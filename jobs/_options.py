@@ -217,6 +217,13 @@ def _add_actor_options(work: _ArgumentGroup) -> None:
         "(default: %(default)s)",
     )
     work.add_argument(
+        "--compile-cache",
+        type=location,
+        metavar="URI",
+        help="folder where the actors of several machines share compiled code. They execute what they find there: name "
+        "only a place that nobody else can write to (default: each machine keeps it in the user's cache)",
+    )
+    work.add_argument(
         "--max-gpu-hours",
         type=number(0.001, 100_000_000),
         metavar="X",

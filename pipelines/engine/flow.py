@@ -70,22 +70,26 @@ def run_flow(
             data_context(resources, lambda error: on_failure(_cause(error))),
             open_ledger(resources.chunk_timeout_s, gpu_time.meter(resources.gpus_per_actor)) as ledger,
         ):
-            rows = [{CHUNK: chunk.to_json()} for chunk in wave]
-            dataset = (
-                ray.data.from_items(rows, override_num_blocks=len(rows))
-                .map_batches(_Read(flow.read, ledger), num_cpus=resources.cpus_per_task, **ONE_ROW)
-                .map_batches(
-                    _Model,
-                    fn_constructor_args=(flow.model, ledger),
-                    compute=_actor_pool(resources, len(wave)),
-                    num_gpus=resources.gpus_per_actor or None,
-                    num_cpus=resources.cpus_per_actor,
-                    **ONE_ROW,
-                )
-                .map_batches(_Publish(flow.publish, ledger), num_cpus=resources.cpus_per_task, **ONE_ROW)
-            )
-            receipts = _receipts(dataset)
+            receipts = _receipts(_dataset(wave, flow, resources, ledger))
             yield from _metered(receipts, ledger, gpu_time) if resources.gpus_per_actor else receipts
+
+
+def _dataset(wave: Sequence[Chunk], flow: Flow, resources: Resources, ledger: LedgerClient) -> "ray.data.Dataset":
+    """The stages of a wave of chunks."""
+    rows = [{CHUNK: chunk.to_json()} for chunk in wave]
+    return (
+        ray.data.from_items(rows, override_num_blocks=len(rows))
+        .map_batches(_Read(flow.read, ledger), num_cpus=resources.cpus_per_task, **ONE_ROW)
+        .map_batches(
+            _Model,
+            fn_constructor_args=(flow.model, ledger),
+            compute=_actor_pool(resources, len(wave)),
+            num_gpus=resources.gpus_per_actor or None,
+            num_cpus=resources.cpus_per_actor,
+            **ONE_ROW,
+        )
+        .map_batches(_Publish(flow.publish, ledger), num_cpus=resources.cpus_per_task, **ONE_ROW)
+    )
 
 
 def run_tasks(

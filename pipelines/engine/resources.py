@@ -12,8 +12,6 @@ class Resources:
     """Actors to start with; more are added, up to `actors`, while chunks wait for one. None: `actors`."""
     actors_per_node: int = 1
     """How many of the `actors` share a node if they are spread evenly; the CPUs of a node are divided by this."""
-    is_cluster: bool = False
-    """Whether the actors may run on several machines."""
     samples: int | None = None
     """Samples that the actors will process; None: unknown."""
     gpus_per_actor: float = 0.0

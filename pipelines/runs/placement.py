@@ -47,7 +47,6 @@ def choose_resources(request: RunRequest, available: Mapping[str, float], can_gr
         actors=actors,
         fewest_actors=fewest,
         actors_per_node=math.ceil(actors / max(1, nodes)),
-        is_cluster=can_grow,
         gpus_per_actor=per_actor,
         cpus_per_actor=min(1.0, cpus / (2 * actors)),
         cpus_per_task=min(0.5, cpus / 4),

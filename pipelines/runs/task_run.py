@@ -56,7 +56,7 @@ class PlaceableModel(Protocol):
         """Return the description for actors with this device; None stands for the GPU of the actor."""
         ...
 
-    def with_work(self, rows: int | None, compiled_code: str | None) -> "PlaceableModel":
+    def with_work(self, rows: int | None) -> "PlaceableModel":
         """Return the description for actors that compute so many rows each; see `UniConModel.with_work`."""
         ...
 
@@ -137,7 +137,7 @@ class TaskRun:
         model = self.model.with_device(None if resources.gpus_per_actor else "cpu", resources.actors_per_node)
         compute = ComputeRows(
             task=self.task,
-            model=model.with_work(*self._work(output, resources)),
+            model=model.with_work(self._rows_per_actor(resources)),
             run_seed=int(self.provenance["seed"]),
             batch_size=self.batch_size,
         )
@@ -149,15 +149,11 @@ class TaskRun:
             publish=TimedPublish(stage=self._publish(output), job=self.job),
         )
 
-    def _work(self, output: str, resources: Resources) -> tuple[int | None, str | None]:
-        """Return the rows of an actor, and where the actors of a cluster share compiled code: in the output.
-
-        Whoever can write the output can thus make the actors execute code.
-        """
-        shared = uris.join(output, "_chunks", "compiled") if resources.is_cluster else None
+    def _rows_per_actor(self, resources: Resources) -> int | None:
+        """Return the number of rows that an actor will compute; None: unknown."""
         if resources.samples is None:
-            return None, shared
-        return math.ceil(resources.samples / resources.actors) * self.task.rows_per_sample, shared
+            return None
+        return math.ceil(resources.samples / resources.actors) * self.task.rows_per_sample
 
     def _publish(self, output: str) -> PublishRows:
         return PublishRows(

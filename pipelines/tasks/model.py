@@ -84,20 +84,18 @@ class UniConModel:
     rows_expected: int | None = None
     """The number of rows of micro-batches that an actor will compute; None: unknown."""
     compiled_code: str | None = None
-    """URI of a folder in which actors share compiled code; None: each machine keeps it for itself."""
+    """Folder or URI where actors share compiled code, which they execute; None: each machine keeps it for itself."""
 
     def with_device(self, device: str | None, actors_per_node: int) -> "UniConModel":
         """Return the description for actors with this device; None is the GPU of the actor."""
         return dataclasses.replace(self, device=device, actors_per_node=actors_per_node)
 
-    def with_work(self, rows: int | None, compiled_code: str | None) -> "UniConModel":
-        """Return the description for actors that compute so many rows each, and share compiled code in this folder.
+    def with_work(self, rows: int | None) -> "UniConModel":
+        """Return the description for actors that compute so many rows of micro-batches each; None: unknown.
 
-        Args:
-            rows: Rows of micro-batches: samples x views x members of an ensemble. None: unknown.
-            compiled_code: URI of a folder to which only the user can write, since actors execute the code. None: none.
+        An image has one row for each view and each member of an ensemble.
         """
-        return dataclasses.replace(self, rows_expected=rows, compiled_code=compiled_code)
+        return dataclasses.replace(self, rows_expected=rows)
 
     def build(self) -> Any:
         """Load the model on this process's device.

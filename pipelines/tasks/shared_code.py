@@ -1,7 +1,7 @@
 """The compiled code of a model in a store, so that every actor of a cluster starts from what one has compiled.
 
-Actors execute this code. The store is a folder of the run's own output: whoever can write there can also run code on
-the machines of later runs into it. With `--compile never`, nothing is read from it.
+Actors execute this code: whoever can write to the folder can run code on their machines. It is therefore used only if
+the user names it (`--compile-cache`).
 
 Tested in tests/pipelines/tasks/test_shared_code.py.
 """

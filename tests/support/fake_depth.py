@@ -45,7 +45,7 @@ class FakeDepth:
     def with_device(self, device: str | None, actors_per_node: int) -> "FakeDepth":
         return self
 
-    def with_work(self, rows: int | None, compiled_code: str | None) -> "FakeDepth":
+    def with_work(self, rows: int | None) -> "FakeDepth":
         return self
 
     def build(self) -> "FakeDepth":

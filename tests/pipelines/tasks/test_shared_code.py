@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -47,8 +48,8 @@ def test_the_description_of_a_model_says_how_it_is_compiled(tmp_path: Path) -> N
     model = UniConModel(model=str(write_tiny_model(tmp_path / "tiny")), conditions=("depth",), device="cpu")
     settings = model.build().compilation.settings
     assert (settings.mode, settings.rows_expected, settings.shared) == ("never", None, None)
-    described = UniConModel(model=model.model, conditions=("depth",), device="cpu", compile="auto")
-    built = described.with_work(640, FOLDER).build().compilation
+    described = dataclasses.replace(model, compile="auto", compiled_code=FOLDER)
+    built = described.with_work(640).build().compilation
     assert (built.settings.mode, built.settings.rows_expected) == ("auto", 640)
     assert built.settings.shared == SharedCode(FOLDER)
     assert not built.is_on

@@ -25,16 +25,16 @@ BIASES_LEARN_SLOWER = 5
 """Learning rate of the kernels over that of the biases."""
 EXAMPLES = """
 examples:
-  # from rendered scenes, for the model that is included; minutes on a CPU
+  # from rendered scenes, for the model that is included
   python jobs/train_decoder.py --model mini --work runs/decoder --output decoders/mini
 
-  # for Stable Diffusion, from depth maps and edges that you have; minutes on a GPU
+  # for Stable Diffusion, from depth maps and edges that you have
   python jobs/train_decoder.py --model /models/stable-diffusion-v1-5 --maps depth=depths/ --maps edge=edges/ \\
       --work runs/decoder
 
-An estimate with one step spends more time in the decoder of the autoencoder than in the UNet. Maps are simpler than
-photographs, and a decoder of a fiftieth of the cost suffices for them. It is trained to make what the autoencoder's own
-decoder makes, and is written to MODEL/decoders/maps. Images are always decoded by the autoencoder.
+An estimate with one step needs more operations in the decoder of the autoencoder than in the UNet. Maps are simpler
+than photographs; this decoder has a fiftieth of the cost for Stable Diffusion. It is trained to make what the
+autoencoder's own decoder makes, and is written to MODEL/decoders/maps. Images are always decoded by the autoencoder.
 
 The command ends with the differences from the autoencoder's decoder on held-out maps, and with the costs of both. Look
 at them before you use it:

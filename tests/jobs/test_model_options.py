@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 from jobs import _cli, estimate, estimate_depth, generate_pairs, inpaint, synthesize, train_adapter
+from pipelines.errors import SettingError
 from tests.support.inputs import encoded_image, write_folder
 from tests.support.paths import CASES, PROJECT_ROOT
 
@@ -74,3 +75,9 @@ def test_a_model_is_judged_without_torch_and_ray() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_place_for_compiled_code_needs_compiling() -> None:
+    options = ["--input", "x", "--output", "y", "--compile", "never", "--compile-cache", "memory://compiled"]
+    with pytest.raises(SettingError, match="--compile never compiles nothing. Remove one"):
+        estimate.main(options)

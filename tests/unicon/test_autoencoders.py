@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from unicon.autoencoders import decode_scaled, encode, encode_scaled
 
 torch.set_num_threads(1)  # tiny models are slower on several threads, much slower beside other work
 IMAGE = Image.fromarray(np.arange(40 * 24 * 3, dtype=np.uint8).reshape(40, 24, 3))
-SETTINGS = {"num_inference_steps": 2}
+SETTINGS: dict[str, Any] = {"num_inference_steps": 2}
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def test_maps_of_a_gpu_are_those_of_the_cpu(
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float16", 0.05)])
 def test_a_result_belongs_to_its_row(images: list[Image.Image], dtype: str, tolerance: float) -> None:
     model = UniCon.from_pretrained("mini", device="cuda", dtype=getattr(torch, dtype))
-    options = {"num_views": 1, "num_inference_steps": 4}
+    options: dict[str, Any] = {"num_views": 1, "num_inference_steps": 4}
     together = model.estimate(images, "depth", seeds=list(range(SCENES)), **options)
     alone = [model.estimate([image], "depth", seeds=[seed], **options)[0] for seed, image in enumerate(images)]
     apart = max(float(np.abs(one - other).max()) for one, other in zip(together, alone, strict=True))

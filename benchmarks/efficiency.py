@@ -26,8 +26,9 @@ from pipelines.tasks.estimation import Estimation
 from pipelines.tasks.model import UniConModel
 from unicon.options import SamplingOptions
 
-WARM_CHUNKS = 2
-"""Number of published chunks after which the steady state begins."""
+WARM_CHUNKS = 6
+"""Number of published chunks after which the steady state begins: the first ones wait for workers that publish, while
+the model is already ahead of them."""
 
 
 def add_options(parser: ArgumentParser) -> None:

@@ -134,10 +134,11 @@ class Times:
         return cls(receipts=receipts, wall_s=time.perf_counter() - began)
 
     def beside(self, bare_s: float) -> dict[str, Any]:
-        """Return ratios to the bare loop: overall, and in steady state, which begins with receipt WARM_CHUNKS."""
+        """Return ratios to the bare loop: overall, and in steady state, from receipt WARM_CHUNKS or halfway."""
         samples = sum(count for _, count, _ in self.receipts)
-        steady = sum(count for _, count, _ in self.receipts[WARM_CHUNKS:])
-        steady_s = self.receipts[-1][0] - self.receipts[WARM_CHUNKS - 1][0]
+        warm = min(WARM_CHUNKS, len(self.receipts) // 2)
+        steady = sum(count for _, count, _ in self.receipts[warm:])
+        steady_s = self.receipts[-1][0] - self.receipts[warm - 1][0]
         steady_bare_s = bare_s * steady / samples
         return {
             "samples": samples,
@@ -147,6 +148,6 @@ class Times:
             "steady_s": steady_s,
             "steady_bare_s": steady_bare_s,
             "steady_ratio": steady_s / steady_bare_s,
-            "device_busy_share": sum(device_s for _, _, device_s in self.receipts[WARM_CHUNKS:]) / steady_s,
+            "device_busy_share": sum(device_s for _, _, device_s in self.receipts[warm:]) / steady_s,
             "whole_ratio": self.wall_s / bare_s,
         }

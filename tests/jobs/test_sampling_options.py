@@ -34,8 +34,8 @@ JOBS: dict[str, tuple[ModuleType, list[str]]] = {
 }
 CHANGES_NO_ROW = {
     "help", "input", "output", "limit", "since", "model", "adapter", "lora", "vae", "chunk_size", "batch_size",
-    "actors", "num_gpus_per_actor", "compile", "max_gpu_hours", "preset", "retry_errors", "give_up", "max_error_rate",
-    "chunk_timeout", "output_format", "published", "condition",
+    "actors", "num_gpus_per_actor", "compile", "compile_cache", "max_gpu_hours", "preset", "retry_errors", "give_up",
+    "max_error_rate", "chunk_timeout", "output_format", "published", "condition",
 }  # fmt: skip
 """Options that change no row, or that the identity of the model or another test covers."""
 OTHER_VALUES = {

@@ -135,7 +135,7 @@ def compiled(
 ) -> dict[str, Callable[[], torch.Tensor]]:
     """The compiled form, one pair alone without and with a CUDA graph, and a product of large matrices."""
     always, auto = (Compilation(CompileSettings(mode=mode), latents.device) for mode in ("always", "auto"))
-    own = copy.deepcopy(merged)  # compiling stores the weights anew
+    own = copy.deepcopy(merged)  # compiling converts the weights
     layout = Pairs.one_to_one(len(latents) // 2, "depth").layout
     one_pair = Pairs.one_to_one(1, "depth").layout
     two = [tensor[:2] for tensor in (latents, timesteps, text)]

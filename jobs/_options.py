@@ -228,7 +228,7 @@ def _add_actor_options(work: _ArgumentGroup) -> None:
         type=number(0.001, 100_000_000),
         metavar="X",
         help="end this run before its actors have held GPUs for more than X hours x GPUs: no chunk begins that might "
-        "not be finished before, and the exit code is 1. Counts from the start of loading the model, and anew in each "
+        "not be finished before, and the exit code is 1. Counts from the start of loading the model, and again in each "
         "run (default: no limit)",
     )
 

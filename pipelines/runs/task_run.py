@@ -45,7 +45,7 @@ class SamplingTask(Task, Protocol):
 
     @property
     def rows_per_sample(self) -> int:
-        """Rows of micro-batches that the model processes for a sample, such as its views; at least so many."""
+        """Rows of micro-batches that the model processes for a sample, such as its views; a lower bound."""
         ...
 
 
@@ -57,7 +57,7 @@ class PlaceableModel(Protocol):
         ...
 
     def with_work(self, rows: int | None) -> "PlaceableModel":
-        """Return the description for actors that compute so many rows each; see `UniConModel.with_work`."""
+        """Return the description for actors that compute `rows` rows each; see `UniConModel.with_work`."""
         ...
 
     def build(self) -> Any:

@@ -41,7 +41,7 @@ class Estimation:
 
     @property
     def rows_per_sample(self) -> int:
-        """Rows of micro-batches that the model processes for a sample; at least so many if the conditions differ."""
+        """Rows of micro-batches that the model processes for a sample; a lower bound if the conditions differ."""
         return (self.num_views or 1) * (self.ensemble_size or 1)
 
     @property

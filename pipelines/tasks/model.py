@@ -91,7 +91,7 @@ class UniConModel:
         return dataclasses.replace(self, device=device, actors_per_node=actors_per_node)
 
     def with_work(self, rows: int | None) -> "UniConModel":
-        """Return the description for actors that compute so many rows of micro-batches each; None: unknown.
+        """Return the description for actors that compute `rows` rows of micro-batches each; None: unknown.
 
         An image has one row for each view and each member of an ensemble.
         """

@@ -62,7 +62,7 @@ def load(path: Path) -> dict[str, float]:
         header, code = path.read_bytes().split(b"\n", 1)
         shapes = {str(name): float(seconds) for name, seconds in json.loads(header).items()}
         return shapes if torch.compiler.load_cache_artifacts(code) is not None else {}
-    except Exception as error:  # the format is torch's own: whatever is wrong, compiling anew is the cure
+    except Exception as error:  # the format is torch's own: whatever is wrong, compiling again is the cure
         LOGGER.warning("%s is not loaded, because it is damaged: %s", path, error)
         return {}
 

@@ -90,7 +90,7 @@ class Compilation:
         self._most: int | None = None
         """The largest number of rows of a batch, as the last one said."""
         self._channels_last: set[nn.Module] = set()
-        """Modules whose weights were stored anew."""
+        """Modules whose weights were converted to channels_last."""
         self._cached: dict[str, float] | None = None
         self._pool: Any = None
 

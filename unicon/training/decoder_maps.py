@@ -25,7 +25,7 @@ from unicon.training.mini.vae import map_pixels
 from unicon.training.photographs import UnreadableImageError, find_images
 
 HELD_OUT_SHARE, MAX_HELD_OUT = 8, 32
-"""One of so many maps of a kind is held out of the training, and at most so many."""
+"""The share (one of this number) and the largest number of maps of a kind that are held out of the training."""
 CODED_TOGETHER = {"cpu": 4, "cuda": 16}
 """Maps that the autoencoder encodes and decodes at a time, by kind of device."""
 SCENE_KINDS = ("depth", "edge", "pose")

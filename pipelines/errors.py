@@ -2,6 +2,8 @@
 
 A bad setting stops the job before it starts; a bad sample becomes a row of `errors/`.
 
+Samples that a filter of the user removes are rows of `errors/` with the stage FILTER; they are no failures.
+
 A third kind, a failure of storage or of a machine, stays an ordinary exception. It fails its chunk, and running the
 same command again repeats the chunk. `engine/attempts.py` decides which kind the death of a process is, and
 `stages/row_faults.py` which kind an exception of a model is.
@@ -16,6 +18,8 @@ FOREIGN_CHARS = 200
 MAX_REASON_CHARS = 2 * FOREIGN_CHARS - 1
 FETCH = "fetch"
 """The stage of samples that wait for a later run; see PassingError."""
+FILTER = "filter"
+"""The stage of samples that a filter has removed: they have not failed, and no run tries them again."""
 
 
 class SettingError(ValueError):

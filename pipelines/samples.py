@@ -104,6 +104,8 @@ class Chunk:
     """Only for folders: the images themselves."""
     only: tuple[int, ...] = ()
     """Positions to process; empty means all of them."""
+    filtered: tuple[tuple[int, str], ...] = ()
+    """(position, reason) of samples that a filter over the whole input has removed, such as near-duplicates."""
     base_data: str = ""
     base_errors: str = ""
     """With `only`: URIs of the published files that hold the other positions; empty if there is no such file."""
@@ -123,11 +125,12 @@ class Chunk:
         fields = json.loads(text)
         files = tuple(ChunkFile(**{**file, "sidecars": tuple(file["sidecars"])}) for file in fields.pop("files"))
         tuples: dict[str, Any] = {name: tuple(fields.pop(name)) for name in ("duplicates", "only")}
-        return cls(**fields, **tuples, files=files)
+        filtered = tuple((at, reason) for at, reason in fields.pop("filtered"))
+        return cls(**fields, **tuples, files=files, filtered=filtered)
 
 
 _RANGE = r"(?P<start>\d{7,})-(?P<stop>\d{7,})"
-_COUNTS = r"\.ok(?P<ok>\d+)\.bad(?P<bad>\d+)(?:\.wait(?P<wait>\d+))?"
+_COUNTS = r"\.ok(?P<ok>\d+)\.bad(?P<bad>\d+)(?:\.wait(?P<wait>\d+))?(?:\.filtered(?P<filtered>\d+))?"
 
 
 def _name_pattern(digits: int) -> str:
@@ -178,20 +181,35 @@ def chunk_name(stem: str, shard_uri: str, fingerprint: str, start: int, stop: in
     return f"{safe}-{storage.short_hash(shard_uri)}-{fingerprint}-{start:07d}-{stop:07d}-{configuration}"
 
 
-def version_stem(name: str, ok: int, failed: Iterable[int], waiting: Collection[int] = (), removals: int = 0) -> str:
+def version_stem(
+    name: str,
+    ok: int,
+    failed: Iterable[int],
+    waiting: Collection[int] = (),
+    removals: int = 0,
+    filtered: Collection[int] = (),
+) -> str:
     """Return the stem of the files of a finished chunk, which depends on its outcome.
 
     Args:
         name: The chunk's name.
-        ok: Number of samples that did not fail.
-        failed: Positions that failed.
+        ok: Number of samples in data/.
+        failed: Positions in errors/.
         waiting: Those of the failed positions that wait for a later run.
         removals: How many versions with this outcome were removed before they had a mark. Their names are not reused.
+        filtered: Those of the failed positions that a filter has removed.
     """
     positions = sorted(failed)
-    outcomes = [f"{at} waits" if at in waiting else str(at) for at in positions]
+    outcomes = [f"{at}{_outcome(at, waiting, filtered)}" for at in positions]
     outcome = storage.short_hash(*outcomes, *([f"after {removals} removals"] if removals else []))
-    return f"{name}-{outcome}.ok{ok}.bad{len(positions)}{f'.wait{len(waiting)}' if waiting else ''}"
+    counts = {"wait": len(waiting), "filtered": len(filtered)}
+    special = "".join(f".{kind}{count}" for kind, count in counts.items() if count)
+    return f"{name}-{outcome}.ok{ok}.bad{len(positions)}{special}"
+
+
+def _outcome(at: int, waiting: Collection[int], filtered: Collection[int]) -> str:
+    """Return what is special about a position in errors/; nothing for a sample that failed."""
+    return " waits" if at in waiting else " filtered" if at in filtered else ""
 
 
 def is_rows_file(uri: str, extension: str) -> bool:
@@ -208,4 +226,10 @@ def is_stem(text: str) -> bool:
 def waiting_in(uri: str) -> int:
     """Return the number of waiting samples in the name of a chunk's file."""
     match = re.search(r"\.ok\d+\.bad\d+\.wait(\d+)(?:\.|$)", uri.rsplit("/", 1)[-1])
+    return int(match[1]) if match else 0
+
+
+def filtered_in(uri: str) -> int:
+    """Return the number of filtered samples in the name of a chunk's file."""
+    match = re.search(r"\.ok\d+\.bad\d+(?:\.wait\d+)?\.filtered(\d+)(?:\.|$)", uri.rsplit("/", 1)[-1])
     return int(match[1]) if match else 0

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from jobs import _cli, estimate, estimate_normals
+from jobs import _cli, estimate, estimate_albedo
 from pipelines.runs.environment import Environment
 from pipelines.runs.runner import run_job
 from pipelines.storage.store import FILES
@@ -28,13 +28,13 @@ from tests.support.in_process import InProcess
 from tests.support.run_fake_job import identity
 from unicon.conditions import CONDITIONS
 
-normal = CONDITIONS["normal"]
+albedo = CONDITIONS["albedo"]
 maps = np.random.default_rng(0).random((8, 6, 3), np.float32)
-assert np.abs(normal.decode(normal.encode(maps)) - maps).max() <= 0.5 / 255 + 1e-6
-assert np.abs(normal.from_model(normal.to_model(maps)) - maps).max() < 1e-6
+assert np.abs(albedo.decode(albedo.encode(maps)) - maps).max() <= 0.5 / 255 + 1e-6
+assert np.abs(albedo.from_model(albedo.to_model(maps)) - maps).max() < 1e-6
 
 
-class FakeNormals(FakeDepth):
+class FakeAlbedo(FakeDepth):
     def estimate(self, *arguments, **options):
         return [np.repeat(each[..., None], 3, axis=2) for each in super().estimate(*arguments, **options)]
 
@@ -42,14 +42,14 @@ class FakeNormals(FakeDepth):
 with zipfile.ZipFile("in/photos.zip", "w") as archive:
     for name in ("b.jpg", "a.jpg", "broken.jpg", "notes.txt"):
         archive.writestr(name, b"no image" if name in ("broken.jpg", "notes.txt") else encoded_image(3))
-options = estimate_normals.parse(["--input", "in", "--output", "out", "--chunk-size", "2", "--max-error-rate", "1"])
-job = estimate.task_run(options, identity("normal"), FakeNormals()).as_job()
+options = estimate_albedo.parse(["--input", "in", "--output", "out", "--chunk-size", "2", "--max-error-rate", "1"])
+job = estimate.task_run(options, identity("albedo"), FakeAlbedo()).as_job()
 environment = Environment(store=FILES, executor=InProcess(), heartbeat=lambda beat: nullcontext())
 assert run_job(job, _cli.request_of(options), environment) == 0
 rows = {name: [row for path in sorted(Path("out", name).glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
         for name in ("data", "errors")}
 assert [row["key"] for row in rows["data"]] == ["a.jpg", "b.jpg"]
-assert all(row["normal"]["bytes"].startswith(b"\\x89PNG") for row in rows["data"])
+assert all(row["albedo"]["bytes"].startswith(b"\\x89PNG") for row in rows["data"])
 assert [row["key"] for row in rows["errors"]] == ["broken.jpg"]
 """
 """Runs the new job on a new shard, with the new condition, without Ray."""
@@ -82,7 +82,7 @@ def apply(project: Path, name: str, change: str, code: str) -> None:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project with all blocks applied."""
     copy = tmp_path_factory.mktemp("project")
-    for package in ("unicon", "pipelines", "jobs"):
+    for package in ("unicon", "engines", "pipelines", "jobs"):
         copytree(PROJECT_ROOT / package, copy / package, ignore=ignore_patterns("__pycache__", "models"))
     (copy / "unicon" / "models").symlink_to(PROJECT_ROOT / "unicon" / "models")
     (copy / "tests").symlink_to(PROJECT_ROOT / "tests")
@@ -109,8 +109,8 @@ def test_a_new_condition_in_a_new_format_by_a_new_job(project: Path) -> None:
 
 
 def test_the_new_job_has_a_help(project: Path) -> None:
-    text = run(project, "jobs/estimate_normals.py", "--help")
-    assert "Estimate surface normals" in text and "python jobs/estimate_normals.py" in text and "exit codes:" in text
+    text = run(project, "jobs/estimate_albedo.py", "--help")
+    assert "Estimate the albedo" in text and "python jobs/estimate_albedo.py" in text and "exit codes:" in text
 
 
 def test_the_code_passes_the_checks(project: Path) -> None:

@@ -20,7 +20,6 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from unicon import images as image_tools
 from unicon.adapters.config import AdapterConfig
 from unicon.adapters.unet import adapter_configs
 from unicon.autoencoders import Autoencoder, Float32Fallback, decode_scaled, encode_scaled
@@ -36,12 +35,14 @@ from unicon.files.folder import find_folder, find_vae, weight_files
 from unicon.files.hashes import fingerprint
 from unicon.files.hub import commit_of
 from unicon.files.loras import Loras, find_loras
+from unicon.images import normalized
 from unicon.limits import ModelLimits
 from unicon.loading import load_parts, loaded
 from unicon.options import SamplingOptions, TimestepSpacing
 from unicon.prompts import tokens_cut
 from unicon.sampling.loop import SCHEDULE_KEYS
 from unicon.unet_call import RunUNet
+from unicon.working_sizes import working_size
 
 LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -232,9 +233,8 @@ class Backbone:
         Images of one working size can share a batch. `resolution_px` is the side of the square whose area is aimed at;
         the default is the native resolution of the model.
         """
-        area = (self.native_px if resolution_px is None else resolution_px) ** 2
         multiple = self.vae_scale * 2 ** (len(self.unet.config.block_out_channels) - 1)
-        return image_tools.working_size(image_size, area=area, multiple=multiple)
+        return working_size(image_size, area=(resolution_px or self.native_px) ** 2, multiple=multiple)
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
@@ -242,7 +242,7 @@ class Backbone:
 
         A row that is not finite in float16 is encoded again in float32.
         """
-        pixels = image_tools.normalized(pixels.to(self.vae.device, non_blocking=True))
+        pixels = normalized(pixels.to(self.vae.device, non_blocking=True))
         return self._fallback.run(partial(self.compilation.run_rows, encode_scaled), self.vae, pixels)
 
     @torch.no_grad()

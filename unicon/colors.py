@@ -28,6 +28,12 @@ def upright(image: Image.Image) -> Image.Image:
         return image.copy()
 
 
+def oriented_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of an image after applying its EXIF orientation, without decoding it."""
+    width, height = image.size
+    return (height, width) if image.getexif().get(0x0112, 1) in (5, 6, 7, 8) else (width, height)
+
+
 def to_srgb(image: Image.Image, background: str = "white") -> Image.Image:
     """Convert an image of any Pillow mode to 8-bit sRGB, using its color profile, with transparency on `background`.
 

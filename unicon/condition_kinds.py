@@ -5,6 +5,7 @@ A map is a condition as people see it, a float32 array with values in [0, 1]:
     depth                   (H, W)      relative inverse depth, 0 far and 1 near
     edge                    (H, W)      edge strength of each pixel
     pose                    (H, W, 3)   the skeleton image of `unicon.pose`
+    normal                  (H, W, 3)   unit surface normals (right, up, toward the camera), each from -1 to 1 as 0 to 1
     appearance, identity    (H, W, 3)   an RGB image of the same appearance, or of the same person
 
 To add a kind, add one entry to `CONDITION_KINDS`. `unicon.conditions` derives from the `map_format` how a map becomes
@@ -67,6 +68,13 @@ _KINDS = (
         trigger="pose_map, ",
         map_format="rgb8",
         encoding="RGB PNG, the drawing of the skeletons in OpenPose colors on black",
+        mirrors=False,
+    ),
+    ConditionKind(
+        name="normal",
+        trigger="normal_map, ",
+        map_format="rgb8",
+        encoding="8-bit RGB PNG, surface normal: red = right, green = up, blue = toward the camera; 128 = 0",
         mirrors=False,
     ),
     ConditionKind(name="appearance", map_format="rgb8"),

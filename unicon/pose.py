@@ -89,14 +89,14 @@ def _votes(pixels: np.ndarray) -> np.ndarray:
     """(J, H, W) in [0, 1]: the similarity of each pixel to the color of each joint."""
     brightness = pixels.max(-1)
     saturation = np.where(brightness > 0, 1 - pixels.min(-1) / np.maximum(brightness, 1e-6), 0)
-    angle = 2 * np.pi * _hue(pixels)
+    angle = 2 * np.pi * hue(pixels)
     own = np.array([2 * np.pi * colorsys.rgb_to_hsv(*(color / 255))[0] for color in COLORS])
     distance = np.abs((angle[None] - own[:, None, None] + np.pi) % (2 * np.pi) - np.pi)
     step = 2 * np.pi / 18  # the model's colors are 20 degrees of hue apart
     return np.clip(1 - distance / step, 0, 1) * brightness**2 * np.clip(2 * saturation - 1, 0, 1)
 
 
-def _hue(pixels: np.ndarray) -> np.ndarray:
+def hue(pixels: np.ndarray) -> np.ndarray:
     """Hue (H, W) in [0, 1) of RGB pixels (H, W, 3)."""
     red, green, blue = np.moveaxis(pixels, -1, 0)
     return (np.arctan2(np.sqrt(3) * (green - blue), 2 * red - green - blue) / (2 * np.pi)) % 1

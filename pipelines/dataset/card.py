@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.dataset.features import Features, front_matter, load_options
+from pipelines.dataset.funnel import FunnelLine
 from pipelines.dataset.row_formats import PARQUET, RowFormat
 
 PREVIEW = "preview.png"
@@ -34,8 +35,8 @@ configs:
 
 # {title}
 
-{ok} rows in `data/`; {bad} samples that could not be processed are in `errors/` with their reasons.
-
+{ok} rows in `data/`; {bad} samples that {reason} are in `errors/` with their reasons.
+{funnel}
 ![images and conditions, side by side]({preview})
 
 ```python
@@ -85,8 +86,12 @@ def card_text(
     row_format: RowFormat = PARQUET,
     features: Features | None = None,
     preview: str = PREVIEW,
+    funnel: Sequence[FunnelLine] = (),
 ) -> str:
-    """Return the README.md of a dataset: front matter for the Hugging Face hub, columns, settings, counts."""
+    """Return the README.md of a dataset: front matter for the Hugging Face hub, columns, settings, counts.
+
+    If filters have removed samples, `funnel` says how many of the input are left.
+    """
     return CARD_TEXT.format(
         title=card.title,
         task=card.task,
@@ -98,9 +103,19 @@ def card_text(
         members="" if row_format is PARQUET else MEMBERS,
         ok=ok,
         bad=bad,
+        reason="could not be processed, or that filters have removed," if funnel else "could not be processed",
+        funnel=_funnel(funnel),
         columns=_column_lines(card, provenance),
         settings="\n".join(f"| {name} | `{_cell(value)}` |" for name, value in settings.items()),
     )
+
+
+def _funnel(lines: Sequence[FunnelLine]) -> str:
+    """Return a table of the samples that were read, removed and kept, or nothing."""
+    if not lines:
+        return ""
+    rows = "\n".join(f"| {line.samples} | {_cell(line.what)} |" for line in lines)
+    return f"\n| samples | |\n|---|---|\n{rows}\n"
 
 
 def _cell(value: Any) -> str:

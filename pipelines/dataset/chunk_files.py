@@ -18,7 +18,7 @@ from pipelines.dataset import layout, schema
 from pipelines.dataset.marks import write_mark
 from pipelines.dataset.row_formats import PARQUET, RowFormat
 from pipelines.engine.blocks import NOT_STORABLE, unstorable
-from pipelines.errors import FETCH, printable
+from pipelines.errors import FETCH, FILTER, printable
 from pipelines.samples import Chunk, version_stem, waiting_in
 from pipelines.storage.store import FILES, Store
 
@@ -29,7 +29,9 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def failed_positions(version: layout.Version, store: Store = FILES, waiting_only: bool = False) -> list[int]:
-    """The positions of a finished version that are in errors/; none if another run has removed it.
+    """The positions of a finished version that failed; none if another run has removed it.
+
+    Samples that a filter has removed have not failed.
 
     Args:
         version: The version.
@@ -39,9 +41,12 @@ def failed_positions(version: layout.Version, store: Store = FILES, waiting_only
     Raises:
         OSError: The file is damaged.
     """
+    if version.bad == version.filtered:
+        return []
     try:
         rows = PARQUET.read(version.errors_uri, ["position", "stage"], store)
-        return [row["position"] for row in rows if not waiting_only or row["stage"] == FETCH]
+        stages = [(row["position"], row["stage"]) for row in rows]
+        return [at for at, stage in stages if stage == FETCH or not (waiting_only or stage == FILTER)]
     except FileNotFoundError:
         return []
     except pa.ArrowException as error:
@@ -90,11 +95,11 @@ class ChunkFiles:
         if version.content is None:
             raise ValueError(f"chunk {chunk.name}: its rows can be stored one at a time, but not together")
         errors = version.errors
-        waiting = {error["position"] for error in errors if error["stage"] == FETCH}
+        waiting, filtered = ({row["position"] for row in errors if row["stage"] == each} for each in (FETCH, FILTER))
         mark = {"shard": chunk.shard_uri, "files": {file.uri: file.fingerprint for file in chunk.files}}
         for removals in range(MAX_REMOVALS):
             positions = (error["position"] for error in errors)
-            stem = version_stem(chunk.name, version.ok, positions, waiting, removals)
+            stem = version_stem(chunk.name, version.ok, positions, waiting, removals, filtered)
             files = {}
             if errors:
                 files[layout.errors_uri(self.output, stem)] = PARQUET.encode(errors, schema.ERRORS)

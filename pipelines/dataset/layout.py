@@ -12,7 +12,7 @@
 STEM = NAME-OUTCOME.ok60.bad4. NAME is a function of the chunk: shard name, hash of the shard's URI, its fingerprint,
 first and last position, configuration hash. OUTCOME is a hash of the positions that failed. If some of these samples
 are only waiting, because a file that they name could not be fetched for now, OUTCOME depends on which ones, and their
-number follows: `.wait2` if two of the four are waiting. Therefore files never change: processing a chunk again writes
+number follows: `.wait2` if two of the four are waiting; likewise `.filtered2` if a filter has removed two. Therefore files never change: processing a chunk again writes
 the same files if the outcome is the same, and other files beside them if it differs. Planning decides from the listing
 alone which version counts (`pipelines.planning.finished`).
 
@@ -34,7 +34,7 @@ from typing import NamedTuple
 from pipelines import storage
 from pipelines.dataset.marks import is_marked, is_removed
 from pipelines.errors import SettingError
-from pipelines.samples import OLD_MARK, OLD_NAME, STEM, Chunk, ChunkName, version_stem, waiting_in
+from pipelines.samples import OLD_MARK, OLD_NAME, STEM, Chunk, ChunkName, filtered_in, version_stem, waiting_in
 from pipelines.storage.store import FILES, READING_THREADS, Store, map_concurrently
 from pipelines.storage.uris import S3, check_given
 
@@ -52,6 +52,8 @@ class Version(NamedTuple):
     """URIs in data/ and errors/."""
     wait: int = 0
     """How many of the `bad` samples every run tries again, see `pipelines.errors.PassingError`."""
+    filtered: int = 0
+    """How many of the `bad` samples a filter has removed, see `pipelines.errors.FILTER`."""
 
     @property
     def data_uri(self) -> str:
@@ -169,7 +171,7 @@ class _Found:
         folders = [file.rsplit("/", 2)[1] for file in self.files]  # in the order of the listing: data/ first
         if (ok and folders[0] != "data") or (bad and folders[-1] != "errors"):
             return None
-        return Version(self.name, stem, ok, bad, uri, tuple(self.files), waiting_in(uri))
+        return Version(self.name, stem, ok, bad, uri, tuple(self.files), waiting_in(uri), filtered_in(uri))
 
     def remains(self, output: str, stem: str) -> Remains:
         mark = "" if self.name.is_old or self.is_removed else mark_uri(output, stem)

@@ -146,19 +146,20 @@ def _note_to(ask: Ask, attempt: tuple[str, str, int], watchdog: Watchdog) -> Cal
 
 
 @contextmanager
-def building(ask: Ask, worker: str, limit_s: float | None = None) -> Iterator[None]:
+def building(ask: Ask, worker: str, limit_s: float | None = None, gpus: float = 0.0) -> Iterator[None]:
     """Enclose the loading of a model, in its actor, which Ray restarts without limit.
 
     Args:
         ask: Calls the ledger.
         worker: The actor.
         limit_s: An actor whose process is stopped for longer is killed, now or later; loading itself may take any time.
+        gpus: The GPUs that the actor holds.
 
     Raises:
         WorkerDeathError: The process died MAX_BUILD_DEATHS times while it loaded the model.
     """
     kill_when_frozen_later(limit_s)
-    deaths = ask("build_started", worker)
+    deaths = ask("build_started", worker, gpus)
     try:
         if deaths >= MAX_BUILD_DEATHS:
             raise WorkerDeathError(f"the worker process died {deaths} times while it loaded the model")

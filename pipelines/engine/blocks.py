@@ -27,6 +27,8 @@ CONTRACT = pa.schema(
         ("error_reason", pa.string()),
     ]
 )
+MODEL = "model"
+"""The usual name of the only stage with a model."""
 CHUNK, BLOCK = "chunk", "block"
 """Columns of a row that travels: the description of the chunk as JSON, and its block as a list of structs."""
 
@@ -46,11 +48,21 @@ class BlockModelDescription(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelStage:
+    """A stage with a model, which has its own actors."""
+
+    model: BlockModelDescription
+    name: str = MODEL
+    """Name of the stage, unique in its job: in the ledger, the resources and the error rows of samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Flow:
-    """The three stages of a job. Each one gets its attempt, and processes samples one by one if the attempt says so."""
+    """The stages of a job. Each one gets its attempt, and processes samples one by one if the attempt says so."""
 
     read: Callable[[Chunk, Attempt], pa.Table]
-    model: BlockModelDescription
+    models: tuple[ModelStage, ...]
+    """Every chunk passes through all of them, in this order."""
     publish: Callable[[Chunk, pa.Table, Attempt], Mapping[str, Any]]
     """Publishes a block and returns its receipt, a flat dictionary."""
 

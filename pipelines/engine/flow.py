@@ -1,10 +1,11 @@
 # Ray declares batches as dictionaries and does not declare its submodules.
 # pyright: reportAttributeAccessIssue=false
-"""The Ray Data graph: read (CPU tasks) -> model (actors) -> publish (CPU tasks), one row of the dataset per chunk.
+"""The Ray Data graph: read (CPU tasks) -> models (actors) -> publish (CPU tasks), one row of the dataset per chunk.
 
 This is the only file that tells Ray Data how to keep chunks whole: every call of a stage gets one row (`batch_size=1`),
-and a row is a whole chunk. A job provides three parts, all lightweight and picklable: a `read` function, the
-description of a model that an actor builds, and a `publish` function.
+and a row is a whole chunk. A job provides its parts, all lightweight and picklable: a `read` function, the
+descriptions of one or several models that actors build, and a `publish` function. A chunk travels through the models
+one after the other, while others are at other stages: the slowest stage sets the rate.
 """
 
 import json
@@ -20,7 +21,7 @@ from ray.data import ActorPoolStrategy
 from ray.exceptions import RayError
 
 from pipelines.engine.attempts import Attempt
-from pipelines.engine.blocks import CHUNK, BlockModelDescription, Flow, block_of, chunk_of, with_block
+from pipelines.engine.blocks import CHUNK, Flow, ModelStage, block_of, chunk_of, with_block
 from pipelines.engine.data_context import data_context
 from pipelines.engine.gpu_meter import GpuTime
 from pipelines.engine.ledger_client import LedgerClient, open_ledger
@@ -68,28 +69,29 @@ def run_flow(
     while wave := list(islice(remaining, CHUNKS_IN_A_WAVE)):
         with (
             data_context(resources, lambda error: on_failure(_cause(error))),
-            open_ledger(resources.chunk_timeout_s, gpu_time.meter(resources.gpus_per_actor)) as ledger,
+            open_ledger(resources.chunk_timeout_s, gpu_time.meter()) as ledger,
         ):
             receipts = _receipts(_dataset(wave, flow, resources, ledger))
-            yield from _metered(receipts, ledger, gpu_time) if resources.gpus_per_actor else receipts
+            yield from _metered(receipts, ledger, gpu_time) if resources.gpus else receipts
 
 
 def _dataset(wave: Sequence[Chunk], flow: Flow, resources: Resources, ledger: LedgerClient) -> "ray.data.Dataset":
     """The stages of a wave of chunks."""
     rows = [{CHUNK: chunk.to_json()} for chunk in wave]
-    return (
-        ray.data.from_items(rows, override_num_blocks=len(rows))
-        .map_batches(_Read(flow.read, ledger), num_cpus=resources.cpus_per_task, **ONE_ROW)
-        .map_batches(
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        _Read(flow.read, ledger), num_cpus=resources.cpus_per_task, **ONE_ROW
+    )
+    for stage in flow.models:
+        own = resources.of(stage.name)
+        dataset = dataset.map_batches(
             _Model,
-            fn_constructor_args=(flow.model, ledger),
-            compute=_actor_pool(resources, len(wave)),
-            num_gpus=resources.gpus_per_actor or None,
-            num_cpus=resources.cpus_per_actor,
+            fn_constructor_args=(stage, ledger, own.gpus_per_actor, stage is flow.models[0]),
+            compute=_actor_pool(own, len(wave)),
+            num_gpus=own.gpus_per_actor or None,
+            num_cpus=own.cpus_per_actor,
             **ONE_ROW,
         )
-        .map_batches(_Publish(flow.publish, ledger), num_cpus=resources.cpus_per_task, **ONE_ROW)
-    )
+    return dataset.map_batches(_Publish(flow.publish, ledger), num_cpus=resources.cpus_per_task, **ONE_ROW)
 
 
 def run_tasks(
@@ -143,18 +145,20 @@ class _Read:
 
 
 class _Model:
-    def __init__(self, description: BlockModelDescription, ledger: LedgerClient) -> None:
-        self.ledger = ledger
+    def __init__(self, stage: ModelStage, ledger: LedgerClient, gpus: float, is_first: bool) -> None:
+        self.stage, self.ledger, self.gpus = stage.name, ledger, gpus
+        self.is_first = is_first
+        """Whether chunks begin here: one that has begun is finished, whatever the limit of GPU time."""
         self.turns = Turns()
-        with ledger.building():
-            self.model = description.build()
+        with ledger.building(gpus):
+            self.model = stage.model.build()
 
     def __call__(self, row: pa.Table) -> pa.Table:
         chunk = chunk_of(row)
-        if not self.ledger.may_begin(chunk.name):
+        if self.is_first and not self.ledger.may_begin(chunk.name, self.gpus):
             return row.slice(0, 0)
         block = block_of(chunk, row)
-        with self.ledger.attempt("model", chunk.name, bool(chunk.only), self.turns) as attempt:
+        with self.ledger.attempt(self.stage, chunk.name, bool(chunk.only), self.turns) as attempt:
             return with_block(row, self.model(chunk, block, attempt))
 
 

@@ -28,10 +28,10 @@ class GpuTime:
     """GPU seconds that the run may use; None: no limit."""
     used_s: float = 0.0
 
-    def meter(self, gpus_per_actor: float) -> "GpuMeter":
+    def meter(self) -> "GpuMeter":
         """Return the meter of the next wave, whose limit is what earlier waves have left."""
         left_s = math.inf if self.limit_s is None else self.limit_s - self.used_s
-        return GpuMeter(gpus_per_actor=gpus_per_actor, limit_s=left_s)
+        return GpuMeter(limit_s=left_s)
 
     def error(self) -> GpuLimitError:
         """Return the error of a run at its limit."""
@@ -46,33 +46,32 @@ class GpuTime:
 class GpuMeter:
     """The GPU time of one wave of chunks, in the ledger."""
 
-    gpus_per_actor: float = 0.0
     limit_s: float = math.inf
     """GPU seconds, such as 7200 for one hour on two GPUs."""
     clock: Callable[[], float] = time.monotonic
     is_spent: bool = False
     """Whether no other chunk begins."""
-    _since_s: dict[str, float] = field(default_factory=dict)
-    """Actor -> when it began to load its model for the first time."""
+    _held: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Actor -> its GPUs, and when it began to load its model for the first time."""
     _began_s: dict[str, float] = field(default_factory=dict)
     """Chunk in progress -> when the model began with it."""
     _longest_s: float = 0.0
     """The time of the slowest chunk so far."""
 
-    def hold(self, actor: str) -> None:
+    def hold(self, actor: str, gpus: float) -> None:
         """Note that an actor holds its GPUs."""
-        self._since_s.setdefault(actor, self.clock())
+        self._held.setdefault(actor, (gpus, self.clock()))
 
     @property
     def used_s(self) -> float:
         """GPU seconds of all actors so far."""
         now_s = self.clock()
-        return self.gpus_per_actor * sum(now_s - since_s for since_s in self._since_s.values())
+        return sum(gpus * (now_s - since_s) for gpus, since_s in self._held.values())
 
-    def begin(self, chunk: str, actor: str) -> bool:
-        """Return whether the model of an actor may begin with a chunk."""
-        self.hold(actor)  # also if this ledger has lost its memory
-        reserve_s = self.gpus_per_actor * len(self._since_s) * self._longest_s
+    def begin(self, chunk: str, actor: str, gpus: float) -> bool:
+        """Return whether an actor, which holds these GPUs, may begin with a chunk."""
+        self.hold(actor, gpus)  # also if this ledger has lost its memory
+        reserve_s = sum(gpus for gpus, _ in self._held.values()) * self._longest_s
         self.is_spent = self.is_spent or self.used_s + reserve_s > self.limit_s
         if self.is_spent:
             self._began_s.pop(chunk, None)  # its worker has died

@@ -137,12 +137,12 @@ class Ledger:
             if succeeded and not record.deaths:
                 self._lost_in_a_row.pop(record.worker, None)
 
-    def build_started(self, worker: str) -> int:
+    def build_started(self, worker: str, gpus: float = 0.0) -> int:
         """Note that a worker starts to load its model; returns how often it died doing so since it last succeeded.
 
         If its last process was over the time limit, that process has timed out but was unable to report it.
         """
-        self.meter.hold(worker)
+        self.meter.hold(worker, gpus)
         for record in self._records.values():
             if record.worker == worker and self.limit_s is not None:
                 is_overdue = self.clock() - record.since_s > self.limit_s + GRACE_S
@@ -154,9 +154,9 @@ class Ledger:
         """Note that the model is loaded, or that loading it raised an exception."""
         del self._builds[worker]
 
-    def may_begin(self, chunk: str, worker: str) -> bool:
-        """Whether the limit of GPU time allows the model of a worker to begin with a chunk."""
-        return self.meter.begin(chunk, worker)
+    def may_begin(self, chunk: str, worker: str, gpus: float) -> bool:
+        """Whether the limit of GPU time allows the model of a worker, which holds these GPUs, to begin with a chunk."""
+        return self.meter.begin(chunk, worker, gpus)
 
     def gpu_time_is_spent(self) -> bool:
         """Whether the limit of GPU time allows no other chunk."""

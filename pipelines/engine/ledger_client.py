@@ -45,17 +45,17 @@ class LedgerClient:
             turns=turns,
         )
 
-    def building(self) -> AbstractContextManager[None]:
-        """Enclose the loading of a model; see `attempts.building`."""
-        return building(self.ask, _worker(), self.chunk_timeout_s)
+    def building(self, gpus: float) -> AbstractContextManager[None]:
+        """Enclose the loading of a model in an actor that holds these GPUs; see `attempts.building`."""
+        return building(self.ask, _worker(), self.chunk_timeout_s, gpus)
 
     def may_read(self) -> bool:
         """Whether the limit of GPU time allows other chunks."""
         return not (self.is_limited and self.ask("gpu_time_is_spent"))
 
-    def may_begin(self, name: str) -> bool:
-        """Whether the limit of GPU time allows the model of this actor to begin with a chunk."""
-        return not self.is_limited or self.ask("may_begin", name, _worker())
+    def may_begin(self, name: str, gpus: float) -> bool:
+        """Whether the limit of GPU time allows this actor, which holds these GPUs, to begin with a chunk."""
+        return not self.is_limited or self.ask("may_begin", name, _worker(), gpus)
 
     def ask(self, method: str, *arguments: Any) -> Any:
         """Call a method of the ledger, without `ray.get`, which would lend this worker's CPU to others."""

@@ -1,11 +1,15 @@
 """What the stages of a job request from the cluster. Tested in tests/pipelines/engine/test_flow.py."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What the stages of a job request from the cluster."""
+    """What the stages of a job request from the cluster.
+
+    The fields about actors are those of the model stages that have none of their own.
+    """
 
     actors: int = 1
     fewest_actors: int | None = None
@@ -22,3 +26,14 @@ class Resources:
     """Chunks that may fail for reasons other than their samples before the run stops."""
     chunk_timeout_s: float | None = None
     """A worker that spends longer on one stage of a chunk is ended; None: never."""
+    by_stage: Mapping[str, "Resources"] = field(default_factory=dict)
+    """Name of a model stage -> its own resources."""
+
+    def of(self, stage: str) -> "Resources":
+        """Return the resources of a model stage."""
+        return self.by_stage.get(stage, self)
+
+    @property
+    def gpus(self) -> float:
+        """GPUs that all actors hold together, when there are as many as there may be."""
+        return sum(each.actors * each.gpus_per_actor for each in self.by_stage.values() or [self])

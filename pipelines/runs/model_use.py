@@ -1,5 +1,7 @@
 """How well a run uses its models: the busy share and the rate of its actors, and what the rest of the run will take.
 
+Of several models, through which every sample passes, the slowest one sets the rate: its numbers are those of the run.
+
 The numbers come from the actors with the receipts of chunks; `pipelines.stages.model_time` defines them.
 """
 
@@ -7,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines.engine.blocks import MODEL
 from pipelines.engine.resources import Resources
 
 MAX_POINTS = 120
@@ -15,25 +18,48 @@ MAX_POINTS = 120
 
 @dataclass(kw_only=True)
 class ModelUse:
-    """The latest numbers of every actor of a run."""
+    """The latest numbers of every actor of a run, or of one of its models."""
 
     resources: Resources = field(default_factory=Resources)
     actors: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """Actor -> its latest report."""
     gpu_s: float = 0.0
     """Seconds for which the actors have held GPUs, times GPUs."""
+    device_s: float = 0.0
+    """Seconds in which the devices worked for published chunks, over all actors."""
+    batch_size: int = 0
+    """The largest batch so far."""
+    engines: dict[str, "ModelUse"] = field(default_factory=dict)
+    """Stage -> the numbers of its model, if the job has several."""
 
     def add(self, receipt: Mapping[str, Any]) -> None:
         """Take what the receipt of a chunk says about its actor."""
         self.gpu_s = max(self.gpu_s, receipt.get("gpu_s", 0.0))
+        for stage, used in receipt.get("engines", {}).items():
+            self.engines.setdefault(stage, ModelUse(resources=self.resources.of(stage))).add(used)
+        self.device_s += receipt.get("device_s", 0.0)
+        self.batch_size = max(self.batch_size, receipt.get("batch_size", 0))
         report: Mapping[str, Any] = receipt.get("model") or {}
         latest = self.actors.get(report.get("actor", ""), report)
         if report and report["passed_s"] >= latest["passed_s"]:
             self.actors[report["actor"]] = report
 
     @property
+    def slowest_name(self) -> str:
+        """The stage of the model with the lowest rate; `model` if there is one model, or no rate is known yet."""
+        rates = {stage: each.rows_per_s for stage, each in self.engines.items()}
+        known = {stage: rate for stage, rate in rates.items() if rate is not None}
+        return min(known, key=lambda stage: known[stage], default=MODEL)
+
+    @property
+    def _slowest(self) -> "ModelUse":
+        return self.engines.get(self.slowest_name, self)
+
+    @property
     def busy_share(self) -> float | None:
         """Share of the time of all actors in which their device worked, 0 to 1; None: not known yet."""
+        if self._slowest is not self:
+            return self._slowest.busy_share
         passed_s = self._total("passed_s")
         return self._total("busy_s") / passed_s if passed_s else None
 
@@ -43,18 +69,21 @@ class ModelUse:
 
         It is the mean rate of an actor times the number of actors of the run, the largest number if that may vary.
         """
+        if self._slowest is not self:
+            return self._slowest.rows_per_s
         rows_s = self._total("rows_s")
         return self.resources.actors * self._total("rows") / rows_s if rows_s else None
 
     @property
     def gpus(self) -> float:
         """GPUs that all actors of the run hold together."""
-        return self.resources.actors * self.resources.gpus_per_actor
+        return self.resources.gpus
 
     @property
     def compiling(self) -> dict[str, Any] | None:
         """What compiling did, see `unicon.compilation`: the most shapes of an actor, and the seconds of all actors."""
-        found = [report["compile"] for report in self.actors.values() if "compile" in report]
+        uses = (self, *self.engines.values())
+        found = [report["compile"] for use in uses for report in use.actors.values() if "compile" in report]
         if not found:
             return None
         counts = {name: max(each[name] for each in found) for name in ("shapes", "compiled", "from_cache")}
@@ -73,7 +102,8 @@ class ModelUse:
         left_s = rows_left / rate
         text = f"the models compute {number(rate)} samples/s: the rest takes about {duration(left_s)}"
         if not self.gpus:
-            return f"{text} on {self.resources.actors} {'actor' if self.resources.actors == 1 else 'actors'}"
+            actors = self._slowest.resources.actors
+            return f"{text} on {actors} {'actor' if actors == 1 else 'actors'}"
         hours, spent = self.gpus * left_s / 3600, self.gpu_s / 3600
         text += f", {number(hours)} GPU hours on {self.gpus:g} {'GPU' if self.gpus == 1 else 'GPUs'}"
         if max_gpu_hours is None or spent + hours <= max_gpu_hours:

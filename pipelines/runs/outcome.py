@@ -36,6 +36,8 @@ class Outcome:
     """Versions that do not count and have not been removed yet."""
     waiting: int = 0
     """Number of `bad` samples that the same command tries again."""
+    filtered: int = 0
+    """Number of `bad` samples that a filter has removed."""
 
     @classmethod
     def of(cls, plan: Plan) -> "Outcome":
@@ -47,12 +49,18 @@ class Outcome:
             missing=tuple(chunk.name for chunk in plan.chunks),
             superseded=len(plan.superseded),
             waiting=plan.waiting,
+            filtered=sum(version.filtered for version in plan.finished),
         )
 
     @property
     def done(self) -> int:
         """Samples in data/ or errors/."""
         return self.ok + self.bad
+
+    @property
+    def failed(self) -> int:
+        """Samples in errors/ that no filter has removed."""
+        return self.bad - self.filtered
 
 
 def exit_code(outcome: Outcome, max_error_rate: float, give_up: bool = False) -> int:
@@ -61,12 +69,15 @@ def exit_code(outcome: Outcome, max_error_rate: float, give_up: bool = False) ->
         return EXIT_INCOMPLETE
     if outcome.waiting and not give_up:
         return EXIT_INCOMPLETE
-    return EXIT_ERROR_RATE if has_failed(outcome.ok, outcome.bad, max_error_rate) else EXIT_OK
+    return EXIT_ERROR_RATE if has_failed(outcome.ok, outcome.failed, max_error_rate) else EXIT_OK
 
 
-def has_failed(ok: int, bad: int, max_error_rate: float) -> bool:
-    """Return whether more samples failed than the rate allows, or all of them, whatever the rate."""
-    return bad > 0 and (ok == 0 or bad / (ok + bad) > max_error_rate)
+def has_failed(ok: int, failed: int, max_error_rate: float) -> bool:
+    """Return whether more samples failed than the rate allows, or all of them, whatever the rate.
+
+    Samples that a filter has removed are not counted.
+    """
+    return failed > 0 and (ok == 0 or failed / (ok + failed) > max_error_rate)
 
 
 def report(
@@ -80,6 +91,8 @@ def report(
 ) -> None:
     """Print the report of a run for the user."""
     say(f"\n{outcome.done} of {outcome.planned} samples: {outcome.ok} rows in data/, {outcome.bad} in errors/")
+    if outcome.filtered:
+        say(f"{outcome.filtered} of those in errors/ were removed by filters, {outcome.failed} failed")
     if progress.done:
         rate = progress.done / progress.elapsed_s
         say(f"this run: {progress.done} samples in {clock(progress.elapsed_s)}, {rate:.2f}/s")
@@ -88,7 +101,7 @@ def report(
     if progress.elsewhere:
         say(f"{progress.elsewhere} samples were published by another run at the same time")
     if progress.reasons:
-        say("failed in this run:\n" + reasons_text(reason_kinds(progress.reasons)))
+        say(f"{_not_published(outcome)} in this run:\n" + reasons_text(reason_kinds(progress.reasons)))
     for reason in dict.fromkeys(progress.failures):
         say(f"a chunk failed: {reason}")
     if trouble:
@@ -97,6 +110,10 @@ def report(
     if outcome.ok:
         say(f"output: {output}")
         say(f"load:   {_load_line(job, output)}")
+
+
+def _not_published(outcome: Outcome) -> str:
+    return "failed or filtered" if outcome.filtered else "failed"
 
 
 def _load_line(job: Job, output: str) -> str:
@@ -129,9 +146,9 @@ def _say_what_is_left(outcome: Outcome, request: RunRequest, say: Callable[[str]
         )
     elif exit_code(outcome, request.max_error_rate, request.give_up) == EXIT_ERROR_RATE:
         say(
-            f"{outcome.bad / outcome.done:.1%} of the samples failed, more than --max-error-rate "
+            f"{outcome.failed / (outcome.ok + outcome.failed):.1%} of the samples failed, more than --max-error-rate "
             f"{request.max_error_rate:g}: exit code 3. All work is done; the same command does not repeat it."
             if outcome.ok
-            else f"none of the {outcome.done} samples succeeded: exit code 3, whatever --max-error-rate is. The "
+            else f"none of the {outcome.failed} samples succeeded: exit code 3, whatever --max-error-rate is. The "
             "reasons are in errors/. All work is done; the same command does not repeat it."
         )

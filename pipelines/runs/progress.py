@@ -17,6 +17,8 @@ class Progress:
         self.total = total
         self.ok = 0
         self.bad = 0
+        self.filtered = 0
+        """Those of the bad samples that a filter has removed."""
         self.elsewhere = 0
         """Samples of chunks that another run published at the same time."""
         self.prompts_cut = 0
@@ -24,8 +26,6 @@ class Progress:
         self.reasons: Counter[str] = Counter()
         self.seconds: Counter[str] = Counter()
         """Stage -> seconds spent in it, summed over all workers."""
-        self.batch_size = 0
-        """The largest batch that a model processed."""
         self.use = ModelUse()
         """Busy share, rate and GPU time of the actors."""
         self.history = History()
@@ -43,10 +43,10 @@ class Progress:
         """Count a published chunk."""
         self.ok += receipt["ok"]
         self.bad += receipt["bad"]
+        self.filtered += receipt.get("filtered", 0)
         self.elsewhere += receipt.get("elsewhere", 0)
         self.reasons.update(receipt.get("reasons", {}))
         self.seconds.update(receipt.get("seconds", {}))
-        self.batch_size = max(self.batch_size, receipt.get("batch_size", 0))
         self.prompts_cut += receipt.get("cut", 0)
         self.use.add(receipt)
         self.history.add(self.elapsed_s, self.done, self.use.busy_share)
@@ -74,19 +74,25 @@ class Progress:
         """Return the progress line.
 
         For example `640/1000 samples  12.3/s  99.5% ok  ETA 0:29  model 13.1/s, 94% busy`, where 13.1 is the rate of
-        models that never wait.
+        models that never wait. Of several models, the slowest one is shown under its name.
         """
         if self.done == 0:
             return f"0/{self.total} samples  {clock(self.elapsed_s)}  starting workers, loading the model"
         rate = self.done / self.elapsed_s
         line = (
-            f"{self.done + self.elsewhere}/{self.total} samples  {rate:.1f}/s  {100 * self.ok / self.done:.1f}% ok  "
+            f"{self.done + self.elsewhere}/{self.total} samples  {rate:.1f}/s  {self._share_ok()}  "
             f"ETA {clock(self.left / rate)}"
         )
         model_rate, busy_share = self.use.rows_per_s, self.use.busy_share
         if model_rate is None or busy_share is None:
             return line
-        return f"{line}  model {model_rate:.1f}/s, {busy_share:.0%} busy"
+        return f"{line}  {self.use.slowest_name} {model_rate:.1f}/s, {busy_share:.0%} busy"
+
+    def _share_ok(self) -> str:
+        """Return the share of rows among the samples that no filter has removed, and the number of the others."""
+        tried = max(1, self.done - self.filtered)
+        filtered = f", {self.filtered} filtered" if self.filtered else ""
+        return f"{100 * self.ok / tried:.1f}% ok{filtered}"
 
     def end_line(self) -> None:
         """Move to a new line on a terminal, so that a message does not continue the progress line."""

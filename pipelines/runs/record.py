@@ -27,6 +27,7 @@ from pipelines.errors import SettingError
 from pipelines.planning.plan import Plan
 from pipelines.readers.shard_index import MeasuredShard
 from pipelines.runs.environment import Environment
+from pipelines.runs.model_use import ModelUse
 from pipelines.runs.overlap import RUNNING
 from pipelines.runs.progress import Progress
 from pipelines.storage.errors import redacted, secret_values
@@ -164,10 +165,11 @@ def done_so_far(progress: Progress) -> dict[str, Any]:
     return {
         "ok": progress.ok,
         "bad": progress.bad,
+        **({"filtered": progress.filtered} if progress.filtered else {}),
         "elapsed_s": round(progress.elapsed_s, 3),
         "samples_per_s": round(progress.done / progress.elapsed_s, 4) if progress.done else 0.0,
         "seconds": {stage: round(seconds, 3) for stage, seconds in dict(progress.seconds).items()},
-        "batch_size": progress.batch_size,
+        "batch_size": max(use.batch_size for use in (progress.use, *progress.use.engines.values())),
         **model_use(progress),
         "errors": dict(reason_kinds(progress.reasons).most_common(100)),
         "failed_chunks": list(dict.fromkeys(progress.failures))[:20],
@@ -184,7 +186,16 @@ def model_use(progress: Progress) -> dict[str, Any]:
     }
     found: dict[str, Any] = {name: round(value, 4) for name, value in known.items() if value is not None}
     compiling = {} if use.compiling is None else {"compile": use.compiling}
+    if use.engines:
+        compiling["engines"] = {stage: engine_use(each) for stage, each in use.engines.items()}
     return {**found, **compiling, "history": list(progress.history.points)} if found or compiling else {}
+
+
+def engine_use(use: ModelUse) -> dict[str, Any]:
+    """Return what is known about one of several models."""
+    known = {"busy_share": use.busy_share, "model_samples_per_s": use.rows_per_s, "device_s": use.device_s}
+    found = {name: round(value, 4) for name, value in known.items() if value is not None}
+    return {"actors": use.resources.actors, **found, "batch_size": use.batch_size}
 
 
 def command_line() -> list[str]:

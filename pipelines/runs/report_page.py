@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from pipelines.dataset.failures import Reasons
+from pipelines.dataset.funnel import funnel
 from pipelines.dataset.ownership import Say, is_our_png, is_our_text, marked, our_file, publish_beside
 from pipelines.errors import say
 from pipelines.runs.chart import rate_chart
@@ -17,6 +18,13 @@ from pipelines.storage.errors import redacted
 
 REASONS_SHOWN = 30
 SHARDS_SHOWN = 50
+ENGINE_COLUMNS = {
+    "actors": "actors",
+    "model_samples_per_s": "samples/s if it never waited",
+    "busy_share": "busy share",
+    "device_s": "seconds on devices",
+    "batch_size": "largest batch",
+}
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 70em; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; margin: .5em 0 1.5em } th { text-align: left }
@@ -37,19 +45,23 @@ def report_page(status: Status, preview: bytes, now: datetime) -> str:
     """Return the page: counts, preview, errors by reason, unfinished shards, runs and settings."""
     last = status.runs[0]
     open_ = sorted(
-        (shard for shard in status.shards if shard.pending or shard.bad), key=lambda shard: (-shard.pending, -shard.bad)
+        (shard for shard in status.shards if shard.pending or shard.failed),
+        key=lambda shard: (-shard.pending, -shard.failed),
     )
     head, *runs = run_rows(status.runs, now)
     done = last.get("done", {})
     waiting = [["failed, to be fetched again", status.waiting]] if status.waiting else []
+    filtered = [["filtered", status.filtered]] if status.filtered else []
+    counts = [["done", status.ok], ["failed", status.failed], *filtered, ["pending", status.pending], *waiting]
     sections = [
-        _table(["", "samples"], [["done", status.ok], ["failed", status.bad], ["pending", status.pending], *waiting]),
+        _table(["", "samples"], counts),
         _image(preview),
-        _section("Why samples failed", ["samples", "reason"], _reasons(status.reasons)),
+        _funnel(status) if filtered else _section("Why samples failed", ["samples", "reason"], _reasons(status.reasons)),
         _section("Shards with pending or failed samples", ["done", "failed", "pending", "shard"],
-                 [[shard.ok, shard.bad, shard.pending, shard.uri] for shard in open_[:SHARDS_SHOWN]]),
+                 [[shard.ok, shard.failed, shard.pending, shard.uri] for shard in open_[:SHARDS_SHOWN]]),
         _section("Last runs", head, runs),
         _section("Models of the last run", ["", ""], _models(done)),
+        _section("Engines of the last run", ["engine", *ENGINE_COLUMNS.values()], _engines(done)),
         _titled("Rate of the last run", rate_chart(done.get("history", ()), done.get("samples_per_s", 0.0))),
         _section("Seconds of the last run, all workers together", ["stage", "seconds"],
                  list(done.get("seconds", {}).items())),
@@ -73,6 +85,12 @@ def _models(done: Mapping[str, Any]) -> list[list[Any]]:
     return [*rows, ["compiling", compiling_text(done["compile"])]] if "compile" in done else rows
 
 
+def _engines(done: Mapping[str, Any]) -> list[list[Any]]:
+    """Return what a run knows about each of several models; the slowest one sets the rate of the run."""
+    engines = done.get("engines", {})
+    return [[stage, *(use.get(name, "-") for name in ENGINE_COLUMNS)] for stage, use in engines.items()]
+
+
 def compiling_text(compiling: Mapping[str, Any]) -> str:
     """Say what compiling did, from the record of a run."""
     text = (
@@ -89,6 +107,11 @@ def _reasons(reasons: Reasons) -> list[list[Any]]:
     others = [[rest, f"{len(reasons.counts) - len(shown):,} other reasons"]] if rest else []
     untold = [[reasons.unread, untold_text(reasons)]] if reasons.unread else []
     return [*([count, reason] for reason, count in shown), *others, *untold]
+
+
+def _funnel(status: Status) -> str:
+    lines = funnel(status.ok, status.reasons, status.pending)
+    return _section("From the input to the rows", ["samples", ""], [[line.samples, line.what] for line in lines])
 
 
 def _settings(settings: Mapping[str, Any]) -> list[list[Any]]:

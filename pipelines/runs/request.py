@@ -4,17 +4,36 @@ Tested in tests/pipelines/runs/test_placement.py and tests/pipelines/runs/test_e
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from pipelines.dataset.layout import Version
 from pipelines.dataset.row_formats import PARQUET, RowFormat
 from pipelines.engine.blocks import Flow
 from pipelines.engine.resources import Resources
+from pipelines.readers.shard_index import MeasuredShard
 from pipelines.readers.sources import Source
+from pipelines.samples import Chunk
 
 MAX_ERROR_RATE = 0.5
 """If most samples fail, usually a setting is wrong rather than the samples; a third of all web links are dead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorRequest:
+    """The actors that were asked for, for one of several models. None: to be chosen."""
+
+    actors: int | None = None
+    fewest_actors: int | None = None
+    gpus_per_actor: float | None = None
+
+    @classmethod
+    def of(cls, request: "RunRequest") -> "ActorRequest":
+        """Return the actors of a job with one model."""
+        return cls(
+            actors=request.actors, fewest_actors=request.fewest_actors, gpus_per_actor=request.gpus_per_actor
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +57,8 @@ class RunRequest:
     fewest_actors: int | None = None
     """Number of actors at the start; more are added while chunks wait. None: `actors`."""
     gpus_per_actor: float | None = None
+    engines: Mapping[str, ActorRequest] = field(default_factory=dict)
+    """Stage -> its actors, if the job has several models; `actors` and so on are then not used."""
     max_gpu_hours: float | None = None
     """The run ends before its actors have held GPUs for longer, hours times GPUs; None: no limit."""
     chunk_timeout_s: float | None = None
@@ -54,11 +75,17 @@ class Job:
     source: Source
     make_flow: Callable[[str, Resources], Flow]
     """(output URI, resources) -> the stages."""
-    finish: Callable[[str, int, int], None]
-    """(output URI, rows in data/, samples in errors/) -> writes the files beside the data, such as the dataset card."""
+    finish: Callable[[str, Sequence[Version]], None]
+    """(output URI, finished chunks) -> writes the files beside the data, such as the dataset card."""
     row_format: RowFormat = PARQUET
     samples: int | None = None
     """Samples to process, once they are planned."""
+    prepare: Callable[[str, Sequence[MeasuredShard], Sequence[Chunk]], Sequence[Chunk]] = lambda output, shards, chunks: (
+        chunks
+    )
+    """(output URI, shards of the input, chunks to process) -> the chunks, with what must be known of the whole input.
+
+    Called when Ray runs, before the chunks are processed."""
     continues: Callable[[Mapping[str, Any]], bool] = lambda recorded: False
     """Returns whether the settings recorded by an earlier version are equivalent, although they have fewer entries."""
     load_options: Callable[[str], str] = lambda output: ""

@@ -58,6 +58,8 @@ class Rounds:
     _failed: set[str] = field(default_factory=set)
     """Names of the chunks that this run could not publish: the next run tries them again."""
     _measured: dict[tuple[str, str], MeasuredShard] = field(default_factory=dict)
+    _planned: Sequence[MeasuredShard] = ()
+    """The shards of the last plan."""
     _marks: MarkReader = field(init=False)
     _chunk_size: int = 0
     _said: set[str] = field(default_factory=set)
@@ -87,6 +89,7 @@ class Rounds:
                     break
                 if chunks:
                     process = process or self._open(session, _samples_in(chunks))
+                    chunks = list(self.job.prepare(self.output, self._planned, chunks))
                     self._process(rotated(chunks, self.record.name) if self._others else chunks, process)
                 else:
                     self._remove(plan.superseded)
@@ -97,7 +100,7 @@ class Rounds:
         """Write the files beside the data; return whether that succeeded."""
         try:
             finished = layout.list_output(self.output, self.environment.store).finished
-            self.job.finish(self.output, sum(each.ok for each in finished), sum(each.bad for each in finished))
+            self.job.finish(self.output, finished)
         except (OSError, pa.ArrowException) as error:
             self.environment.say(f"README.md and preview.png cannot be written: {redacted(str(error))}")
             return False
@@ -174,6 +177,7 @@ class Rounds:
             return self.job.source.measure(shards, self.output, None)
 
     def _plan(self, measured: Sequence[MeasuredShard], listing: layout.Listing) -> Plan:
+        self._planned = measured
         configuration = configuration_hash(self.job.settings)
         return make_plan(
             measured, listing, configuration, self._chunk_size, self._marks, self._positions_to_retry, self._waiting

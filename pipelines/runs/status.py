@@ -22,7 +22,7 @@ from pipelines.runs.overlap import state_of
 from pipelines.runs.request import MAX_ERROR_RATE
 
 RUNS_SHOWN = 10
-SHARD_COUNTS = ("planned", "ok", "bad", "waiting", "pending")
+SHARD_COUNTS = ("planned", "ok", "bad", "waiting", "filtered", "pending")
 Record = Mapping[str, Any]
 
 
@@ -39,6 +39,13 @@ class ShardStatus:
     """Samples in errors/."""
     waiting: int = 0
     """Number of `bad` samples that the same command tries again."""
+    filtered: int = 0
+    """Number of `bad` samples that a filter has removed."""
+
+    @property
+    def failed(self) -> int:
+        """Samples in errors/ that no filter has removed."""
+        return self.bad - self.filtered
 
     @property
     def pending(self) -> int:
@@ -70,7 +77,7 @@ class Status:
     is_planned: bool = True
     """Whether any run has made a plan."""
     reasons: Reasons = field(default_factory=Reasons)
-    """Why the `bad` samples failed."""
+    """Why the `bad` samples failed or were removed."""
 
     @property
     def planned(self) -> int:
@@ -93,6 +100,16 @@ class Status:
         return sum(shard.waiting for shard in self.shards)
 
     @property
+    def filtered(self) -> int:
+        """Samples in errors/ that a filter has removed."""
+        return sum(shard.filtered for shard in self.shards)
+
+    @property
+    def failed(self) -> int:
+        """Samples in errors/ that no filter has removed."""
+        return self.bad - self.filtered
+
+    @property
     def pending(self) -> int:
         """Planned samples that are not processed yet."""
         return sum(shard.pending for shard in self.shards)
@@ -105,7 +122,7 @@ class Status:
         waits = self.waiting and not options.get("give_up", False)
         if is_new or self.pending or waits or not self.is_planned:
             return 1
-        return 3 if has_failed(self.ok, self.bad, options.get("max_error_rate", MAX_ERROR_RATE)) else 0
+        return 3 if has_failed(self.ok, self.failed, options.get("max_error_rate", MAX_ERROR_RATE)) else 0
 
 
 def read_status(output: str, inputs: Sequence[str] = ()) -> Status:
@@ -241,12 +258,21 @@ def _count(versions: Sequence[layout.Version], planned: Mapping[str, _Planned]) 
     ok: Counter[str] = Counter()
     bad: Counter[str] = Counter()
     waiting: Counter[str] = Counter()
+    filtered: Counter[str] = Counter()
     for version in versions:
         ok[_short(version.name.shard)] += version.ok
         bad[_short(version.name.shard)] += version.bad
         waiting[_short(version.name.shard)] += version.wait
+        filtered[_short(version.name.shard)] += version.filtered
     return [
-        ShardStatus(uri=shard.uri, planned=shard.samples, ok=ok[id_], bad=bad[id_], waiting=waiting[id_])
+        ShardStatus(
+            uri=shard.uri,
+            planned=shard.samples,
+            ok=ok[id_],
+            bad=bad[id_],
+            waiting=waiting[id_],
+            filtered=filtered[id_],
+        )
         for id_, shard in planned.items()
     ]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from pipelines.dataset.failures import FILES_READ, Reasons, reasons_text
+from pipelines.dataset.funnel import funnel, funnel_text
 from pipelines.runs.overlap import NEVER_ENDED, state_of
 from pipelines.runs.progress import clock
 from pipelines.runs.status import Changes, Record, Status
@@ -49,7 +50,8 @@ def _lines(status: Status, now: datetime) -> Iterator[str]:
     last = status.runs[0]
     yield f"{status.output}: {last['job']}, configuration {last['configuration']}"
     total = max(1, status.planned)
-    for name, count in (("done", status.ok), ("failed", status.bad), ("pending", status.pending)):
+    filtered = [("filtered", status.filtered)] if status.filtered else []
+    for name, count in (("done", status.ok), ("failed", status.failed), *filtered, ("pending", status.pending)):
         yield f"    {name:<8}{count:>12,}  {count / total:6.1%}"
     if status.waiting:
         yield f"    {status.waiting:,} failed samples could not be fetched for now; the same command tries them again"
@@ -58,11 +60,11 @@ def _lines(status: Status, now: datetime) -> Iterator[str]:
         yield "    no run has made a plan yet"
     if status.others:
         yield f"    and {status.others:,} finished samples of shards that are not in the last plan"
-    open_ = [shard for shard in status.shards if shard.pending or shard.bad]
+    open_ = [shard for shard in status.shards if shard.pending or shard.failed]
     if open_:
-        open_.sort(key=lambda shard: (-shard.pending, -shard.bad, shard.uri))
+        open_.sort(key=lambda shard: (-shard.pending, -shard.failed, shard.uri))
         yield f"\nshards with pending or failed samples: {len(open_):,} of {len(status.shards):,}"
-        rows = [[str(shard.ok), str(shard.bad), str(shard.pending), shard.uri] for shard in open_[:SHARDS_SHOWN]]
+        rows = [[str(shard.ok), str(shard.failed), str(shard.pending), shard.uri] for shard in open_[:SHARDS_SHOWN]]
         yield from _table([["done", "failed", "pending", "shard"], *rows])
         if len(open_) > SHARDS_SHOWN:
             yield f"    and {len(open_) - SHARDS_SHOWN:,} more; --json lists all"
@@ -70,7 +72,10 @@ def _lines(status: Status, now: datetime) -> Iterator[str]:
         yield from _change_lines(status.changes)
     yield "\nlast runs"
     yield from _table(run_rows(status.runs, now))
-    if status.bad:
+    if status.filtered:
+        yield "\nfrom the input to the rows"
+        yield funnel_text(funnel(status.ok, status.reasons, status.pending))
+    elif status.bad:
         yield "\nwhy samples failed"
         if status.reasons.counts:
             yield reasons_text(status.reasons.counts)

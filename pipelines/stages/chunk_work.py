@@ -14,14 +14,14 @@ from pipelines.stages.batch_sizes import BatchSizes
 from pipelines.stages.device_queue import DeviceQueue, DeviceUse
 from pipelines.stages.microbatches import Size
 from pipelines.stages.rows import BlockRows
-from pipelines.stages.task import Row, Task, seed_of
+from pipelines.stages.task import ModelTask, Row, seed_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActorModel:
     """A loaded model in its actor, with its task. Several threads may call it."""
 
-    task: Task
+    task: ModelTask
     model: Any
     queue: DeviceQueue
     sizes: BatchSizes
@@ -30,7 +30,7 @@ class ActorModel:
     """Whether the model uses the device through the queue. If not, its whole calls take turns."""
 
     @classmethod
-    def of(cls, task: Task, model: Any, sizes: BatchSizes, run_seed: int) -> "ActorModel":
+    def of(cls, task: ModelTask, model: Any, sizes: BatchSizes, run_seed: int) -> "ActorModel":
         """Let the model use the device through a queue, if it offers that as `unicon.UniCon.in_turns` does."""
         queue, is_shared = DeviceQueue(), hasattr(model, "in_turns")
         shared = model.in_turns(queue.run) if is_shared else model

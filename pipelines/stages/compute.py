@@ -1,4 +1,4 @@
-"""The second stage: computes the results of the rows of a chunk with the model of a job.
+"""The stage of a model: computes its results for the rows of a chunk. A job has one such stage or several.
 
 A task (`task.py`) says how a row is read, what the model does with a micro-batch of rows, and how a row is written.
 Chunks, errors, seeds and micro-batches are handled here, once for all tasks.
@@ -25,40 +25,48 @@ from pipelines.stages.chunk_work import ActorModel, ChunkWork
 from pipelines.stages.microbatches import BATCHES_AHEAD, MicroBatches
 from pipelines.stages.row_faults import RowFaults
 from pipelines.stages.rows import BlockRows
-from pipelines.stages.task import COMMON, UNSUPERVISED, ModelDescription, Row, Task
+from pipelines.stages.task import COMMON, UNSUPERVISED, ModelDescription, ModelTask, Row
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeRows:
-    """Description of the second stage; the actor calls `build`."""
+    """Description of the stage of a model; the actor calls `build`."""
 
-    task: Task
+    task: ModelTask
     model: ModelDescription
     run_seed: int
     batch_size: int | None
     """Rows that the model processes at once; None: as many as pays on its device, see `batch_sizes.py`."""
+    stage: str = blocks.MODEL
+    """Name of the stage in the error rows of samples for which the model fails."""
+    needed_later: frozenset[str] = frozenset()
+    """Inputs that a later model needs too."""
 
     def build(self) -> "BlockModel":
         """Load the model."""
         model = self.model.build()
         sizes = found_sizes(model, self.task) if self.batch_size is None else BatchSizes(self.batch_size)
-        return BlockModel(ActorModel.of(self.task, model, sizes, self.run_seed))
+        return BlockModel(ActorModel.of(self.task, model, sizes, self.run_seed), self.stage, self.needed_later)
 
 
 class BlockModel:
-    """Second stage, in the actor: adds the results of every row without an error. Several threads may call it."""
+    """The stage in its actor: adds the results of every row without an error. Several threads may call it."""
 
-    def __init__(self, actor: ActorModel) -> None:
+    def __init__(
+        self, actor: ActorModel, stage: str = blocks.MODEL, needed_later: frozenset[str] = frozenset()
+    ) -> None:
         self.actor = actor
+        self.stage = stage
+        self.dropped = [name for name in actor.task.inputs.names if name not in needed_later]
         self.probe: Callable[[], Any] | None = None
         """Computes a row that succeeded before; see `RowFaults`."""
 
     def __call__(self, chunk: Chunk, block: pa.Table, attempt: Attempt = UNSUPERVISED) -> pa.Table:
-        """Return the block with the columns of results instead of those of inputs."""
+        """Return the block with the columns of results instead of those inputs that no later model needs."""
         return self.compute(chunk, block, attempt)[0]
 
     def compute(self, chunk: Chunk, block: pa.Table, attempt: Attempt = UNSUPERVISED) -> tuple[pa.Table, ChunkWork]:
-        """Return the block with the columns of results instead of those of inputs, and what the model did."""
+        """Return the block as calling this object does, and what the model did."""
         task = self.actor.task
         stages = block.column("error_stage").to_pylist()
         reasons = block.column("error_reason").to_pylist()
@@ -69,12 +77,17 @@ class BlockModel:
         faults = RowFaults(work.compute, work.probe_of, self.probe)
         for at, result in self._run(work, good, faults, attempt):
             if isinstance(result, SampleError):
-                stages[at], reasons[at] = result.stage, result.reason
+                stages[at], reasons[at] = self._stage_of(result), result.reason
             else:
                 results[at] = result
         faults.finish(failed_before=bool(chunk.only))
         self.probe = faults.probe
-        return blocks.set_columns(block, _columns(task, results, stages, reasons), drop=task.inputs.names), work
+        columns = _columns(task, results, stages, reasons, self.stage)
+        return blocks.set_columns(block, columns, drop=self.dropped), work
+
+    def _stage_of(self, error: SampleError) -> str:
+        """The stage of an error row: this one, if the model has failed."""
+        return self.stage if error.stage == blocks.MODEL else error.stage
 
     def _run(
         self, work: ChunkWork, good: dict[int, int], faults: RowFaults, attempt: Attempt
@@ -112,7 +125,7 @@ class BlockModel:
 
 
 def _columns(
-    task: Task, results: list[Row], stages: list[str | None], reasons: list[str | None]
+    task: ModelTask, results: list[Row], stages: list[str | None], reasons: list[str | None], stage: str
 ) -> dict[str, pa.ChunkedArray]:
     """The columns that the model adds, and those of errors; a result that cannot be stored is an error."""
     try:
@@ -122,7 +135,7 @@ def _columns(
         for at, reason in blocks.unstorable(
             results, lambda one: pa.Table.from_pylist(one, schema=task.results)
         ).items():
-            storable[at], stages[at], reasons[at] = {}, "model", reason
+            storable[at], stages[at], reasons[at] = {}, stage, reason
         added = pa.Table.from_pylist(storable, schema=task.results)
     errors = {"error_stage": pa.array(stages, pa.string()), "error_reason": pa.array(reasons, pa.string())}
     return {**errors, **{name: added.column(name) for name in added.column_names}}

@@ -12,10 +12,10 @@ from pipelines.dataset.chunk_files import ChunkFiles, Rows, error_row, still_wai
 from pipelines.dataset.row_formats import PARQUET, RowFormat
 from pipelines.engine.attempts import Attempt
 from pipelines.engine.blocks import is_published_elsewhere
-from pipelines.errors import SampleError, printable
+from pipelines.errors import FILTER, SampleError, printable
 from pipelines.samples import Chunk
 from pipelines.stages.row_faults import blaming_sample
-from pipelines.stages.task import COMMON, TOKENS_CUT, UNSUPERVISED, Row, Task, seed_of
+from pipelines.stages.task import COMMON, TOKENS_CUT, UNSUPERVISED, Row, RowTask, seed_of
 from pipelines.storage.store import FILES, Store
 
 MakeRow = Callable[[Mapping[str, Any], Chunk], Mapping[str, Any]]
@@ -31,6 +31,8 @@ def publish_block(
     store: Store = FILES,
 ) -> dict[str, Any]:
     """Publish a block and return its receipt: chunk, ok, bad, reasons; `elsewhere` if another run has published it.
+
+    `filtered` is the number of the bad ones that a filter has removed, if there are any.
 
     Args:
         output: The output root.
@@ -56,7 +58,9 @@ def publish_block(
             version = files.version(chunk, rows, errors)
         files.write(chunk, version)
     reasons = Counter(f"{error['stage']}: {error['reason']}" for error in errors)
-    return {"chunk": chunk.name, "ok": len(rows), "bad": len(errors), "reasons": dict(reasons)}
+    receipt = {"chunk": chunk.name, "ok": len(rows), "bad": len(errors), "reasons": dict(reasons)}
+    filtered = sum(error["stage"] == FILTER for error in errors)
+    return {**receipt, "filtered": filtered} if filtered else receipt
 
 
 def _good_rows(
@@ -77,10 +81,10 @@ def _good_rows(
 
 @dataclass(frozen=True, kw_only=True)
 class PublishRows:
-    """Third stage: encodes the rows of a chunk into one file, publishes it, and writes the mark."""
+    """Last stage: encodes the rows of a chunk into one file, publishes it, and writes the mark."""
 
     output: str
-    task: Task
+    task: RowTask
     provenance: Mapping[str, str | int | float]
     """How the rows were made, by column. `seed` is that of the run; published rows have their own."""
     row_format: RowFormat = PARQUET

@@ -8,11 +8,11 @@ import pyarrow as pa
 
 from pipelines.engine import blocks
 from pipelines.engine.attempts import Attempt
-from pipelines.errors import PassingError, SampleError, printable
+from pipelines.errors import FILTER, PassingError, SampleError, printable
 from pipelines.readers.sources import Source
 from pipelines.samples import Chunk, Sample
 from pipelines.stages.row_faults import blaming_sample
-from pipelines.stages.task import COMMON, UNSUPERVISED, Task
+from pipelines.stages.task import COMMON, UNSUPERVISED, RowTask
 from pipelines.storage.errors import StorageError
 
 
@@ -20,7 +20,7 @@ from pipelines.storage.errors import StorageError
 class ReadRows:
     """First stage: reads the samples of a chunk, as rows small enough to travel."""
 
-    task: Task
+    task: RowTask
     source: Source
     published: Callable[[Chunk], bool] | None = None
     """Returns whether another run has published a chunk since it was planned; it is then passed on without samples."""
@@ -34,8 +34,9 @@ class ReadRows:
             return blocks.published_elsewhere(chunk, columns)
         rows: list[dict[str, Any]] = []
         waiting: list[PassingError] = []
+        filtered = dict(chunk.filtered)
         for sample in self.source.read(chunk):
-            rows.append(self._row(sample, attempt))
+            rows.append(self._row(sample, attempt, filtered.get(sample.position)))
             if isinstance(sample.problem, PassingError):
                 waiting.append(sample.problem)
         is_whole = len(waiting) == len(rows) and not chunk.only
@@ -47,11 +48,13 @@ class ReadRows:
             )
         return blocks.new_block(chunk, rows, columns)
 
-    def _row(self, sample: Sample, attempt: Attempt) -> dict[str, Any]:
+    def _row(self, sample: Sample, attempt: Attempt, filtered: str | None) -> dict[str, Any]:
         row: dict[str, Any] = {"position": sample.position, "key": printable(sample.key)}
         try:
             if sample.problem is not None:
                 raise sample.problem
+            if filtered is not None:
+                raise SampleError(FILTER, filtered)
             with attempt.on(sample.position):
                 with blaming_sample("read"):
                     read = self.task.read(sample)

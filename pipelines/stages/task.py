@@ -1,4 +1,4 @@
-"""What a job adds to the three stages: its task and the description of its model.
+"""What a job adds to the stages: how rows are read and written, what a model does with them, and its description.
 
 Tested in tests/pipelines/tasks/, with the tasks of the jobs.
 """
@@ -27,8 +27,8 @@ COMMON = pa.schema(
 """Columns of every row, from the first stage to the output."""
 
 
-class Task(Protocol):
-    """What one kind of job does with a row. Lightweight and picklable; every method is a function of its arguments."""
+class ModelTask(Protocol):
+    """What one model does with a row. Lightweight and picklable; every method is a function of its arguments."""
 
     @property
     def seeds_by_shard(self) -> bool:
@@ -40,12 +40,7 @@ class Task(Protocol):
 
     @property
     def inputs(self) -> pa.Schema:
-        """Columns that are read for the model and dropped after it."""
-        ...
-
-    @property
-    def passthrough(self) -> pa.Schema:
-        """Columns that are read for the output; the model does not see them."""
+        """Columns that the model gets; they are dropped after the last model that needs them."""
         ...
 
     @property
@@ -53,9 +48,36 @@ class Task(Protocol):
         """Columns that the model adds."""
         ...
 
+    def working_size(self, model: Any, row: Row) -> tuple[int, int]:
+        """(width, height) at which the model processes a row of COMMON and `inputs`; equal sizes share a batch."""
+        ...
+
+    def compute(self, model: Any, rows: Sequence[Row], seeds: Sequence[int]) -> Sequence[Row | SampleError]:
+        """Return the values of `results` for rows of one working size, or an error for a row that fails."""
+        ...
+
+
+class RowTask(Protocol):
+    """How rows are read and written. Lightweight and picklable; every method is a function of its arguments."""
+
+    @property
+    def seeds_by_shard(self) -> bool:
+        """See `ModelTask`."""
+        ...
+
+    @property
+    def inputs(self) -> pa.Schema:
+        """Columns that are read for the models."""
+        ...
+
+    @property
+    def passthrough(self) -> pa.Schema:
+        """Columns that are read for the output; the models do not see them."""
+        ...
+
     @property
     def columns(self) -> pa.Schema:
-        """Columns of a published row that only this task has."""
+        """Columns of a published row that only this job has."""
         ...
 
     @property
@@ -67,20 +89,16 @@ class Task(Protocol):
         """Return the values of COMMON, `inputs` and `passthrough`. Raises SampleError."""
         ...
 
-    def working_size(self, model: Any, row: Row) -> tuple[int, int]:
-        """(width, height) at which the model processes a row of COMMON and `inputs`; equal sizes share a batch."""
-        ...
-
-    def compute(self, model: Any, rows: Sequence[Row], seeds: Sequence[int]) -> Sequence[Row | SampleError]:
-        """Return the values of `results` for rows of one working size, or an error for a row that fails."""
-        ...
-
     def write(self, row: Row) -> Row:
-        """Return the values of `columns` of a row of COMMON, `passthrough` and `results`.
+        """Return the values of `columns` of a row of COMMON, `passthrough` and the results of the models.
 
-        It may contain new values of `width` and `height`.
+        It may contain new values of COMMON. Raises SampleError.
         """
         ...
+
+
+class Task(ModelTask, RowTask, Protocol):
+    """The task of a job with one model."""
 
 
 class ModelDescription(Protocol):
@@ -104,6 +122,6 @@ def row_seed(run_seed: int, key: str, shard: str = "") -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def seed_of(task: Task, run_seed: int, key: str, chunk: Chunk) -> int:
+def seed_of(task: ModelTask | RowTask, run_seed: int, key: str, chunk: Chunk) -> int:
     """The seed of a row of a chunk."""
     return row_seed(run_seed, key, chunk.shard_uri if task.seeds_by_shard else "")

@@ -1,4 +1,4 @@
-"""The three stages, timed.
+"""The stages, timed.
 
 The measurements travel with the chunk to its receipt, in the first row of a column that the other stages do not see.
 The record of the run takes them from the receipt. They are also added to the metrics at once.
@@ -18,7 +18,8 @@ from pipelines.samples import Chunk
 from pipelines.stages.compute import BlockModel, ComputeRows
 
 MEASURED = "measured"
-"""The column: a JSON object with `seconds` by stage, `device_s`, `batch_size`, and the `model` of the actor."""
+"""The column: a JSON object with `seconds` by stage, `device_s`, `batch_size`, and the `model` of the actor. The last
+three are in `engines`, by stage, if the job has several models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class TimedRead:
 
 @dataclass(frozen=True, kw_only=True)
 class TimedModel:
-    """The description of the second stage."""
+    """The description of the stage of a model."""
 
     stage: ComputeRows
     job: str
@@ -49,7 +50,7 @@ class TimedModel:
 
 
 class TimedActor:
-    """The second stage, in the actor. Two chunks may overlap: the seconds of a chunk include waiting for the device."""
+    """The stage in its actor. Two chunks may overlap: the seconds of a chunk include waiting for the device."""
 
     def __init__(self, model: BlockModel, job: str) -> None:
         self.model = model
@@ -63,15 +64,16 @@ class TimedActor:
         result, work = self.model.compute(chunk, block, attempt)
         ended, busy_s = now = time.monotonic(), self.model.actor.queue.busy_s
         (last_ended, last_busy_s), self.last = self.last, now
-        metrics.add("unicon_seconds", ended - started, self.job, "model")
-        metrics.show("unicon_batch_size", work.largest_batch, self.job, "model")
-        metrics.show("unicon_model_busy_share", (busy_s - last_busy_s) / (ended - last_ended), self.job, "model")
-        report = self._report()
+        report, stage = self._report(), self.model.stage
+        metrics.add("unicon_seconds", ended - started, self.job, stage)
+        metrics.show("unicon_batch_size", work.largest_batch, self.job, stage)
+        metrics.show("unicon_model_busy_share", (busy_s - last_busy_s) / (ended - last_ended), self.job, stage)
         if report["rows_s"]:
-            metrics.show("unicon_model_rows_per_s", report["rows"] / report["rows_s"], self.job, "model")
-        seconds = {**measured["seconds"], "model": ended - started}
-        used = {"seconds": seconds, "device_s": work.device_s, "batch_size": work.largest_batch, "model": report}
-        return _with_measured(result, used)
+            metrics.show("unicon_model_rows_per_s", report["rows"] / report["rows_s"], self.job, stage)
+        used: dict[str, Any] = {"device_s": work.device_s, "batch_size": work.largest_batch, "model": report}
+        if stage != blocks.MODEL:
+            used = {"engines": {**measured.get("engines", {}), stage: used}}
+        return _with_measured(result, {**measured, "seconds": {**measured["seconds"], stage: ended - started}, **used})
 
     def _report(self) -> dict[str, Any]:
         """The report of `ModelTime`, and with `compile` what a model that may be compiled says about that."""
@@ -81,10 +83,11 @@ class TimedActor:
 
 @dataclass(frozen=True, kw_only=True)
 class TimedPublish:
-    """The third stage.
+    """The last stage.
 
     Its receipt has `seconds` by stage, `device_s` (seconds in which the device worked for the chunk), `batch_size`,
-    which is 0 if the model had no work, and `model`, the report of the actor so far.
+    which is 0 if the model had no work, and `model`, the report of the actor so far; these three in `engines`, by
+    stage, if the job has several models.
     """
 
     stage: Callable[[Chunk, pa.Table, Attempt], Mapping[str, Any]]

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from pipelines import storage
@@ -36,8 +36,7 @@ def local_copy(place: str, kind: str | None = None) -> str:
     """
     if not is_remote(place):
         return place
-    root = storage.normalize(place)
-    there = {info.uri.removeprefix(root).lstrip("/"): info for info in storage.list_files(root)}
+    root, there = _listed(place)
     inside = _folder_of_kind(there, kind)
     if inside:
         root = storage.join(root, inside)
@@ -45,11 +44,46 @@ def local_copy(place: str, kind: str | None = None) -> str:
     files = _loaded(place, there)
     if not files:
         raise SettingError(f"{place!r} holds no model: no files in safetensors or JSON. Check the URI.")
-    version = storage.short_hash(root, *(f"{info.uri} {info.fingerprint}" for info in files.values()))
-    copy = cache_folder() / "models" / version / PurePosixPath(root).name
+    copy = _place_of(root, files)
+    if not copy.exists():
+        _copy_all(files, copy, check_configs)
+    return str(copy)
+
+
+def local_copy_of_files(place: str, choose: Callable[[Collection[str]], Iterable[str]]) -> Path:
+    """Return the local copy of the files at a URI whose names below it are chosen.
+
+    Args:
+        place: The URI of a folder.
+        choose: Receives the names of all files, and returns those to copy; its exceptions are passed on.
+
+    Raises:
+        OSError: The URI cannot be read.
+    """
+    root, there = _listed(place)
+    files = {name: there[name] for name in sorted(choose(there))}
+    copy = _place_of(root, files)
     if not copy.exists():
         _copy_all(files, copy)
-    return str(copy)
+    return copy
+
+
+def _listed(place: str) -> tuple[str, Files]:
+    """Return the normalized URI, and the files below it by name."""
+    root = storage.normalize(place)
+    return root, {info.uri.removeprefix(root).lstrip("/"): info for info in storage.list_files(root)}
+
+
+def _place_of(root: str, files: Files) -> Path:
+    """Return the place of the copy of these versions of files."""
+    version = storage.short_hash(root, *(f"{info.uri} {info.fingerprint}" for info in files.values()))
+    return cache_folder() / "models" / version / PurePosixPath(root).name
+
+
+def check_configs(folder: Path) -> None:
+    """Check the copied configurations of a model, which are copied first. Raises as `check_family`."""
+    if (folder / UNET_CONFIG).is_file():
+        check_family(folder)
 
 
 def _folder_of_kind(there: Files, kind: str | None) -> str | None:
@@ -102,10 +136,10 @@ def _refuse_folder_above(place: str, there: Files) -> None:
         )
 
 
-def _copy_all(files: Files, copy: Path) -> None:
+def _copy_all(files: Files, copy: Path, check: Callable[[Path], None] = lambda folder: None) -> None:
     """Copy files to a temporary folder and rename it, since another process may make the same copy.
 
-    Configurations are copied first, so that a model of another family is refused before its weights are read.
+    Configurations are copied and checked first, so that another kind of model is refused before its weights are read.
     """
     copy.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=copy.parent) as folder:
@@ -113,8 +147,7 @@ def _copy_all(files: Files, copy: Path) -> None:
         configs = [name for name in files if name.endswith(".json")]
         for name in configs:
             _copy(files[name], place / name)
-        if UNET_CONFIG in files:
-            check_family(place)
+        check(place)
         for name in files.keys() - {*configs}:
             _copy(files[name], place / name if name else place)
         try:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from pipelines.dataset import layout
-from pipelines.engine.blocks import Flow
+from pipelines.engine.blocks import Flow, ModelStage
 from pipelines.engine.resources import Resources
 from pipelines.errors import SettingError
 from pipelines.readers.sources import ImageShards
@@ -139,13 +139,14 @@ class Command:
         task, rows = CopyText(), JsonLines()
 
         def make_flow(output: str, resources: Resources) -> Flow:
+            compute = ComputeRows(task=task, model=Model(self._fails), run_seed=0, batch_size=8)
             return Flow(
                 read=ReadRows(
                     task=task,
                     source=source,
                     published=partial(layout.is_published, output, extension=rows.extension, store=self.store),
                 ),
-                model=ComputeRows(task=task, model=Model(self._fails), run_seed=0, batch_size=8),
+                models=(ModelStage(model=compute),),
                 publish=PublishRows(
                     output=output, task=task, provenance={"seed": 0}, row_format=rows, store=self.store
                 ),

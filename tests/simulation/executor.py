@@ -23,7 +23,6 @@ from tests.simulation.world import World
 FAILED_CHUNKS_ALLOWED = 3
 GHOST_TASKS = 2
 """Number of tasks that a worker still starts after the death of its command."""
-STAGES = ("read", "model", "publish")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +72,7 @@ class _Crew:
         self.executor = executor
         self.world = executor.world
         self.flow = flow
+        self.stages = ("read", *(stage.name for stage in flow.models), "publish")
         self.on_failure = on_failure
         self.ledger = Ledger()
         self.queue: list[Task] = []
@@ -123,7 +123,7 @@ class _Crew:
         ghost_tasks = GHOST_TASKS
         with building(self._ask, actor):
             self.world.pause("build")
-            model = self.flow.model.build()
+            models = {stage.name: stage.model.build() for stage in self.flow.models}
         while self.left and not self.trouble:
             self.world.scheduler.wait(
                 lambda: bool(self.queue or self.trouble or self.left == 0 or self.executor.is_dead())
@@ -133,12 +133,12 @@ class _Crew:
             if not self.queue or ghost_tasks < 0:
                 break
             taken.append(self.queue.pop(0))
-            self._do(taken[0], actor, model)
+            self._do(taken[0], actor, models)
             taken.clear()
 
-    def _do(self, task: Task, actor: str, model: Any) -> None:
+    def _do(self, task: Task, actor: str, models: Mapping[str, Any]) -> None:
         try:
-            result = self._stage(task, actor, model)
+            result = self._stage(task, actor, models)
         except Exception as error:
             self.left -= 1
             self.failed += 1
@@ -155,11 +155,11 @@ class _Crew:
             self.receipts.append(result)
             self.left -= 1
         else:
-            following = STAGES[STAGES.index(task.stage) + 1]
+            following = self.stages[self.stages.index(task.stage) + 1]
             self.queue.insert(0, Task(chunk=task.chunk, stage=following, block=result))
 
-    def _stage(self, task: Task, actor: str, model: Any) -> Any:
-        worker = actor if task.stage == "model" else "node"
+    def _stage(self, task: Task, actor: str, models: Mapping[str, Any]) -> Any:
+        worker = actor if task.stage in models else "node"
         failed_before = bool(task.chunk.only)
         with supervised(
             self._ask, task.stage, task.chunk.name, worker=worker, node="node", failed_before=failed_before
@@ -169,7 +169,7 @@ class _Crew:
             if task.stage == "publish":
                 return self.flow.publish(task.chunk, task.block, attempt)
             self.world.pause("compute")
-            block = model(task.chunk, task.block, attempt)
+            block = models[task.stage](task.chunk, task.block, attempt)
             check_block(task.chunk, block)
             return block
 

@@ -62,7 +62,7 @@ def receipts(
     root: Path, chunk_size: int, task: Estimation, model: FakeDepth, **resources: Any
 ) -> Iterator[dict[str, Any]]:
     """Yield the receipts of a run on `root/in` into `root/out`."""
-    from pipelines.engine.blocks import Flow
+    from pipelines.engine.blocks import Flow, ModelStage
     from pipelines.engine.flow import run_flow
     from pipelines.engine.resources import Resources
 
@@ -72,7 +72,7 @@ def receipts(
     chunks = make_plan(measured, layout.list_output(output), "c" * 16, chunk_size).chunks
     flow = Flow(
         read=ReadRows(task=task, source=source),
-        model=ComputeRows(task=task, model=model, run_seed=0, batch_size=4),
+        models=(ModelStage(model=ComputeRows(task=task, model=model, run_seed=0, batch_size=4)),),
         publish=PublishRows(output=output, task=task, provenance={"model": "fake", "seed": 0}),
     )
     return run_flow(chunks, flow, Resources(**{"cpus_per_actor": 0.5, "cpus_per_task": 0.25, **resources}))

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipelines.dataset import layout
 from pipelines.dataset.row_formats import PARQUET, RowFormat
-from pipelines.engine.blocks import Flow
+from pipelines.engine.blocks import Flow, ModelStage
 from pipelines.engine.resources import Resources
 from pipelines.readers.sources import ImageShards, Source
 from pipelines.runs.environment import Environment
@@ -66,7 +66,8 @@ def estimate(
         compute = ComputeRows(task=task, model=FakeDepth(), run_seed=0, batch_size=4)
         publish = PublishRows(output=output, task=task, provenance={"seed": 0}, row_format=row_format)
         published = partial(layout.is_published, output, extension=row_format.extension)
-        return Flow(read=ReadRows(task=task, source=chosen, published=published), model=compute, publish=publish)  # type: ignore[arg-type]
+        read = ReadRows(task=task, source=chosen, published=published)  # type: ignore[arg-type]
+        return Flow(read=read, models=(ModelStage(model=compute),), publish=publish)
 
     job = Job(
         name="estimate",

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipelines.dataset import layout
-from pipelines.engine.blocks import Flow
+from pipelines.engine.blocks import Flow, ModelStage
 from pipelines.engine.resources import Resources
 from pipelines.readers.sources import ImageShards
 from pipelines.runs.environment import Environment
@@ -72,7 +72,7 @@ class InProcess:
     ) -> Iterator[Callable[[Sequence[Chunk]], Iterator[dict[str, Any]]]]:
         working({"CPU": 1.0}, Resources())
         flow = job.make_flow(output, Resources())
-        model: Any = flow.model.build()
+        models: Any = [stage.model.build() for stage in flow.models]
         steps = [self.during] if self.during is not None else []
 
         def process(chunks: Sequence[Chunk]) -> Iterator[dict[str, Any]]:
@@ -80,7 +80,9 @@ class InProcess:
 
             def do(chunk: Chunk) -> None:
                 try:
-                    block = model(chunk, flow.read(chunk, UNSUPERVISED), UNSUPERVISED)
+                    block = flow.read(chunk, UNSUPERVISED)
+                    for model in models:
+                        block = model(chunk, block, UNSUPERVISED)
                     receipts.append(dict(flow.publish(chunk, block, UNSUPERVISED)))
                 except OSError as error:
                     on_failure(str(error))
@@ -123,7 +125,7 @@ class World:
             published = partial(layout.is_published, output, extension="parquet", store=store)
             gives_up = bool(request.get("give_up"))
             read = ReadRows(task=task, source=source, published=published, gives_up=gives_up)  # type: ignore[arg-type]
-            return Flow(read=read, model=compute, publish=publish)
+            return Flow(read=read, models=(ModelStage(model=compute),), publish=publish)
 
         job = Job(
             name="copy", settings=settings or {"a": 1}, source=source, make_flow=make_flow, finish=lambda *counts: None

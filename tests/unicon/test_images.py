@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unicon import images
+from unicon import colors, images
 
 
 def ramp(mode: str) -> Image.Image:
@@ -39,40 +39,10 @@ def test_exif_orientation(tmp_path) -> None:
     exif[0x0112] = 6
     image.save(tmp_path / "a.png", exif=exif)
     stored = Image.open(tmp_path / "a.png")
-    assert images.oriented_size(stored) == (4, 6)
+    assert colors.oriented_size(stored) == (4, 6)
     upright = images.to_rgb(stored)
     assert upright.size == (4, 6)
     assert upright.getpixel((3, 0)) == (255, 255, 255)
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [((512, 512), (512, 512)), ((1, 1), (512, 512)), ((640, 480), (576, 448)), ((480, 640), (448, 576))],
-)
-def test_working_size(size: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert images.working_size(size, area=512**2, multiple=64) == expected
-
-
-def test_working_sizes_are_few_and_near() -> None:
-    found = set()
-    for aspect in np.geomspace(0.25, 4, 200):
-        size = images.working_size((int(1000 * aspect), 1000), area=512**2, multiple=64)
-        found.add(size)
-        assert size[0] % 64 == 0 and size[1] % 64 == 0
-        assert abs(np.log(size[0] / size[1] / aspect)) < 0.25
-        assert abs(np.log(size[0] * size[1] / 512**2)) < 0.25
-    assert len(found) < 20
-    assert images.working_size((100_000, 10), area=512**2, multiple=64) == (1024, 256)
-    with pytest.raises(ValueError, match="positive"):
-        images.working_size((0, 5), area=512**2, multiple=64)
-
-
-@pytest.mark.parametrize(("side_px", "multiple", "count"), [(512, 64, 17), (768, 64, 25), (128, 16, 17)])
-def test_aspect_buckets_are_few(side_px: int, multiple: int, count: int) -> None:
-    """At the native sizes of Stable Diffusion 1.x and 2.x, and a small model: compiled code is made for each."""
-    buckets = images.working_sizes(side_px**2, multiple)
-    assert len(buckets) == len(set(buckets)) == count
-    assert {(height, width) for width, height in buckets} == set(buckets)
 
 
 def test_images_travel_in_bytes_and_are_normalized_on_the_device() -> None:

@@ -1,12 +1,9 @@
 """Annotators: making conditions of photographs with the package controlnet-aux.
 
-Edges are hard (`canny` of OpenCV, which needs no weights) or soft (`hed`, `pidinet`). An adapter follows the kind of
-edges that it was trained on; the official edge adapter was trained on `hed`. `midas` (DPT-hybrid) makes depth maps, and
-`openpose` (licensed by its authors for non-commercial use only) makes poses. Weights are those of
-`lllyasviel/Annotators`, from the hub or from a folder.
-
-These weights are pickles (.pt, .pth), which controlnet-aux reads with a plain `torch.load`. Here they are read as
-tensors only (`TORCH_FORCE_WEIGHTS_ONLY_LOAD`), so that a file cannot run code; one that would is refused.
+Edges are hard (`canny` of OpenCV, which needs no weights) or soft (`hed`, `pidinet`, ...). An adapter follows the kind
+of edges that it was trained on; the official edge adapter was trained on `hed`. `midas` (DPT-hybrid) makes depth maps,
+and `openpose` (licensed by its authors for non-commercial use only) makes poses. Weights are mostly those of
+`lllyasviel/Annotators`, from the hub or from a folder, and are read as tensors only (`unicon.training.detectors`).
 
 Source: arXiv 2410.11439, appendix A (conditions of the training images); https://github.com/huggingface/controlnet_aux.
 """
@@ -14,11 +11,7 @@ Source: arXiv 2410.11439, appendix A (conditions of the training images); https:
 from __future__ import annotations
 
 import os
-import pickle
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,46 +19,17 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from PIL import Image
 
-WEIGHTS = "lllyasviel/Annotators"
-"""Hub repository of the annotators' weights."""
+from unicon.annotations import ANNOTATIONS, ANNOTATORS, DEFAULTS, WEIGHTS, Annotation
+from unicon.training.detectors import load_detector
+
+__all__ = ["ANNOTATIONS", "ANNOTATORS", "DEFAULTS", "WEIGHTS", "Annotation", "Annotator", "choose_annotator",
+           "find_weights", "make_annotator"]  # fmt: skip
+
 DETECT_MULTIPLE_PX = 64
 """controlnet-aux works at sides that are multiples of this."""
 
 Annotator = Callable[[Image.Image], Image.Image]
 """RGB image -> its condition as an RGB image of the same size."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Annotation:
-    """One way to make a kind of condition."""
-
-    kind: str
-    """Kind of condition."""
-    detector: str
-    """Name of the class in `controlnet_aux`."""
-    files: tuple[str, ...] = ()
-    """Names of its weight files in the hub repository or the user's folder."""
-    mirrors: bool = True
-    """Whether the condition of a mirrored image is the mirrored condition. False for poses, since the colors of a
-    skeleton tell left limbs from right ones."""
-
-
-ANNOTATORS: dict[str, Annotation] = {
-    "canny": Annotation(kind="edge", detector="CannyDetector"),
-    "hed": Annotation(kind="edge", detector="HEDdetector", files=("ControlNetHED.pth",)),
-    "pidinet": Annotation(kind="edge", detector="PidiNetDetector", files=("table5_pidinet.pth",)),
-    "midas": Annotation(kind="depth", detector="MidasDetector", files=("dpt_hybrid-midas-501f0c75.pt",)),
-    "openpose": Annotation(
-        kind="pose",
-        detector="OpenposeDetector",
-        files=("body_pose_model.pth", "hand_pose_model.pth", "facenet.pth"),
-        mirrors=False,
-    ),
-}
-"""Every annotator by name. Depth maps are 0 (black) far and 255 near."""
-DEFAULTS = {"edge": "canny", "depth": "midas", "pose": "openpose"}
-"""Kind of condition -> its default annotator."""
-ANNOTATIONS: dict[str, Annotation] = {kind: ANNOTATORS[name] for kind, name in DEFAULTS.items()}
 
 
 def choose_annotator(kind: str, named: str | None = None, weights: str | None = None) -> tuple[str, str | None]:
@@ -98,15 +62,16 @@ def choose_annotator(kind: str, named: str | None = None, weights: str | None = 
 
 
 def make_annotator(
-    kind: str, *, weights: str | Path | None = None, device: str = "cpu", detect_px: int = 512
+    kind: str, *, weights: str | Path | None = None, device: str = "cpu", detect_px: int = 512, **call: Any
 ) -> Annotator:
     """Load an annotator.
 
     Args:
         kind: A key of `ANNOTATORS`, or a kind of condition for its default.
-        weights: A folder with the annotator's files, or a hub id. The default is `WEIGHTS`.
+        weights: A folder with the annotator's files, or a hub id. The default is the annotator's own repository.
         device: The device on which the annotator runs.
         detect_px: Shorter side at which it processes an image, rounded to a multiple of 64.
+        call: Arguments of the detector's call, such as `low_threshold` of `canny`.
 
     Raises:
         ValueError: The kind is unknown, or the weights are more than tensors.
@@ -121,12 +86,13 @@ def make_annotator(
         )
     annotation = known[kind]
     folder = find_weights(annotation, weights) if annotation.files else None
-    detector_class = getattr(_controlnet_aux(), annotation.detector)
-    detector = detector_class() if folder is None else _load(detector_class, folder).to(device)
+    detector = load_detector(annotation, folder, device)
     detect_px = max(1, round(detect_px / DETECT_MULTIPLE_PX)) * DETECT_MULTIPLE_PX
+    size = {"image_resolution": detect_px} if annotation.is_resized else {}
+    options = {"detect_resolution": detect_px, "output_type": "pil", **size, **call}
 
     def annotate(image: Image.Image) -> Image.Image:
-        found = detector(image, detect_resolution=detect_px, image_resolution=detect_px, output_type="pil")
+        found = detector(image, **options)
         return found.convert("RGB").resize(image.size, Image.Resampling.BILINEAR)
 
     return annotate
@@ -138,63 +104,24 @@ def find_weights(annotation: Annotation, weights: str | Path | None = None) -> P
     Raises:
         FileNotFoundError: A file is missing, or the hub cannot be reached.
     """
-    source = str(weights or WEIGHTS)
+    source = str(weights or annotation.repository)
     try:
         folder = Path(source) if os.path.isdir(source) else Path(_fetch(source, annotation.files))
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, ConnectionError, ValueError) as error:
         raise FileNotFoundError(
             f"{annotation.detector} needs {', '.join(annotation.files)}, from a folder or a hub id; {source!r} is no "
             f"folder, is not in the hub cache and cannot be fetched ({type(error).__name__}). Fetch the files where "
-            f"there is network (hf download {WEIGHTS}) and give their folder, or give finished conditions."
+            f"there is network (hf download {annotation.repository or 'OWNER/NAME'}) and give their folder, or give "
+            "finished conditions."
         ) from error
     missing = [name for name in annotation.files if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
             f"{annotation.detector} needs {', '.join(annotation.files)}; {source} lacks {', '.join(missing)}. "
-            f"Fetch them from the hub repository {WEIGHTS}."
+            f"Fetch them from the hub repository {annotation.repository or 'of their author'}."
         )
     return folder
 
 
 def _fetch(repository: str, files: tuple[str, ...]) -> str:
     return snapshot_download(repository, allow_patterns=list(files))
-
-
-def _load(detector_class: Any, folder: Path) -> Any:
-    """A detector with its weights, read as tensors only."""
-    try:
-        with _tensors_only(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return detector_class.from_pretrained(str(folder))
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"Weights of an annotator are tensors and nothing else; a file in {folder} is damaged or would run "
-            f"code: {str(error).splitlines()[0]} Fetch the files again from {WEIGHTS}."
-        ) from error
-
-
-@contextmanager
-def _tensors_only() -> Iterator[None]:
-    """Make every `torch.load` in the context read tensors only, whatever the caller or the environment says."""
-    switches = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
-    before = {name: os.environ.pop(name) for name in switches if name in os.environ}
-    os.environ[switches[0]] = "1"
-    try:
-        yield
-    finally:
-        del os.environ[switches[0]]
-        os.environ.update(before)
-
-
-def _controlnet_aux() -> Any:
-    """The package. It is imported late because that takes seconds, and without its warnings about unused parts."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import controlnet_aux
-    except ImportError as error:
-        raise ImportError(
-            f"Conditions of photographs are made by the package controlnet-aux; importing it failed: {error}. "
-            "pip install controlnet-aux, or give finished conditions."
-        ) from error
-    return controlnet_aux

@@ -21,10 +21,11 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from unicon.autoencoders import Autoencoder
-from unicon.images import to_model, working_size
+from unicon.images import to_model
 from unicon.training.pairs import DrawnPairs, encode_latents
 from unicon.training.photographs import Photograph, read_image
 from unicon.training.single_step import DrawnMaps
+from unicon.working_sizes import working_size
 
 KEPT_SIDE = 1.5
 """Images are read with a shorter side of this many times the resolution, so that parts of them stay sharp."""

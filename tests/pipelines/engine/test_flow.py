@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from pipelines.engine.blocks import Flow, block_of, check_block, chunk_of, with_block
+from pipelines.engine.blocks import Flow, ModelStage, block_of, check_block, chunk_of, with_block
 from pipelines.engine.resources import Resources
 from pipelines.errors import FlowError
 from tests.support.stages import Measure, Rows, Slow, count, double, make_chunk, processes
@@ -42,7 +42,7 @@ def test_chunks_arrive_whole(ray_cluster: None, actors: int, gpus: float) -> Non
 
     chunks = [make_chunk(number, 8 + number) for number in range(6)]
     resources = Resources(actors=actors, gpus_per_actor=gpus, cpus_per_actor=0.5)
-    receipts = list(run_flow(chunks, Flow(read=Rows(), model=Measure(), publish=count), resources))
+    receipts = list(run_flow(chunks, Flow(read=Rows(), models=(ModelStage(model=Measure()),), publish=count), resources))
     assert {receipt["chunk"]: receipt["ok"] for receipt in receipts} == {
         chunk.name: len(chunk.positions) for chunk in chunks
     }
@@ -52,7 +52,7 @@ def test_chunks_arrive_whole(ray_cluster: None, actors: int, gpus: float) -> Non
 def test_a_lost_row_stops_the_run(ray_cluster: None) -> None:
     from pipelines.engine.flow import run_flow
 
-    flow = Flow(read=Rows(10), model=Measure(loses_in="chunk-1"), publish=count)
+    flow = Flow(read=Rows(10), models=(ModelStage(model=Measure(loses_in="chunk-1")),), publish=count)
     with pytest.raises(FlowError, match="one chunk, whole"):
         list(run_flow([make_chunk(number, 4) for number in range(2)], flow, Resources()))
 
@@ -61,7 +61,7 @@ def test_a_lost_row_stops_the_run(ray_cluster: None) -> None:
 def test_a_failed_chunk_leaves_the_others(ray_cluster: None) -> None:
     from pipelines.engine.flow import run_flow
 
-    flow = Flow(read=Rows(10), model=Measure(fails_in="chunk-1"), publish=count)
+    flow = Flow(read=Rows(10), models=(ModelStage(model=Measure(fails_in="chunk-1")),), publish=count)
     chunks = [make_chunk(number, 4) for number in range(3)]
     failures: list[str] = []
     receipts = list(run_flow(chunks, flow, Resources(failed_chunks_allowed=1), failures.append))
@@ -73,7 +73,7 @@ def test_a_failed_chunk_leaves_the_others(ray_cluster: None) -> None:
 def test_the_actor_pool_grows_while_chunks_wait(ray_cluster: None) -> None:
     from pipelines.engine.flow import run_flow
 
-    flow = Flow(read=Rows(10), model=Slow(1.5), publish=processes)
+    flow = Flow(read=Rows(10), models=(ModelStage(model=Slow(1.5)),), publish=processes)
     resources = Resources(actors=3, fewest_actors=1, gpus_per_actor=0.25, cpus_per_actor=0.25, cpus_per_task=0.25)
     receipts = list(run_flow([make_chunk(number, 2) for number in range(16)], flow, resources))
     assert len({receipt["chunk"] for receipt in receipts}) == 16

@@ -29,32 +29,35 @@ def clock() -> Clock:
     return Clock()
 
 
-def meter(clock: Clock, limit_s: float = math.inf, gpus: float = 1.0) -> GpuMeter:
-    return GpuMeter(gpus_per_actor=gpus, limit_s=limit_s, clock=clock)
+def meter(clock: Clock, limit_s: float = math.inf) -> GpuMeter:
+    return GpuMeter(limit_s=limit_s, clock=clock)
 
 
 def test_time_counts_from_the_start_of_loading_of_each_actor(clock: Clock) -> None:
-    used = meter(clock, gpus=0.5)
+    used = meter(clock)
     clock.now_s = 100.0  # waiting for a machine
-    used.hold("a")
+    used.hold("a", 0.5)
     clock.now_s = 110.0
-    used.hold("b")
-    used.hold("a")  # its process has died and loads again
+    used.hold("b", 0.5)
+    used.hold("a", 0.5)  # its process has died and loads again
     clock.now_s = 120.0
     assert used.used_s == 0.5 * (20 + 10)
+    used.hold("of another model", 2.0)
+    clock.now_s = 130.0
+    assert used.used_s == 0.5 * (30 + 20) + 2.0 * 10
 
 
 def test_a_chunk_begins_only_if_the_slowest_one_so_far_would_fit(clock: Clock) -> None:
     limited = meter(clock, limit_s=100.0)
-    assert limited.begin("1", "a")
+    assert limited.begin("1", "a", 1.0)
     clock.now_s = 30.0
     limited.end("1", succeeded=True)
-    assert limited.begin("2", "a")
+    assert limited.begin("2", "a", 1.0)
     clock.now_s = 65.0
     limited.end("2", succeeded=True)  # 35 s
-    assert limited.begin("3", "a")
+    assert limited.begin("3", "a", 1.0)
     clock.now_s = 66.0
-    assert not limited.begin("4", "a") and limited.is_spent
+    assert not limited.begin("4", "a", 1.0) and limited.is_spent
     assert not limited.is_over, "chunk 3 is in progress"
     limited.end("3", succeeded=True)
     assert limited.is_over and limited.used_s <= 100.0
@@ -62,35 +65,35 @@ def test_a_chunk_begins_only_if_the_slowest_one_so_far_would_fit(clock: Clock) -
 
 def test_two_actors_use_twice_the_time(clock: Clock) -> None:
     limited = meter(clock, limit_s=100.0)
-    assert limited.begin("1", "a") and limited.begin("2", "b")
+    assert limited.begin("1", "a", 1.0) and limited.begin("2", "b", 1.0)
     clock.now_s = 40.0
     limited.end("1", succeeded=True)
-    assert not limited.begin("3", "a")
+    assert not limited.begin("3", "a", 1.0)
 
 
 def test_a_chunk_whose_worker_has_died_does_not_begin_again(clock: Clock) -> None:
     limited = meter(clock, limit_s=10.0)
-    assert limited.begin("1", "a")
+    assert limited.begin("1", "a", 1.0)
     clock.now_s = 11.0
-    assert not limited.begin("1", "a") and limited.is_over
+    assert not limited.begin("1", "a", 1.0) and limited.is_over
 
 
 def test_the_ledger_tells_the_meter(clock: Clock) -> None:
     ledger = Ledger(clock=clock, meter=meter(clock, limit_s=50.0))
-    ledger.build_started("a")
+    ledger.build_started("a", 1.0)
     clock.now_s = 10.0
-    assert ledger.may_begin("chunk", "a")
+    assert ledger.may_begin("chunk", "a", 1.0)
     for stage in ("model", "publish"):
         ledger.end(stage, "chunk", ledger.begin(stage, "chunk", "a", "node").number, succeeded=True)
     assert ledger.gpu_time() == (10.0, False)
     clock.now_s = 51.0
-    assert not ledger.may_begin("next", "a") and ledger.gpu_time() == (51.0, True)
+    assert not ledger.may_begin("next", "a", 1.0) and ledger.gpu_time() == (51.0, True)
 
 
 def test_waves_share_the_limit() -> None:
     run_time = GpuTime(limit_s=100.0, used_s=70.0)
-    assert run_time.meter(1.0).limit_s == 30.0
-    assert math.isinf(GpuTime(used_s=70.0).meter(1.0).limit_s)
+    assert run_time.meter().limit_s == 30.0
+    assert math.isinf(GpuTime(used_s=70.0).meter().limit_s)
 
 
 def test_a_run_without_gpus_refuses_the_limit() -> None:

@@ -13,7 +13,8 @@ from jobs._cli import warn_if_truncated
 from pipelines.dataset.row_formats import PARQUET, ROW_FORMATS
 from pipelines.readers.prompts import PromptFiles
 from pipelines.runs.progress import Progress
-from pipelines.runs.task_run import ADDED_COLUMNS, TaskRun
+from pipelines.runs.row_run import ADDED_COLUMNS
+from pipelines.runs.task_run import TaskRun
 from pipelines.samples import chunk_name, version_stem
 from pipelines.stages.publish import PublishRows
 from pipelines.stages.task import TOKENS_CUT

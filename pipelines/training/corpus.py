@@ -1,0 +1,229 @@
+"""A corpus for training: outputs of this project or other shards, with the columns of image, conditions and caption.
+
+Planning reads footers, indexes of tars and the columns that select rows, never an image.
+
+Tested in tests/pipelines/training/test_corpus.py.
+"""
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipelines import storage
+from pipelines.errors import SettingError
+from pipelines.readers.formats import ShardFormat, format_called
+from pipelines.readers.parquet_format import PARQUET
+from pipelines.readers.shard_index import Shard
+from pipelines.readers.shards import find_shards
+from pipelines.readers.sources import ImageShards
+from pipelines.samples import Columns, Sample
+from pipelines.storage.store import FILES, Store
+from pipelines.training.groups import Group, other_groups, parquet_groups
+from unicon.condition_kinds import CONDITION_KINDS
+
+HELD_OUT_ROWS, HELD_OUT_GROUPS, HELD_OUT_SHARE = 16, 4, 8
+"""At most so many rows, of so many groups, and no more than one of so many, are held out for validation."""
+SCENE_MEMBERS = {"depth": "depth.png", "edge": "edges.png", "pose": "pose.png", "normal": "normal.png"}
+"""Condition -> member of a rendered scene with its map."""
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusCondition:
+    """A condition of a corpus, for which an adapter is trained."""
+
+    name: str
+    """Name of the adapter."""
+    kind: str
+    """Kind of its maps, see `unicon.condition_kinds`."""
+    column: str | None = None
+    """Column with its maps. None: the column or the member NAME.png of this name."""
+
+    def members(self) -> tuple[str, ...]:
+        """Return where the maps may be in a shard that is no Parquet file."""
+        if self.column is not None:
+            return (self.column,)
+        return tuple(dict.fromkeys([f"{self.name}.png", SCENE_MEMBERS.get(self.name, f"{self.name}.png"), self.name]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """What to train on. Light and picklable."""
+
+    uris: tuple[str, ...]
+    conditions: tuple[CorpusCondition, ...]
+    image: str | None = None
+    caption: str | None = None
+    weight: str | None = None
+    """Column with the weights of the rows; None: every row has the weight 1."""
+    where: tuple[str, ...] = ()
+    """Predicates on the columns of Parquet files."""
+    store: Store = FILES
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedCorpus:
+    """The rows of a corpus that are trained, and those that are held out."""
+
+    groups: tuple[Group, ...]
+    columns: tuple[Columns, ...]
+    """The columns of every kind of shard. `media` has the conditions, in the order of the corpus."""
+    columns_of: tuple[int, ...]
+    """For each group its place in `columns`."""
+    held_out: tuple[tuple[Group, int], ...]
+    """(group, place in `columns`) of the rows for validation."""
+    fingerprint: str
+    """Hash of the shards, and of what selects their rows."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Reason -> number of rows that are not used."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows that are trained."""
+        return sum(group.rows for group in self.groups)
+
+    def samples(self, group: Group, columns: int, store: Store) -> Iterator[Sample]:
+        """Read the rows in use of a group, with the conditions in `media`."""
+        return ImageShards(columns=self.columns[columns], store=store).read(group.chunk)
+
+
+def plan_corpus(corpus: Corpus, work: str, tell: Tell | None = None) -> PlannedCorpus:
+    """Find the shards, check their columns, and divide their rows into groups.
+
+    Args:
+        corpus: What to train on.
+        work: Work folder of the training. Indexes of tars are kept there; what lies below it is no input.
+        tell: Receives lines about what is left out.
+
+    Raises:
+        SettingError: an input cannot be read, lacks a column, or has fewer than two rows.
+    """
+    shards = _find(corpus, work, tell)
+    left_out: Counter[str] = Counter()
+    groups: list[Group] = []
+    columns: list[Columns] = []
+    columns_of: list[int] = []
+    for form, of_format in _by_format(shards).items():
+        source = ImageShards(columns=_columns(corpus, form, of_format), store=corpus.store)
+        columns.append(source.columns)
+        found = list(_groups(corpus, source, form, of_format, work, left_out))
+        groups += found
+        columns_of += [len(columns) - 1] * len(found)
+    if sum(group.rows for group in groups) < 2:
+        raise SettingError(
+            f"--corpus: training needs at least two rows, one of them for validation; {', '.join(corpus.uris)} "
+            f"{_that_has(left_out)}. Check --where and --weight-column."
+        )
+    used, held_out = hold_out(groups, columns_of)
+    return PlannedCorpus(
+        groups=tuple(group for group, _ in used),
+        columns=tuple(columns),
+        columns_of=tuple(at for _, at in used),
+        held_out=tuple(held_out),
+        fingerprint=_fingerprint(corpus, shards),
+        left_out=dict(left_out),
+    )
+
+
+def hold_out(
+    groups: Sequence[Group], columns_of: Sequence[int]
+) -> tuple[list[tuple[Group, int]], list[tuple[Group, int]]]:
+    """Divide rows into (trained, held out), each as (group, its place in the columns).
+
+    The held-out rows are few and evenly spread over a few groups, since reading a row costs reading its group.
+    """
+    total = sum(group.rows for group in groups)
+    count = min(HELD_OUT_ROWS, max(1, total // HELD_OUT_SHARE))
+    chosen = {round(at) for at in np.linspace(0, len(groups) - 1, min(HELD_OUT_GROUPS, len(groups), count))}
+    share = -(-count // len(chosen))
+    used, held_out = [], []
+    for number, (group, at) in enumerate(zip(groups, columns_of, strict=True)):
+        taken = np.zeros(group.rows, bool)
+        if number in chosen and (wanted := min(share, count - sum(each.rows for each, _ in held_out), group.rows)) > 0:
+            taken[np.arange(wanted) * group.rows // wanted] = True
+        parts = (group.keeping(~taken), used), (group.keeping(taken), held_out)
+        for part, target in parts:
+            if part is not None:
+                target.append((part, at))
+    return used, held_out
+
+
+def _find(corpus: Corpus, work: str, tell: Tell | None) -> list[Shard]:
+    try:
+        return find_shards(corpus.uris, exclude=work, store=corpus.store, tell=tell)
+    except SettingError as error:
+        raise SettingError(str(error).replace("--input", "--corpus", 1)) from error
+
+
+def _by_format(shards: Sequence[Shard]) -> dict[ShardFormat, list[Shard]]:
+    found: dict[ShardFormat, list[Shard]] = defaultdict(list)
+    for shard in shards:
+        found[format_called(shard.format)].append(shard)
+    return found
+
+
+def _columns(corpus: Corpus, form: ShardFormat, shards: Sequence[Shard]) -> Columns:
+    """Return the columns of shards of one format. Raises SettingError if a condition is in none of them."""
+    media = tuple(_column(condition, form, shards, corpus.store) for condition in corpus.conditions)
+    columns = Columns(image=corpus.image, caption=corpus.caption, media=media)
+    if form is PARQUET:
+        return dataclasses.replace(columns, where=corpus.where)
+    for option, value in (("--weight-column", corpus.weight), ("--where", "".join(corpus.where[:1]))):
+        if value:
+            raise SettingError(
+                f"{option} {value!r} selects rows by columns of Parquet files; {shards[0].uri} is none. Write the "
+                "corpus as Parquet, or leave the option out."
+            )
+    return columns
+
+
+def _column(condition: CorpusCondition, form: ShardFormat, shards: Sequence[Shard], store: Store) -> str:
+    names = (condition.column or condition.name,) if form is PARQUET else condition.members()
+    problem: SettingError | None = None
+    for name in names:
+        try:
+            form.check_media(shards, {name: f"--condition {condition.name}: column {name!r}"}, store)
+            return name
+        except SettingError as error:
+            problem = problem or error
+    assert problem is not None
+    raise SettingError(f"{problem} Name the column with --condition {condition.name}:COLUMN.") from problem
+
+
+def _groups(
+    corpus: Corpus, source: ImageShards, form: ShardFormat, shards: list[Shard], work: str, left_out: Counter[str]
+) -> Iterator[Group]:
+    for found in source.measure(shards, work, None):
+        if found.damage:
+            left_out[f"{found.shard.uri.rsplit('/', 1)[-1]}: {found.damage}"] += 1
+        if found.index is None:
+            continue
+        if form is PARQUET:
+            yield from parquet_groups(found, source.columns.where, corpus.weight, corpus.store, left_out)
+        else:
+            yield from other_groups(found)
+
+
+def _that_has(left_out: Mapping[str, int]) -> str:
+    reasons = ", ".join(f"{count} with {reason}" for reason, count in left_out.items())
+    return f"has fewer ({reasons} are left out)" if reasons else "has fewer"
+
+
+def _fingerprint(corpus: Corpus, shards: Sequence[Shard]) -> str:
+    selection = [corpus.image or "", corpus.caption or "", corpus.weight or "", *corpus.where]
+    maps = [f"{each.name} {each.kind} {each.column}" for each in corpus.conditions]
+    return storage.short_hash(*selection, *maps, *sorted(f"{shard.uri} {shard.fingerprint}" for shard in shards))
+
+
+def check_kind(name: str, kind: str) -> None:
+    """Raise SettingError for a kind of condition that is not known."""
+    if kind not in CONDITION_KINDS:
+        raise SettingError(
+            f"--condition {name}={kind}: {kind!r} is no kind of condition. Write NAME=KIND with a kind of "
+            f"{', '.join(sorted(CONDITION_KINDS))}, such as {name}=edge."
+        )
+

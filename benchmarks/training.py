@@ -18,6 +18,7 @@ import json
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -33,13 +34,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unicon.files.folder import find_folder
 from unicon.training.auxiliary_heads import ConditionHeads
-from unicon.training.fit import FitConfig, take_step
+from unicon.training.checkpoints import FolderCheckpoints
+from unicon.training.fit import LossGradients
+from unicon.training.fit_config import FitConfig
 from unicon.training.mini.models import install_adapters, read_models
 from unicon.training.mini.recipe import JOINT, MiniRecipe
 from unicon.training.mini.train import trained_parameters
 from unicon.training.models import TrainingModels
 from unicon.training.pairs import LatentGroups, PairLatents, PairLoss, PairsLoss
 from unicon.training.single_step import DrawnMaps, SingleStepLoss, SingleStepSampling
+from unicon.training.trainer import Trainer
 
 KINDS, DECODED = ("depth", "edge", "pose"), 1 / 3
 CHANNELS, LATENT_PX, SIZE_PX, SCENES = 8, 16, 128, 1024
@@ -80,12 +84,13 @@ def losses_of(models: TrainingModels, heads: ConditionHeads, device: str, batch_
 def step_of(models: TrainingModels, heads: ConditionHeads, loss: PairsLoss, device: str) -> Callable[[int], None]:
     """Return a function that takes the step of a number and waits for it."""
     config = replace(CONFIG, autocast_dtype="bfloat16" if device.startswith("cuda") else None)
-    parameters = trained_parameters(models, heads)
-    optimizer = config.make_optimizer(parameters)
-    scaler = torch.amp.GradScaler(torch.device(device).type, enabled=False)
+    nowhere = FolderCheckpoints(Path(tempfile.gettempdir()) / "no-checkpoint-of-a-benchmark")
+    trainer = Trainer(trained_parameters(models, heads), config, nowhere)
+    gradients = LossGradients(loss, config, trainer.device)
 
     def step(number: int) -> None:
-        take_step(parameters, loss, config, optimizer, scaler, number, torch.device(device))
+        trainer.step = number
+        trainer.take_step(gradients)
         if device.startswith("cuda"):
             torch.cuda.synchronize()
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from engines.controlnet import ControlNet
 from engines.controlnet_aux import ControlNetAux
-from engines.interfaces import Family
+from engines.family import Family
+from engines.marigold import Marigold
+from engines.transformers_depth import TransformersDepth
+from engines.unicon_engine import UniConFamily
 
-FAMILIES: Mapping[str, Family] = {family.name: family for family in (ControlNetAux(),)}
+FAMILIES: Mapping[str, Family] = {
+    family.name: family
+    for family in (UniConFamily(), ControlNetAux(), TransformersDepth(), Marigold(), ControlNet())
+}

@@ -1,29 +1,25 @@
-"""What an engine is, from three sides: its family, the model that a family loads, and what the jobs call.
+"""What the jobs call, and the values that describe an engine.
 
 Shapes: images are 8-bit RGB, upright, of any size; maps are those of `unicon.condition_kinds`, float32 in [0, 1].
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
 
-from engines.options import EngineOption
-
-if TYPE_CHECKING:
-    from engines.spec import EngineSpec
-    from unicon.conditions import Condition
+from unicon.conditions import Condition
 
 Size = tuple[int, int]
 """(width, height) in pixels."""
 
 
 class Made(NamedTuple):
-    """The condition that an engine estimates."""
+    """The condition that an engine estimates or follows."""
 
     column: str
     """Its usual name, and the name of its column."""
@@ -31,57 +27,16 @@ class Made(NamedTuple):
     """Its kind, a key of `unicon.condition_kinds.CONDITION_KINDS`."""
 
 
-class Family(Protocol):
-    """Engines that are loaded in the same way: one file of this package, and one entry of `families.py`.
+class Target(NamedTuple):
+    """Where an engine is loaded, and from where."""
 
-    Its attributes and methods import neither torch nor the package that they describe, except for `load`.
-    """
-
-    name: str
-    """What stands before the colon."""
-    place: str
-    """What stands after the colon, for people: NAME or DIR."""
-    help: str
-    """What it makes, in a few words."""
-    package: str
-    """The distribution whose version is recorded."""
-    makes_images: bool
-    """Whether it makes images that follow conditions, on a base model; else it estimates a condition of images."""
-    has_dtype: bool
-    """Whether the data type of weights and computation can be chosen."""
-
-    def check(self, name: str) -> None:
-        """Check the text after the colon. Raises ValueError."""
-        ...
-
-    def modules(self, name: str) -> Sequence[str]:
-        """Return the modules that loading imports."""
-        ...
-
-    def options(self, name: str) -> Sequence[EngineOption]:
-        """Return the options of an engine."""
-        ...
-
-    def weights(self, name: str, given: str | None) -> str | None:
-        """Return where the weights are: a folder, URI or hub id; None for an engine without weights. ValueError."""
-        ...
-
-    def choose(self, name: str, names: Collection[str]) -> list[str]:
-        """Choose the files to load among the paths of all files in the folder of the weights.
-
-        Raises:
-            FileNotFoundError: A file that is needed is absent.
-            ValueError: The folder is something else.
-        """
-        ...
-
-    def makes(self, spec: EngineSpec, folder: Path | None) -> Made | None:
-        """Return what the engine estimates; None for an engine that makes images. Raises ValueError."""
-        ...
-
-    def load(self, spec: EngineSpec, folder: Path | None, device: str, dtype: str | None, base: Path | None) -> Any:
-        """Load a `MapEngine`, or for one that makes images an `ImageEngine`."""
-        ...
+    folder: Path | None
+    """The folder of the weights; None for an engine without weights."""
+    device: str
+    dtype: str
+    """Data type of weights and computation."""
+    base: Path | None = None
+    """The folder of the base model of an engine that makes images."""
 
 
 class Estimator(Protocol):

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from engines.families import FAMILIES
+from engines.family import Family
 from engines.files import check_file
+from engines.interfaces import Made
 from engines.options import Value, parse_options
-
-if TYPE_CHECKING:
-    from engines.interfaces import Family, Made
 
 UNICON = "unicon"
 """The name of this project's own engine, which the jobs build themselves."""
@@ -26,7 +26,7 @@ UNICON = "unicon"
 class EngineSpec:
     """An engine of one of the `FAMILIES`."""
 
-    family_name: str
+    family: Family
     name: str
     """The text after the colon: an annotator, or where the weights are."""
     weights: str | None = None
@@ -39,14 +39,7 @@ class EngineSpec:
     @property
     def text(self) -> str:
         """The engine as it is written in a command."""
-        return f"{self.family_name}:{self.name}"
-
-    @property
-    def family(self) -> Family:
-        """The family of the engine."""
-        from engines.families import FAMILIES
-
-        return FAMILIES[self.family_name]
+        return f"{self.family.name}:{self.name}"
 
     @property
     def package(self) -> str:
@@ -66,10 +59,6 @@ class EngineSpec:
                 f"{' '.join(missing)}, or choose another engine."
             )
 
-    def with_weights(self, weights: str) -> EngineSpec:
-        """Return the same engine with weights at another place, such as a commit of the hub."""
-        return replace(self, weights=weights)
-
     def files(self, folder: Path) -> list[tuple[str, Path]]:
         """Return (name, file) of what is loaded from a folder, after a look at the headers of weights.
 
@@ -83,21 +72,21 @@ class EngineSpec:
         return chosen
 
     def makes(self, folder: Path | None) -> Made | None:
-        """Return the condition that the engine estimates; None for one that makes images."""
-        return self.family.makes(self, folder)
+        """Return the condition that the engine estimates or follows; None if that is left to the user. ValueError."""
+        return self.family.makes(self.name, self.options, folder)
 
-    def load(self, folder: Path | None, device: str, dtype: str | None = None, base: Path | None = None) -> Any:
+    def load(self, folder: Path | None, device: str | None, dtype: str | None = None, base: Path | None = None) -> Any:
         """Load the model on a device, as an `Estimator` or a `Synthesizer` of `engines.interfaces`.
 
         Args:
             folder: The folder of the weights; None for an engine without weights.
-            device: Name of a torch device.
+            device: Name of a torch device; None: a GPU if there is one, else the CPU.
             dtype: float16, bfloat16 or float32; by default float16 on a GPU and float32 on a CPU.
             base: The folder of the base model of an engine that makes images.
         """
-        from engines.loading import load
+        from engines.loading import Wanted, load
 
-        return load(self, folder, device, dtype, base)
+        return load(self.family, self.name, self.options, Wanted(folder, device, dtype, base))
 
 
 def parse_engine(
@@ -114,8 +103,6 @@ def parse_engine(
     Raises:
         ValueError: The family, the name, an option or the weights do not fit.
     """
-    from engines.families import FAMILIES
-
     family_name, colon, name = text.partition(":")
     if family_name not in FAMILIES or not name:
         known = ", ".join(f"{family.name}:{family.place}" for family in FAMILIES.values())
@@ -124,7 +111,7 @@ def parse_engine(
     family.check(name)
     found = parse_options(options, family.options(name), text)
     return EngineSpec(
-        family_name=family_name,
+        family=family,
         name=name,
         weights=family.weights(name, weights),
         base=base if family.makes_images else None,

@@ -114,8 +114,19 @@ def run_task(
     make_task_run: "Callable[[Namespace, ModelIdentity, PlaceableModel], TaskRun]",
 ) -> int:
     """Find the model with the adapters for the conditions, then run the job that `make_task_run` describes."""
-    sampling = sampling_of(options)  # rejects contradictions before any file is read
+    model, identity = resolve_unicon(options, conditions)
     from pipelines.runs import runner
+
+    run = dataclasses.replace(make_task_run(options, identity, model), identity=identity, gives_up=options.give_up)
+    check_limits(identity.limits, run.task.sampling)
+    if identity.files is not None:
+        warn_if_truncated("--negative-prompt", getattr(options, "negative_prompt", ""), identity.files.folder)
+    return runner.run_job(run.as_job(), request_of(options))
+
+
+def resolve_unicon(options: Namespace, conditions: Sequence[str]) -> "tuple[PlaceableModel, ModelIdentity]":
+    """Find the model with the adapters for the conditions that a command line names. Raises SettingError."""
+    sampling = sampling_of(options)  # rejects contradictions before any file is read
     from pipelines.tasks.model import UniConModel
     from pipelines.tasks.model_identity import resolve_model
     from pipelines.tasks.model_options import parse_adapters, parse_loras, parse_model, parse_vae
@@ -133,12 +144,7 @@ def run_task(
         compile=options.compile,
         compiled_code=_compile_cache(options),
     )
-    model, identity = resolve_model(description)
-    run = dataclasses.replace(make_task_run(options, identity, model), identity=identity, gives_up=options.give_up)
-    check_limits(identity.limits, run.task.sampling)
-    if identity.files is not None:
-        warn_if_truncated("--negative-prompt", getattr(options, "negative_prompt", ""), identity.files.folder)
-    return runner.run_job(run.as_job(), request_of(options))
+    return resolve_model(description)
 
 
 def _compile_cache(options: Namespace) -> str | None:

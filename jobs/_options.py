@@ -124,6 +124,18 @@ def add_model_options(
     )
 
 
+def add_view_option(model: _ArgumentGroup) -> None:
+    """Add `--views`."""
+    model.add_argument(
+        "--views",
+        type=int,
+        choices=(1, 2, 4),
+        metavar="N",
+        help="average the estimates of N views of each image: the image, 25%% larger, and both mirrored (4 is not "
+        "available for poses); N times as slow and more accurate (default: recommended by the adapter, else 1)",
+    )
+
+
 def _add_weight_options(model: _ArgumentGroup) -> None:
     model.add_argument(
         "--model",
@@ -174,6 +186,14 @@ def add_generation_options(model: _ArgumentGroup, leave_out: Collection[str] = (
 
 def add_work_options(work: _ArgumentGroup, chunk_size: int = 64) -> None:
     """Add the options that decide how the work is split and where it runs. None of them changes a row."""
+    add_chunk_options(work, chunk_size)
+    _add_actor_options(work)
+    add_device_options(work)
+    add_failure_options(work)
+
+
+def add_chunk_options(work: _ArgumentGroup, chunk_size: int = 64) -> None:
+    """Add `--chunk-size` and `--batch-size`."""
     work.add_argument(
         "--chunk-size",
         type=integer(1),
@@ -189,8 +209,6 @@ def add_work_options(work: _ArgumentGroup, chunk_size: int = 64) -> None:
         help="images per batch on a device; halved when the device runs out of memory. auto: 8 on a CPU; on a GPU "
         "doubled from 8 as long as that makes it faster, and remembered for the next run (default: auto)",
     )
-    _add_actor_options(work)
-    _add_failure_options(work)
 
 
 def _add_actor_options(work: _ArgumentGroup) -> None:
@@ -208,6 +226,10 @@ def _add_actor_options(work: _ArgumentGroup) -> None:
         help="GPUs, or a fraction of one, for each actor (default: 1 in a cluster with GPUs, else 0). Set it together "
         "with --actors when the cluster starts without GPUs and scales up",
     )
+
+
+def add_device_options(work: _ArgumentGroup) -> None:
+    """Add `--compile`, `--compile-cache` and `--max-gpu-hours`."""
     work.add_argument(
         "--compile",
         choices=("auto", "always", "never"),
@@ -233,7 +255,8 @@ def _add_actor_options(work: _ArgumentGroup) -> None:
     )
 
 
-def _add_failure_options(work: _ArgumentGroup) -> None:
+def add_failure_options(work: _ArgumentGroup) -> None:
+    """Add the options about samples that fail and workers that hang."""
     work.add_argument(
         "--retry-errors",
         action="store_true",

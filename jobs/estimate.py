@@ -3,20 +3,24 @@
 
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from jobs import _cli, _options
+from engines.spec import UNICON
+from jobs import _cli, _engines, _options
 from jobs._arguments import integer
 from jobs._presets import estimation_views
 from jobs._sampling import ESTIMATION_DEFAULTS, sampling_of
+from pipelines.errors import SettingError
 
 if TYPE_CHECKING:
     from pipelines.dataset.card import Card
     from pipelines.runs.task_run import PlaceableModel, TaskRun
+    from pipelines.tasks.engine_model import EngineIdentity
     from pipelines.tasks.estimation import Estimation
     from pipelines.tasks.model_identity import ModelIdentity
 
@@ -40,6 +44,10 @@ examples:
   python jobs/estimate.py --input photos/ --output depth/ --ensemble 5
   python jobs/estimate.py --input depth/ --output depth-pose/ --condition pose --model /models/with-pose
 
+  # with other models: Canny edges in the column canny; depth by a transformers model
+  python jobs/estimate.py --input photos/ --output canny/ --engine controlnet-aux:canny
+  python jobs/estimate.py --input photos/ --output depth/ --engine transformers:/models/depth-anything-v2-large
+
 Run the same command again to continue after a crash or Ctrl-C, or to process files that were added since.
 
 output:
@@ -56,14 +64,17 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     parser.add_argument(
         "--condition",
         nargs="+",
-        default=["depth"],
         metavar="NAME",
         help="conditions to estimate: the names of their adapters and of the output columns. Several are estimated "
-        "together; those with the same steps and views share one pass of the model (default: depth)",
+        "together; those with the same steps and views share one pass of the model (default: depth; with another "
+        "engine, what it estimates)",
     )
+    _engines.add_engine_options(parser.add_argument_group("engine"), makes_images=False)
     add_options(parser)
     options = parser.parse_args(arguments)
-    options.condition = list(dict.fromkeys(options.condition))
+    _engines.check_engine_options(parser, options)
+    default = ["depth"] if options.engine == UNICON else []
+    options.condition = list(dict.fromkeys(options.condition or default))
     return options
 
 
@@ -82,32 +93,40 @@ def add_options(parser: _cli.Parser) -> None:
         help="use the median of K estimates, which is K times as slow, and add a column confidence, which is 1 where "
         "they agree (default: off)",
     )
-    model.add_argument(
-        "--views",
-        type=int,
-        choices=(1, 2, 4),
-        metavar="N",
-        help="average the estimates of N views of each image: the image, 25%% larger, and both mirrored (4 is not "
-        "available for poses); N times as slow and more accurate (default: recommended by the adapter, else 1)",
-    )
+    _options.add_view_option(model)
     _options.add_work_options(parser.add_argument_group("work"))
 
 
 def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableModel") -> "TaskRun":
     """Return the job of a command line. Open settings take the values that the adapters recommend."""
+    task, steps_and_views = _task(options, identity)
+    always = [name for name in _cli.ALWAYS_IN_ESTIMATES if getattr(task.sampling, name) is not None]
+    made_by = _cli.provenance(
+        identity, options, task.sampling, always, CODE_VERSION, **steps_and_views, ensemble=options.ensemble
+    )
+    return _task_run(options, task, model, made_by)
+
+
+def engine_task_run(options: Namespace, identity: "EngineIdentity", model: "PlaceableModel") -> "TaskRun":
+    """Return the job of a command line with an engine other than UniCon."""
+    from pipelines.tasks.estimation import Estimation
+
+    task = Estimation(conditions=identity.conditions, max_pixels=options.max_pixels)
+    return _task_run(options, task, model, _engines.engine_provenance(identity, options, CODE_VERSION))
+
+
+def _task_run(
+    options: Namespace, task: "Estimation", model: "PlaceableModel", made_by: Mapping[str, str | int | float]
+) -> "TaskRun":
     from pipelines.readers.sources import ImageShards
     from pipelines.runs.task_run import TaskRun
 
-    task, steps_and_views = _task(options, identity)
-    always = [name for name in _cli.ALWAYS_IN_ESTIMATES if getattr(task.sampling, name) is not None]
     return TaskRun(
         job=f"estimate_{'+'.join(task.names)}",
         task=task,
         source=ImageShards(columns=_cli.columns_of(options, options.image_column)),
         model=model,
-        provenance=_cli.provenance(
-            identity, options, task.sampling, always, CODE_VERSION, **steps_and_views, ensemble=options.ensemble
-        ),
+        provenance=made_by,
         other_settings=_cli.data_settings(options, "image_column"),
         batch_size=options.batch_size,
         row_format=_cli.row_format_of(options),
@@ -166,7 +185,14 @@ def _card(task: "Estimation") -> "Card":
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     options = parse(arguments)
-    return _cli.run_task(options, options.condition, task_run)
+    if options.engine == UNICON:
+        return _cli.run_task(options, options.condition, task_run)
+    if len(options.condition) > 1:
+        raise SettingError(
+            f"--engine {options.engine} estimates one condition; got --condition {' '.join(options.condition)}. Name "
+            "one, or leave it out for its usual name."
+        )
+    return _engines.run_engine(options, next(iter(options.condition), None), engine_task_run)
 
 
 if __name__ == "__main__":

@@ -233,7 +233,7 @@ def train(
     import torch
 
     from unicon.training.adapter import train_adapter
-    from unicon.training.fit import ResumeError
+    from unicon.training.trainer import ResumeError
 
     try:
         train_adapter(training, photographs, recipe, options.work, options.output)

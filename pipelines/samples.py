@@ -32,6 +32,8 @@ class Columns:
     """Parquet columns or extensions of tar members of further images, such as conditions and masks."""
     where: tuple[str, ...] = ()
     """Predicates such as `width>=512` on Parquet columns. Only rows that match all of them are samples."""
+    fields: tuple[str, ...] = ()
+    """Parquet columns, JSON fields or extensions of text members that are read as plain values."""
 
 
 def repeated_key(key: str) -> SampleError:
@@ -60,6 +62,8 @@ class Sample:
     """Why the caption differs from the stored value or is missing; see `pipelines.readers.captions`."""
     media: Mapping[str, EncodedImage] = field(default_factory=dict)
     """The images of `Columns.media`, by name."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """The values of `Columns.fields`, by name; those that the sample does not have are left out."""
     problem: SampleError | None = None
     """Why this sample cannot be used, as found while reading."""
 

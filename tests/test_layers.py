@@ -32,7 +32,8 @@ UNICON_PACKAGES = {
 }
 """The packages of `unicon`, and those that each may import."""
 FORBIDDEN = {
-    "unicon": {"pipelines", "jobs", "tests", "ray", "pyarrow", "fsspec", "s3fs"},
+    "unicon": {"engines", "pipelines", "jobs", "tests", "ray", "pyarrow", "fsspec", "s3fs"},
+    "engines": {"pipelines", "jobs", "tests", "ray", "pyarrow", "fsspec", "s3fs"},
     "pipelines": {"jobs", "tests", "torch", "diffusers"},
     "jobs": {"tests", "ray", "pyarrow", "fsspec"},
 }

@@ -36,9 +36,7 @@ class JoinedUNets(nn.Module):
         self.to_depth = nn.ModuleList([_zero_convolution(width) for width in widths])
         self.to_image = nn.ModuleList([_zero_convolution(width) for width in widths])
 
-    def forward(
-        self, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor, *, exchange: bool = True
-    ) -> Tensor:
+    def forward(self, latents: Tensor, timesteps: Tensor, prompt_embeds: Tensor, *, exchange: bool = True) -> Tensor:
         """Predict for B images followed by their B depth maps.
 
         Args:

@@ -84,9 +84,7 @@ class JointNetRival(Rival):
         table = step_table.synthesis(steps, clean_conditions=True)
         return decoded_images(self.base, self._sampled(table, given, captions, guidance)[0])
 
-    def generate(
-        self, captions: list[str], steps: int, guidance: float
-    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    def generate(self, captions: list[str], steps: int, guidance: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """See `Generates`."""
         images, maps = self._sampled(step_table.joint(steps), [None, None], captions, guidance)
         return decoded_images(self.base, images), decoded_maps(self.base, maps)

@@ -37,9 +37,12 @@ class RegressionRival(Rival):
         self.loss = RegressionLoss(self)
 
     def predict(self, images: Tensor) -> Tensor:
-        """Latents of images -> latents of depth maps, both (B, c, h, w)."""
+        """Latents of images -> latents of depth maps, both (B, c, h, w).
+
+        The sign is that of velocities at pure noise, as in the training of `mini`.
+        """
         prompt_embeds = embedded(self.base, [""] * len(images))
-        return self.unet(images, torch.zeros(len(images)), prompt_embeds, return_dict=False)[0]
+        return -self.unet(images, torch.zeros(len(images)), prompt_embeds, return_dict=False)[0]
 
     def estimate(self, images: list[np.ndarray], steps: int) -> list[np.ndarray]:
         """See `Estimates`. There is one pass, whatever the number of steps."""
@@ -65,12 +68,14 @@ class RegressionLoss:
         drawn = rival.scenes.maps.draw_maps(generator, rival.batch_size)
         estimates = rival.predict(drawn.images.float())
         decoded = round(DECODED_SHARE * len(estimates))
-        maps, truths = decode_scaled(rival.base.vae, estimates[:decoded]), drawn.maps[DEPTH][:decoded]
-        values = [(each * 0.5 + 0.5).mean(1, keepdim=True) for each in (maps, truths)]
-        parts = {
-            "maps": MAP_WEIGHT * affine_loss(*values),
-            "latents": LATENT_WEIGHT * (estimates[decoded:] - drawn.conditions[DEPTH][decoded:]).square().mean(),
-        }
+        parts: dict[str, Tensor] = {}
+        if decoded:
+            maps, truths = decode_scaled(rival.base.vae, estimates[:decoded]), drawn.maps[DEPTH][:decoded]
+            values = [(each * 0.5 + 0.5).mean(1, keepdim=True) for each in (maps, truths)]
+            parts["maps"] = MAP_WEIGHT * affine_loss(values[0], values[1])
+        if decoded < len(estimates):
+            difference = estimates[decoded:] - drawn.conditions[DEPTH][decoded:]
+            parts["latents"] = LATENT_WEIGHT * difference.square().mean()
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
 

@@ -64,8 +64,6 @@ class Synthesizes(Protocol):
 class Generates(Protocol):
     """A rival that makes images together with their depth maps."""
 
-    def generate(
-        self, captions: list[str], steps: int, guidance: float
-    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    def generate(self, captions: list[str], steps: int, guidance: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Images and their depth maps. For `guidance` see `Synthesizes`."""
         ...

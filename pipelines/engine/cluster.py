@@ -34,7 +34,7 @@ def ray_session() -> Iterator[Mapping[str, float]]:
     if address is None:
         start_local()
     else:
-        modules = [str(PROJECT_ROOT / name) for name in ("unicon", "pipelines")]
+        modules = [str(PROJECT_ROOT / name) for name in ("unicon", "engines", "pipelines")]
         inside_a_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
         _start(address=address, runtime_env=None if inside_a_job else {"py_modules": modules})
     try:

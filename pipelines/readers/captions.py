@@ -6,12 +6,12 @@ a caption, which a note says: the row keeps its image, and a job that needs a pr
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 from pipelines.errors import clipped, printable
-from pipelines.readers.fields import CAPTION_FIELDS, lookup
+from pipelines.readers.fields import CAPTION_FIELDS, found_fields, lookup
 from unicon import texts
 
 
@@ -72,6 +72,14 @@ def json_caption(content: bytes, wanted: str | None) -> Caption:
     except (ValueError, RecursionError) as error:
         return Caption("", f"not JSON: {clipped(str(error))}")
     return Caption(found.text, found.note or note)
+
+
+def json_fields(content: bytes, names: Sequence[str]) -> dict[str, Any]:
+    """Return those of the named fields that the content of a JSON file has; nothing if it is no JSON."""
+    try:
+        return found_fields(json.loads(decode_text(content).text), names)
+    except (ValueError, RecursionError):
+        return {}
 
 
 def has_field(text: str, wanted: str) -> bool:

@@ -3,6 +3,7 @@
 Tested in tests/pipelines/readers/test_json_lines.py and test_parquet.py.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 KEY_FIELDS = ("key", "__key__")
@@ -25,6 +26,12 @@ def lookup(row: Any, path: str) -> Any:
     else:
         return None
     return lookup(value, rest) if rest else value
+
+
+def found_fields(row: Any, paths: Sequence[str]) -> dict[str, Any]:
+    """Return the values at those paths that a row has."""
+    values = {path: lookup(row, path) for path in paths}
+    return {path: value for path, value in values.items() if value is not None}
 
 
 def place_of(uri: str) -> tuple[str, str]:

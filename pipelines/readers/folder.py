@@ -4,11 +4,21 @@ Tested in tests/pipelines/readers/test_chunks.py, test_captions.py and test_shar
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
 from pipelines import storage
 from pipelines.errors import SampleError, SettingError, ShardChangedError, printable
 from pipelines.images.containers import is_image_name
-from pipelines.readers.captions import Caption, decode_text, fallback, first_usable, has_field, json_caption
+from pipelines.readers.captions import (
+    Caption,
+    decode_text,
+    fallback,
+    first_usable,
+    has_field,
+    json_caption,
+    json_fields,
+)
 from pipelines.readers.references import fetch, read_ahead
 from pipelines.readers.shard_index import FOLDER_FORMAT, MeasuredShard, Shard
 from pipelines.samples import Chunk, ChunkFile, Columns, Sample
@@ -47,11 +57,11 @@ class FolderFormat:
     def check_image(self, shards: Sequence[Shard], wanted: str, store: Store) -> None:
         """Accept every folder, since `--image-column` has no effect there."""
 
-    def check_caption(self, shards: Sequence[Shard], wanted: str, store: Store) -> bool:
+    def check_caption(self, shards: Sequence[Shard], wanted: str, store: Store, option: str) -> bool:
         """Look for files with this extension, or this field in one of the first JSON files."""
         if shards and not _has_caption(shards, wanted, store):
             raise SettingError(
-                f"--caption-column {wanted!r}: the images of {shards[0].uri} have no caption of that name. Rule: the "
+                f"{option} {wanted!r}: the images of {shards[0].uri} have no text of that name. Rule: the "
                 f"extension of files beside images ({', '.join(SIDECAR_EXTENSIONS)}), or a field of their .json files. "
                 "Correct the name, or leave it out."
             )
@@ -93,6 +103,7 @@ def _sample(position: int, file: ChunkFile, folder: str, columns: Columns, store
     if not content and problem is None:
         problem = SampleError("read", "the image file is empty")
     caption = _caption(file, columns.caption, store)
+    fields = _fields(file, columns.fields, store) if columns.fields else {}
     _check_unchanged(file, store)
     return Sample(
         position=position,
@@ -101,6 +112,7 @@ def _sample(position: int, file: ChunkFile, folder: str, columns: Columns, store
         image_name=key.rsplit("/", 1)[-1],
         caption=caption.text,
         caption_note=caption.note,
+        fields=fields,
         problem=problem,
     )
 
@@ -115,6 +127,16 @@ def _caption(file: ChunkFile, wanted: str | None, store: Store) -> Caption:
     kind, field = (kind, None) if kind in beside else ("json", wanted)
     named = _caption_in(beside[kind], kind, field, store) if kind in beside else Caption()
     return named if named.text or named.note else fallback(first_usable(usual), wanted)
+
+
+def _fields(file: ChunkFile, names: Sequence[str], store: Store) -> dict[str, Any]:
+    """Return the named fields of the JSON file with the image's name."""
+    found: dict[str, Any] = {}
+    for uri in file.sidecars:
+        if uri.lower().endswith(".json"):
+            with suppress(FileNotFoundError, storage.TooLargeError):  # deleted since planning, or no sidecar
+                found |= json_fields(store.read_bytes(uri, MAX_TEXT_BYTES), names)
+    return found
 
 
 def _caption_in(uri: str, kind: str, wanted: str | None, store: Store) -> Caption:

@@ -63,8 +63,8 @@ class ShardFormat(Protocol):
         """Look for the image that `--image-column` names. Raises SettingError if it is missing."""
         ...
 
-    def check_caption(self, shards: Sequence[Shard], wanted: str, store: Store) -> bool:
-        """Look for the caption that `--caption-column` names. Raises SettingError if it is missing.
+    def check_caption(self, shards: Sequence[Shard], wanted: str, store: Store, option: str) -> bool:
+        """Look for the text that an option names, such as `--caption-column`. Raises SettingError if it is missing.
 
         Returns:
             True if it was found, so that no other format needs to be checked.

@@ -15,7 +15,7 @@ from typing import Any
 from pipelines.errors import MisfitError, SampleError, ShardChangedError, clipped
 from pipelines.images.signatures import kind_of
 from pipelines.readers.captions import caption_of
-from pipelines.readers.fields import KEY_FIELDS, lookup, place_of
+from pipelines.readers.fields import KEY_FIELDS, found_fields, lookup, place_of
 from pipelines.readers.parquet_columns import listed
 from pipelines.readers.references import URI_FIELDS, read_ahead
 from pipelines.readers.row_samples import assembled, named, read_named
@@ -62,7 +62,8 @@ def index_json_lines(uri: str, columns: Columns, store: Store = FILES) -> ShardI
         samples += 1
     form.check(uri)
     roles = ("image", columns.image), ("key", columns.key), ("caption", columns.caption)
-    check_fields(first_objects, [(f"--{role}-column", path) for role, path in roles], uri)
+    wanted = [(f"--{role}-column", path) for role, path in roles]
+    check_fields(first_objects, [*wanted, *(("column", path) for path in columns.fields)], uri)
     return ShardIndex(samples=samples, seek_bytes=tuple(seek_bytes), duplicates=tuple(duplicates))
 
 
@@ -153,6 +154,7 @@ def _sample(position: int, line: bytes, chunk: Chunk, columns: Columns, store: S
         lambda path: _image(fields, path, folder, store),
         lambda: caption_of(fields, columns.caption),
         problem,
+        found_fields(fields, columns.fields),
     )
 
 
@@ -274,7 +276,7 @@ class JsonLinesFormat:
     def check_image(self, shards: Sequence[Shard], wanted: str, store: Store) -> None:
         """Leave this to `measure`, which reads every line."""
 
-    def check_caption(self, shards: Sequence[Shard], wanted: str, store: Store) -> bool:
+    def check_caption(self, shards: Sequence[Shard], wanted: str, store: Store, option: str) -> bool:
         """Leave this to `measure`, which reads every line."""
         return False
 

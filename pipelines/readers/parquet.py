@@ -129,7 +129,8 @@ def _chosen(parquet: OpenParquet, columns: Columns, uri: str) -> tuple[ParquetCo
 
 
 def _paths(chosen: ParquetColumns) -> list[str]:
-    return [path for path in (chosen.image, chosen.key, chosen.caption, *chosen.media) if path is not None]
+    paths = (chosen.image, chosen.key, chosen.caption, *chosen.media, *chosen.fields)
+    return list(dict.fromkeys(path for path in paths if path is not None))
 
 
 def _wanted(chunk: Chunk, rows: Iterator[Row], position: int) -> Iterator[tuple[int, int, dict[str, Any] | BadRow]]:
@@ -183,6 +184,7 @@ def _sample(
         lambda path: image_in(row[path], folder, path, store),
         lambda: Caption() if chosen.caption is None else _caption(row[chosen.caption], chosen),
         problem,
+        {path: row[path] for path in chosen.fields if row[path] is not None},
     )
 
 

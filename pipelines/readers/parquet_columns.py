@@ -26,6 +26,7 @@ class ParquetColumns:
     key: str | None
     caption: str | None
     media: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
     is_caption_named: bool = True
     """Whether the user has named the caption column."""
 
@@ -41,7 +42,7 @@ def choose_columns(schema: pa.Schema, columns: Columns, uri: str) -> ParquetColu
             column is ambiguous.
     """
     named = [("--image-column", columns.image), ("--key-column", columns.key), ("--caption-column", columns.caption)]
-    for option, path in [*named, *(("column", path) for path in columns.media)]:
+    for option, path in [*named, *(("column", path) for path in (*columns.media, *columns.fields))]:
         check_named(schema, option, path, uri)
     image = columns.image or _image_column(schema, uri)
     for option, path in [("--image-column", image), *(("column", path) for path in columns.media)]:
@@ -52,7 +53,14 @@ def choose_columns(schema: pa.Schema, columns: Columns, uri: str) -> ParquetColu
         if path is not None:
             check_single(schema, option, path, uri)
     is_named = columns.caption is not None
-    return ParquetColumns(image=image, key=key, caption=caption, media=columns.media, is_caption_named=is_named)
+    return ParquetColumns(
+        image=image,
+        key=key,
+        caption=caption,
+        media=columns.media,
+        fields=columns.fields,
+        is_caption_named=is_named,
+    )
 
 
 def check_named(schema: pa.Schema, option: str, path: str | None, uri: str) -> None:

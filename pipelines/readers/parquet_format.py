@@ -51,7 +51,7 @@ class ParquetFormat:
     def check_image(self, shards: Sequence[Shard], wanted: str, store: Store) -> None:
         """Leave this to `measure`, which reads every footer."""
 
-    def check_caption(self, shards: Sequence[Shard], wanted: str, store: Store) -> bool:
+    def check_caption(self, shards: Sequence[Shard], wanted: str, store: Store, option: str) -> bool:
         """Leave this to `measure`, which reads every footer."""
         return False
 

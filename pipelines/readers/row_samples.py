@@ -3,7 +3,7 @@
 Tested in tests/pipelines/readers/test_odd_values.py.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipelines import storage
@@ -37,6 +37,7 @@ def assembled(
     read: Callable[[str], EncodedImage],
     caption: Callable[[], Caption],
     problem: SampleError | None,
+    fields: Mapping[str, Any],
 ) -> Sample:
     """Build the sample of a row from its caption and its images by path, of which the first is the sample's image."""
     images, problem = gather(paths, read, problem)
@@ -57,6 +58,7 @@ def assembled(
         caption=text,
         caption_note=note,
         media={path: images[path] for path in paths[1:] if path in images},
+        fields={path: value for path, value in fields.items() if not isinstance(value, SampleError)},
         problem=problem,
     )
 

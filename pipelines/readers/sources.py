@@ -50,6 +50,8 @@ class ImageShards:
     columns: Columns
     media_options: Mapping[str, str] = field(default_factory=dict)
     """Each of `columns.media` -> the option that named it, for messages."""
+    field_options: Mapping[str, str] = field(default_factory=dict)
+    """Each of `columns.fields` -> the option that named it, for messages."""
     store: Store = FILES
 
     def find(self, inputs: Sequence[str], output: str, tell: Tell | None = None) -> list[Shard]:
@@ -81,6 +83,8 @@ class ImageShards:
             check_image(shards, self._named_image, self.store)
         if self.columns.caption is not None:
             check_caption(shards, self.columns.caption, self.store)
+        for name, option in self.field_options.items():
+            check_caption(shards, name, self.store, option)
         return measure.measure(shards, self.columns, output, limit, self.store)
 
     def read(self, chunk: Chunk) -> Iterator[Sample]:
@@ -178,12 +182,12 @@ def check_image(shards: Sequence[Shard], wanted: str, store: Store = FILES) -> N
         form.check_image([shard for shard in shards if shard.format in form.names], wanted, store)
 
 
-def check_caption(shards: Sequence[Shard], wanted: str, store: Store = FILES) -> None:
-    """Refuse a caption that none of the first samples of tars has, nor, if there are no tars, of folders.
+def check_caption(shards: Sequence[Shard], wanted: str, store: Store = FILES, option: str = "--caption-column") -> None:
+    """Refuse a text that none of the first samples of tars has, nor, if there are no tars, of folders.
 
     Raises:
         SettingError: with what is there instead.
     """
     for form in reversed(FORMATS):  # folders last
-        if form.check_caption([shard for shard in shards if shard.format in form.names], wanted, store):
+        if form.check_caption([shard for shard in shards if shard.format in form.names], wanted, store, option):
             return

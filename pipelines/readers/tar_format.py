@@ -57,7 +57,7 @@ class TarFormat:
         if there:
             _check_extensions(there, shards[0], {wanted: f"--image-column {wanted!r}"})
 
-    def check_caption(self, shards: Sequence[Shard], wanted: str, store: Store) -> bool:
+    def check_caption(self, shards: Sequence[Shard], wanted: str, store: Store, option: str) -> bool:
         """Check the first samples of the first tars, of which one must have the caption as a file or JSON field."""
         seen: list[list[Member]] = []
         for shard in shards[:CHECKED_TARS]:
@@ -67,7 +67,7 @@ class TarFormat:
         if seen:
             there = sorted({f".{member.extension}" for members in seen for member in members})
             raise SettingError(
-                f"--caption-column {wanted!r}: the first samples of {shards[0].uri} have no file "
+                f"{option} {wanted!r}: the first samples of {shards[0].uri} have no file "
                 f".{wanted.lstrip('.')}, nor such a field in a .json file. Their members: "
                 f"{clipped(', '.join(there))}. Correct the name."
             )

@@ -6,11 +6,22 @@ Members whose names have more dots are distinguished by the text before their la
 Tested in tests/pipelines/readers/test_tar.py and test_captions.py.
 """
 
+import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
 
 from pipelines.errors import SampleError, clipped
 from pipelines.images.containers import IMAGE_EXTENSIONS
-from pipelines.readers.captions import Caption, decode_text, fallback, first_usable, has_field, json_caption
+from pipelines.readers.captions import (
+    Caption,
+    decode_text,
+    fallback,
+    first_usable,
+    has_field,
+    json_caption,
+    json_fields,
+)
 from pipelines.readers.tar import Member, is_part_of_name, read_tar
 from pipelines.samples import Chunk, Columns, EncodedImage, Sample, repeated_key
 from pipelines.storage.store import FILES, Store
@@ -57,6 +68,7 @@ def _sample(position: int, key: str, members: list[Member], columns: Columns, is
         caption=caption.text,
         caption_note=caption.note,
         media={name: _encoded(member) for name, member in media.items()},
+        fields=_fields(members, columns.fields) if columns.fields else {},
         problem=problem,
     )
 
@@ -82,7 +94,8 @@ def _named(members: Sequence[Member], wanted: str) -> Member | None:
 
 def _is_wanted(extension: str, columns: Columns) -> bool:
     """Return whether a member's content may be used; large neighbors of images, such as videos, are skipped."""
-    named = [name.lower().lstrip(".") for name in (columns.image, columns.caption, *columns.media) if name is not None]
+    names = (columns.image, columns.caption, *columns.media, *columns.fields)
+    named = [name.lower().lstrip(".") for name in names if name is not None]
     return _last(extension) in (*IMAGE_EXTENSIONS, *CAPTION_EXTENSIONS) or any(
         extension == name or extension.endswith(f".{name}") for name in named
     )
@@ -151,6 +164,28 @@ def _caption(members: Sequence[Member], image: Member | None, wanted: str | None
     fields = [_caption_in(member, wanted) for member in texts if _last(member.extension) == "json"]
     found = first_usable([*named, *fields])
     return found if found.text or found.note else fallback(usual, wanted)
+
+
+def _fields(members: Sequence[Member], names: Sequence[str]) -> dict[str, Any]:
+    """Return the named fields of the JSON members, and the texts of members with such an extension."""
+    found: dict[str, Any] = {}
+    for member in members:
+        if member.content is None:
+            continue
+        if _last(member.extension) == "json":
+            found |= json_fields(member.content, names)
+        elif member.extension in names and _last(member.extension) not in IMAGE_EXTENSIONS:
+            found[member.extension] = _plain(decode_text(member.content).text.strip())
+    return found
+
+
+def _plain(text: str) -> str | int | float:
+    """Return the number that a text is, if it is written as usual; else the text."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            if str(kind(text)) == text and math.isfinite(kind(text)):
+                return kind(text)
+    return text
 
 
 def has_caption(members: Sequence[Member], wanted: str) -> bool:

@@ -31,9 +31,7 @@ class ActorRequest:
     @classmethod
     def of(cls, request: "RunRequest") -> "ActorRequest":
         """Return the actors of a job with one model."""
-        return cls(
-            actors=request.actors, fewest_actors=request.fewest_actors, gpus_per_actor=request.gpus_per_actor
-        )
+        return cls(actors=request.actors, fewest_actors=request.fewest_actors, gpus_per_actor=request.gpus_per_actor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +78,8 @@ class Job:
     row_format: RowFormat = PARQUET
     samples: int | None = None
     """Samples to process, once they are planned."""
-    prepare: Callable[[str, Sequence[MeasuredShard], Sequence[Chunk]], Sequence[Chunk]] = lambda output, shards, chunks: (
-        chunks
+    prepare: Callable[[str, Sequence[MeasuredShard], Sequence[Chunk]], Sequence[Chunk]] = (
+        lambda output, shards, chunks: chunks
     )
     """(output URI, shards of the input, chunks to process) -> the chunks, with what must be known of the whole input.
 

@@ -107,7 +107,7 @@ class RowRun:
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that changes the content of a row, and the format of the output if it is not Parquet."""
-        made_by = {name: value for name, value in self.provenance.items() if name not in REVISIONS}
+        made_by = {name: value for name, value in self.provenance.items() if not name.endswith(REVISIONS)}
         settings = {"job": self.job, **made_by, **self.other_settings, **self.model_config}
         return settings if self.row_format is PARQUET else {**settings, "output_format": self.row_format.name}
 

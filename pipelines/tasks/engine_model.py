@@ -6,24 +6,19 @@ Tested in tests/pipelines/tasks/test_engine_model.py.
 import dataclasses
 import os
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engines import EngineSpec
 from pipelines.errors import SettingError
-from pipelines.storage.file_info import short_hash
 from pipelines.tasks.condition_columns import ConditionColumn
-from pipelines.tasks.model import ModelFiles, UniConModel, find_files, limit_threads
-from pipelines.tasks.model_cache import is_remote, local_copy_of_files
-from pipelines.tasks.model_identity import ModelIdentity, at_commit, place_name
-from pipelines.tasks.model_options import named_in_errors, parse_model
-from unicon.files.hashes import fingerprint, quick_fingerprint
-from unicon.files.hub import commit_of, expanded, fetch_files, files_in_hub, is_local, parse_hub_id
-from unicon.files.inspection import check_model
-from unicon.limits import ModelLimits
-
-ENGINE, WEIGHTS, MODEL = "--engine", "--engine-weights", "--model"
+from pipelines.tasks.engine_files import EngineFiles, absolute_place, find_engine
+from pipelines.tasks.model import limit_threads
+from pipelines.tasks.model_identity import ModelIdentity, at_commit, name_of
+from pipelines.tasks.model_options import named_in_errors
+from unicon.condition_kinds import CONDITION_KINDS
+from unicon.files.hashes import fingerprint
+from unicon.files.hub import commit_of, is_local
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,39 +63,18 @@ class EngineModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineFiles:
-    """The files of an engine on this machine."""
-
-    folder: Path | None
-    """The folder of the weights; None for an engine without weights."""
-    files: tuple[tuple[str, Path], ...] = ()
-    """(name, file) of what is loaded from the folder."""
-    base: ModelFiles | None = None
-    """The base model of an engine that makes images."""
-
-    def all(self) -> list[tuple[str, Path]]:
-        """Return (name, file) of everything that is loaded."""
-        return [*self.files, *((f"base/{name}", path) for name, path in (self.base.weights() if self.base else ()))]
-
-    def fingerprint(self) -> str:
-        """Return a hash that changes with the files, without reading every file whole."""
-        return short_hash(quick_fingerprint(self.all()), self.base.fingerprint() if self.base else "")
-
-
-@dataclass(frozen=True, kw_only=True)
 class EngineIdentity(ModelIdentity):
     """Which engine makes the rows."""
 
     engine: str
     """Family and name, without the folders above a local one."""
     package: str
-    """Name and version of the package that the engine runs. Recorded, but not part of the configuration."""
+    """Name and version of the package that the engine runs. It is recorded, but not part of the configuration."""
     options: str = ""
     """Options that are not at their defaults."""
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """The columns of a row that name its engine; columns without a value are left out."""
         columns = {
             "engine": self.engine,
             "engine_options": self.options,
@@ -111,21 +85,18 @@ class EngineIdentity(ModelIdentity):
         }
         return {name: text for name, text in columns.items() if text}
 
-    @property
-    def limits(self) -> ModelLimits | None:
-        """Engines check their options themselves."""
-        return None
-
 
 def resolve_engine(
     spec: EngineSpec, *, condition: str | None = None, dtype: str | None = None
 ) -> tuple[EngineModel, EngineIdentity]:
     """Find, check and hash an engine without loading it; returns the description for actors and the identity.
 
+    Commits of the hub are resolved here, once, so that every node loads the same files.
+
     Args:
         spec: The engine.
-        condition: Name of the condition that it estimates, and of the column; None: the usual name. For an engine that
-            makes images, the condition that it follows.
+        condition: Name of the condition and its column; None: the usual name of what the engine estimates. An engine
+            that makes images follows this condition.
         dtype: Type of weights and computation.
 
     Raises:
@@ -133,15 +104,62 @@ def resolve_engine(
     """
     if dtype is not None and not spec.family.has_dtype:
         raise SettingError(f"--dtype {dtype}: the engine {spec.text} has its own data type. Remove the option.")
-    with named_in_errors(ENGINE):
-        try:
-            spec.check_package()
-        except ImportError as error:
-            raise SettingError(f"{ENGINE}: {error}") from error
-        spec = _with_absolute_places(spec)
-        files = find_engine(spec)
-        made = spec.makes(files.folder)
-    if made is None and condition is None:
-        raise SettingError(f"{ENGINE} {spec.text} makes images that follow a condition. Name one with --condition.")
-    column = ConditionColumn(name=condition or made.column, kind=made.kind) if made else _followed(spec, condition)
-    ...
+    try:
+        spec.check_package()
+    except ImportError as error:
+        raise SettingError(f"--engine: {error}") from error
+    spec = dataclasses.replace(spec, weights=None if spec.weights is None else absolute_place(spec.weights),
+                               base=None if spec.base is None else absolute_place(spec.base))  # fmt: skip
+    files = find_engine(spec)
+    weights_sha256 = fingerprint(files.all()) if files.all() else ""
+    identity = EngineIdentity(
+        model="" if spec.base is None else name_of(spec.base),
+        adapter="",
+        conditions=(_column(spec, files.folder, condition),),
+        recommended={},
+        weights_sha256=weights_sha256,
+        config={} if files.base is None else files.base.config(),
+        revisions=_revisions(spec, files),
+        engine=f"{spec.family.name}:{_short_name(spec)}",
+        package=spec.package,
+        options=", ".join(f"{name}={value}" for name, value in spec.options.items()),
+    )
+    return (
+        EngineModel(spec=_pinned(spec, files), weights_sha256=weights_sha256, fingerprint=files.fingerprint(),
+                    dtype=dtype), identity
+    )  # fmt: skip
+
+
+def _column(spec: EngineSpec, folder: Path | None, condition: str | None) -> ConditionColumn:
+    """Return the condition that an engine estimates or follows. Raises SettingError."""
+    with named_in_errors("--engine"):
+        made = spec.makes(folder)
+    name = condition or (made.column if made else "")
+    kind = made.kind if made else name
+    if kind not in CONDITION_KINDS:
+        raise SettingError(
+            f"--engine {spec.text} follows a condition whose kind is one of {', '.join(CONDITION_KINDS)}; got "
+            f"{name[:60]!r}. Use that name for --condition, or add --engine-option kind=KIND."
+        )
+    return ConditionColumn(name=name, kind=kind)
+
+
+def _short_name(spec: EngineSpec) -> str:
+    """The name without the folders above a local one, which differ from machine to machine."""
+    return Path(spec.name).expanduser().resolve().name if "/" in spec.name and is_local(spec.name) else spec.name
+
+
+def _revisions(spec: EngineSpec, files: EngineFiles) -> dict[str, str]:
+    """The commits of the hub in use, by column."""
+    found = {
+        "engine_revision": commit_of(files.folder) if files.folder else None,
+        "model_revision": commit_of(files.base.folder) if files.base else None,
+    }
+    return {name: commit for name, commit in found.items() if commit}
+
+
+def _pinned(spec: EngineSpec, files: EngineFiles) -> EngineSpec:
+    """The engine with the commits of the hub that were found."""
+    weights = spec.weights if spec.weights is None or files.folder is None else at_commit(spec.weights, files.folder)
+    base = spec.base if spec.base is None or files.base is None else at_commit(spec.base, files.base.folder)
+    return dataclasses.replace(spec, weights=weights, base=base)

@@ -58,7 +58,7 @@ class Estimation:
 
     @property
     def results(self) -> pa.Schema:
-        return pa.schema([*((_map(name), PACKED) for name in self.names), *self._confidence_fields])
+        return pa.schema([*((map_column(name), PACKED) for name in self.names), *self._confidence_fields])
 
     @property
     def columns(self) -> pa.Schema:
@@ -123,13 +123,13 @@ class Estimation:
                 of_several = f" for {name}" if len(maps) > 1 else ""
                 return SampleError("model", f"it returned values that are not finite{of_several}")
         return {
-            **{_map(name): pack(encode(maps[name])) for name, encode in encodings.items()},
+            **{map_column(name): pack(encode(maps[name])) for name, encode in encodings.items()},
             **{column: estimates[name].confidence for name, column in self.confidences.items()},
         }
 
     def write(self, row: Row) -> Row:
         stem, size_px = schema.stem_of(row["key"]), (row["width"], row["height"])
-        maps = {name: resize_map(unpack(row[_map(name)]), size_px) for name in self.names}
+        maps = {name: resize_map(unpack(row[map_column(name)]), size_px) for name in self.names}
         return {
             "image": {"bytes": row["image"], "path": file_name(row["image_name"] or stem, row["image"])},
             **{name: stored(values, f"{stem}.{name}") for name, values in maps.items()},
@@ -137,6 +137,6 @@ class Estimation:
         }
 
 
-def _map(name: str) -> str:
+def map_column(name: str) -> str:
     """Return the column that carries the map of a condition from the actor to publication."""
     return f"{name}_estimated"

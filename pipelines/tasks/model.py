@@ -107,8 +107,7 @@ class UniConModel:
 
         from unicon import UniCon
 
-        if self.actors_per_node is not None and not torch.cuda.is_available():
-            torch.set_num_threads(max(1, usable_cpus() // self.actors_per_node))
+        limit_threads(self.actors_per_node)
         files = find_files(self)
         if self.fingerprint is not None and files.fingerprint() != self.fingerprint:
             raise RuntimeError(
@@ -130,6 +129,17 @@ class UniConModel:
                 shared=None if self.compiled_code is None else SharedCode(self.compiled_code),
             ),
         )
+
+
+def limit_threads(actors_per_node: int | None) -> None:
+    """Let torch use this process's share of the CPUs that `actors_per_node` actors share; None: no limit.
+
+    Where there is a GPU, nothing is changed.
+    """
+    import torch
+
+    if actors_per_node is not None and not torch.cuda.is_available():
+        torch.set_num_threads(max(1, usable_cpus() // actors_per_node))
 
 
 def usable_cpus() -> int:

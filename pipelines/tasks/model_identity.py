@@ -15,8 +15,9 @@ from unicon.files.hashes import fingerprint
 from unicon.files.hub import commit_of, is_local, parse_hub_id
 from unicon.limits import ModelLimits
 
-REVISIONS = ("model_revision", "adapter_revision")
-"""Columns that name commits of the hub. The content of the files decides, so they are not part of the configuration."""
+REVISIONS = ("model_revision", "adapter_revision", "engine_revision", "engine_package")
+"""Columns that name commits of the hub and versions of packages. They are not part of the configuration, since the content
+of the files decides, and since a run may go on with another version of a package."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +90,8 @@ def resolve_model(description: UniConModel) -> tuple[UniConModel, ModelIdentity]
         recommended={name: recommended(path) for name, path in files.adapters.items()},
         not_single_step=tuple(name for name, path in files.adapters.items() if not recommended(path).single_step),
         weights_sha256=fingerprint(files.weights()),
-        loras="+".join(f"{_name_of(place)}:{scale:g}" for place, scale in description.loras),
-        vae=_name_of(description.vae or ""),
+        loras="+".join(f"{name_of(place)}:{scale:g}" for place, scale in description.loras),
+        vae=name_of(description.vae or ""),
         revisions={name: text for name, text in revisions.items() if text},
         config=files.config(),
         files=files,
@@ -98,10 +99,10 @@ def resolve_model(description: UniConModel) -> tuple[UniConModel, ModelIdentity]
     resolved = dataclasses.replace(
         description,
         revision=(commit_of(files.folder) if is_hub_model else None) or description.revision,
-        adapters={name: _at_commit(place, files.adapters[name]) for name, place in description.adapters.items()},
-        loras=tuple((_at_commit(place, lora.path), lora.scale)
+        adapters={name: at_commit(place, files.adapters[name]) for name, place in description.adapters.items()},
+        loras=tuple((at_commit(place, lora.path), lora.scale)
                     for (place, _), lora in zip(description.loras, files.loras, strict=True)),
-        vae=_at_commit(description.vae, files.vae) if description.vae and files.vae else None,
+        vae=at_commit(description.vae, files.vae) if description.vae and files.vae else None,
         weights_sha256=identity.weights_sha256,
         fingerprint=files.fingerprint(),
     )  # fmt: skip
@@ -117,7 +118,7 @@ def _is_hub_model(description: UniConModel) -> bool:
     return not is_remote(description.model) and not is_local(description.model)
 
 
-def _at_commit(place: str, path: Path) -> str:
+def at_commit(place: str, path: Path) -> str:
     """Return a hub id with the commit and the folder that were found; other places are returned unchanged."""
     name, commit = None if "://" in place or is_local(place) else parse_hub_id(place), commit_of(path)
     if name is None or commit is None:
@@ -127,11 +128,11 @@ def _at_commit(place: str, path: Path) -> str:
 
 
 def _adapter_name(place: str | None, path: Path) -> str:
-    name = None if place is None or "://" in place or is_local(place) else parse_hub_id(_at_commit(place, path))
+    name = None if place is None or "://" in place or is_local(place) else parse_hub_id(at_commit(place, path))
     return path.stem if name is None else name._replace(revision=None).text
 
 
-def _name_of(place: str) -> str:
+def name_of(place: str) -> str:
     """The name of a LoRA or an autoencoder: the hub id, or the last part of a path."""
     name = None if "://" in place or is_local(place) else parse_hub_id(place)
     return name._replace(revision=None).text if name else Path(place).name

@@ -5,7 +5,6 @@ Planning reads footers, indexes of tars and the columns that select rows, never 
 Tested in tests/pipelines/training/test_corpus.py.
 """
 
-import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from pipelines.readers.parquet_format import PARQUET
 from pipelines.readers.shard_index import Shard
 from pipelines.readers.shards import find_shards
 from pipelines.readers.sources import ImageShards
-from pipelines.samples import Columns, Sample
+from pipelines.samples import Columns
 from pipelines.storage.store import FILES, Store
 from pipelines.training.groups import Group, other_groups, parquet_groups
 from unicon.condition_kinds import CONDITION_KINDS
@@ -86,10 +85,6 @@ class PlannedCorpus:
         """Number of rows that are trained."""
         return sum(group.rows for group in self.groups)
 
-    def samples(self, group: Group, columns: int, store: Store) -> Iterator[Sample]:
-        """Read the rows in use of a group, with the conditions in `media`."""
-        return ImageShards(columns=self.columns[columns], store=store).read(group.chunk)
-
 
 def plan_corpus(corpus: Corpus, work: str, tell: Tell | None = None) -> PlannedCorpus:
     """Find the shards, check their columns, and divide their rows into groups.
@@ -108,7 +103,7 @@ def plan_corpus(corpus: Corpus, work: str, tell: Tell | None = None) -> PlannedC
     columns: list[Columns] = []
     columns_of: list[int] = []
     for form, of_format in _by_format(shards).items():
-        source = ImageShards(columns=_columns(corpus, form, of_format), store=corpus.store)
+        source = _source(corpus, form, of_format)
         columns.append(source.columns)
         found = list(_groups(corpus, source, form, of_format, work, left_out))
         groups += found
@@ -166,19 +161,22 @@ def _by_format(shards: Sequence[Shard]) -> dict[ShardFormat, list[Shard]]:
     return found
 
 
-def _columns(corpus: Corpus, form: ShardFormat, shards: Sequence[Shard]) -> Columns:
-    """Return the columns of shards of one format. Raises SettingError if a condition is in none of them."""
+def _source(corpus: Corpus, form: ShardFormat, shards: Sequence[Shard]) -> ImageShards:
+    """Return the source of shards of one format. Raises SettingError if a condition is in none of them."""
     media = tuple(_column(condition, form, shards, corpus.store) for condition in corpus.conditions)
-    columns = Columns(image=corpus.image, caption=corpus.caption, media=media)
-    if form is PARQUET:
-        return dataclasses.replace(columns, where=corpus.where)
     for option, value in (("--weight-column", corpus.weight), ("--where", "".join(corpus.where[:1]))):
-        if value:
+        if value and form is not PARQUET:
             raise SettingError(
                 f"{option} {value!r} selects rows by columns of Parquet files; {shards[0].uri} is none. Write the "
                 "corpus as Parquet, or leave the option out."
             )
-    return columns
+    columns = Columns(image=corpus.image, caption=corpus.caption, media=media, where=corpus.where)
+    options = {name: _option(condition, name) for name, condition in zip(media, corpus.conditions, strict=True)}
+    return ImageShards(columns=columns, media_options=options, store=corpus.store)
+
+
+def _option(condition: CorpusCondition, column: str) -> str:
+    return f"--condition {condition.name}: column {column}"
 
 
 def _column(condition: CorpusCondition, form: ShardFormat, shards: Sequence[Shard], store: Store) -> str:
@@ -186,7 +184,7 @@ def _column(condition: CorpusCondition, form: ShardFormat, shards: Sequence[Shar
     problem: SettingError | None = None
     for name in names:
         try:
-            form.check_media(shards, {name: f"--condition {condition.name}: column {name!r}"}, store)
+            form.check_media(shards, {name: _option(condition, name)}, store)
             return name
         except SettingError as error:
             problem = problem or error

@@ -15,8 +15,9 @@ from unicon.training.views import ViewedRow
 
 STEP, RANK, TOLD = "step", "rank", "told"
 """Columns: numbers of the step and of the worker, and what to tell, as JSON."""
-SHAPE, IMAGES, MAP = "shape", "images", "map:"
-"""Columns: (b, H, W); the images, uint8 (b, H, W, 3); after the prefix the name of a condition: its maps, float32."""
+SHAPE, TYPES, IMAGES, MAP = "shape", "types", "images", "map:"
+"""Columns: (b, H, W); the types of the maps; the images, uint8 (b, H, W, 3); after the prefix the name of a condition:
+its maps."""
 TEXTS = ("key", "caption")
 NUMBERS = ("weight", "mirrored")
 
@@ -27,9 +28,10 @@ def packed_rows(rows: Sequence[ViewedRow], step: int, rank: int, told: str) -> p
     columns |= {name: [[getattr(row, name) for row in rows]] for name in (*TEXTS, *NUMBERS)}
     columns[SHAPE] = [[len(rows), *rows[0].image.shape[:2]]]
     columns[IMAGES] = pa.array([np.stack([row.image for row in rows]).tobytes()], pa.large_binary())
-    for name in rows[0].maps:
-        maps = np.stack([row.maps[name] for row in rows]).astype(np.float32)
-        columns[f"{MAP}{name}"] = pa.array([maps.tobytes()], pa.large_binary())
+    maps = {name: np.stack([row.maps[name] for row in rows]) for name in rows[0].maps}
+    columns[TYPES] = [[str(values.dtype) for values in maps.values()]]
+    for name, values in maps.items():
+        columns[f"{MAP}{name}"] = pa.array([values.tobytes()], pa.large_binary())
     return pa.table(columns)
 
 
@@ -38,8 +40,11 @@ def unpacked_rows(table: pa.Table) -> list[ViewedRow]:
     ((count, height, width),) = table.column(SHAPE).to_pylist()
     images = _values(table, IMAGES, np.uint8).reshape(count, height, width, 3)
     names = [name for name in table.column_names if name.startswith(MAP)]
-    maps = {name.removeprefix(MAP): _values(table, name, np.float32) for name in names}
-    maps = {name: values.reshape(count, height, width, -1) for name, values in maps.items()}
+    (types,) = table.column(TYPES).to_pylist()
+    maps = {
+        name.removeprefix(MAP): _values(table, name, kind).reshape(count, height, width, -1)
+        for name, kind in zip(names, types, strict=True)
+    }
     columns = [table.column(name).to_pylist()[0] for name in (*TEXTS, *NUMBERS)]
     return [
         ViewedRow(

@@ -8,7 +8,7 @@ Tested in tests/pipelines/training/test_windows.py.
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,10 @@ from PIL import Image
 
 from pipelines.errors import SampleError, SettingError, clipped
 from pipelines.images.codec import open_image, open_map
-from pipelines.samples import Sample
+from pipelines.readers.chunks import read_chunk
+from pipelines.samples import Columns, Sample
 from pipelines.storage.store import FILES, Store
-from pipelines.training.corpus import PlannedCorpus
+from pipelines.training.groups import Group
 from pipelines.training.order import Window, batches_of_window
 from pipelines.training.packed import RANK, STEP, TOLD, packed_rows
 from unicon.colors import oriented_size
@@ -47,32 +48,49 @@ ROWS = "rows"
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowReader:
-    """Reads windows of a corpus. Light enough to be sent to every task once."""
+class WindowRows:
+    """A window with the groups that it consists of, and the steps in [first_step, stop_step) that it is read for."""
 
-    corpus: PlannedCorpus
+    window: Window
+    groups: tuple[Group, ...]
+    columns: tuple[Columns, ...]
+    """The columns of every group."""
+    first_step: int
+    stop_step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowReader:
+    """Reads the rows of windows. Light: it is sent to every task. Implements `engine.step_stream.StepReader`."""
+
     names: tuple[str, ...]
     """Names of the conditions, in the order of the columns."""
     kinds: tuple[str, ...]
     views: Views
     batch_size: int
+    """Rows of a step, of all workers together."""
     seed: int
     max_pixels: int
     store: Store = FILES
 
-    def read(self, window: Window, first_step: int, stop_step: int, world_size: int) -> Iterator[pa.Table]:
-        """Yield a table of one row for each step in [first_step, stop_step) and each worker, in order."""
-        usable, told = self._usable_rows(window)
+    def read(self, task: WindowRows, world_size: int) -> Iterator[pa.Table]:
+        """Yield a table of one row for each step and each worker, in order."""
+        usable, told = self._usable_rows(task)
+        window = task.window
         generator = np.random.default_rng([self.seed, window.epoch, window.number])
-        sizes = [self.views.bucket(row.size_px, generator) for row in usable]
+        by_shape = self.views.aspect_buckets
+        sizes = [self.views.size_of(row.size_px) if by_shape else (1, 1) for row in usable]
         for number, (size, rows) in enumerate(batches_of_window(sizes, self.batch_size, generator)):
             step = window.first_step + number
-            if first_step <= step < stop_step:
-                for rank, places in enumerate(np.array_split(np.arange(self.batch_size), world_size)):
-                    stored = [usable[rows[place]].stored(place) for place in places.tolist()]
-                    numbers = {STEP: [step], RANK: [rank], SIZE: [list(size)], TOLD: [json.dumps(told)]}
-                    yield pa.table({**numbers, ROWS: pa.array([stored], STORED)})
-                    told = {}
+            if not task.first_step <= step < task.stop_step:
+                continue
+            size = size if by_shape else self.views.random_size(np.random.default_rng([self.seed, step]).random())
+            for rank in range(world_size):
+                places = places_of(rank, world_size, self.batch_size)
+                stored = [usable[rows[place]].stored(place) for place in places]
+                numbers = {STEP: [step], RANK: [rank], SIZE: [list(size)], TOLD: [json.dumps(told)]}
+                yield pa.table({**numbers, ROWS: pa.array([stored], STORED)})
+                told = {}
 
     def decode(self, table: pa.Table) -> pa.Table:
         """Return the pixels of a table of `read`: the parts of images and maps that its step trains.
@@ -90,8 +108,8 @@ class WindowReader:
     def _viewed(
         self, row: Mapping[str, Any], step: int, size: tuple[int, int], problems: list[tuple[str, str]]
     ) -> ViewedRow:
-        generator = np.random.default_rng([self.seed, step, row["place"]])
-        view, kinds = self.views.draw(size, generator), dict(zip(self.names, self.kinds, strict=True))
+        view = self.views.view(size, np.random.default_rng([self.seed, step, row["place"]]).random(4))
+        kinds = dict(zip(self.names, self.kinds, strict=True))
         try:
             image, _ = open_image(row["image"], self.max_pixels)
             maps = [open_map(content, self.max_pixels)[0] for content in row["maps"]]
@@ -103,7 +121,7 @@ class WindowReader:
         named = dict(zip(self.names, maps, strict=True))
         return view_row(PairRow(row["key"], image, named, row["caption"], weight), view, kinds)
 
-    def _usable_rows(self, window: Window) -> tuple[list["StoredRow"], dict[str, Any]]:
+    def _usable_rows(self, task: WindowRows) -> tuple[list["StoredRow"], dict[str, Any]]:
         """Return as many rows as were planned, and what to tell: rows that cannot be used are replaced by others.
 
         Raises:
@@ -111,20 +129,27 @@ class WindowReader:
         """
         usable: list[StoredRow] = []
         problems: list[tuple[str, str]] = []
-        for number in window.groups:
-            group, columns = self.corpus.groups[number], self.corpus.columns_of[number]
-            for sample in self.corpus.samples(group, columns, self.store):
+        for group, columns in zip(task.groups, task.columns, strict=True):
+            for sample in read_chunk(group.chunk, columns, self.store):
                 try:
-                    usable.append(stored_row(sample, group.weight(sample.position)))
+                    usable.append(stored_row(sample, group.weight(sample.position), columns.media))
                 except SampleError as error:
                     problems.append((sample.key, error.reason))
         if not usable:
             raise UnusableWindowError(
-                f"--corpus: none of {window.rows} rows that were read together can be used; the first: "
+                f"--corpus: none of {task.window.rows} rows that are read together can be used; the first, "
                 f"{problems[0][0]}: {problems[0][1]}"
             )
-        told = {"problems": problems, "rows": window.rows, "without_caption": sum(not row.caption for row in usable)}
-        return [usable[at % len(usable)] for at in range(window.rows)], told
+        told = {
+            "problems": problems,
+            "without_caption": [row.key for row in usable if not row.caption],
+        }
+        return [usable[at % len(usable)] for at in range(task.window.rows)], told
+
+
+def places_of(rank: int, world_size: int, batch_size: int) -> range:
+    """Return the places of a worker in a batch, as `unicon.training.workers.Workers.part` does."""
+    return range(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
 
 
 class UnusableWindowError(SettingError):
@@ -155,8 +180,8 @@ class StoredRow:
         }
 
 
-def stored_row(sample: Sample, weight: float) -> StoredRow:
-    """Return the row of a sample.
+def stored_row(sample: Sample, weight: float, media: Sequence[str]) -> StoredRow:
+    """Return the row of a sample, with the maps of some columns, in their order.
 
     Raises:
         SampleError: it could not be read, an image has no readable header, or a map has another shape than its image.
@@ -164,9 +189,9 @@ def stored_row(sample: Sample, weight: float) -> StoredRow:
     if sample.problem is not None:
         raise sample.problem
     size_px = size_in_header(sample.image, "image")
-    for name, media in sample.media.items():
-        check_shape(name, size_in_header(media.content, name), size_px)
-    maps = tuple(media.content for media in sample.media.values())
+    maps = tuple(sample.media[name].content for name in media)
+    for name, content in zip(media, maps, strict=True):
+        check_shape(name, size_in_header(content, name), size_px)
     caption = " ".join(sample.caption.split())
     return StoredRow(key=sample.key, caption=caption, weight=weight, image=sample.image, maps=maps, size_px=size_px)
 
@@ -175,7 +200,8 @@ def size_in_header(content: bytes, name: str) -> tuple[int, int]:
     """Return (width, height) of a stored image after its EXIF rotation. Raises SampleError if it has no header."""
     try:
         with Image.open(io.BytesIO(content)) as image:
-            return oriented_size(image)
+            has_exif = image.format != "PNG" or "exif" in image.info  # else Pillow decodes the image to look for it
+            return oriented_size(image) if has_exif else image.size
     except Exception as error:  # Pillow raises almost any type for broken files
         raise SampleError("decode", f"{name} is no image that can be read: {clipped(str(error))}") from error
 

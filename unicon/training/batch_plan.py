@@ -55,11 +55,12 @@ class BatchPlan:
             ValueError: There are no rows, or the batch has none.
         """
         if not len(sizes) or batch_size < 1:
-            raise ValueError(f"A plan needs rows and a batch of at least 1; got {len(sizes)} rows, {batch_size} a batch.")
+            raise ValueError(
+                f"A plan needs rows and a batch of at least 1; got {len(sizes)} rows and a batch of {batch_size}."
+            )
         self.views, self.batch_size, self.seed = views, batch_size, seed
         self._sizes, self._groups = _grouped(sizes, views)
         self._shares = np.cumsum([len(group) for group in self._groups]) / len(sizes)
-        self._order = lru_cache(ORDERS_KEPT)(self._shuffled)
         self._drawn = np.zeros(0, np.int32)
         self._before: list[np.ndarray] = []
 
@@ -95,11 +96,14 @@ class BatchPlan:
         rows = []
         for place in range(start, start + self.batch_size):
             epoch, index = divmod(place, len(members))
-            rows.append(int(members[self._order(group, epoch)[index]]))
+            rows.append(int(members[_order(self.seed, group, epoch, len(members))[index]]))
         return tuple(rows)
 
-    def _shuffled(self, group: int, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, ORDER, group, epoch)).permutation(len(self._groups[group]))
+
+@lru_cache(ORDERS_KEPT)
+def _order(seed: int, group: int, epoch: int, count: int) -> np.ndarray:
+    """The order of the rows of a group in an epoch."""
+    return np.random.default_rng((seed, ORDER, group, epoch)).permutation(count)
 
 
 def _grouped(sizes: Sequence[tuple[int, int]], views: Views) -> tuple[list[tuple[int, int]], list[np.ndarray]]:

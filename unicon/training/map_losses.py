@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
-from torch.nn.functional import max_pool2d
+from torch.nn.functional import cosine_similarity, max_pool2d
 
 MapLoss = Callable[[Tensor, Tensor], Tensor]
 """(estimates, truths), both (B, C, H, W) -> their loss, a scalar."""
@@ -64,9 +65,25 @@ def drawing_loss(estimates: Tensor, truths: Tensor) -> Tensor:
     return (weights * (estimates - truths).abs()).sum() / (weights.sum() * estimates.shape[1])
 
 
+def angle_loss(estimates: Tensor, truths: Tensor) -> Tensor:
+    """One minus the mean cosine of the angles between vectors, of which [0, 1] is [-1, 1]. For surface normals."""
+    return 1 - cosine_similarity(2 * estimates - 1, 2 * truths - 1, dim=1).mean()
+
+
 def _largest_near(values: Tensor) -> Tensor:
     return max_pool2d(values, 2 * LINE_TOLERANCE_PX + 1, stride=1, padding=LINE_TOLERANCE_PX)
 
 
-MAP_LOSSES: dict[str, MapLoss] = {"depth": affine_loss, "edge": line_loss, "pose": drawing_loss}
+MAP_LOSSES: dict[str, MapLoss] = {
+    "depth": affine_loss,
+    "edge": line_loss,
+    "pose": drawing_loss,
+    "normal": angle_loss,
+}
 """The loss of every kind of condition that can be estimated."""
+
+
+def map_losses_by_row(kind: str, estimates: Tensor, truths: Tensor) -> Tensor:
+    """The loss (B,) of every map of a kind alone, so that it does not depend on the other maps of a batch."""
+    rows = zip(estimates.split(1), truths.split(1), strict=True)
+    return torch.stack([MAP_LOSSES[kind](estimate, truth) for estimate, truth in rows])

@@ -13,13 +13,13 @@ from typing import Any
 STEPS = "steps"
 
 
-def refuse_other_settings(work: Path, known: dict[str, Any], settings: dict[str, Any]) -> None:
+def refuse_other_settings(work: object, known: dict[str, Any], settings: dict[str, Any]) -> None:
     """Compare the settings of a training that has a checkpoint with those of the command that resumes it.
 
     More steps are allowed, and reported on stderr.
 
     Args:
-        work: The work folder.
+        work: The work folder, or what else holds the training, for the message.
         known: The settings that were kept. Settings that an earlier version did not keep are not compared.
         settings: The settings of the command.
 

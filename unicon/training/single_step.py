@@ -84,61 +84,30 @@ class SingleStepSampling:
             raise ValueError(f"batch_size is at least 1 and fractions lie in [0, 1]; got {self}. Correct the value.")
 
 
-class SingleStepLoss:
-    """The loss of estimates in one step, of all adapters together. It is called with a generator, see `fit`."""
+class SingleStepRows:
+    """The rows of estimates in one step, of all adapters together."""
 
     def __init__(
-        self,
-        models: TrainingModels,
-        vae: Autoencoder,
-        adapters: Sequence[str],
-        source: MapSource,
-        sampling: SingleStepSampling,
-        heads: ConditionHeads | None = None,
+        self, models: TrainingModels, vae: Autoencoder, adapters: Sequence[str], sampling: SingleStepSampling
     ) -> None:
-        """Prepare the loss.
+        """Prepare the rows.
 
         Args:
             models: The models, with the adapters in the UNet.
             vae: The frozen autoencoder. Gradients pass through its decoder.
             adapters: Names of the adapters to train. Each has a kind in `MAP_LOSSES`.
-            source: Draws images with the maps of these adapters.
             sampling: How the rows of a step are sampled.
-            heads: Auxiliary heads on the image rows.
 
         Raises:
             ValueError: There is no loss for the kind of an adapter.
         """
-        self.models, self.vae, self.source, self.sampling, self.heads = models, vae, source, sampling, heads
+        self.models, self.vae, self.sampling = models, vae, sampling
         self.configs = {name: adapter_configs(models.unet)[name] for name in adapters}
         unknown = sorted({config.kind for config in self.configs.values()} - MAP_LOSSES.keys())
         if unknown:
             raise ValueError(f"Single-step estimates are trained for {sorted(MAP_LOSSES)}; got {unknown}.")
         self.levels = noise_levels(models.scheduler.config, SamplingOptions(num_inference_steps=1))
         self._layouts: dict[int, Layout] = {}
-
-    @property
-    def pairs_a_step(self) -> float:
-        """Mean number of pairs in a step."""
-        return len(self.configs) * self.sampling.batch_size
-
-    def __call__(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """The losses of a step: `loss`, which is minimized, and those of every adapter by its name."""
-        drawn = self.source.draw_maps(generator, self.sampling.batch_size)
-        count, device = len(drawn.captions), self.models.unet.device
-        images = drawn.images.to(device, torch.float32)
-        noise = normal_noise((count * len(self.configs), *images.shape[1:]), generator, device)
-        embeds = self.models.encode_prompts(self._prompts(drawn.captions, generator))
-        output, estimates = self.estimate(images, noise, embeds)
-        losses: dict[str, Tensor] = {}
-        for name in self.configs:
-            losses |= self._adapter_losses(name, estimates[name], drawn)
-        losses["loss"] = torch.stack(list(losses.values())).sum()
-        if self.heads is not None:
-            targets = {kind: drawn.conditions[kind].to(device) for kind in self.heads.weights}
-            losses["heads"] = self.heads.losses(output.prediction[:count], output.features[:count], targets)["heads"]
-            losses["loss"] = losses["loss"] + self.sampling.heads_weight * losses["heads"]
-        return losses
 
     def estimate(self, images: Tensor, noise: Tensor, prompt_embeds: Tensor) -> tuple[UNetOutput, dict[str, Tensor]]:
         """Take the only step of all estimates.
@@ -169,13 +138,73 @@ class SingleStepLoss:
             self._layouts[count] = Pairs(tuple(pairs), count * (1 + len(self.configs))).layout
         return self._layouts[count]
 
+    def decode(self, latents: Tensor, name: str) -> Tensor:
+        """Maps (B, 1 or 3, H, W) around [0, 1] of scaled latents, in float32."""
+        return self.values(decode_scaled(self.vae, latents).float(), name)
+
+    def values(self, pixels: Tensor, name: str) -> Tensor:
+        """Pixels (B, 3, H, W) around [-1, 1] -> the values of maps (B, 1 or 3, H, W)."""
+        values = pixels * 0.5 + 0.5
+        return values if CONDITIONS[self.configs[name].kind].channels == 3 else values.mean(1, keepdim=True)
+
+    def prompts(self, captions: Sequence[str], chances: Tensor) -> list[str]:
+        """Prompts of B image rows, then of the condition rows of every adapter. `chances` are (B,) in [0, 1)."""
+        kept = (chances >= self.sampling.caption_dropout).tolist()
+        captions = [text if keep else "" for text, keep in zip(captions, kept, strict=True)]
+        triggers = ["", *(config.trigger or "" for config in self.configs.values())]
+        return [trigger + text for trigger in triggers for text in captions]
+
+
+class SingleStepLoss(SingleStepRows):
+    """The loss of estimates in one step, of all adapters together. It is called with a generator, see `fit`."""
+
+    def __init__(
+        self,
+        models: TrainingModels,
+        vae: Autoencoder,
+        adapters: Sequence[str],
+        source: MapSource,
+        sampling: SingleStepSampling,
+        heads: ConditionHeads | None = None,
+    ) -> None:
+        """Prepare the loss. `source` draws images with the maps of these adapters; see `SingleStepRows` for the others.
+
+        Raises:
+            ValueError: There is no loss for the kind of an adapter.
+        """
+        super().__init__(models, vae, adapters, sampling)
+        self.source, self.heads = source, heads
+
+    @property
+    def pairs_a_step(self) -> float:
+        """Mean number of pairs in a step."""
+        return len(self.configs) * self.sampling.batch_size
+
+    def __call__(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """The losses of a step: `loss`, which is minimized, and those of every adapter by its name."""
+        drawn = self.source.draw_maps(generator, self.sampling.batch_size)
+        count, device = len(drawn.captions), self.models.unet.device
+        images = drawn.images.to(device, torch.float32)
+        noise = normal_noise((count * len(self.configs), *images.shape[1:]), generator, device)
+        embeds = self.models.encode_prompts(self.prompts(drawn.captions, torch.rand(count, generator=generator)))
+        output, estimates = self.estimate(images, noise, embeds)
+        losses: dict[str, Tensor] = {}
+        for name in self.configs:
+            losses |= self._adapter_losses(name, estimates[name], drawn)
+        losses["loss"] = torch.stack(list(losses.values())).sum()
+        if self.heads is not None:
+            targets = {kind: drawn.conditions[kind].to(device) for kind in self.heads.weights}
+            losses["heads"] = self.heads.losses(output.prediction[:count], output.features[:count], targets)["heads"]
+            losses["loss"] = losses["loss"] + self.sampling.heads_weight * losses["heads"]
+        return losses
+
     def _adapter_losses(self, name: str, estimates: Tensor, drawn: DrawnMaps) -> dict[str, Tensor]:
         """The losses of the estimates of one adapter, scaled latents (B, c, h, w) in float32."""
         decoded = round(self.sampling.decoded_fractions.get(name, 1.0) * len(estimates))
         losses = {}
         if decoded:
             maps = self.decode(estimates[:decoded], name)
-            truths = self._values(drawn.maps[name][:decoded].to(maps.device), name)
+            truths = self.values(drawn.maps[name][:decoded].to(maps.device), name)
             weight = self.sampling.map_weights.get(name, 1.0)
             losses[f"{name}_maps"] = weight * MAP_LOSSES[self.configs[name].kind](maps, truths)
         if decoded < len(estimates):
@@ -183,19 +212,3 @@ class SingleStepLoss:
             weight = self.sampling.latent_weights.get(name, 1.0)
             losses[f"{name}_latents"] = weight * (estimates[decoded:] - target.float()).square().mean()
         return losses
-
-    def decode(self, latents: Tensor, name: str) -> Tensor:
-        """Maps (B, 1 or 3, H, W) around [0, 1] of scaled latents, in float32."""
-        return self._values(decode_scaled(self.vae, latents).float(), name)
-
-    def _values(self, pixels: Tensor, name: str) -> Tensor:
-        """Pixels (B, 3, H, W) around [-1, 1] -> the values of maps (B, 1 or 3, H, W)."""
-        values = pixels * 0.5 + 0.5
-        return values if CONDITIONS[self.configs[name].kind].channels == 3 else values.mean(1, keepdim=True)
-
-    def _prompts(self, captions: list[str], generator: torch.Generator) -> list[str]:
-        """Prompts of the image rows, then of the condition rows of every adapter."""
-        kept = torch.rand(len(captions), generator=generator) >= self.sampling.caption_dropout
-        captions = [text if keep else "" for text, keep in zip(captions, kept.tolist(), strict=True)]
-        triggers = ["", *(config.trigger or "" for config in self.configs.values())]
-        return [trigger + text for trigger in triggers for text in captions]

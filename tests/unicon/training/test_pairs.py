@@ -27,7 +27,7 @@ def test_clean_rows_are_not_learned_and_unjoined_pairs_have_no_weight() -> None:
     loss = _sampler(
         clean_image_fraction=0.5, clean_condition_fraction=0.2, unjoined_fraction=0.3, noisy_condition_fraction=0.4
     )
-    timesteps, learned, joint = loss._timesteps_and_weights(torch.Generator().manual_seed(0))
+    timesteps, learned, joint = loss.draw_timesteps(torch.Generator().manual_seed(0))
     assert (timesteps[~learned] == 0).all()
     assert (~learned[:2000]).float().mean() == pytest.approx(0.5 * 0.7, abs=0.03)
     assert (~learned[2000:]).float().mean() == pytest.approx(0.2 * 0.7, abs=0.03)
@@ -42,7 +42,7 @@ def test_clean_rows_are_not_learned_and_unjoined_pairs_have_no_weight() -> None:
 
 def test_published_text_dropout_rule() -> None:
     loss = _sampler(text_dropout=0.1)
-    prompts = loss._prompts(["a"] * 2000, torch.Generator().manual_seed(0))
+    prompts = loss.prompts(["a"] * 2000, torch.rand(2, 2000, generator=torch.Generator().manual_seed(0)))
     images, conditions = np.array(prompts[:2000]) == "", np.array(prompts[2000:]) == ""
     assert images.mean() == pytest.approx(0.2, abs=0.03)
     assert conditions.mean() == pytest.approx(0.2, abs=0.03)

@@ -1,0 +1,58 @@
+"""Tiny image-to-text models of random weights, written as folders that the real loader reads."""
+
+from pathlib import Path
+
+import torch
+from transformers import (
+    BertTokenizer,
+    BlipConfig,
+    BlipForConditionalGeneration,
+    BlipImageProcessor,
+    BlipProcessor,
+    GPT2Config,
+    VisionEncoderDecoderConfig,
+    VisionEncoderDecoderModel,
+    ViTConfig,
+    ViTImageProcessor,
+)
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"a red boat on the calm sea under gray clouds".split()]
+
+
+def write_tiny_blip(folder: Path) -> Path:
+    """Write a BLIP, whose processor handles images and text."""
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ids = {"bos_token_id": 2, "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0}
+    text = {**small, **ids, "vocab_size": len(WORDS), "encoder_hidden_size": 16, "max_position_embeddings": 80}
+    config = BlipConfig(
+        text_config=text, vision_config={**small, "image_size": 32, "patch_size": 16}, projection_dim=16
+    )
+    BlipForConditionalGeneration(config).save_pretrained(folder)
+    images = BlipImageProcessor(size={"height": 32, "width": 32})
+    BlipProcessor(images, _tokenizer(folder)).save_pretrained(folder)
+    return folder
+
+
+def write_tiny_vit_gpt2(folder: Path) -> Path:
+    """Write an encoder and a decoder, with an image processor and a tokenizer of their own."""
+    torch.manual_seed(1)
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    encoder = ViTConfig(**small, image_size=32, patch_size=16)
+    decoder = GPT2Config(
+        vocab_size=len(WORDS), n_embd=16, n_layer=1, n_head=2, n_positions=80, add_cross_attention=True,
+        is_decoder=True, bos_token_id=2, eos_token_id=3,
+    )  # fmt: skip
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    model = VisionEncoderDecoderModel(config)
+    model.generation_config.update(decoder_start_token_id=2, bos_token_id=2, eos_token_id=3, pad_token_id=0)
+    model.save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    _tokenizer(folder).save_pretrained(folder)
+    return folder
+
+
+def _tokenizer(folder: Path) -> BertTokenizer:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    return BertTokenizer(str(folder / "vocab.txt"))

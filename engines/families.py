@@ -12,6 +12,5 @@ from engines.transformers_depth import TransformersDepth
 from engines.unicon_engine import UniConFamily
 
 FAMILIES: Mapping[str, Family] = {
-    family.name: family
-    for family in (UniConFamily(), ControlNetAux(), TransformersDepth(), Marigold(), ControlNet())
+    family.name: family for family in (UniConFamily(), ControlNetAux(), TransformersDepth(), Marigold(), ControlNet())
 }

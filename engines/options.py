@@ -25,7 +25,7 @@ class EngineOption:
     least: float = -math.inf
     most: float = math.inf
     choices: tuple[str, ...] = ()
-    """The possible values of a text."""
+    """The possible values of a text; empty: any text."""
 
     def parse(self, text: str) -> Value:
         """Return the value that a text means. Raises ValueError."""
@@ -33,7 +33,7 @@ class EngineOption:
             value = _BOOLEANS[text.lower()] if self.kind is bool else self.kind(text)
         except (KeyError, ValueError):
             raise ValueError(f"{self.name}={text[:60]!r}: the value is {self.values}.") from None
-        in_range = value in self.choices if isinstance(value, str) else self.least <= value <= self.most
+        in_range = value in (self.choices or (value,)) if isinstance(value, str) else self.least <= value <= self.most
         if not in_range:
             raise ValueError(f"{self.name}={text[:60]!r}: the value is {self.values}.")
         return value
@@ -44,7 +44,7 @@ class EngineOption:
         if self.kind is bool:
             return "true or false"
         if self.kind is str:
-            return " or ".join(self.choices)
+            return " or ".join(self.choices) or "a text"
         number = "an integer" if self.kind is int else "a number"
         return f"{number} from {self.least:g} to {self.most:g}"
 

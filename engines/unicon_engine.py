@@ -9,8 +9,6 @@ from typing import Any
 from engines.family import Family
 from engines.interfaces import Made, Target
 from engines.options import EngineOption, Value
-from unicon.adapters.config import read_config
-from unicon.files.adapters import find_adapters
 from unicon.files.weights import files_to_load
 
 
@@ -28,6 +26,8 @@ class UniConFamily(Family):
         return files_to_load(names)
 
     def makes(self, name: str, options: Mapping[str, Value], folder: Path | None) -> Made:
+        from unicon.adapters.config import read_config
+
         adapter = self._adapter(name, options, folder)
         return Made(name, name if adapter.is_dir() else read_config(adapter)[0].kind)
 
@@ -39,6 +39,8 @@ class UniConFamily(Family):
         return UniCon.from_pretrained(target.folder, adapters=adapters, device=target.device, dtype=target.dtype)
 
     def _adapter(self, name: str, options: Mapping[str, Value], folder: Path | None) -> Path:
+        from unicon.files.adapters import find_adapters  # imports the client of the hub
+
         assert folder is not None, "the engine has weights"
         given = options.get("adapter")
         found = find_adapters(folder, {name: str(given)} if given else None)

@@ -3,22 +3,56 @@
 import hashlib
 import json
 import os
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobs import _cli
+from jobs._arguments import local_path
+from jobs._training_options import FIT_OPTIONS, FRACTIONS
 from pipelines.errors import SettingError
+from pipelines.tasks.model_options import parse_adapters
 
 if TYPE_CHECKING:
-    from unicon.training.adapter import AdapterRecipe
     from unicon.training.annotators import Annotator
+    from unicon.training.recipe import AdapterRecipe, TrainedAdapter
 
 DEFAULTS = {"edge": "canny", "depth": "midas", "pose": "openpose"}
 """Equal to `unicon.training.annotators.DEFAULTS`, whose import takes seconds."""
 
 T = TypeVar("T")
+
+
+CORPUS_OPTIONS = ("image_column", "caption_column", "weight_column", "where", "cache_latents", "wandb")
+"""Options that need `--corpus`."""
+
+
+def check_images_options(options: Namespace) -> None:
+    """Check the options of a training on a folder of images, and reduce lists of which it needs one item.
+
+    Raises:
+        SettingError: An option is missing, is one of a corpus, or is wrong.
+    """
+    given = [f"--{name.replace('_', '-')}" for name in CORPUS_OPTIONS if getattr(options, name)]
+    if options.num_workers != (1, 1):
+        given.append("--num-workers")
+    if given:
+        raise SettingError(
+            f"{given[0]} needs --corpus; a folder of images is trained in one process. Write the images and their "
+            "conditions as a corpus with jobs/build_corpus.py, or leave the option out."
+        )
+    if len(options.condition) != 1 or options.condition[0] not in DEFAULTS:
+        raise SettingError(
+            f"--condition: invalid choice: {' '.join(options.condition)!r} (choose one of {', '.join(DEFAULTS)}). "
+            "Others, and several together, are trained on a corpus: --corpus URI."
+        )
+    (options.condition,) = options.condition
+    for name in ("images", "output", "work"):
+        try:
+            setattr(options, name, local_path(str(getattr(options, name))))
+        except ArgumentTypeError as error:
+            raise SettingError(f"--{name}: {error}. With --corpus it may be a URI.") from error
 
 
 def choose_conditions(options: Namespace) -> None:
@@ -84,42 +118,58 @@ def check_paths(options: Namespace) -> None:
             raise SettingError(f"{option}: {folder} cannot be written: {error}. Choose another folder.") from error
 
 
-def default_dtype(device: str) -> str:
-    """Return a data type that is fast on a device: bfloat16 on GPUs that support it, float16 on older ones."""
-    import torch
+def make_recipe(options: Namespace, dtype: str, num_rows: int, adapters: "Sequence[TrainedAdapter]") -> "AdapterRecipe":
+    """Return the recipe of a command line. Images of a corpus are grouped by shape, others have random shapes."""
+    from unicon.training.fit_config import FitConfig
+    from unicon.training.pair_rows import PairSampling
+    from unicon.training.recipe import AdapterRecipe, epochs_to_steps
 
-    if not device.startswith("cuda"):
-        return "float32"
-    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-
-
-def make_recipe(options: Namespace, device: str, num_images: int) -> "AdapterRecipe":
-    """Return the recipe of a command line."""
-    from unicon.training.adapter import AdapterRecipe, published_steps
-    from unicon.training.fit import FitConfig
-    from unicon.training.pairs import PairSampling
-
-    steps = options.steps or published_steps(num_images, options.batch_size)
-    dtype = options.dtype or default_dtype(device)
+    steps = options.steps or epochs_to_steps(num_rows, options.batch_size)
     fit = FitConfig(
         steps=steps,
         learning_rate=options.learning_rate,
-        warmup_steps=min(100, steps // 10),
+        warmup_steps=min(100, steps // 10) if options.warmup_steps is None else options.warmup_steps,
         autocast_dtype=None if dtype == "float32" else dtype,
         checkpoint_every=options.checkpoint_every,
         log_every=min(20, options.checkpoint_every, steps),
         seed=options.seed,
+        **{name: getattr(options, name) for name in FIT_OPTIONS},
+    )
+    sampling = PairSampling(
+        batch_size=options.batch_size,
+        min_snr_gamma=options.min_snr_gamma or None,
+        **{name: getattr(options, name) for name in FRACTIONS},
     )
     return AdapterRecipe(
-        condition=options.condition,
+        adapters=tuple(adapters),
         fit=fit,
-        rank=options.rank,
-        sampling=PairSampling(batch_size=options.batch_size),
-        resolution_px=options.resolution,
-        gradient_checkpointing=options.gradient_checkpointing,
-        annotator="" if options.conditions else options.annotator,
+        sampling=sampling,
         single_step_share=options.single_step_share,
+        single_step_steps=options.single_step_steps,
+        resolution_px=options.resolution,
+        aspect_buckets=bool(options.corpus),
+        random_crop=options.random_crop,
+        flip_probability=options.flip_probability,
+        gradient_checkpointing=options.gradient_checkpointing,
+        gradient_accumulation=options.gradient_accumulation,
+        validate_every=options.validation_every,
     )
+
+
+def images_recipe(options: Namespace, device: str, num_images: int) -> "AdapterRecipe":
+    """Return the recipe of a training on a folder of images. Raises SettingError for settings that contradict."""
+    from unicon.adapters.config import AdapterConfig
+    from unicon.devices import training_dtype
+    from unicon.files.adapters import find_adapter
+    from unicon.training.recipe import TrainedAdapter
+
+    name, annotator = options.condition, "" if options.conditions else options.annotator
+    starts = parse_adapters(options.start_from, [name])
+    start = report_as("--start-from", lambda: find_adapter(starts[name], name)) if starts else None
+    config = AdapterConfig(name=name, rank=options.rank, annotator=annotator)
+    trained = TrainedAdapter(config=config, start_from=start)
+    dtype = options.dtype or training_dtype(device)
+    return report_as("training options", lambda: make_recipe(options, dtype, num_images, [trained]))
 
 
 def data_settings(options: Namespace) -> dict[str, Any]:

@@ -1,8 +1,11 @@
-"""What the options of `build_corpus.py` mean: engines, captions, filters, columns. Tested in tests/jobs/test_build_corpus.py."""
+"""What the options of `build_corpus.py` mean: engines, captions, filters, columns.
+
+Tested in tests/jobs/test_build_corpus.py.
+"""
 
 import re
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +17,7 @@ from pipelines.errors import SettingError
 from unicon.condition_kinds import CONDITION_KINDS
 
 if TYPE_CHECKING:
-    from pipelines.runs.request import ActorRequest, RunRequest
+    from pipelines.runs.request import RunRequest
     from pipelines.runs.row_run import TaskStage
     from pipelines.tasks.captions import Captions
     from pipelines.tasks.condition_columns import ConditionColumn
@@ -71,9 +74,13 @@ def _unicon(options: Namespace, names: list[str]) -> Engine:
         stage=replace(stage, name=_stage_name(names)),
         names=tuple(names),
         conditions=identity.conditions,
-        provenance={**provenance, **{name: text for name, text in identity.revisions.items()}},
-        settings={UNICON: {name: value for name, value in run.settings.items() if name not in ("job", "where")}},
+        provenance={**provenance, **identity.revisions},
+        settings={UNICON: {**_without(run.provenance, ("seed", *identity.revisions)), **run.model_config}},
     )
+
+
+def _without(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
 
 
 def _engine(options: Namespace, name: str, text: str) -> Engine:

@@ -33,9 +33,10 @@ def _add_condition_options(conditions: _ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="NAME=ENGINE",
-        help="column of maps and the engine that estimates them: unicon (NAME is an adapter of --model), or FAMILY:NAME "
-        "with options, such as canny=controlnet-aux:canny,low_threshold=50 or depth2=transformers:DIR; weights=DIR "
-        "names the weights of an annotator; see docs/engines.md. Repeatable: rows pass through the engines in this order",
+        help="column of maps and the engine that estimates them: unicon (NAME is an adapter of --model), or "
+        "FAMILY:NAME with options, such as canny=controlnet-aux:canny,low_threshold=50 or depth2=transformers:DIR; "
+        "weights=DIR names the weights of an annotator; see docs/engines.md. Repeatable: rows pass through the engines "
+        "in this order",
     )
     conditions.add_argument(
         "--keep-column",
@@ -98,17 +99,17 @@ def _add_filter_options(filters: _ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="A:B=X",
-        help="smallest agreement, up to 1, of two columns of one kind (column agreement_A_B), such as depth:depth2=0.9: "
-        "the correlation of their maps, for depth after the best scale and shift; repeatable",
+        help="smallest agreement, up to 1, of two columns of one kind (column agreement_A_B), such as "
+        "depth:depth2=0.9: the correlation of their maps, for depth after the best scale and shift; repeatable",
     )
     filters.add_argument(
         "--keep",
         action="append",
         default=[],
         metavar="CONDITION",
-        help="keep only rows for which a condition on columns holds, such as 'width >= 512 and not label == \"sketch\"': "
-        "comparisons, in, and, or, not, numbers, texts, and the columns of scores, captions, agreements (see "
-        "docs/corpus.md) or the input; repeatable",
+        help="keep only rows for which a condition on columns holds, such as 'width >= 512 and not label == "
+        '"sketch"\': comparisons, in, and, or, not, numbers, texts, and the columns of scores, captions, agreements '
+        "(see docs/corpus.md) or the input; repeatable",
     )
 
 
@@ -119,14 +120,14 @@ def _add_actor_options(work: _ArgumentGroup) -> None:
         default=[],
         metavar="[NAME=]N",
         help="number of actors of the engine of a condition, or of the captioner (caption=N), or MIN:MAX; without a "
-        "name, of all other engines; repeatable. Give more to the slowest engine, which sets the rate: the report names "
-        "it (default: one per GPU for each engine; one without GPUs)",
+        "name, of all other engines; repeatable. Give more to the slowest engine, which sets the rate: the report "
+        "names it (default: one per GPU for each engine; one without GPUs)",
     )
     work.add_argument(
         "--num-gpus-per-actor",
         action="append",
         default=[],
         metavar="[NAME=]X",
-        help="GPUs, or a fraction of one, for each actor of an engine, as in --actors; repeatable (default: the engines "
-        "with weights share each GPU equally, and 0 without GPUs)",
+        help="GPUs, or a fraction of one, for each actor of an engine, as in --actors; repeatable (default: the "
+        "engines with weights share each GPU equally, and 0 without GPUs)",
     )

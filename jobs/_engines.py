@@ -28,7 +28,7 @@ OF_UNICON = (
 
 def add_engine_options(engine: _ArgumentGroup, makes_images: bool) -> None:
     """Add `--engine` and its options, for the engines that make images or for those that estimate conditions."""
-    families = [family for family in FAMILIES.values() if family.makes_images == makes_images]
+    families = [each for each in FAMILIES.values() if each.makes_images == makes_images and each.name != UNICON]
     known = "; ".join(f"{family.name}:{family.place} ({family.help})" for family in families)
     engine.add_argument(
         "--engine",
@@ -52,11 +52,12 @@ def add_engine_options(engine: _ArgumentGroup, makes_images: bool) -> None:
         )
 
 
-def check_engine_options(parser: _cli.Parser, options: Namespace) -> None:
+def check_engine_options(parser: _cli.Parser, options: Namespace, makes_images: bool) -> None:
     """Check that the options belong to the engine.
 
     Raises:
-        SettingError: An option of UniCon is given with another engine, or one of an engine with UniCon.
+        SettingError: An option of UniCon is given with another engine, or one of an engine with UniCon; or the engine
+            does something else than the job.
     """
     if options.engine == UNICON:
         for option in ("--engine-option", "--engine-weights"):
@@ -67,6 +68,12 @@ def check_engine_options(parser: _cli.Parser, options: Namespace) -> None:
                 )
         return
     spec = engine_of(options)
+    if spec.family.name == UNICON:
+        raise SettingError(f"--engine {options.engine}: write --engine {UNICON} --condition {spec.name}.")
+    if spec.family.makes_images != makes_images:
+        does = "makes images from conditions" if spec.family.makes_images else "estimates conditions of images"
+        other = "synthesize.py" if spec.family.makes_images else "estimate.py"
+        raise SettingError(f"--engine {spec.text} {does}. Use it with jobs/{other}.")
     refused = OF_UNICON if spec.family.makes_images else (*OF_UNICON, "--model")
     for option in refused:
         value = getattr(options, _dest(option), None)

@@ -72,7 +72,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     _engines.add_engine_options(parser.add_argument_group("engine"), makes_images=False)
     add_options(parser)
     options = parser.parse_args(arguments)
-    _engines.check_engine_options(parser, options)
+    _engines.check_engine_options(parser, options, makes_images=False)
     default = ["depth"] if options.engine == UNICON else []
     options.condition = list(dict.fromkeys(options.condition or default))
     return options

@@ -3,13 +3,15 @@
 
 import sys
 from argparse import ArgumentTypeError, Namespace
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from jobs import _cli, _options
+from engines.spec import UNICON
+from jobs import _cli, _engines, _options
 from jobs._arguments import integer, number
 from jobs._sampling import generation_sampling
 from pipelines.errors import SettingError
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from pipelines.dataset.card import Card
     from pipelines.readers.sources import Source
     from pipelines.runs.task_run import PlaceableModel, TaskRun
+    from pipelines.tasks.engine_model import EngineIdentity
     from pipelines.tasks.model_identity import ModelIdentity
     from pipelines.tasks.synthesis import Synthesis
 
@@ -41,6 +44,10 @@ examples:
 
   # from rough depth sketches: an image, and the refined depth in the column depth_refined
   python jobs/synthesize.py --input sketches.parquet --output new/ --condition depth=sketch --coarse 0.7
+
+  # with a ControlNet of diffusers instead of UniCon
+  python jobs/synthesize.py --input depth/ --output new/ --condition depth=depth --model /models/sd15 \\
+      --engine controlnet:/models/control_v11f1p_sd15_depth --engine-option num_inference_steps=30
 
 Run the same command again to continue after a crash or Ctrl-C, or to process files that were added since.
 
@@ -70,6 +77,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     data.add_argument(
         "--images-per-row", type=integer(1, 1_000_000), default=1, metavar="N", help="images per row (default: 1)"
     )
+    _engines.add_engine_options(parser.add_argument_group("engine"), makes_images=True)
     model = parser.add_argument_group("model")
     _options.add_generation_options(model)
     model.add_argument(
@@ -88,7 +96,9 @@ def parse(arguments: list[str] | None = None) -> Namespace:
         "the image (default: 0; 0.7 is a good start)",
     )
     _options.add_work_options(parser.add_argument_group("work"), chunk_size=32)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    _engines.check_engine_options(parser, options, makes_images=True)
+    return options
 
 
 def weights_of(options: Namespace, conditions: "dict[str, str]") -> dict[str, float]:
@@ -112,18 +122,47 @@ def weights_of(options: Namespace, conditions: "dict[str, str]") -> dict[str, fl
 
 def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableModel") -> "TaskRun":
     """Return the job of a command line."""
+    task = _task(options, identity)
+    made_by = _cli.generated_provenance(
+        identity, options, task.sampling, CODE_VERSION, weights=_shown(task.weights), strength=options.coarse or None
+    )
+    return _task_run(options, task, model, made_by)
+
+
+def engine_task_run(options: Namespace, identity: "EngineIdentity", model: "PlaceableModel") -> "TaskRun":
+    """Return the job of a command line with an engine other than UniCon."""
+    from pipelines.tasks.synthesis import Synthesis
+
+    media = _cli.named_values("--condition", options.condition, "COLUMN")
+    task = Synthesis(
+        conditions=identity.conditions,
+        prompt=options.prompt,
+        media=media,
+        max_pixels=options.max_pixels,
+        weights=weights_of(options, media),
+        negative_prompt=options.negative_prompt,
+    )
+    made_by = _engines.engine_provenance(
+        identity, options, CODE_VERSION, weights=_shown(task.weights), negative_prompt=options.negative_prompt or None
+    )
+    return _task_run(options, task, model, made_by)
+
+
+def _shown(weights: Mapping[str, float]) -> str | None:
+    return ", ".join(f"{name}={weight:g}" for name, weight in weights.items()) or None
+
+
+def _task_run(
+    options: Namespace, task: "Synthesis", model: "PlaceableModel", made_by: Mapping[str, str | int | float]
+) -> "TaskRun":
     from pipelines.runs.task_run import TaskRun
 
-    task = _task(options, identity)
-    shown = ", ".join(f"{name}={weight:g}" for name, weight in task.weights.items())
     return TaskRun(
         job="synthesize",
         task=task,
         source=_source(options, dict(task.media)),
         model=model,
-        provenance=_cli.generated_provenance(
-            identity, options, task.sampling, CODE_VERSION, weights=shown or None, strength=options.coarse or None
-        ),
+        provenance=made_by,
         other_settings={
             "conditions": dict(task.media),
             **_cli.data_settings(options, "prompt", "images_per_row"),
@@ -205,7 +244,17 @@ def _card(options: Namespace, task: "Synthesis") -> "Card":
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     options = parse(arguments)
-    return _cli.run_task(options, list(_cli.named_values("--condition", options.condition, "COLUMN")), task_run)
+    conditions = list(_cli.named_values("--condition", options.condition, "COLUMN"))
+    if options.engine == UNICON:
+        return _cli.run_task(options, conditions, task_run)
+    if len(conditions) > 1:
+        raise SettingError(f"--engine {options.engine} follows one condition; got {', '.join(conditions)}. Name one.")
+    if options.negative_prompt and _engines.engine_of(options).options.get("guidance_scale") == 1:
+        raise SettingError(
+            f"--negative-prompt {options.negative_prompt[:60]!r} needs text guidance, which guidance_scale=1 switches "
+            "off. Remove one of them."
+        )
+    return _engines.run_engine(options, conditions[0], engine_task_run)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train a UniCon adapter (edge, depth or pose) for a Stable Diffusion 1.x or 2.x model on your own images."""
+"""Train UniCon adapters for a Stable Diffusion 1.x or 2.x model, on a corpus or on a folder of images."""
 
 import sys
 from argparse import Namespace, _ArgumentGroup
@@ -8,30 +8,45 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from jobs import _cli
+from jobs import _cli, _corpus_training
 from jobs._adapter_training import (
     annotator_of,
+    check_images_options,
     check_paths,
     check_weights,
     choose_conditions,
     choose_device,
     conditions_folder,
     data_settings,
-    make_recipe,
+    images_recipe,
     report_as,
     training_settings,
 )
-from jobs._arguments import integer, local_path, location, number
+from jobs._arguments import local_path, location
 from jobs._sampling import check_limits
+from jobs._training_options import add_corpus_options, add_training_options
 from pipelines.errors import SettingError
 
 if TYPE_CHECKING:
-    from unicon.training.adapter import AdapterRecipe, AdapterTraining
+    from unicon.training.adapter_files import AdapterTraining
     from unicon.training.photographs import Photograph
+    from unicon.training.recipe import AdapterRecipe
 
 EXAMPLES = """
 examples:
-  # edges, detected by Canny, which needs no weights
+  # from a corpus of jobs/build_corpus.py: a new adapter for its column canny, on two GPUs
+  python jobs/train_adapter.py --model /models/stable-diffusion-v1-5 --corpus s3://bucket/corpus --condition canny \\
+      --num-workers 2 --work s3://bucket/runs/canny --output s3://bucket/adapters/
+
+  # two adapters together; rows with a rating of 3 or more count, and count by their rating
+  python jobs/train_adapter.py --model mini --corpus corpus/ --condition canny=edge --condition near=depth:depth \\
+      --weight-column rating --where 'rating>=3' --work runs/two --output adapters/
+
+  # on as many machines as there are, 1 to 8; estimates in one step at the end
+  python jobs/train_adapter.py --model owner/stable-diffusion-v1-5 --corpus s3://bucket/corpus --condition depth \\
+      --num-workers 1-8 --single-step-steps 2000 --work s3://bucket/runs/depth --output s3://bucket/adapters/
+
+  # from a folder of images: edges, detected by Canny, which needs no weights
   python jobs/train_adapter.py --model /models/stable-diffusion-v1-5 --images photos/ --condition edge \\
       --output adapters/edge.safetensors --work runs/edge
 
@@ -52,24 +67,30 @@ examples:
   python jobs/train_adapter.py --model /models/stable-diffusion-v1-5 --images photos/ --condition depth \\
       --conditions maps/ --output adapters/depth.safetensors --work runs/depth
 
-If photos/NAME.txt exists, it is the caption of photos/NAME.jpg. Captions improve the generation of images.
+A corpus has an image column and a column for each condition. --condition NAME trains an adapter called NAME on the
+column NAME; NAME=KIND says what kind of map it is (edge, depth, pose, normal, appearance, identity) where neither the
+name nor the corpus does, and NAME:COLUMN or NAME=KIND:COLUMN that the column is called otherwise. If photos/NAME.txt
+exists, it is the caption of photos/NAME.jpg. Captions improve the generation of images.
 
 The defaults are the published recipe (arXiv 2410.11439): rank 64, batches of 16, 20 epochs, native resolution of the
 model; with 17,000 images about half a day on one large GPU. Run the same command again to continue after a crash or
-Ctrl-C. More --steps extend the training; other settings are rejected.
+Ctrl-C, with any number of workers. More --steps extend the training; other settings are rejected.
 
 --work receives:
-  conditions-ID/NAME.png         condition of every image, created once
+  training/state-STEP.pt (state.pt with --images), log.jsonl, validation.jsonl
   training/validation-STEP.png   held-out images at every checkpoint: image | condition | estimate
-  training/log.jsonl, validation.jsonl, state.pt
+  conditions-ID/NAME.png         with --images: condition of every image, created once
+  tensorboard/                   with --corpus: the same curves and pictures for TensorBoard
 
-The result is one file, to be used by the other commands and in Python:
+The result is one file, or with --corpus a folder with NAME.safetensors, the published format (official/NAME) and a
+model card (README.md). The adapters are used by the other commands and in Python:
   python jobs/estimate.py --condition edge --input photos/ --output edges/ --model /models/stable-diffusion-v1-5 \\
       --adapter adapters/edge.safetensors
   UniCon.from_pretrained("/models/stable-diffusion-v1-5", adapters={"edge": "adapters/edge.safetensors"})
 
 exit codes:
-  0 complete   2 wrong setting   130 interrupted; run the same command again to continue
+  0 complete   1 stopped; run the same command again to continue   2 wrong setting, or a loss that is not finite
+  130, 143 interrupted; run the same command again to continue
 """
 
 
@@ -82,98 +103,65 @@ def parse(arguments: list[str] | None = None) -> Namespace:
         required=True,
         type=location,
         metavar="NAME",
-        help="Stable Diffusion folder in the diffusers layout, or hub id",
+        help="mini, a Stable Diffusion folder in the diffusers layout, or hub id; with --corpus also its URI",
     )
-    data.add_argument("--images", required=True, type=local_path, metavar="DIR", help="folder of images")
-    data.add_argument("--condition", required=True, choices=("edge", "depth", "pose"), help="condition to learn")
+    data.add_argument(
+        "--condition",
+        required=True,
+        action="append",
+        metavar="NAME[=KIND][:COLUMN]",
+        help="condition to learn; with --images one of edge, depth and pose; with --corpus see below; repeatable",
+    )
+    add_corpus_options(data)
+    _add_images_options(data)
+    data.add_argument(
+        "--output",
+        required=True,
+        type=location,
+        metavar="URI",
+        help="adapter file to write, NAME.safetensors; with --corpus also a folder for the adapters",
+    )
+    data.add_argument(
+        "--work", required=True, type=location, metavar="URI", help="folder for checkpoints and reports, or conditions"
+    )
+    add_training_options(parser)
+    options = parser.parse_args(arguments)
+    if bool(options.images) == bool(options.corpus):
+        parser.error("give either --corpus or --images, the data to train on")
+    return options
+
+
+def _add_images_options(data: _ArgumentGroup) -> None:
+    data.add_argument("--images", type=location, metavar="DIR", help="folder of images to train on")
     data.add_argument(
         "--conditions",
         type=local_path,
         metavar="DIR",
-        help="folder of existing condition maps with the names of their images",
+        help="with --images: folder of existing condition maps with the names of their images",
     )
     data.add_argument(
         "--annotator",
         type=location,
         metavar="NAME",
-        help="model that creates the conditions: canny (hard edges, the default for edge), hed or pidinet (soft edges; "
-        "the published edge adapter was trained on hed), midas (depth), openpose (pose); recorded in the adapter",
+        help="with --images: model that creates the conditions: canny (hard edges, the default for edge), hed or "
+        "pidinet (soft edges; the published edge adapter was trained on hed), midas (depth), openpose (pose); recorded "
+        "in the adapter",
     )
     data.add_argument(
         "--annotator-weights",
         type=location,
         metavar="NAME",
-        help="folder or hub id with the weights of the annotator; canny needs none (default: lllyasviel/Annotators)",
+        help="with --images: folder or hub id with the weights of the annotator; canny needs none (default: "
+        "lllyasviel/Annotators)",
     )
-    data.add_argument(
-        "--output", required=True, type=local_path, metavar="FILE", help="adapter file to write, NAME.safetensors"
-    )
-    data.add_argument(
-        "--work", required=True, type=local_path, metavar="DIR", help="folder for conditions and checkpoints"
-    )
-    _add_training_options(parser)
-    return parser.parse_args(arguments)
-
-
-def _add_training_options(parser: _cli.Parser) -> None:
-    recipe = parser.add_argument_group("training")
-    recipe.add_argument(
-        "--rank", type=integer(1, 1024), default=64, metavar="N", help="rank of every LoRA (default: %(default)s)"
-    )
-    recipe.add_argument("--steps", type=integer(1), metavar="N", help="optimizer steps (default: 20 epochs)")
-    recipe.add_argument(
-        "--batch-size", type=integer(1, 65_536), default=16, metavar="N", help="pairs per step (default: %(default)s)"
-    )
-    recipe.add_argument(
-        "--learning-rate",
-        type=number(1e-9, 1),
-        default=1e-4,
-        metavar="X",
-        help="peak learning rate (default: %(default)s)",
-    )
-    recipe.add_argument(
-        "--single-step-share",
-        type=number(0, 1),
-        default=0.0,
-        metavar="X",
-        help="share of the steps, from 0 to 1, that train estimates in one step end to end through the decoder "
-        "(arXiv 2409.11355); the adapter then estimates in one step by default (default: %(default)s)",
-    )
-    recipe.add_argument(
-        "--resolution",
-        type=integer(16, 8192),
-        metavar="PX",
-        help="images are scaled to the area of a square of this side (default: native resolution, 512 or 768)",
-    )
-    recipe.add_argument(
-        "--seed", type=integer(0), default=0, metavar="N", help="seed of all random numbers (default: %(default)s)"
-    )
-    _add_device_options(recipe)
-
-
-def _add_device_options(recipe: _ArgumentGroup) -> None:
-    recipe.add_argument(
-        "--checkpoint-every",
-        type=integer(1),
-        default=500,
-        metavar="N",
-        help="steps between checkpoints (default: %(default)s)",
-    )
-    recipe.add_argument(
-        "--dtype",
-        choices=("bfloat16", "float16", "float32"),
-        help="data type of frozen weights and computation; the adapter is trained in float32 (default: bfloat16 on a "
-        "GPU, float32 on a CPU)",
-    )
-    recipe.add_argument(
-        "--gradient-checkpointing", action="store_true", help="use less memory and about a third more time"
-    )
-    recipe.add_argument("--device", metavar="NAME", help="cuda, cuda:1 or cpu (default: a GPU if there is one)")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     options = parse(arguments)
+    if options.corpus:
+        return _corpus_training.train(options)
+    check_images_options(options)
     choose_conditions(options)
     check_paths(options)
     device = choose_device(options.device)
@@ -193,16 +181,17 @@ def begin(options: Namespace, device: str) -> "tuple[AdapterRecipe, Path]":
     from unicon.files.folder import find_folder
     from unicon.limits import ModelLimits
     from unicon.options import SamplingOptions
-    from unicon.training import adapter
+    from unicon.training.adapter import model_sha256
+    from unicon.training.photograph_training import keep_settings
     from unicon.training.photographs import find_images
 
     folder = report_as("--model", lambda: find_folder(options.model))
     check_limits(ModelLimits.of_folder(folder), SamplingOptions(resolution_px=options.resolution))
     images = list(find_images(options.images))
-    recipe = make_recipe(options, device, len(images))
+    recipe = images_recipe(options, device, len(images))
     settings = {**data_settings(options), **training_settings(options, recipe, images)}
-    settings["model_sha256"] = adapter.model_sha256(folder)
-    report_as("--work", lambda: adapter.keep_settings(options.work, settings))
+    settings["model_sha256"] = model_sha256(folder)
+    report_as("--work", lambda: keep_settings(options.work, settings))
     check_weights(options, len(images))
     return recipe, folder
 
@@ -211,10 +200,11 @@ def load(
     options: Namespace, recipe: "AdapterRecipe", folder: Path, device: str
 ) -> "tuple[AdapterTraining, list[Photograph]]":
     """Load the model with a new adapter, and prepare the images with their conditions."""
-    from unicon.training import adapter
+    from unicon.training.adapter import load_adapters
+    from unicon.training.photograph_rows import split_photographs
     from unicon.training.photographs import prepare_photographs
 
-    training = report_as("--model", lambda: adapter.load_for_training(folder, recipe, device))
+    training = report_as("--model", lambda: load_adapters(folder, recipe, device))
     source = options.conditions or annotator_of(options, device, training.views.resolution_px)
     photographs = report_as(
         "--conditions" if options.conditions else "--images",
@@ -222,7 +212,7 @@ def load(
             options.images, conditions_folder(options), source, side_px=training.views.kept_side_px
         ),
     )
-    report_as("--images", lambda: adapter.split_photographs(photographs))
+    report_as("--images", lambda: split_photographs(photographs))
     return training, photographs
 
 
@@ -232,11 +222,11 @@ def train(
     """Train from the beginning or from the latest checkpoint, and write the adapter."""
     import torch
 
-    from unicon.training.adapter import train_adapter
+    from unicon.training.photograph_training import train_on_photographs
     from unicon.training.trainer import ResumeError
 
     try:
-        train_adapter(training, photographs, recipe, options.work, options.output)
+        train_on_photographs(training, photographs, recipe, options.work, options.output)
     except ResumeError as error:
         raise SettingError(f"--work: {error}") from error
     except torch.OutOfMemoryError as error:

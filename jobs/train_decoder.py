@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs import _cli
-from jobs._adapter_training import choose_device, default_dtype, report_as
+from jobs._adapter_training import choose_device, report_as
 from jobs._arguments import integer, local_path, location, number
 from pipelines.errors import SettingError
 
@@ -199,10 +199,11 @@ def train(options: Namespace, folder: Path, folders: dict[str, Path], output: Pa
 
 def recipe_of(options: Namespace, width: int, device: str) -> "DecoderRecipe":
     """Return the recipe of a command line; `width` is the default of `--width`."""
+    from unicon.devices import training_dtype
     from unicon.training.decoder import DecoderRecipe
     from unicon.training.fit import FitConfig
 
-    dtype = default_dtype(device)
+    dtype = training_dtype(device)
     fit = FitConfig(
         steps=options.steps,
         learning_rate=options.learning_rate / BIASES_LEARN_SLOWER,

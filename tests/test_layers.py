@@ -15,10 +15,11 @@ LEVELS = (
     ("samples", "images"),
     ("readers", "engine"),
     ("dataset",),
-    ("planning", "stages"),
+    ("planning", "stages", "quality"),
     ("tasks", "runs"),
     ("scenes",),
     ("evaluation",),
+    ("training",),
 )
 """The packages and files of `pipelines`, lowest first; within a level, each may import those listed before it."""
 UNICON_PACKAGES = {
@@ -37,7 +38,7 @@ FORBIDDEN = {
     "pipelines": {"jobs", "tests", "torch", "diffusers"},
     "jobs": {"tests", "ray", "pyarrow", "fsspec"},
 }
-TORCH_FILES = {"pipelines/tasks/model.py"}
+TORCH_FILES = {"pipelines/tasks/model.py", "pipelines/training/work.py"}
 """Files that import torch within a function that runs in the actor."""
 FILES_IN_PIPELINES = 6
 PACKAGES_WITHOUT_TORCH = ("unicon.files", "unicon.options", "unicon.adapters.config", "unicon.limits",

@@ -36,3 +36,13 @@ def floating_dtype(dtype: torch.dtype | str) -> torch.dtype:
     if found not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise ValueError(f"dtype is float16, bfloat16, float32 or float64; got {dtype!r}. Correct it.")
     return found  # type: ignore[return-value]
+
+
+def training_dtype(device: str) -> str:
+    """Return the name of the dtype that trains fastest on a device.
+
+    It is bfloat16 on GPUs that support it, float16 on older ones, float32 on a CPU.
+    """
+    if not device.startswith("cuda"):
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"

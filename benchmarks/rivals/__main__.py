@@ -1,7 +1,7 @@
 """Train UniCon and its rivals on the same rendered scenes, from the same base, and compare them.
 
-    python -m benchmarks.rivals --work out/rivals --steps 240 --json out/rivals.json --sheet out/rivals.png
-    python -m benchmarks.rivals --work out/rivals --steps 240 --only controlnet      # one of them, in this process
+    python -m benchmarks.rivals --work out/rivals --steps 200 --json out/rivals.json --sheet out/rivals.png
+    python -m benchmarks.rivals --work out/rivals --steps 200 --only controlnet      # one of them, in this process
 
 Every rival is trained and measured in a process of its own, one after the other, on one core. A rival whose result is
 in the work folder is not repeated, and a training that was interrupted goes on where it stopped. docs/rivals.md
@@ -42,8 +42,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of scenes, base, checkpoints and results")
-    parser.add_argument("--steps", type=int, default=240, help="optimizer steps of every rival (%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=16, help="pairs in a step (%(default)s)")
+    parser.add_argument("--steps", type=int, default=200, help="optimizer steps of every rival (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=8, help="pairs in a step (%(default)s)")
     parser.add_argument("--scenes", type=int, default=2000, help="scenes to train on (%(default)s)")
     parser.add_argument("--unseen", type=int, default=64, help="scenes to measure on (%(default)s)")
     parser.add_argument(

@@ -1,6 +1,7 @@
 # diffusers declares the blocks of its UNet as optional, and torch the children of modules loosely.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportGeneralTypeIssues=false, reportIndexIssue=false, reportOptionalMemberAccess=false
+# pyright: reportGeneralTypeIssues=false, reportIndexIssue=false, reportOptionalCall=false
+# pyright: reportOptionalMemberAccess=false, reportReturnType=false
 """Two UNets side by side, one for images and one for depth, that exchange features after every block.
 
 The UNet for images is frozen. That for depth starts as its copy, and all of it is trained. What they exchange passes

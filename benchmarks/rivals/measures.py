@@ -24,6 +24,8 @@ from unicon.scenes.render import Rendering
 T = TypeVar("T")
 STEPS = 10
 """Sampling steps. Depth is estimated in one step too."""
+GENERATED = 32
+"""Largest number of generated images, those of the first scenes."""
 PART_ROWS = 16
 """Rows of a call."""
 GUIDANCE_SCALES = (0.0, 3.0)
@@ -53,8 +55,9 @@ class Judge:
 
 def measure(rival: object, scenes: Sequence[Rendering], judge: Judge, steps: int = STEPS) -> dict[str, Any]:
     """Everything that a rival can make of unseen scenes in some sampling steps, with the processor seconds of a row."""
-    images, captions = [scene.image for scene in scenes], [scene.caption for scene in scenes]
-    truths = [scene.inverse_depth for scene in scenes]
+    images = [scene.image for scene in scenes]
+    captions = [scene.caption for scene in scenes[:GENERATED]]
+    truths = [scene.inverse_depth for scene in scenes[:GENERATED]]
     found: dict[str, Any] = {}
     if isinstance(rival, Estimates):
         for each in sorted({1, steps}):

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.rivals.base import MODEL, Base, read_base
 from benchmarks.rivals.controlnet_rival import ControlNetRival
 from benchmarks.rivals.data import TrainingScenes
-from benchmarks.rivals.measures import STEPS, Judge, by_parts, depth_accuracy, measure
+from benchmarks.rivals.measures import GENERATED, STEPS, Judge, by_parts, depth_accuracy, measure
 from benchmarks.rivals.regression_rival import RegressionRival
 from benchmarks.rivals.unicon_rival import ShippedMini
 from unicon.files.folder import find_folder
@@ -23,6 +23,7 @@ def measure_references(
 ) -> dict[str, Any]:
     """Results by name, in the form of `measure`."""
     truths = [scene.inverse_depth for scene in scenes]
+    images = [scene.image for scene in scenes[:GENERATED]]
     ramp = vertical_ramp(*truths[0].shape)
     mean = (training.arrays.inverse_depths.mean(0) / 65535).astype(np.float32)
     return {
@@ -32,8 +33,8 @@ def measure_references(
             "depth, 1 steps": _output_at_zero(read_base(find_folder(MODEL)), training, scenes)
         },
         "output of the base at timestep 0": {"depth, 1 steps": _output_at_zero(base, training, scenes)},
-        "base with captions alone": {"image, guidance 0": _captions_alone(base, training, scenes, judge)},
-        "true images": {"image, guidance 0": judge.likeness([scene.image for scene in scenes], truths)},
+        "base with captions alone": {"image, guidance 0": _captions_alone(base, training, scenes[:GENERATED], judge)},
+        "true images": {"image, guidance 0": judge.likeness(images, truths[:GENERATED])},
         "mini as shipped": measure(ShippedMini(), scenes, judge),
     }
 

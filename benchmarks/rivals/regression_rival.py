@@ -1,5 +1,6 @@
 # diffusers declares its outputs as tuples and its configurations as plain dictionaries, and arguments too narrowly.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
+# pyright: reportReturnType=false
 """Plain regression: a UNet of the same shape that maps the latents of an image to those of its depth map in one pass.
 
 Source of the variant that starts from the base: arXiv 2409.11355, which fine-tunes a diffusion model end to end.

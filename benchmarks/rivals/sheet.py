@@ -38,13 +38,13 @@ def _rows(work: Path, names: Sequence[str], training: TrainingScenes, scenes: li
         rival = FIELD[name].build(read_base(work / "base"), training, 1)
         rival.load(work / name)
         if isinstance(rival, Estimates):
-            yield f"depth: {name}", previews(DEPTH, rival.estimate(images, 1))
+            yield f"depth:\n{name}", previews(DEPTH, rival.estimate(images, 1))
         if isinstance(rival, Synthesizes):
             found = rival.synthesize(truths, captions, STEPS, GUIDANCE)
-            made.append((f"image: {name}", _pictures(found)))
+            made.append((f"image from depth:\n{name}", _pictures(found)))
         if isinstance(rival, Generates):
             both, maps = rival.generate(captions, STEPS, GUIDANCE)
-            made += [(f"both: {name}", _pictures(both)), ("", previews(DEPTH, maps))]
+            made += [(f"both from a caption:\n{name}", _pictures(both)), ("", previews(DEPTH, maps))]
     yield from made
 
 

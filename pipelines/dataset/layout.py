@@ -12,9 +12,9 @@
 STEM = NAME-OUTCOME.ok60.bad4. NAME is a function of the chunk: shard name, hash of the shard's URI, its fingerprint,
 first and last position, configuration hash. OUTCOME is a hash of the positions that failed. If some of these samples
 are only waiting, because a file that they name could not be fetched for now, OUTCOME depends on which ones, and their
-number follows: `.wait2` if two of the four are waiting; likewise `.filtered2` if a filter has removed two. Therefore files never change: processing a chunk again writes
-the same files if the outcome is the same, and other files beside them if it differs. Planning decides from the listing
-alone which version counts (`pipelines.planning.finished`).
+number follows: `.wait2` if two of the four are waiting; likewise `.filtered2` if a filter has removed two of them.
+Therefore files never change: processing a chunk again writes the same files if the outcome is the same, and other files
+beside them if it differs. Planning decides from the listing alone which version counts (`pipelines.planning.finished`).
 
 Version 0.1 wrote data/NAME.parquet and _chunks/done/NAME.ok60.bad4 with shorter hashes; its outputs are read and
 continued.
@@ -25,7 +25,7 @@ Tested in tests/pipelines/dataset/test_marks.py and tests/pipelines/planning/.
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -207,20 +207,24 @@ FOLDERS = (
 """Folders of an output root."""
 
 
-def check_output(uri: str) -> str:
-    """Return the normalized output root. Raises SettingError if workers could not write there."""
-    check_given("--output", uri)
+def check_output(uri: str, option: str = "--output", folders: Sequence[str] = FOLDERS) -> str:
+    """Return the normalized root of an output, or of another option with other folders.
+
+    Raises:
+        SettingError: workers could not write there.
+    """
+    check_given(option, uri)
     output = storage.normalize(uri)
     if storage.protocol(output) == "memory":
         raise SettingError(
-            f"--output {uri!r}: memory:// exists in one process, and workers are other processes. Use a folder."
+            f"{option} {uri!r}: memory:// exists in one process, and workers are other processes. Use a folder."
         )
     if storage.protocol(output) in S3 and "?versionId=" in output:
-        raise SettingError(f"--output {uri!r}: on S3, ?versionId= selects a version of a file. Rename it.")
-    storage.check_writable("--output", uri, FOLDERS)
+        raise SettingError(f"{option} {uri!r}: on S3, ?versionId= selects a version of a file. Rename it.")
+    storage.check_writable(option, uri, folders)
     if _goes_with_the_job(output):
         raise SettingError(
-            f"--output {uri!r} is in the working directory that `ray job submit` uploaded; the cluster deletes it "
+            f"{option} {uri!r} is in the working directory that `ray job submit` uploaded; the cluster deletes it "
             "with the job. Use an absolute path on a file system that all nodes share, or an object store."
         )
     return output

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -104,12 +105,19 @@ def run_tasks(
     Raises:
         FlowError: A task raised, or its process died again and again.
     """
+    yield from run_supervised(tasks, partial(_without_attempt, work), cpus_per_task)
+
+
+def run_supervised(
+    tasks: Iterable[Any], work: Callable[[Any, Attempt], Mapping[str, Any]], cpus_per_task: float = 1.0
+) -> Iterator[dict[str, Any]]:
+    """Call `work(task, attempt)` as `run_tasks` does; it processes samples one by one if the attempt says so."""
     remaining = iter(tasks)
     while wave := list(islice(remaining, CHUNKS_IN_A_WAVE)):
         with data_context(Resources(), lambda error: print(_cause(error))), open_ledger(None) as ledger:
-            rows = [{"number": number} for number in range(len(wave))]
+            rows = [{"number": at, "task": ray.cloudpickle.dumps(task)} for at, task in enumerate(wave)]
             dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-                _Task(tuple(wave), work, ledger), num_cpus=cpus_per_task, **ONE_ROW
+                _Task(work, ledger), num_cpus=cpus_per_task, **ONE_ROW
             )
             yield from _receipts(dataset)
 
@@ -176,16 +184,19 @@ class _Publish:
 
 
 class _Task:
-    def __init__(self, tasks: tuple[Any, ...], work: Callable[[Any], Mapping[str, Any]], ledger: LedgerClient) -> None:
-        self.tasks = tasks
+    def __init__(self, work: Callable[[Any, Attempt], Mapping[str, Any]], ledger: LedgerClient) -> None:
         self.work = work
         self.ledger = ledger
         self.__name__ = "Task"
 
     def __call__(self, row: pa.Table) -> pa.Table:
-        (number,) = row.column("number").to_pylist()
-        with self.ledger.attempt("task", f"number {number}"):
-            return _receipt_row(self.work(self.tasks[number]))
+        number, task = (row.column(name)[0].as_py() for name in ("number", "task"))
+        with self.ledger.attempt("task", f"number {number}") as attempt:
+            return _receipt_row(self.work(ray.cloudpickle.loads(task), attempt))
+
+
+def _without_attempt(work: Callable[[Any], Mapping[str, Any]], task: Any, attempt: Attempt) -> Mapping[str, Any]:
+    return work(task)
 
 
 def _receipt_row(receipt: Mapping[str, Any]) -> pa.Table:

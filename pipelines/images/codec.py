@@ -65,6 +65,11 @@ def open_image(content: bytes, max_pixels: int, background: str = "white") -> tu
     return to_srgb(decoded.image, background), decoded.format
 
 
+def open_small(content: bytes, max_pixels: int, side_px: int) -> Image.Image:
+    """Decode as `open_image` does, but smaller if that costs less: a JPEG with sides of at least `side_px`."""
+    return to_srgb(_decode(content, max_pixels, side_px).image)
+
+
 def open_map(content: bytes, max_pixels: int) -> tuple[Image.Image, str]:
     """Decode a condition or a mask. 16-bit and 8-bit gray stay as they are; everything else becomes 8-bit RGB.
 
@@ -94,18 +99,18 @@ def open_and_keep_map(content: bytes, max_pixels: int) -> Opened:
     return Opened(image, png_bytes(image) if decoded.kept is None else decoded.kept, image.size)
 
 
-def _decode(content: bytes, max_pixels: int) -> _Decoded:
-    """Decode an image, without its metadata if only that cannot be read."""
+def _decode(content: bytes, max_pixels: int, draft_px: int | None = None) -> _Decoded:
+    """Decode an image, without its metadata if only that cannot be read; see `open_small` for `draft_px`."""
     with _pixel_limit(max_pixels):
         try:
-            return _decode_as_is(content, max_pixels)
+            return _decode_as_is(content, max_pixels, draft_px)
         except TooManyPixelsError:
             raise
         except SampleError as error:
             problem = error
         for less, profile in without_metadata(content):
             try:
-                decoded = _decode_as_is(less, max_pixels)
+                decoded = _decode_as_is(less, max_pixels, draft_px)
             except TooManyPixelsError:
                 raise
             except SampleError:
@@ -117,7 +122,7 @@ def _decode(content: bytes, max_pixels: int) -> _Decoded:
         raise problem
 
 
-def _decode_as_is(content: bytes, max_pixels: int) -> _Decoded:
+def _decode_as_is(content: bytes, max_pixels: int, draft_px: int | None) -> _Decoded:
     try:
         with Image.open(BytesIO(content), formats=_formats()) as image:
             stored_format = image.format or ""
@@ -125,6 +130,8 @@ def _decode_as_is(content: bytes, max_pixels: int) -> _Decoded:
                 raise TooManyPixelsError(
                     "decode", f"{image.width} x {image.height} pixels exceed --max-pixels {max_pixels}"
                 )
+            if draft_px is not None:
+                image.draft(None, (draft_px, draft_px))
             image.load()
             decoded = upright(image)
             kept = first_image(content, image) if stored_format == "MPO" else content

@@ -1,4 +1,4 @@
-"""A chart for report.html: the rate of a run and the busy share of its models over time, as SVG without scripts.
+"""Charts as SVG without scripts: for report.html the rate of a run and the busy share of its models; curves of values.
 
 Tested in tests/pipelines/runs/test_report_page.py.
 """
@@ -32,6 +32,22 @@ def rate_chart(history: Sequence[Sequence[Any]], samples_per_s: float) -> str:
     box = f'viewBox="0 0 {WIDTH_PX} {HEIGHT_PX}" width="{WIDTH_PX}" height="{HEIGHT_PX}"'
     frame = f'<rect width="{WIDTH_PX}" height="{HEIGHT_PX}" fill="none" stroke="#ddd"/>'
     return f'<svg role="img" {box}>{frame}{lines}</svg>\n<p>{caption}</p>\n'
+
+
+def curve_chart(points: Sequence[tuple[float, float]]) -> str:
+    """Return a curve through points (place, value) as an SVG file, with the range of the values as text."""
+    known = [(at, value) for at, value in points if value is not None]
+    if not known:
+        return f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH_PX}" height="{HEIGHT_PX}"></svg>\n'
+    (least, most), end = (min(value for _, value in known), max(value for _, value in known)), known[-1][0] or 1
+    line = _line([(at / end, (value - least) / ((most - least) or 1)) for at, value in known], RATE_COLOR)
+    box = f'viewBox="0 0 {WIDTH_PX} {HEIGHT_PX}" width="{WIDTH_PX}" height="{HEIGHT_PX}"'
+    frame = f'<rect width="{WIDTH_PX}" height="{HEIGHT_PX}" fill="none" stroke="#ddd"/>'
+    labels = "".join(
+        f'<text x="{MARGIN_PX}" y="{y}" font-size="11" fill="#666">{value:.4g}</text>'
+        for y, value in ((MARGIN_PX + 6, most), (HEIGHT_PX - 3, least))
+    )
+    return f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {box}>{frame}{line}{labels}</svg>\n'
 
 
 def _rates(history: Sequence[Sequence[Any]]) -> list[tuple[float, float]]:

@@ -56,7 +56,7 @@ def report_page(status: Status, preview: bytes, now: datetime) -> str:
     sections = [
         _table(["", "samples"], counts),
         _image(preview),
-        _funnel(status) if filtered else _section("Why samples failed", ["samples", "reason"], _reasons(status.reasons)),
+        _funnel(status),
         _section("Shards with pending or failed samples", ["done", "failed", "pending", "shard"],
                  [[shard.ok, shard.failed, shard.pending, shard.uri] for shard in open_[:SHARDS_SHOWN]]),
         _section("Last runs", head, runs),
@@ -110,6 +110,9 @@ def _reasons(reasons: Reasons) -> list[list[Any]]:
 
 
 def _funnel(status: Status) -> str:
+    """Return why samples failed or, if filters have removed some, how many are left of the input."""
+    if not status.filtered:
+        return _section("Why samples failed", ["samples", "reason"], _reasons(status.reasons))
     lines = funnel(status.ok, status.reasons, status.pending)
     return _section("From the input to the rows", ["samples", ""], [[line.samples, line.what] for line in lines])
 

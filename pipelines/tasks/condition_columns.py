@@ -20,6 +20,9 @@ class ConditionColumn:
 
     name: str
     kind: str
+    records_kind: bool = False
+    """Whether the metadata of a schema also names the kind. It does for other engines, whose columns may have names
+    like `canny`; outputs of UniCon keep the metadata of earlier versions."""
 
     @property
     def encoding(self) -> str:
@@ -46,5 +49,10 @@ def check_guidance(condition: ConditionColumn, sampling: SamplingOptions) -> Non
 
 
 def encoding_notes(conditions: Iterable[ConditionColumn]) -> dict[str, str]:
-    """Return the encodings of conditions as metadata of a schema."""
-    return {f"{condition.name}_encoding": condition.encoding for condition in conditions}
+    """Return the encodings of conditions, and kinds that are to be recorded, as metadata of a schema."""
+    notes = {}
+    for condition in conditions:
+        notes[f"{condition.name}_encoding"] = condition.encoding
+        if condition.records_kind:
+            notes[f"{condition.name}_kind"] = condition.kind
+    return notes

@@ -19,8 +19,7 @@ from unicon.files.hashes import quick_fingerprint
 from unicon.files.hub import HubId, expanded, fetch_files, files_in_hub, is_local, parse_hub_id
 from unicon.files.inspection import check_model
 
-
-Choose = Callable[[Collection[str]], list[str]]
+Choose = Callable[[Collection[str]], Collection[str]]
 """Chooses the files to load among the paths of all files of a folder; raises FileNotFoundError or ValueError."""
 
 
@@ -53,7 +52,11 @@ def find_engine(spec: EngineSpec) -> EngineFiles:
     with named_in_errors("--engine"):
         folder = None if spec.weights is None else weights_folder(spec.weights, partial(spec.family.choose, spec.name))
         files = () if folder is None else tuple(spec.files(folder))
-    return EngineFiles(folder=folder, files=files, base=None if spec.base is None else _base(spec.base))
+    base = None if spec.base is None else _base(spec.base)
+    if folder is not None and base is not None:
+        with named_in_errors("--engine, --model"):
+            spec.family.check_base(folder, base.folder)
+    return EngineFiles(folder=folder, files=files, base=base)
 
 
 def absolute_place(place: str) -> str:
@@ -77,8 +80,8 @@ def weights_folder(place: str, choose: Choose) -> Path:
     name = None if is_local(place) else parse_hub_id(place)
     if name is None:
         raise FileNotFoundError(
-            f"weights are in a folder, at a URI, or in a hub repository OWNER/NAME; there is no folder {place[:200]!r}. "
-            "Correct the path."
+            "weights are in a folder, at a URI, or in a hub repository OWNER/NAME; there is no folder "
+            f"{place[:200]!r}. Correct the path."
         )
     return fetch_files(name, _patterns(choose, name), "repository") / name.inside
 

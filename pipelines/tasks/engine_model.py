@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from engines import EngineSpec
+from engines.spec import UNICON
 from pipelines.errors import SettingError
 from pipelines.tasks.condition_columns import ConditionColumn
 from pipelines.tasks.engine_files import EngineFiles, absolute_place, find_engine
-from pipelines.tasks.model import limit_threads
-from pipelines.tasks.model_identity import ModelIdentity, at_commit, name_of
-from pipelines.tasks.model_options import named_in_errors
+from pipelines.tasks.model import UniConModel, limit_threads
+from pipelines.tasks.model_identity import ModelIdentity, at_commit, name_of, resolve_model
+from pipelines.tasks.model_options import named_in_errors, parse_adapters, parse_model
 from unicon.condition_kinds import CONDITION_KINDS
 from unicon.files.hashes import fingerprint
 from unicon.files.hub import commit_of, is_local
@@ -88,7 +89,7 @@ class EngineIdentity(ModelIdentity):
 
 def resolve_engine(
     spec: EngineSpec, *, condition: str | None = None, dtype: str | None = None
-) -> tuple[EngineModel, EngineIdentity]:
+) -> tuple[EngineModel | UniConModel, ModelIdentity]:
     """Find, check and hash an engine without loading it; returns the description for actors and the identity.
 
     Commits of the hub are resolved here, once, so that every node loads the same files.
@@ -102,6 +103,8 @@ def resolve_engine(
     Raises:
         SettingError: A package or a file is missing, is something else, or does not fit the others.
     """
+    if spec.family.name == UNICON:
+        return _resolve_unicon(spec, condition, dtype)
     if dtype is not None and not spec.family.has_dtype:
         raise SettingError(f"--dtype {dtype}: the engine {spec.text} has its own data type. Remove the option.")
     try:
@@ -130,6 +133,18 @@ def resolve_engine(
     )  # fmt: skip
 
 
+def _resolve_unicon(spec: EngineSpec, condition: str | None, dtype: str | None) -> tuple[UniConModel, ModelIdentity]:
+    """Resolve this project's own model, whose condition has the name of its adapter."""
+    if condition not in (None, spec.name):
+        raise SettingError(f"--engine {spec.text} estimates {spec.name}; got the condition {condition}. Use that name.")
+    model, revision = parse_model(spec.weights or "mini")
+    adapter = spec.options.get("adapter")
+    adapters = parse_adapters([str(adapter)] if adapter else [], [spec.name])
+    return resolve_model(
+        UniConModel(model=model, revision=revision, conditions=(spec.name,), adapters=adapters, dtype=dtype)
+    )
+
+
 def _column(spec: EngineSpec, folder: Path | None, condition: str | None) -> ConditionColumn:
     """Return the condition that an engine estimates or follows. Raises SettingError."""
     with named_in_errors("--engine"):
@@ -141,7 +156,7 @@ def _column(spec: EngineSpec, folder: Path | None, condition: str | None) -> Con
             f"--engine {spec.text} follows a condition whose kind is one of {', '.join(CONDITION_KINDS)}; got "
             f"{name[:60]!r}. Use that name for --condition, or add --engine-option kind=KIND."
         )
-    return ConditionColumn(name=name, kind=kind)
+    return ConditionColumn(name=name, kind=kind, records_kind=True)
 
 
 def _short_name(spec: EngineSpec) -> str:

@@ -196,7 +196,7 @@ def _find_adapters(description: UniConModel, folder: Path) -> dict[str, Path]:
     """
     given = {name: local_copy(path, name) for name, path in description.adapters.items()}
     missing = [name for name in description.conditions if name not in given]
-    there = find_adapters(folder, None) if missing or not given else {}
+    there = find_adapters(folder, None) if missing else {}
     found = {**there, **(find_adapters(folder, given) if given else {})}
     for name in missing:
         if name not in found:

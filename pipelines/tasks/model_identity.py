@@ -16,8 +16,8 @@ from unicon.files.hub import commit_of, is_local, parse_hub_id
 from unicon.limits import ModelLimits
 
 REVISIONS = ("model_revision", "adapter_revision", "engine_revision", "engine_package")
-"""Columns that name commits of the hub and versions of packages. They are not part of the configuration, since the content
-of the files decides, and since a run may go on with another version of a package."""
+"""Columns that name commits of the hub and versions of packages. They are not part of the configuration, since the
+content of the files decides, and since a run may go on with another version of a package."""
 
 
 @dataclass(frozen=True, kw_only=True)

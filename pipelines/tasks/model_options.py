@@ -32,8 +32,8 @@ def parse_model(text: str) -> tuple[str, str | None]:
     return (text, None) if name is None or name.revision is None else (name._replace(revision=None).text, name.revision)
 
 
-def parse_adapters(texts: Sequence[str], conditions: Sequence[str]) -> dict[str, str]:
-    """Parse `--adapter` values into condition -> absolute path, URI or hub id.
+def parse_adapters(texts: Sequence[str], conditions: Sequence[str], option: str = "--adapter") -> dict[str, str]:
+    """Parse the values of `--adapter`, or another option, into condition -> absolute path, URI or hub id.
 
     A value is NAME=PATH, or PATH alone if there is one condition. A path that exists has precedence over a hub id.
 
@@ -48,12 +48,12 @@ def parse_adapters(texts: Sequence[str], conditions: Sequence[str]) -> dict[str,
             name, path = (conditions[0], text) if len(conditions) == 1 else ("", text)
         if name not in conditions or not path:
             raise SettingError(
-                f"--adapter {text[:200]!r}: write NAME=PATH with a condition of this command "
+                f"{option} {text[:200]!r}: write NAME=PATH with a condition of this command "
                 f"({', '.join(conditions)}), or PATH alone where there is one condition."
             )
         if name in found:
-            raise SettingError(f"--adapter {text!r}: {name} has an adapter already, {found[name]}. Give one for each.")
-        with named_in_errors("--adapter"):
+            raise SettingError(f"{option} {text!r}: {name} has an adapter already, {found[name]}. Give one for each.")
+        with named_in_errors(option):
             found[name] = _place(path)
     return found
 

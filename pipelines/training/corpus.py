@@ -20,33 +20,14 @@ from pipelines.readers.shards import find_shards
 from pipelines.readers.sources import ImageShards
 from pipelines.samples import Columns
 from pipelines.storage.store import FILES, Store
+from pipelines.training.conditions import CorpusCondition
 from pipelines.training.groups import Group, other_groups, parquet_groups
-from unicon.condition_kinds import CONDITION_KINDS
+from pipelines.training.provenance import describe, with_kinds
 
 HELD_OUT_ROWS, HELD_OUT_GROUPS, HELD_OUT_SHARE = 16, 4, 8
 """At most so many rows, of so many groups, and no more than one of so many, are held out for validation."""
-SCENE_MEMBERS = {"depth": "depth.png", "edge": "edges.png", "pose": "pose.png", "normal": "normal.png"}
-"""Condition -> member of a rendered scene with its map."""
 
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CorpusCondition:
-    """A condition of a corpus, for which an adapter is trained."""
-
-    name: str
-    """Name of the adapter."""
-    kind: str
-    """Kind of its maps, see `unicon.condition_kinds`."""
-    column: str | None = None
-    """Column with its maps. None: the column or the member NAME.png of this name."""
-
-    def members(self) -> tuple[str, ...]:
-        """Return where the maps may be in a shard that is no Parquet file."""
-        if self.column is not None:
-            return (self.column,)
-        return tuple(dict.fromkeys([f"{self.name}.png", SCENE_MEMBERS.get(self.name, f"{self.name}.png"), self.name]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +49,8 @@ class Corpus:
 class PlannedCorpus:
     """The rows of a corpus that are trained, and those that are held out."""
 
+    conditions: tuple[CorpusCondition, ...]
+    """The conditions, with their kinds."""
     groups: tuple[Group, ...]
     columns: tuple[Columns, ...]
     """The columns of every kind of shard. `media` has the conditions, in the order of the corpus."""
@@ -75,6 +58,8 @@ class PlannedCorpus:
     """For each group its place in `columns`."""
     held_out: tuple[tuple[Group, int], ...]
     """(group, place in `columns`) of the rows for validation."""
+    made_by: Mapping[str, str]
+    """Condition -> what made its maps, where the corpus says so."""
     fingerprint: str
     """Hash of the shards, and of what selects their rows."""
     left_out: Mapping[str, int] = field(default_factory=dict)
@@ -84,6 +69,11 @@ class PlannedCorpus:
     def rows(self) -> int:
         """Number of rows that are trained."""
         return sum(group.rows for group in self.groups)
+
+    @property
+    def held_out_rows(self) -> int:
+        """Number of rows that are held out."""
+        return sum(group.rows for group, _ in self.held_out)
 
 
 def plan_corpus(corpus: Corpus, work: str, tell: Tell | None = None) -> PlannedCorpus:
@@ -98,6 +88,7 @@ def plan_corpus(corpus: Corpus, work: str, tell: Tell | None = None) -> PlannedC
         SettingError: an input cannot be read, lacks a column, or has fewer than two rows.
     """
     shards = _find(corpus, work, tell)
+    described = describe(shards, [each.parquet_column for each in corpus.conditions], corpus.store)
     left_out: Counter[str] = Counter()
     groups: list[Group] = []
     columns: list[Columns] = []
@@ -114,7 +105,10 @@ def plan_corpus(corpus: Corpus, work: str, tell: Tell | None = None) -> PlannedC
             f"{_that_has(left_out)}. Check --where and --weight-column."
         )
     used, held_out = hold_out(groups, columns_of)
+    made_by = {each.name: described.made_by.get(each.parquet_column, "") for each in corpus.conditions}
     return PlannedCorpus(
+        conditions=with_kinds(corpus.conditions, described),
+        made_by={name: text for name, text in made_by.items() if text},
         groups=tuple(group for group, _ in used),
         columns=tuple(columns),
         columns_of=tuple(at for _, at in used),
@@ -180,7 +174,7 @@ def _option(condition: CorpusCondition, column: str) -> str:
 
 
 def _column(condition: CorpusCondition, form: ShardFormat, shards: Sequence[Shard], store: Store) -> str:
-    names = (condition.column or condition.name,) if form is PARQUET else condition.members()
+    names = (condition.parquet_column,) if form is PARQUET else condition.members()
     problem: SettingError | None = None
     for name in names:
         try:
@@ -213,15 +207,5 @@ def _that_has(left_out: Mapping[str, int]) -> str:
 
 def _fingerprint(corpus: Corpus, shards: Sequence[Shard]) -> str:
     selection = [corpus.image or "", corpus.caption or "", corpus.weight or "", *corpus.where]
-    maps = [f"{each.name} {each.kind} {each.column}" for each in corpus.conditions]
+    maps = [f"{each.name} {each.column}" for each in corpus.conditions]
     return storage.short_hash(*selection, *maps, *sorted(f"{shard.uri} {shard.fingerprint}" for shard in shards))
-
-
-def check_kind(name: str, kind: str) -> None:
-    """Raise SettingError for a kind of condition that is not known."""
-    if kind not in CONDITION_KINDS:
-        raise SettingError(
-            f"--condition {name}={kind}: {kind!r} is no kind of condition. Write NAME=KIND with a kind of "
-            f"{', '.join(sorted(CONDITION_KINDS))}, such as {name}=edge."
-        )
-

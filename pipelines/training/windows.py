@@ -149,7 +149,9 @@ class WindowReader:
 
 def places_of(rank: int, world_size: int, batch_size: int) -> range:
     """Return the places of a worker in a batch, as `unicon.training.workers.Workers.part` does."""
-    return range(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
+    size, left = divmod(batch_size, world_size)
+    start = rank * size + min(rank, left)
+    return range(start, start + size + (rank < left))
 
 
 class UnusableWindowError(SettingError):

@@ -52,6 +52,11 @@ def actor_kill(folder: Path, random: Random) -> Outcome:
     return _kill_worker(folder, random, lambda title: title.startswith(ACTOR))
 
 
+def corpus_actor_kill(folder: Path, random: Random) -> Outcome:
+    """Send SIGKILL to a process that holds one of the two models of a corpus."""
+    return _kill_worker(folder, random, lambda title: title.startswith(ACTOR), engines=2)
+
+
 def cpu_worker_kill(folder: Path, random: Random) -> Outcome:
     """Send SIGKILL to a process that is reading or publishing a chunk."""
     return _kill_worker(folder, random, lambda title: title.startswith(CPU_WORKERS))
@@ -87,8 +92,8 @@ def _signal_driver(folder: Path, random: Random, number: signal.Signals) -> Outc
         return finish(work, process)
 
 
-def _kill_worker(folder: Path, random: Random, is_meant: Callable[[str], bool]) -> Outcome:
-    work = local_work(folder)
+def _kill_worker(folder: Path, random: Random, is_meant: Callable[[str], bool], engines: int = 1) -> Outcome:
+    work = replace(local_work(folder), engines=engines)
     with running(work) as process:
         wait_for_moment(random, work, process)
         find_one(process, random, is_meant).kill()

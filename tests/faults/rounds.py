@@ -24,7 +24,7 @@ from random import Random
 
 from tests.faults import report
 from tests.faults.disk import disk_full, retry_disk_full
-from tests.faults.kills import actor_hang, actor_kill, cpu_worker_kill, driver_kill, driver_term
+from tests.faults.kills import actor_hang, actor_kill, corpus_actor_kill, cpu_worker_kill, driver_kill, driver_term
 from tests.faults.nodes import raylet_kill, small_object_store
 from tests.faults.outage import s3_outage
 from tests.faults.overlap import overlap
@@ -36,6 +36,7 @@ FAULTS: Mapping[str, Fault] = {
     "driver-kill": driver_kill,
     "driver-term": driver_term,
     "actor-kill": actor_kill,
+    "corpus-actor-kill": corpus_actor_kill,
     "actor-hang": actor_hang,
     "cpu-worker-kill": cpu_worker_kill,
     "raylet-kill": raylet_kill,

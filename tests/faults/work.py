@@ -43,6 +43,8 @@ class Work:
     chunk_size: int = 4
     delay_s: float = 0.1
     """Time that the model takes for each image."""
+    engines: int = 1
+    """Number of models; with two, the command builds a corpus."""
     fails_while: str = ""
     """A file; while it exists, the model fails on a third of the samples."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -198,7 +200,8 @@ def exit_code(process: "subprocess.Popen[bytes]") -> int:
 
 def _start(work: Work) -> "subprocess.Popen[bytes]":
     inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    fake = [str(work.delay_s), *(["--fails-while", work.fails_while] if work.fails_while else [])]
+    fake = [str(work.delay_s), "--engines", str(work.engines)]
+    fake += ["--fails-while", work.fails_while] if work.fails_while else []
     options = ["--input", work.inputs, "--output", work.output, "--chunk-size", str(work.chunk_size), *work.options]
     with (work.logs / f"log-{time.time_ns()}").open("wb") as log:
         return subprocess.Popen(

@@ -22,6 +22,7 @@ JOBS = tuple(
 )
 BY_NAME = {job.__name__.removeprefix("jobs."): job for job in JOBS}
 REQUIRED = {
+    "build_corpus": "--input in --output out --condition depth=unicon",
     "estimate": "--input in --output out",
     "estimate_depth": "--input in --output out",
     "evaluate": "--condition depth --predictions p --truth t",

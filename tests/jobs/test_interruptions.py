@@ -15,6 +15,7 @@ import pytest
 
 from pipelines.runs.overlap import SILENCE_S, state_of
 from pipelines.runs.status import read_status
+from tests.support.fake_corpus import run_fake_corpus
 from tests.support.fake_depth import FakeDepth
 from tests.support.inputs import all_rows, encoded_image, samples, write_tar
 from tests.support.paths import PROJECT_ROOT
@@ -23,11 +24,11 @@ from tests.support.run_fake_job import run
 SCRIPT = str(PROJECT_ROOT / "tests" / "support" / "run_fake_job.py")
 
 
-def start(arguments: list[str], delay_s: float, log: Path) -> subprocess.Popen[bytes]:
+def start(arguments: list[str], delay_s: float, log: Path, engines: int = 1) -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     with log.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, SCRIPT, str(delay_s), *arguments],
+            [sys.executable, SCRIPT, str(delay_s), "--engines", str(engines), *arguments],
             stderr=file,
             stdout=file,
             env=environment,
@@ -48,7 +49,8 @@ def wait_for_marks(output: Path, count: int, process: "subprocess.Popen[bytes]")
         time.sleep(0.05)
 
 
-def test_every_sample_exactly_once_after_sigterm_and_sigkill(ray_cluster: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engines", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_every_sample_exactly_once_after_sigterm_and_sigkill(ray_cluster: None, tmp_path: Path, engines: int) -> None:
     broken = [(f"{number:05d}.jpg", encoded_image()[:400]) for number in range(0, 61, 4)]
     good = [samples(1, first=number) for number in range(61) if number % 4]
     write_tar(tmp_path / "in" / "a.tar", sorted([*broken, *(member for sample in good for member in sample)]))
@@ -56,7 +58,7 @@ def test_every_sample_exactly_once_after_sigterm_and_sigkill(ray_cluster: None, 
     output = tmp_path / "out"
     arguments = ["--input", str(tmp_path / "in"), "--output", str(output), "--chunk-size", "4"]
 
-    process = start(arguments, 0.2, tmp_path / "log1")
+    process = start(arguments, 0.2, tmp_path / "log1", engines)
     wait_for_marks(output, 2, process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 143
@@ -68,7 +70,7 @@ def test_every_sample_exactly_once_after_sigterm_and_sigkill(ray_cluster: None, 
     assert record["counts"]["missing"] == 80 - record["counts"]["ok"] - record["counts"]["bad"] > 0
 
     marks = len(list(output.glob("_chunks/done/*")))
-    process = start(arguments, 0.2, tmp_path / "log2")
+    process = start(arguments, 0.2, tmp_path / "log2", engines)
     wait_for_marks(output, marks + 2, process)
     process.kill()
     process.wait(60)
@@ -83,7 +85,11 @@ def test_every_sample_exactly_once_after_sigterm_and_sigkill(ray_cluster: None, 
         "what a killed run failed too"
     )
 
-    assert run(arguments, FakeDepth()) == 0
+    if engines == 1:
+        assert run(arguments, FakeDepth()) == 0
+    else:
+        assert run_fake_corpus(arguments, depth=FakeDepth(), edge=FakeDepth()) == 0
+        assert all(row["depth"] and row["edge"] for row in all_rows(output, "data"))
     found = Counter(str(row["key"]) for folder in ("data", "errors") for row in all_rows(output, folder))
     assert found == Counter(f"{number:05d}" for number in (*range(61), *range(100, 119)))
     (decoding,) = read_status(str(output)).reasons.counts.items()

@@ -14,20 +14,19 @@ from pipelines.errors import SettingError
 from tests.support.images import square, write_squares
 from tests.support.tiny import write_tiny_model
 from unicon import UniCon
-from unicon.adapters.config import read_config
+from unicon.adapters.config import AdapterConfig, read_config
 from unicon.adapters.unet import named_adapter_parameters
-from unicon.training.adapter import (
-    AdapterRecipe,
-    load_for_training,
-    model_in_training,
-    published_steps,
-    split_photographs,
-    validate,
-)
-from unicon.training.fit import FitConfig
-from unicon.training.pairs import PairLoss, PairSampling
-from unicon.training.photograph_pairs import PhotographPairs
-from unicon.training.photographs import Photograph, prepare_photographs, read_image
+from unicon.training.adapter import load_adapters
+from unicon.training.batch_loss import BatchLoss
+from unicon.training.batches import RowBatches, collate
+from unicon.training.fit_config import FitConfig
+from unicon.training.pair_rows import PairSampling
+from unicon.training.photograph_rows import PhotographRows, split_photographs
+from unicon.training.photographs import Photograph, prepare_photographs
+from unicon.training.recipe import AdapterRecipe, TrainedAdapter, epochs_to_steps
+from unicon.training.sheets import SHEET_HEIGHT_PX
+from unicon.training.validation import validate
+from unicon.training.views import View, view_row
 
 
 @pytest.fixture(scope="module")
@@ -84,16 +83,16 @@ def test_a_stopped_training_goes_on(tiny: Path, images: Path, trained: Path, tmp
         pass
 
     calls = []
-    draw = PhotographPairs.draw
+    batch = RowBatches.batch
 
     def draw_twice(*arguments):
         calls.append(1)
         if len(calls) == 3:
             raise Killed
-        return draw(*arguments)
+        return batch(*arguments)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(PhotographPairs, "draw", draw_twice)
+        patch.setattr(RowBatches, "batch", draw_twice)
         train_adapter.main(command(tiny, images, tmp_path, "--steps", "3"))
     assert train_adapter.main(command(tiny, images, tmp_path, "--steps", "3")) == 0
     one, other = (load_file(root / "adapters" / "edge.safetensors") for root in (trained, tmp_path))
@@ -154,7 +153,7 @@ def test_checkpoints_are_looked_at_with_the_model_in_memory(
     tiny: Path, images: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The estimates equal those of the written file, and nothing is loaded for them."""
-    training = load_for_training(tiny, recipe(), "cpu")
+    training = load_adapters(tiny, recipe(), "cpu")
     tensors = load_file(trained / "adapters" / "edge.safetensors")
     with torch.no_grad():
         for name, parameter in named_adapter_parameters(training.models.unet, "edge").items():
@@ -162,15 +161,15 @@ def test_checkpoints_are_looked_at_with_the_model_in_memory(
     photographs = prepare_photographs(images, tmp_path / "kept", images, side_px=48)[:2]
     loaded = UniCon.from_pretrained(tiny, adapters={"edge": trained / "adapters" / "edge.safetensors"}, device="cpu")
     side_px = training.views.resolution_px
-    originals = [read_image(photograph.image, side_px) for photograph in photographs]
+    rows = list(PhotographRows(photographs, "edge", side_px))
+    originals = [row.image for row in rows]
     expected = loaded.estimate(originals, "edge", resolution_px=side_px)
 
     monkeypatch.setattr(UniCon, "from_pretrained", None)
-    found = model_in_training(training).estimate(originals, "edge", resolution_px=side_px)
+    found = training.model().estimate(originals, "edge", resolution_px=side_px)
     assert max(np.abs(one - other).max() for one, other in zip(found, expected, strict=True)) < 1e-4
-    validate(training, photographs, tmp_path, 7)
-    assert json.loads((tmp_path / "validation.jsonl").read_text())["step"] == 7
-    assert (tmp_path / "validation-000007.png").exists()
+    numbers, sheets = validate(training, rows, {"edge": "edge"})
+    assert numbers.keys() == {"edge_difference", "edge_f1"} and sheets["edge"].height == 2 * SHEET_HEIGHT_PX
 
 
 def test_a_share_of_the_steps_trains_for_a_single_step(tiny: Path, images: Path, tmp_path: Path) -> None:
@@ -187,31 +186,31 @@ def test_a_share_of_the_steps_trains_for_a_single_step(tiny: Path, images: Path,
 
 def test_an_adapter_says_what_made_its_conditions(tiny: Path, images: Path, trained: Path) -> None:
     assert read_config(trained / "adapters" / "edge.safetensors")[0].annotator == "canny"
-    assert load_for_training(tiny, recipe(annotator="hed"), "cpu").config.annotator == "hed"
+    assert load_adapters(tiny, recipe(annotator="hed"), "cpu").configs["edge"].annotator == "hed"
 
 
 def recipe(**options) -> AdapterRecipe:
     fit = FitConfig(steps=1, learning_rate=1e-3, autocast_dtype=options.pop("autocast_dtype", None))
-    return AdapterRecipe(condition="edge", fit=fit, rank=4, sampling=PairSampling(batch_size=2), **options)
+    config = AdapterConfig(name="edge", rank=4, annotator=options.pop("annotator", ""))
+    adapters = (TrainedAdapter(config=config),)
+    return AdapterRecipe(adapters=adapters, fit=fit, sampling=PairSampling(batch_size=2), **options)
 
 
 def gradients(tiny: Path, images: Path, kept: Path, choice: AdapterRecipe) -> dict[str, torch.Tensor]:
-    torch.manual_seed(0)
-    training = load_for_training(tiny, choice, "cpu")
-    parameters = named_adapter_parameters(training.models.unet, "edge")
+    training = load_adapters(tiny, choice, "cpu")
+    parameters = training.parameters()
     assert all(parameter.dtype == torch.float32 and parameter.requires_grad for parameter in parameters.values())
     trainable = [parameter for parameter in training.models.unet.parameters() if parameter.requires_grad]
     assert len(trainable) == len(parameters)
     with torch.no_grad():
         for parameter in parameters.values():
             parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
-    photographs = prepare_photographs(images, kept, images, side_px=48)
-    source = PhotographPairs(photographs, training.vae, training.views)
-    loss = PairLoss(training.models, "edge", "edge_map, ", source, choice.sampling)
+    rows = PhotographRows(prepare_photographs(images, kept, images, side_px=48), "edge", 48)
+    batch = collate([view_row(rows[index], View((32, 32)), choice.kinds) for index in range(2)])
     dtype = getattr(torch, choice.fit.autocast_dtype or "float32")
     with torch.autocast("cpu", dtype, enabled=choice.fit.autocast_dtype is not None):
-        losses = loss(torch.Generator().manual_seed(0))
-    losses["loss"].backward()
+        losses = BatchLoss(training.models, training.vae, choice)(batch, [0, 1], 0)
+    losses["loss"].total.backward()
     return {name: parameter.grad for name, parameter in parameters.items() if parameter.grad is not None}
 
 
@@ -226,7 +225,7 @@ def test_checkpointing_and_lower_precision_keep_the_gradients(tiny: Path, images
 
 
 def test_published_epochs_and_held_out_pictures() -> None:
-    assert published_steps(17125, 16) == 21407
+    assert epochs_to_steps(17125, 16) == 21407
     photographs = [Photograph(Path(str(index)), Path(), "") for index in range(40)]
     learned, held_out = split_photographs(photographs)
     assert (len(learned), len(held_out)) == (36, 4)

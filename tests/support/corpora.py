@@ -28,7 +28,7 @@ def corpus_row(number: int) -> dict[str, Any]:
     left, top = width // 8 + number % 5, height // 6 + number % 7
     image = square((width, height), (left, top, left + width // 2, top + height // 2))
     edges = image.convert("L").filter(ImageFilter.FIND_EDGES)
-    depth = Image.fromarray((np.asarray(image.convert("L")).astype(np.uint16) * 257))
+    depth = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
     return {
         "key": f"row-{number:03d}",
         "image": {"bytes": png(image), "path": f"row-{number:03d}.png"},

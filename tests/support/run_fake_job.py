@@ -1,6 +1,7 @@
 """Commands with the fake model.
 
-As a script it runs estimate_depth: `run_fake_job.py DELAY_S [--fails-while FILE] options...`; see `FakeDepth`.
+As a script it runs estimate_depth: `run_fake_job.py DELAY_S [--fails-while FILE] [--engines 2] options...`; see
+`FakeDepth`. With two engines, it runs build_corpus.
 """
 
 import argparse
@@ -41,12 +42,18 @@ def run_command(options: Namespace, command: Any, fake: FakeDepth, *conditions: 
 
 
 def main() -> int:
-    """Run estimate_depth with the fake model that the first arguments describe, and return its exit code."""
+    """Run the job with the fake models that the first arguments describe, and return its exit code."""
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
     parser.add_argument("delay_s", type=float)
     parser.add_argument("--fails-while", default="")
+    parser.add_argument("--engines", type=int, choices=(1, 2), default=1)
     fake, options = parser.parse_known_args()
-    return run(options, FakeDepth(delay_s=fake.delay_s, fails_while=fake.fails_while))
+    model = FakeDepth(delay_s=fake.delay_s, fails_while=fake.fails_while)
+    if fake.engines == 1:
+        return run(options, model)
+    from tests.support.fake_corpus import run_fake_corpus
+
+    return run_fake_corpus(options, depth=FakeDepth(delay_s=fake.delay_s / 2), edge=model)
 
 
 if __name__ == "__main__":

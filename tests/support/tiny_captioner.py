@@ -16,7 +16,7 @@ from transformers import (
     ViTImageProcessor,
 )
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"a red boat on the calm sea under gray clouds".split()]
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "boat", "on", "the", "calm", "sea", "clouds"]
 
 
 def write_tiny_blip(folder: Path) -> Path:

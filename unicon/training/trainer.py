@@ -126,6 +126,8 @@ class Trainer:
         on_metrics: OnMetrics = lambda step, values: None,
         on_checkpoint: OnStep = lambda step: None,
         wants_checkpoint: Callable[[], bool] | None = None,
+        on_validation: OnStep | None = None,
+        validate_every: int | None = None,
     ) -> None:
         """Train until `config.steps`. On return the parameters hold their EMA.
 
@@ -134,6 +136,9 @@ class Trainer:
             on_metrics: Called by the first worker every `config.log_every` steps.
             on_checkpoint: Called by every worker after each checkpoint, while the parameters hold their EMA.
             wants_checkpoint: Asked by every worker after each step; if any says yes, there is a checkpoint.
+            on_validation: Called by the first worker every `validate_every` steps and at the end, while the parameters
+                hold their EMA. The other workers wait.
+            validate_every: Steps between validations. For None, those between checkpoints.
 
         Raises:
             Exception: What `gradients.failure` returns for a step with a loss or gradient that is not finite.
@@ -141,16 +146,25 @@ class Trainer:
         began, since = time.perf_counter(), self.step
         while self.step < self.config.steps:
             values = self.take_step(gradients)
-            is_last = self.step == self.config.steps
             if self.step % self.config.log_every == 0 and self.workers.is_first:
                 seconds = (time.perf_counter() - began) / (self.step - since)
                 on_metrics(self.step, {**_plain(values), "seconds_a_step": round(seconds, 4)})
             is_wanted = wants_checkpoint is not None and self._any(wants_checkpoint())
-            if self.step % self.config.checkpoint_every == 0 or is_last or is_wanted:
+            if is_wanted or self._is_due(self.config.checkpoint_every):
                 self._save()
-                self.ema.swap(self.parameters)
-                on_checkpoint(self.step)
-                self.ema.swap(self.parameters)
+                self._averaged(on_checkpoint)
+            if on_validation and self.workers.is_first and self._is_due(validate_every or self.config.checkpoint_every):
+                self._averaged(on_validation)
+        self.ema.swap(self.parameters)
+
+    def _is_due(self, every: int) -> bool:
+        """Whether something is due that happens every so many steps and at the end."""
+        return self.step % every == 0 or self.step == self.config.steps
+
+    def _averaged(self, call: OnStep) -> None:
+        """Call something while the parameters hold their EMA."""
+        self.ema.swap(self.parameters)
+        call(self.step)
         self.ema.swap(self.parameters)
 
     def take_step(self, gradients: StepGradients) -> dict[str, Tensor]:

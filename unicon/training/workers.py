@@ -52,7 +52,7 @@ class Workers:
         return self.rank == 0
 
     def part(self, count: int) -> slice:
-        """The places of this worker in a global batch of `count` rows.
+        """The places of this worker in a global batch of `count` rows. The first workers have one more where needed.
 
         Raises:
             ValueError: There are more workers than rows.
@@ -62,7 +62,9 @@ class Workers:
                 f"Every worker needs a row of the batch; got {self.world_size} workers and a batch of {count}. Use "
                 "fewer workers or a larger batch."
             )
-        return slice(self.rank * count // self.world_size, (self.rank + 1) * count // self.world_size)
+        size, left = divmod(count, self.world_size)
+        start = self.rank * size + min(self.rank, left)
+        return slice(start, start + size + (self.rank < left))
 
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors of one data type and device by their sums over all workers."""

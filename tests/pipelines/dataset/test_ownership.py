@@ -168,7 +168,7 @@ def test_users_adapters_and_models_stay(tmp_path: Path) -> None:
 
 
 def test_settings_of_a_work_folder_are_replaced_only_if_this_program_wrote_them(tmp_path: Path) -> None:
-    from unicon.training.adapter import keep_settings
+    from unicon.training.photograph_training import keep_settings
 
     settings = {"condition": "edge", "images": "x", "model_sha256": "y"}
     keep_settings(tmp_path, settings)

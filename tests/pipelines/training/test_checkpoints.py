@@ -1,5 +1,6 @@
 """Checkpoints at a URI: the latest counts, an interrupted save leaves the earlier one, other files do not matter."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from pipelines.storage.store import FsspecStore
@@ -25,10 +26,8 @@ def test_the_latest_state_replaces_earlier_ones(tmp_path: Path) -> None:
 
 def test_a_death_while_saving_loses_nothing(tmp_path: Path) -> None:
     StoredCheckpoints(str(tmp_path)).save(10, b"first")
-    try:
+    with suppress(KeyboardInterrupt):
         StoredCheckpoints(str(tmp_path), DyingStore()).save(20, b"second")
-    except KeyboardInterrupt:
-        pass
     checkpoints = StoredCheckpoints(str(tmp_path))
     assert (checkpoints.load(), checkpoints.step()) == (b"second", 20)
     (tmp_path / "training" / ".state-00000030.pt.0123abcd.tmp").write_bytes(b"half")

@@ -8,7 +8,8 @@ import pytest
 from pipelines.errors import SettingError
 from pipelines.readers.chunks import read_chunk
 from pipelines.training import groups
-from pipelines.training.corpus import Corpus, CorpusCondition, PlannedCorpus, plan_corpus
+from pipelines.training.conditions import CorpusCondition
+from pipelines.training.corpus import Corpus, PlannedCorpus, plan_corpus
 from tests.support.corpora import corpus_row, write_corpus
 from tests.support.inputs import write_tar
 

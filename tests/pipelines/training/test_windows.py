@@ -12,7 +12,8 @@ from PIL import Image
 
 from pipelines.errors import FlowError
 from pipelines.training.checkpoints import StoredCheckpoints
-from pipelines.training.corpus import Corpus, CorpusCondition, plan_corpus
+from pipelines.training.conditions import CorpusCondition
+from pipelines.training.corpus import Corpus, plan_corpus
 from pipelines.training.packed import TOLD, unpacked_rows
 from pipelines.training.source import StreamedBatches
 from pipelines.training.steps import CorpusSteps
@@ -88,7 +89,7 @@ def test_bad_rows_are_told_and_replaced_or_weigh_nothing(tmp_path: Path) -> None
     broken, tall = {"bytes": good[:-60], "path": "b.png"}, {"bytes": png(Image.new("L", (30, 90))), "path": "t.png"}
     place = write_corpus(
         tmp_path / "corpus", image={20: {"bytes": b"no image", "path": "x"}, 21: broken},
-        canny={22: None, 23: tall}, caption={24: "", 25: None},
+        canny={22: None, 23: tall}, caption={24: "", 26: None},
     )  # fmt: skip
     told: list[dict] = []
     steps = steps_of(place, steps=9)
@@ -101,7 +102,7 @@ def test_bad_rows_are_told_and_replaced_or_weigh_nothing(tmp_path: Path) -> None
     assert "broken image" in problems["row-021"]
     assert "column canny is null" in problems["row-022"]
     assert "30 x 90 pixels, another shape than its image" in problems["row-023"]
-    assert sorted(told[0]["without_caption"]) == ["row-024", "row-025"]
+    assert sorted(told[0]["without_caption"]) == ["row-024", "row-026"]
     assert len(rows) == 45 and {row.key for row in rows}.isdisjoint({"row-020", "row-022", "row-023"})
     black = [row for row in rows if row.key == "row-021"]
     assert black and all(row.weight == 0 and not row.image.any() for row in black)

@@ -117,5 +117,7 @@ def test_only_a_part_is_decoded_and_the_rest_is_compared_as_latents(folder: Path
 def test_wrong_values_are_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="fractions lie in"):
         SingleStepSampling(decoded_fractions={"depth": 1.5})
-    with pytest.raises(ValueError, match=r"are trained for \['depth', 'edge', 'normal', 'pose'\]; got \['appearance'\]"):
+    with pytest.raises(
+        ValueError, match=r"are trained for \['depth', 'edge', 'normal', 'pose'\]; got \['appearance'\]"
+    ):
         loss_of(folder, ("appearance",))

@@ -1,0 +1,76 @@
+"""Two processes train like one, and a training goes on with another number of processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.paths import PROJECT_ROOT
+from tests.support.train_worker import STEPS, train
+
+TIMEOUT_S = 300
+
+
+@pytest.fixture(scope="module")
+def output(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes wrote."""
+    folder = tmp_path_factory.mktemp("two")
+    command = [sys.executable, "-m", "tests.support.train_worker", str(tiny_folder), str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    workers = [
+        subprocess.Popen([*command, str(rank), "2"], cwd=PROJECT_ROOT, env=environment, stderr=subprocess.PIPE)
+        for rank in range(2)
+    ]
+    for worker in workers:
+        _, errors = worker.communicate(timeout=TIMEOUT_S)
+        assert worker.returncode == 0, errors.decode()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process wrote."""
+    folder = tmp_path_factory.mktemp("one")
+    train(tiny_folder, folder)
+    return folder
+
+
+def losses(folder: Path) -> list[float]:
+    records = {}
+    for line in (folder / "log.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        records[record["step"]] = record["loss"]
+    assert sorted(records) == list(range(1, STEPS + 1))
+    return [records[step] for step in sorted(records)]
+
+
+def largest_difference(one: Path, other: Path) -> float:
+    first, second = (torch.load(path, weights_only=True) for path in (one, other))
+    assert first.keys() == second.keys()
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+def test_two_workers_train_like_one(output: Path, alone: Path) -> None:
+    """With three and two rows of a batch of five."""
+    assert losses(output / "whole") == pytest.approx(losses(alone), rel=1e-4)
+    assert largest_difference(output / "whole" / "trained-0.pt", alone / "trained-0.pt") < 1e-4
+    assert largest_difference(output / "whole" / "trained-1.pt", output / "whole" / "trained-0.pt") == 0
+
+
+def test_a_stopped_training_goes_on_with_fewer_workers(tiny_folder: Path, output: Path, alone: Path) -> None:
+    """Two workers stop after 14 steps; one goes on from the checkpoint of step 10."""
+    train(tiny_folder, output / "stopped")
+    assert losses(output / "stopped") == pytest.approx(losses(alone), rel=1e-3)
+    assert largest_difference(output / "stopped" / "trained-0.pt", alone / "trained-0.pt") < 1e-3
+
+
+def test_every_worker_names_the_rows_that_are_not_finite(output: Path) -> None:
+    assert [json.loads((output / "failed" / f"error-{rank}.json").read_text()) for rank in range(2)] == [
+        [0, ["1-1"]]
+    ] * 2

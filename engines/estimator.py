@@ -5,6 +5,7 @@ Tested in tests/engines/test_estimator.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 
 from engines.interfaces import Size
 from unicon.conditions import CONDITIONS, Condition
+from unicon.working_sizes import MAX_ASPECT
 
 Run = Callable[[Callable[[], Any]], Any]
 
@@ -66,13 +68,13 @@ class EngineEstimator:
 
     def working_size(self, size: Size, *, resolution_px: int | None = None) -> Size:
         """See `Estimator`; the resolution is an option of the engine, if it has one."""
-        return self.engine.working_size(size)
+        return self.engine.working_size(squeezed(size))
 
     def estimate(
         self, images: Sequence[Image.Image], condition: Any, *, seeds: Sequence[int], num_views: int | None = None,
         options: Any = None,
     ) -> list[Any]:  # fmt: skip
-        """Estimate the condition of each image, see `Estimator`.
+        """Estimate the condition of each image, see `Estimator`. Very long images are squeezed for the engine.
 
         Raises:
             ValueError: Several views are wanted, or more than one condition.
@@ -80,7 +82,25 @@ class EngineEstimator:
         names = (condition,) if isinstance(condition, str) else tuple(condition)
         if len(names) != 1 or num_views not in (None, 1):
             raise ValueError(f"This engine estimates one condition from one view; got {names}, num_views {num_views}.")
-        prepared = self.engine.prepare(images)
+        from unicon.images import resize_map  # imports torch
+
+        inputs = [_resized(image, squeezed(image.size)) for image in images]
+        prepared = self.engine.prepare(inputs)
         call = lambda: self.engine.compute(prepared, seeds)  # noqa: E731
-        maps = self.engine.finish(call() if self.run is None else self.run(call), images)
+        found = self.engine.finish(call() if self.run is None else self.run(call), inputs)
+        maps = [resize_map(each, image.size) for each, image in zip(found, images, strict=True)]
         return maps if isinstance(condition, str) else [{names[0]: each} for each in maps]
+
+
+def squeezed(size: Size) -> Size:
+    """Return a size of the same area whose aspect ratio is at most MAX_ASPECT, as `unicon.UniCon` works."""
+    width, height = size
+    if max(size) <= MAX_ASPECT * min(size):
+        return size
+    short = max(1, round(math.sqrt(width * height / MAX_ASPECT)))
+    long = round(short * MAX_ASPECT)
+    return (long, short) if width > height else (short, long)
+
+
+def _resized(image: Image.Image, size: Size) -> Image.Image:
+    return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)

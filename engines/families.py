@@ -11,6 +11,11 @@ from engines.marigold import Marigold
 from engines.transformers_depth import TransformersDepth
 from engines.unicon_engine import UniConFamily
 
-FAMILIES: Mapping[str, Family] = {
-    family.name: family for family in (UniConFamily(), ControlNetAux(), TransformersDepth(), Marigold(), ControlNet())
-}
+_FAMILIES: tuple[Family, ...] = (
+    UniConFamily(),
+    ControlNetAux(),
+    TransformersDepth(),
+    Marigold(),
+    ControlNet(),
+)
+FAMILIES: Mapping[str, Family] = {family.name: family for family in _FAMILIES}

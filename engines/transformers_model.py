@@ -66,9 +66,15 @@ class DepthModel(MapEngine):
         return self._size(size)
 
     def _processed_size(self, size: Size) -> Size:
-        """(width, height) after the processing of an image, without processing one."""
+        """(width, height) after the processing of an image, without processing one.
+
+        An image that the processor refuses keeps its size, so that it fails later as a row of its own.
+        """
         empty = torch.empty(3, size[1], size[0], dtype=torch.uint8, device="meta")
-        height, width = self.processor(images=empty, return_tensors="pt")["pixel_values"].shape[-2:]
+        try:
+            height, width = self.processor(images=empty, return_tensors="pt")["pixel_values"].shape[-2:]
+        except (ValueError, RuntimeError, ZeroDivisionError):
+            return size
         return width, height
 
     def prepare(self, images: Sequence[Image.Image]) -> Prepared:

@@ -16,8 +16,11 @@ from pipelines.errors import SettingError
 from unicon.options import option_names
 
 if TYPE_CHECKING:
+    from pipelines.runs.request import Job
     from pipelines.runs.task_run import PlaceableModel, TaskRun
     from pipelines.tasks.engine_model import EngineIdentity
+
+    MakeTaskRun = Callable[[Namespace, EngineIdentity, PlaceableModel], TaskRun]
 
 OF_UNICON = (
     "--adapter", "--lora", "--vae", "--preset", "--published", *option_names().values(), "--ensemble", "--views",
@@ -98,19 +101,22 @@ def engine_of(options: Namespace) -> EngineSpec:
         raise SettingError(f"--engine: {error}") from error
 
 
-def run_engine(
-    options: Namespace,
-    condition: str | None,
-    make_task_run: "Callable[[Namespace, EngineIdentity, PlaceableModel], TaskRun]",
-) -> int:
-    """Find the engine, then run the job that `make_task_run` describes."""
-    spec = engine_of(options)
-    from pipelines.runs import runner
-    from pipelines.tasks.engine_model import resolve_engine
+def engine_job(options: Namespace, condition: str | None, make_task_run: "MakeTaskRun") -> "Job":
+    """Find the engine, and return the job that `make_task_run` describes. Raises SettingError."""
+    from pipelines.tasks.engine_model import EngineIdentity, resolve_engine
 
-    model, identity = resolve_engine(spec, condition=condition, dtype=options.dtype)
+    model, identity = resolve_engine(engine_of(options), condition=condition, dtype=options.dtype)
+    assert isinstance(identity, EngineIdentity), "UniCon takes another way"
     run = dataclasses.replace(make_task_run(options, identity, model), identity=identity, gives_up=options.give_up)
-    return runner.run_job(run.as_job(), _cli.request_of(options))
+    return run.as_job()
+
+
+def run_engine(options: Namespace, condition: str | None, make_task_run: "MakeTaskRun") -> int:
+    """Run the job of `engine_job`, and return the exit code."""
+    job = engine_job(options, condition, make_task_run)
+    from pipelines.runs import runner
+
+    return runner.run_job(job, _cli.request_of(options))
 
 
 def engine_provenance(

@@ -51,7 +51,7 @@ def test_images_follow_maps_and_seeds_whatever_shares_their_batch(folders: tuple
         )
         assert one.image.size == (60, 40) and np.abs(pixels(one) - pixels(other)).max() <= 1
         assert one.conditions["depth"] is given[row]
-    assert [each.prompt_tokens_cut for each in together] == [0, 10]
+    assert [each.prompt_tokens_cut for each in together] == [0, 9]
     turned = engine.synthesize({"depth": [1 - each for each in given]}, PROMPTS, seeds=[1, 2])
     unheard = engine.synthesize({"depth": given}, PROMPTS, seeds=[1, 2], weights={"depth": 0.0})
     reseeded = engine.synthesize({"depth": given}, PROMPTS, seeds=[3, 4])

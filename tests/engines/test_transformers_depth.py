@@ -1,4 +1,4 @@
-"""Depth estimators of transformers: tiny ones of every architecture, written to a folder and read by the real loader."""
+"""Depth estimators of transformers: a tiny one of every type, written to a folder and read by the real loader."""
 
 from __future__ import annotations
 

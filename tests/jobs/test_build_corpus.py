@@ -63,7 +63,7 @@ def test_real_engines_with_kept_columns_filters_and_a_template(tmp_path: Path) -
     parquet_input(tmp_path)
     words = arguments(
         tmp_path, "--condition", "canny=controlnet-aux:canny,low_threshold=20", "--condition", "depth=unicon",
-        "--keep-column", "truth=depth:truth", "--caption-template", "a photo of {label}", "--min-size", "20",
+        "--views", "1", "--keep-column", "truth=depth:truth", "--caption-template", "a photo of {label}", "--min-size", "20",
         "--min-caption-words", "2", "--keep", "label != 'dog' and agreement_depth_truth > -2", "--image-column", "image",
     )  # fmt: skip
     said: list[str] = []
@@ -151,6 +151,23 @@ def test_a_sample_that_kills_one_engine_is_blamed_there(ray_cluster: None, tmp_p
     assert {row["key"] for row in all_rows(tmp_path / "out", "data")} == {f"0000{at}" for at in (0, 1, 3, 4, 5, 6, 7)}
 
 
+def test_near_duplicates_of_the_input_and_of_earlier_runs(ray_cluster: None, tmp_path: Path) -> None:
+    images = {f"{number:02d}": encoded_image(number, (160, 120), "PNG") for number in range(4)}
+    write_tar(tmp_path / "in" / "a.tar", [(f"{key}.png", content) for key, content in images.items()])
+    words = arguments(tmp_path, "--drop-near-duplicates", "--num-gpus-per-actor", "0.25")
+    assert run_fake_corpus(words, depth=FakeDepth()) == 0 and not (tmp_path / "out" / "errors").exists()
+    smaller = io.BytesIO()
+    Image.open(io.BytesIO(images["02"])).resize((80, 60)).save(smaller, "JPEG", quality=75)
+    new = [("p.jpg", smaller.getvalue()), ("q.png", encoded_image(9, (160, 120), "PNG"))]
+    write_tar(tmp_path / "in" / "0.tar", [*new, ("r.png", encoded_image(9, (160, 120), "PNG"))])
+    assert run_fake_corpus(words, depth=FakeDepth()) == 0
+    assert errors(tmp_path) == {
+        "p": ("filter", "near-duplicate (of 02)"),
+        "r": ("filter", "near-duplicate (of q)"),
+    }
+    assert {row["key"] for row in all_rows(tmp_path / "out", "data")} == {*images, "q"}
+
+
 def test_captions_by_a_model_in_tars(tmp_path: Path) -> None:
     blip = write_tiny_blip(tmp_path / "blip")
     members = samples(5)[:-1]  # the last sample has no caption
@@ -199,7 +216,7 @@ def test_fields_of_tars_and_folders(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["--condition", "canny"], "--condition 'canny': expected NAME=ENGINE"),
-        (["--condition", "a=nothing:x"], "--condition a=nothing:x: an engine is unicon, or one of"),
+        (["--condition", "a=nothing:x"], "--condition a=nothing:x: an engine is one of unicon"),
         (["--condition", "a=controlnet-aux:canny,low=3"], "has no option 'low'"),
         (["--condition", "image=controlnet-aux:canny"], "'image' is the name of another column"),
         (["--condition", "my-edges=controlnet-aux:canny"], "letters, digits and underscores; got 'my-edges'"),
@@ -210,7 +227,7 @@ def test_fields_of_tars_and_folders(tmp_path: Path) -> None:
         (["--keep", "width >"], "Rule: comparisons of columns"),
         (["--caption-template", "a photo"], "it names no field"),
         (["--recaption"], "--recaption needs a --captioner"),
-        (["--captioner", "nowhere"], "--captioner: .*there is no folder 'nowhere'"),
+        (["--captioner", "nowhere"], "--captioner: .*there is no folder '.*nowhere'"),
         (["--min-caption-words", "3", "--max-caption-words", "2"], "nothing would be left"),
         (["--actors", "edge=2"], "there is no engine 'edge', only depth"),
         (["--actors", "depth=2", "--actors", "depth=3"], "has a number already"),

@@ -49,8 +49,14 @@ def _dinov2(stages: tuple[int, ...] = (1, 2, 3, 4), **settings: Any) -> Dinov2Co
 def _depth_anything(kind: str) -> Any:
     return DepthAnythingForDepthEstimation(
         DepthAnythingConfig(
-            backbone_config=_dinov2(), patch_size=14, reassemble_hidden_size=16, neck_hidden_sizes=[8, 8, 16, 16],
-            fusion_hidden_size=8, head_hidden_size=8, depth_estimation_type=kind, max_depth=20,
+            backbone_config=_dinov2(),
+            patch_size=14,
+            reassemble_hidden_size=16,
+            neck_hidden_sizes=[8, 8, 16, 16],
+            fusion_hidden_size=8,
+            head_hidden_size=8,
+            depth_estimation_type=kind,
+            max_depth=20,
         )  # fmt: skip
     )
 
@@ -58,8 +64,15 @@ def _depth_anything(kind: str) -> Any:
 def _dpt() -> Any:
     return DPTForDepthEstimation(
         DPTConfig(
-            hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=64,
-            patch_size=16, backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8, 8, 16, 16], fusion_hidden_size=8,
+            hidden_size=16,
+            num_hidden_layers=4,
+            num_attention_heads=2,
+            intermediate_size=32,
+            image_size=64,
+            patch_size=16,
+            backbone_out_indices=[0, 1, 2, 3],
+            neck_hidden_sizes=[8, 8, 16, 16],
+            fusion_hidden_size=8,
         )  # fmt: skip
     )
 
@@ -78,24 +91,37 @@ def _zoedepth(heads: int) -> Any:
     )  # fmt: skip
     return ZoeDepthForDepthEstimation(
         ZoeDepthConfig(
-            backbone_config=backbone, backbone_hidden_size=16, neck_hidden_sizes=[8, 8, 16, 16], fusion_hidden_size=8,
-            bottleneck_features=8, num_relative_features=8, bin_embedding_dim=8, num_attractors=[2, 2, 2, 2],
-            bin_configurations=list(HEADS[:heads]), num_patch_transformer_layers=4 if heads > 1 else None,
-            patch_transformer_hidden_size=128, patch_transformer_intermediate_size=16,
+            backbone_config=backbone,
+            backbone_hidden_size=16,
+            neck_hidden_sizes=[8, 8, 16, 16],
+            fusion_hidden_size=8,
+            bottleneck_features=8,
+            num_relative_features=8,
+            bin_embedding_dim=8,
+            num_attractors=[2, 2, 2, 2],
+            bin_configurations=list(HEADS[:heads]),
+            num_patch_transformer_layers=4 if heads > 1 else None,
+            patch_transformer_hidden_size=128,
+            patch_transformer_intermediate_size=16,
             patch_transformer_num_attention_heads=2,
         )  # fmt: skip
     )
 
 
 def _depth_pro() -> Any:
-    parts = {
-        f"{part}_model_config": _dinov2().to_dict() | {"image_size": 28} for part in ("image", "patch", "fov")
-    }
+    parts = {f"{part}_model_config": _dinov2().to_dict() | {"image_size": 28} for part in ("image", "patch", "fov")}
     return DepthProForDepthEstimation(
         DepthProConfig(
-            patch_size=28, fusion_hidden_size=8, intermediate_hook_ids=[3, 1], intermediate_feature_dims=[8, 8],
-            scaled_images_ratios=[0.5, 1.0], scaled_images_overlap_ratios=[0.0, 0.5], scaled_images_feature_dims=[8, 8],
-            merge_padding_value=0, use_fov_model=True, **parts,
+            patch_size=28,
+            fusion_hidden_size=8,
+            intermediate_hook_ids=[3, 1],
+            intermediate_feature_dims=[8, 8],
+            scaled_images_ratios=[0.5, 1.0],
+            scaled_images_overlap_ratios=[0.0, 0.5],
+            scaled_images_feature_dims=[8, 8],
+            merge_padding_value=0,
+            use_fov_model=True,
+            **parts,
         )  # fmt: skip
     )
 

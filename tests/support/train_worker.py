@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -83,9 +84,7 @@ if __name__ == "__main__":
     model, output, rank, world_size = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     dist.init_process_group("gloo", init_method=f"file://{output}/meeting", rank=rank, world_size=world_size)
     train(model, output / "whole")
-    try:
+    with suppress(StoppedError):
         train(model, output / "stopped", STOP)
-    except StoppedError:
-        pass
     fail(model, output / "failed")
     dist.destroy_process_group()

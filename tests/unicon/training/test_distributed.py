@@ -27,9 +27,13 @@ def output(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.Popen([*command, str(rank), "2"], cwd=PROJECT_ROOT, env=environment, stderr=subprocess.PIPE)
         for rank in range(2)
     ]
-    for worker in workers:
-        _, errors = worker.communicate(timeout=TIMEOUT_S)
-        assert worker.returncode == 0, errors.decode()
+    try:
+        for worker in workers:
+            _, errors = worker.communicate(timeout=TIMEOUT_S)
+            assert worker.returncode == 0, errors.decode()
+    finally:
+        for worker in workers:
+            worker.kill()
     return folder
 
 

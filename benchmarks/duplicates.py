@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import platform
+import shlex
 import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.pipeline import hardware
 from benchmarks.planning import in_a_process
 from pipelines.quality.near_duplicates import duplicates, near_pairs
 from pipelines.quality.perceptual_hash import FREQUENCIES, SIGNATURE_BYTES, signature
@@ -165,7 +165,7 @@ def _percent(values: np.ndarray) -> float:
 
 def main() -> None:
     """Measure, print and write the results."""
-    parser = ArgumentParser(description=__doc__)
+    parser = ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--scenes", type=int, default=4_000)
     parser.add_argument("--textures", type=int, default=400)
     parser.add_argument("--signatures", type=int, default=1_000_000)
@@ -182,11 +182,7 @@ def main() -> None:
         "images": of_images(images),
         "random signatures": in_a_process(of_random_signatures, options.signatures),
     }
-    about = {
-        "command": f"python benchmarks/duplicates.py {' '.join(sys.argv[1:])}".strip(),
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "hardware": f"{os.cpu_count()} cores, {platform.machine()}; load {os.getloadavg()[0]:.1f} at the end",
-    }
+    about = {"command": shlex.join(["python", *sys.argv]), "date": date.today().isoformat(), "hardware": hardware()}
     text = json.dumps({**about, "results": results}, indent=1)
     print(text)
     if options.json:

@@ -40,7 +40,7 @@ def check_captioner(folder: Path) -> None:
     """Check by its configuration that transformers has this model and that it describes images.
 
     Raises:
-        ValueError: It needs code of its own, or does something else.
+        ValueError: It needs code of its own or a prompt, or does something else.
     """
     config = read_json(folder / "config.json")
     if "auto_map" in config and "model_type" not in config:
@@ -53,6 +53,17 @@ def check_captioner(folder: Path) -> None:
             f"a captioner is an image-to-text model of transformers, such as blip, git or vision-encoder-decoder; "
             f"{folder} is of the type {kind}. Name another model."
         )
+    if _needs_prompt(folder):
+        raise ValueError(
+            f"a captioner describes an image without being asked; {folder} is a model for conversations. Name one "
+            "such as BLIP or GIT."
+        )
+
+
+def _needs_prompt(folder: Path) -> bool:
+    """Return whether a model expects the turns of a conversation."""
+    config = folder / "tokenizer_config.json"
+    return bool([*folder.glob("chat_template.*")]) or (config.is_file() and "chat_template" in read_json(config))
 
 
 OTHERS = ("vision-encoder-decoder",)

@@ -1,5 +1,5 @@
 # diffusers declares its pipelines' arguments and results too widely.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
 """A loaded ControlNet on its base model. Imports torch and diffusers.
 
 Tested in tests/engines/test_controlnet.py.

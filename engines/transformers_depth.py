@@ -56,7 +56,7 @@ class TransformersDepth(Family):
 
 def predicts(config: Mapping[str, Any], options: Mapping[str, Value], name: str) -> str:
     """Return what a model predicts, by its configuration unless an option says it. ValueError for unknown models."""
-    kind = config.get("model_type")
+    kind = str(config.get("model_type"))
     if given := options.get("predicts"):
         return str(given)
     if kind in BY_CONFIG:

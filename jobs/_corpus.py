@@ -101,14 +101,18 @@ def _engine(options: Namespace, name: str, text: str) -> Engine:
     except ValueError as error:
         raise SettingError(f"--condition {name}={text}: {error}") from error
     dtype = options.dtype if spec.family.has_dtype else None
-    model, identity = resolve_engine(spec, condition=name, dtype=dtype)
+    try:
+        model, identity = resolve_engine(spec, condition=name, dtype=dtype)
+    except SettingError as error:
+        raise SettingError(str(error).replace("--engine", f"--condition {name}={text}", 1)) from error
+    about = {"engine": spec.text, **identity.provenance}
     task = Estimation(conditions=identity.conditions, max_pixels=options.max_pixels)
     return Engine(
         stage=TaskStage(task=task, model=model, batch_size=options.batch_size, name=_stage_name([name])),
         names=(name,),
         conditions=identity.conditions,
-        provenance={f"{name}_{column}": value for column, value in identity.provenance.items()},
-        settings={f"{name}_dtype": dtype} if dtype else {},
+        provenance={f"{name}_{column}": value for column, value in about.items()},
+        settings={f"{name}_{what}": value for what, value in (("dtype", dtype), ("config", identity.config)) if value},
         is_light=spec.weights is None,
     )
 

@@ -4,6 +4,7 @@ Tested in tests/jobs/test_train_corpus.py.
 """
 
 import importlib.util
+import os
 import re
 from argparse import Namespace
 from collections.abc import Sequence
@@ -37,6 +38,13 @@ FOLDERS = ("", "training", "tensorboard")
 def train(options: Namespace) -> int:
     """Check the settings before Ray starts, train, and return the exit code."""
     from pipelines.training import run
+
+    return run.run(prepare(options))
+
+
+def prepare(options: Namespace) -> "CorpusTraining":
+    """Check the settings, plan the corpus, and keep the settings in the work folder. Raises SettingError."""
+    from pipelines.training import run
     from pipelines.training.checkpoints import StoredCheckpoints
     from pipelines.training.corpus import plan_corpus
 
@@ -46,10 +54,9 @@ def train(options: Namespace) -> int:
     plan = plan_corpus(corpus, options.work, say)
     say(f"corpus: {plan.rows} rows to train on, {plan.held_out_rows} held out")
     recipe = recipe_of(options, plan)
-    training = training_of(options, plan, description, identity, recipe)
     settings = settings_of(options, plan, identity, recipe)
     run.keep_settings(options.work, settings, StoredCheckpoints(options.work).step() > 0)
-    return run.run(training)
+    return training_of(options, plan, description, identity, recipe)
 
 
 def check_options(options: Namespace) -> None:
@@ -202,6 +209,7 @@ def training_of(
         dtype=options.dtype,
         cache=cache_folder() / "latents" if options.cache_latents else None,
         identity=f"{identity.weights_sha256} {plan.fingerprint}",
+        threads=int(os.environ.get("OMP_NUM_THREADS") or 0) or None,
         tensorboard=options.tensorboard,
         wandb=options.wandb,
     )

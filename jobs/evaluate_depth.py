@@ -36,7 +36,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     """Parse the command line."""
     parser = _cli.Parser(__doc__ or "", EXAMPLES + evaluate.SEEDS)
     evaluate.add_options(parser)
-    return parser.parse_args(arguments, Namespace(condition="depth", measure=evaluate.ACCURACY))
+    return parser.parse_args(arguments, Namespace(condition="depth", kind=None, measure=evaluate.ACCURACY))
 
 
 def main(arguments: list[str] | None = None) -> int:

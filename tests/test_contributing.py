@@ -1,4 +1,4 @@
-"""The code blocks of CONTRIBUTING.md work as the page says: applied to a copy of the project, and run."""
+"""The code blocks of CONTRIBUTING.md and docs/engines.md work as they say: applied to a copy of the project, and run."""
 
 import re
 import subprocess
@@ -17,11 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from PIL import Image
 
+from engines import parse_engine
 from jobs import _cli, estimate, estimate_albedo
 from pipelines.runs.environment import Environment
 from pipelines.runs.runner import run_job
 from pipelines.storage.store import FILES
+from pipelines.tasks.engine_model import resolve_engine
 from tests.support.fake_depth import FakeDepth
 from tests.support.inputs import encoded_image
 from tests.support.in_process import InProcess
@@ -51,14 +54,23 @@ rows = {name: [row for path in sorted(Path("out", name).glob("*.parquet")) for r
 assert [row["key"] for row in rows["data"]] == ["a.jpg", "b.jpg"]
 assert all(row["albedo"]["bytes"].startswith(b"\\x89PNG") for row in rows["data"])
 assert [row["key"] for row in rows["errors"]] == ["broken.jpg"]
+
+spec = parse_engine("brightness:new", ["gain=0.5"])
+maps = spec.load(None, "cpu").estimate([Image.new("RGB", (8, 6), "white")], "depth", seeds=[0])
+assert maps[0].shape == (6, 8) and (maps[0] == 0.5).all()
+assert resolve_engine(spec)[1].provenance["engine"] == "brightness:new"
 """
-"""Runs the new job on a new shard, with the new condition, without Ray."""
+"""Runs the new job on a new shard, with the new condition, without Ray; and the new engine."""
+
+
+def pages() -> str:
+    """Return the text of the pages whose code is run."""
+    return "\n".join((PROJECT_ROOT / name).read_text() for name in ("CONTRIBUTING.md", "docs/engines.md"))
 
 
 def blocks() -> list[tuple[str, str, str]]:
-    """Return (file, how it changes, code) for every block of Python code on the page."""
-    page = (PROJECT_ROOT / "CONTRIBUTING.md").read_text()
-    return re.findall(r"^```python\n# (\S+), ([^\n]*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    """Return (file, how it changes, code) for every block of Python code on the pages."""
+    return re.findall(r"^```python\n# (\S+), ([^\n]*)\n(.*?)^```$", pages(), re.MULTILINE | re.DOTALL)
 
 
 def apply(project: Path, name: str, change: str, code: str) -> None:
@@ -69,12 +81,13 @@ def apply(project: Path, name: str, change: str, code: str) -> None:
         path.write_text(code)
         return
     lines = path.read_text().splitlines(keepends=True)
-    start = "from pipelines" if change == "added to the imports" else change.rsplit(" ", 1)[-1]
+    imports = change == "added to the imports"
+    start = f"from {name.split('/')[0]}" if imports else change.rsplit(" ", 1)[-1]
     at = next(at for at, line in enumerate(lines) if line.startswith(start))
     if change.startswith("instead of "):
         lines[at] = code
     else:
-        lines.insert(at if start == "from pipelines" else at + 1, code)
+        lines.insert(at if imports else at + 1, code)
     path.write_text("".join(lines))
 
 
@@ -100,8 +113,7 @@ def run(project: Path, *words: str) -> str:
 
 
 def test_every_block_says_where_it_belongs() -> None:
-    page = (PROJECT_ROOT / "CONTRIBUTING.md").read_text()
-    assert len(blocks()) == page.count("```python") == 5
+    assert len(blocks()) == pages().count("```python") == 8
 
 
 def test_a_new_condition_in_a_new_format_by_a_new_job(project: Path) -> None:
@@ -120,7 +132,6 @@ def test_the_code_passes_the_checks(project: Path) -> None:
 
 
 def test_the_files_that_the_page_names_exist() -> None:
-    page = (PROJECT_ROOT / "CONTRIBUTING.md").read_text()
     new = {name for name, change, _ in blocks() if change == "new file"}
-    named = set(re.findall(r"`((?:unicon|pipelines|jobs|tests|docs)/[\w/.]+)`", page)) - new
+    named = set(re.findall(r"`((?:unicon|engines|pipelines|jobs|tests|docs)/[\w/.]+)`", pages())) - new
     assert named and [name for name in sorted(named) if not (PROJECT_ROOT / name).exists()] == []

@@ -1,7 +1,7 @@
 """What the stages of a job request from the cluster. Tested in tests/pipelines/engine/test_flow.py."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Resources:
 
     def of(self, stage: str) -> "Resources":
         """Return the resources of a model stage."""
-        return self.by_stage.get(stage, self)
+        return replace(self.by_stage[stage], samples=self.samples) if stage in self.by_stage else self
 
     @property
     def gpus(self) -> float:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pipelines.errors import SettingError
-from pipelines.evaluation.join import MAP_MEMBERS, TARS, Join
+from pipelines.evaluation.join import MAP, Join
+from pipelines.evaluation.resampling import Interval, mean_interval
 from unicon.images import resize_map
 from unicon.metrics import correlation
 
@@ -33,30 +34,23 @@ class Likeness:
         """Return the means over the pairs."""
         return {"matched": float(np.mean(self.matched)), "shuffled": float(np.mean(self.shuffled))}
 
+    def intervals(self) -> dict[str, Interval]:
+        """Return the confidence intervals of the means."""
+        return {"matched": mean_interval(self.matched), "shuffled": mean_interval(self.shuffled)}
 
-def compare_maps(predictions: str, truth: str, condition: str) -> Likeness:
+
+def compare_maps(join: Join) -> Likeness:
     """Correlate every prediction with its truth and with the next truth.
 
-    Args:
-        predictions: URI of Parquet files with the columns `key` and the name of the condition.
-        truth: URI of such files, or of tars with rendered scenes. Maps are resized to the size of the estimate.
-        condition: The condition of the maps.
+    Maps of the truth are resized to the size of the estimate.
 
     Raises:
         SettingError: An input is not what it should be, or they have fewer than two keys in common.
     """
-    member = MAP_MEMBERS[condition]
-    join = Join(
-        condition=condition,
-        predictions=predictions,
-        truth=truth,
-        members=(member,),
-        truth_formats=(*TARS, "parquet"),
-    )
     found = Likeness(join=join)
     first_truth = previous = None
     for pair in join.pairs():
-        asked = join.decoded("--truth", pair.key, pair.truth[member])
+        asked = join.decoded("--truth", pair.key, pair.truth[MAP])
         if asked.min() == asked.max():
             found.left_out += 1
             continue

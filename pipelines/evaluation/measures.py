@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pipelines.evaluation.resampling import resampled_edges, resampled_poses, weighted_means
 from pipelines.scenes.people import decode_people
 from unicon.metrics.depth import DepthMetrics, depth_metrics, mean_metrics, vertical_ramp
 from unicon.metrics.edge import THRESHOLDS, EdgeCounts, best_edge_metrics, edge_counts, gradient_magnitude
@@ -61,9 +62,13 @@ class Measure(ABC):
     """Columns of the table: name of the metric -> heading, format."""
     error_name: str
     """Heading of the values of `errors`."""
+    error_column: str
+    """The metric of `columns` that the errors are about."""
 
-    def __init__(self, training: TrainingScenes) -> None:
-        self.training = training
+    @property
+    def baseline_settings(self) -> dict[str, Any]:
+        """The settings of the baselines, for a JSON file."""
+        return {}
 
     @property
     @abstractmethod
@@ -83,15 +88,40 @@ class Measure(ABC):
         """Return the metrics of a set, at least those of `columns`."""
 
     @abstractmethod
+    def resampled(self, scores: Sequence[Any], counts: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the metrics of `columns` of sets (R,) that were drawn from a set, see `resampling`.
+
+        Args:
+            scores: The scores of N images.
+            counts: (R, N) how often each image is in each of the sets.
+        """
+
+    @abstractmethod
     def errors(self, scores: Sequence[Any]) -> np.ndarray:
         """Return the error of each image of a set, NaN if it has none."""
 
+    def error(self, score: Any) -> float:
+        """Return the error of one image by itself, NaN if it has none."""
+        return float(self.errors([score])[0])
 
-class DepthMeasure(Measure):
+
+class SceneMeasure(Measure):
+    """A measure with the exact truth of rendered scenes."""
+
+    def __init__(self, training: TrainingScenes) -> None:
+        self.training = training
+
+    @property
+    def baseline_settings(self) -> dict[str, Any]:
+        return {"mean_map": {"seed": self.training.seed, "scenes": self.training.scenes}}
+
+
+class DepthMeasure(SceneMeasure):
     """Errors in meters after the best scale and shift, see `unicon.metrics.depth`."""
 
     condition = "depth"
     members = ("png", "depth.png", "depth_m.npy")
+    error_column = "abs_rel"
     columns = {
         "abs_rel": ("AbsRel", ".4f"),
         "rmse_m": ("RMSE m", ".3f"),
@@ -124,15 +154,19 @@ class DepthMeasure(Measure):
     def numbers(self, scores: Sequence[DepthMetrics]) -> dict[str, float]:
         return asdict(mean_metrics(scores))
 
+    def resampled(self, scores: Sequence[DepthMetrics], counts: np.ndarray) -> dict[str, np.ndarray]:
+        return weighted_means([asdict(score) for score in scores], counts)
+
     def errors(self, scores: Sequence[DepthMetrics]) -> np.ndarray:
         return np.array([score.abs_rel for score in scores])
 
 
-class EdgeMeasure(Measure):
+class EdgeMeasure(SceneMeasure):
     """Precision and recall within one pixel, each row at its own best threshold, see `unicon.metrics.edge`."""
 
     condition = "edge"
     members = ("png", "edges.png")
+    error_column = "f1"
     columns = {
         "f1": ("F1", ".3f"),
         "precision": ("precision", ".3f"),
@@ -157,17 +191,21 @@ class EdgeMeasure(Measure):
     def numbers(self, scores: Sequence[EdgeCounts]) -> dict[str, float]:
         return asdict(best_edge_metrics(scores))
 
+    def resampled(self, scores: Sequence[EdgeCounts], counts: np.ndarray) -> dict[str, np.ndarray]:
+        return resampled_edges(scores, counts)
+
     def errors(self, scores: Sequence[EdgeCounts]) -> np.ndarray:
         """Return the error of each image at the threshold of the set."""
         level = int(np.abs(THRESHOLDS - best_edge_metrics(scores).threshold).argmin())
         return np.array([1 - score.metrics(THRESHOLDS)[level].f1 for score in scores])
 
 
-class PoseMeasure(Measure):
+class PoseMeasure(SceneMeasure):
     """Share of correct joints of the skeleton that is read from a drawing, see `unicon.metrics.pose`."""
 
     condition = "pose"
     members = ("png", "pose.png", "people.json")
+    error_column = "pck"
     columns = {"pck": ("PCK", ".3f"), "invention": ("invented", ".3f"), "visible": ("joints", ".0f")}
     error_name = "1 - PCK"
 
@@ -188,6 +226,9 @@ class PoseMeasure(Measure):
     def numbers(self, scores: Sequence[PoseMetrics]) -> dict[str, float]:
         total = total_pose_metrics(scores)
         return {**asdict(total), "pck": total.pck, "invention": total.invention}
+
+    def resampled(self, scores: Sequence[PoseMetrics], counts: np.ndarray) -> dict[str, np.ndarray]:
+        return resampled_poses(scores, counts)
 
     def errors(self, scores: Sequence[PoseMetrics]) -> np.ndarray:
         """Return the error of each image, NaN if nobody is in view."""

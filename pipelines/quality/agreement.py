@@ -37,7 +37,7 @@ def agreement(one: np.ndarray, other: np.ndarray, kind: str) -> float:
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return float("nan")
     if kind == "normal":
-        return float((_normals(first) * _normals(second)).sum(-1).mean())
+        return float((normals(first) * normals(second)).sum(-1).mean())
     if CONDITION_KINDS[kind].is_affine:
         return correlation(*(stats.rankdata(values, axis=None) for values in (first, second)))
     return correlation(first, second)
@@ -50,7 +50,7 @@ def scaled(values: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
     return np.stack(resized, axis=-1).reshape(size_px[1], size_px[0], *values.shape[2:])
 
 
-def _normals(encoded: np.ndarray) -> np.ndarray:
+def normals(encoded: np.ndarray) -> np.ndarray:
     """Return unit vectors (H, W, 3) of colors in [0, 1]; black, which stands for no normal, becomes (0, 0, 0)."""
     vectors = 2 * encoded - 1
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)

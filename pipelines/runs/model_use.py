@@ -100,7 +100,8 @@ class ModelUse:
         if not rate:
             return None
         left_s = rows_left / rate
-        text = f"the models compute {number(rate)} samples/s: the rest takes about {duration(left_s)}"
+        who = f"{self.slowest_name}, the slowest, computes" if self.engines else "the models compute"
+        text = f"{who} {number(rate)} samples/s: the rest takes about {duration(left_s)}"
         if not self.gpus:
             actors = self._slowest.resources.actors
             return f"{text} on {actors} {'actor' if actors == 1 else 'actors'}"

@@ -1,7 +1,7 @@
 """The number of model actors of a run, their devices, and whether the cluster has them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pipelines.engine.blocks import MODEL
@@ -43,7 +43,7 @@ def choose_resources(request: RunRequest, available: Mapping[str, float], can_gr
         actors=actors,
         fewest_actors=sum(pool.fewest_actors or pool.actors for pool in pools.values()),
         actors_per_node=math.ceil(actors / max(1, nodes)),
-        gpus_per_actor=sum(pool.gpus for pool in pools.values()) / actors,
+        gpus_per_actor=_mean_gpus(list(pools.values())),
         cpus_per_actor=min(1.0, cpus / (2 * actors)),
         cpus_per_task=min(0.5, cpus / 4),
         failed_chunks_allowed=FAILED_CHUNKS_ALLOWED,
@@ -64,6 +64,13 @@ def _pool(asked: ActorRequest, gpus: float, sharing: int) -> Resources:
     room = per_actor if sharing == 1 else max(1.0, per_actor)
     actors = asked.actors or (max(1, int(gpus / room)) if per_actor else 1)
     return Resources(actors=actors, fewest_actors=asked.fewest_actors or actors, gpus_per_actor=per_actor)
+
+
+def _mean_gpus(pools: Sequence[Resources]) -> float:
+    """Return the GPUs of an actor, on average over all models."""
+    if len(pools) == 1:
+        return pools[0].gpus_per_actor
+    return sum(pool.gpus for pool in pools) / sum(pool.actors for pool in pools)
 
 
 def _check_gpus(request: RunRequest, pools: Mapping[str, Resources], gpus: float) -> None:

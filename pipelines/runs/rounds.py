@@ -89,7 +89,6 @@ class Rounds:
                     break
                 if chunks:
                     process = process or self._open(session, _samples_in(chunks))
-                    chunks = list(self.job.prepare(self.output, self._planned, chunks))
                     self._process(rotated(chunks, self.record.name) if self._others else chunks, process)
                 else:
                     self._remove(plan.superseded)
@@ -202,7 +201,7 @@ class Rounds:
     def _process(self, chunks: list[Chunk], process: Process) -> None:
         self.progress.total += _samples_in(chunks)
         try:
-            for receipt in process(chunks):
+            for receipt in process(self.job.prepare(self.output, self._planned, chunks)):
                 self.progress.add(receipt)
                 self._done.add(receipt["chunk"])
                 self._tell()

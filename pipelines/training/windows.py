@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from pipelines.errors import SampleError, SettingError, clipped
 from pipelines.images.codec import open_image, open_map
@@ -204,8 +204,10 @@ def size_in_header(content: bytes, name: str) -> tuple[int, int]:
         with Image.open(io.BytesIO(content)) as image:
             has_exif = image.format != "PNG" or "exif" in image.info  # else Pillow decodes the image to look for it
             return oriented_size(image) if has_exif else image.size
+    except UnidentifiedImageError as error:
+        raise SampleError("decode", f"{name} is not an image that Pillow can read") from error
     except Exception as error:  # Pillow raises almost any type for broken files
-        raise SampleError("decode", f"{name} is no image that can be read: {clipped(str(error))}") from error
+        raise SampleError("decode", f"{name} is a broken image: {clipped(str(error))}") from error
 
 
 def check_shape(name: str, map_px: tuple[int, int], image_px: tuple[int, int]) -> None:

@@ -52,6 +52,8 @@ class AdapterWork:
     """Folder on the worker's machine for latents."""
     identity: str = ""
     """Hash of the data and of the model's weights, on which the latents depend."""
+    threads: int | None = None
+    """Threads of a worker on a CPU; None: the workers of a machine share its CPUs."""
     tensorboard: bool = True
     wandb: str | None = None
     """Project of Weights & Biases."""
@@ -64,7 +66,7 @@ class AdapterWork:
         from unicon.training.trainer import NonFiniteLossError, ResumeError
 
         if not self.uses_gpus:
-            torch.set_num_threads(max(1, usable_cpus() // session.local_world_size))
+            torch.set_num_threads(self.threads or max(1, usable_cpus() // session.local_world_size))
         try:
             self._train(session, "cuda" if self.uses_gpus else "cpu")
         except (NonFiniteLossError, ResumeError) as error:

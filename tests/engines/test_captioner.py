@@ -42,3 +42,7 @@ def test_what_is_no_captioner_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"auto_map": {"AutoModel": "own.py"}}')
     with pytest.raises(ValueError, match="runs code of its own"):
         check_captioner(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llava"}')
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    with pytest.raises(ValueError, match="is a model for conversations"):
+        check_captioner(tmp_path)

@@ -63,8 +63,9 @@ def test_real_engines_with_kept_columns_filters_and_a_template(tmp_path: Path) -
     parquet_input(tmp_path)
     words = arguments(
         tmp_path, "--condition", "canny=controlnet-aux:canny,low_threshold=20", "--condition", "depth=unicon",
-        "--views", "1", "--keep-column", "truth=depth:truth", "--caption-template", "a photo of {label}", "--min-size", "20",
-        "--min-caption-words", "2", "--keep", "label != 'dog' and agreement_depth_truth > -2", "--image-column", "image",
+        "--views", "1", "--keep-column", "truth=depth:truth", "--caption-template", "a photo of {label}",
+        "--min-size", "20", "--min-caption-words", "2", "--image-column", "image",
+        "--keep", "label != 'dog' and agreement_depth_truth > -2",
     )  # fmt: skip
     said: list[str] = []
     assert run_corpus_here(words, said) == 0
@@ -221,6 +222,7 @@ def test_fields_of_tars_and_folders(tmp_path: Path) -> None:
         (["--condition", "image=controlnet-aux:canny"], "'image' is the name of another column"),
         (["--condition", "my-edges=controlnet-aux:canny"], "letters, digits and underscores; got 'my-edges'"),
         (["--condition", "edges=unicon"], "none called edges"),
+        (["--condition", "d=transformers:nowhere"], "--condition d=transformers:nowhere: .*there is no folder"),
         (["--keep-column", "truth=height:x"], "NAME=KIND:COLUMN with a kind of depth, edge"),
         (["--min-agreement", "depth:depth2=0.9"], "two columns of one kind of condition; there are none"),
         (["--keep-column", "truth=depth:t", "--min-agreement", "truth:depth=3"], "out of range"),

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from jobs import estimate
 from pipelines.runs.overlap import SILENCE_S, state_of
 from pipelines.runs.status import read_status
 from tests.support.fake_corpus import run_fake_corpus
@@ -24,11 +25,19 @@ from tests.support.run_fake_job import run
 SCRIPT = str(PROJECT_ROOT / "tests" / "support" / "run_fake_job.py")
 
 
-def start(arguments: list[str], delay_s: float, log: Path, engines: int = 1) -> subprocess.Popen[bytes]:
+CANNY = ["--engine", "controlnet-aux:canny", "--engine-option", "detect_px=2048"]
+"""A real engine other than UniCon, at a size at which a sample takes some time."""
+
+
+def start(arguments: list[str], delay_s: float, log: Path, engines: int | str = 1) -> subprocess.Popen[bytes]:
+    """Start the job with one or two fake models, or with a real engine."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [SCRIPT, str(delay_s), "--engines", str(engines)]
+    if engines == "canny":
+        command = [str(PROJECT_ROOT / "jobs" / "estimate.py"), *CANNY]
     with log.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, SCRIPT, str(delay_s), "--engines", str(engines), *arguments],
+            [sys.executable, *command, *arguments],
             stderr=file,
             stdout=file,
             env=environment,
@@ -49,8 +58,12 @@ def wait_for_marks(output: Path, count: int, process: "subprocess.Popen[bytes]")
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("engines", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_every_sample_exactly_once_after_sigterm_and_sigkill(ray_cluster: None, tmp_path: Path, engines: int) -> None:
+@pytest.mark.parametrize(
+    "engines", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param("canny", marks=pytest.mark.slow)]
+)
+def test_every_sample_exactly_once_after_sigterm_and_sigkill(
+    ray_cluster: None, tmp_path: Path, engines: int | str
+) -> None:
     broken = [(f"{number:05d}.jpg", encoded_image()[:400]) for number in range(0, 61, 4)]
     good = [samples(1, first=number) for number in range(61) if number % 4]
     write_tar(tmp_path / "in" / "a.tar", sorted([*broken, *(member for sample in good for member in sample)]))
@@ -87,6 +100,13 @@ def test_every_sample_exactly_once_after_sigterm_and_sigkill(ray_cluster: None, 
 
     if engines == 1:
         assert run(arguments, FakeDepth()) == 0
+    elif engines == "canny":
+        assert estimate.main([*arguments, *CANNY]) == 0
+        assert estimate.main([*arguments, *CANNY, "--output", str(tmp_path / "undisturbed")]) == 0
+        made = [
+            {row["key"]: row["canny"] for row in all_rows(tmp_path / name, "data")} for name in ("out", "undisturbed")
+        ]
+        assert made[0] == made[1] and made[0]
     else:
         assert run_fake_corpus(arguments, depth=FakeDepth(), edge=FakeDepth()) == 0
         assert all(row["depth"] and row["edge"] for row in all_rows(output, "data"))

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,9 +113,10 @@ class World:
         store: Store = FILES,
         settings: Mapping[str, Any] | None = None,
         inputs: Sequence[Path | str] | None = None,
+        filtered: Collection[int] = (),
         **request: Any,
     ) -> int:
-        """Run once with a model that fails for the given keys, and return the exit code."""
+        """Run once with a model that fails for the given keys, without the filtered positions; return the exit code."""
         source = ImageShards(columns=Columns(), store=store)
         task = CopyText()
 
@@ -128,7 +129,12 @@ class World:
             return Flow(read=read, models=(ModelStage(model=compute),), publish=publish)
 
         job = Job(
-            name="copy", settings=settings or {"a": 1}, source=source, make_flow=make_flow, finish=lambda *counts: None
+            name="copy",
+            settings=settings or {"a": 1},
+            source=source,
+            make_flow=make_flow,
+            finish=lambda *counts: None,
+            prepare=lambda output, shards, chunks: [without(chunk, filtered) for chunk in chunks],
         )
         environment = Environment(
             store=store,
@@ -170,6 +176,12 @@ class World:
     def stems(self) -> set[str]:
         """Return the stems of the finished versions."""
         return {version.stem for version in layout.list_output(str(self.output)).finished}
+
+
+def without(chunk: Chunk, filtered: Collection[int]) -> Chunk:
+    """Return the chunk with the reason why those of its positions are filtered."""
+    reasons = tuple((at, "near-duplicate (of another)") for at in chunk.positions if at in filtered)
+    return replace(chunk, filtered=reasons)
 
 
 def once(keys: Collection[str]) -> Counter[str]:

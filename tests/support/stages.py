@@ -52,6 +52,19 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class Triple:
+    """A second model: multiplies the lengths of the first by three."""
+
+    def build(self) -> "Triple":
+        return self
+
+    def __call__(self, chunk: Chunk, block: pa.Table, attempt: Attempt) -> pa.Table:
+        assert attempt.stage == "triple"
+        lengths = pa.array([3 * value for value in block.column("length").to_pylist()])
+        return blocks.set_columns(block, {"length": lengths})
+
+
+@dataclass(frozen=True)
 class Slow:
     """A model that takes some time for each block and records the process that ran it."""
 

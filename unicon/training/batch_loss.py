@@ -5,7 +5,7 @@ add up to the loss of the whole, and a row of weight 0 has no effect.
 
 Shapes: B rows of a part, G rows of the global batch, K adapters, c h w latents, H W pixels.
 
-Tested in tests/unicon/training/test_batch_loss.py.
+Tested in tests/unicon/training/test_batch_gradients.py.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ little smaller, mirrored or not. What mirroring means for a condition is in `uni
 Shapes: H W pixels of the working size.
 
 Source: arXiv 2410.11439, appendix A (random aspect ratio at constant area, random flip).
+Tested in tests/unicon/training/test_views.py.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 """The Ray Data graph: chunks stay whole, and failures are reported."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 
 from pipelines.engine.blocks import Flow, ModelStage, block_of, check_block, chunk_of, with_block
 from pipelines.engine.resources import Resources
 from pipelines.errors import FlowError
-from tests.support.stages import Measure, Rows, Slow, count, double, make_chunk, processes
+from tests.support.stages import Measure, Rows, Slow, Triple, count, double, make_chunk, processes
 
 
 def test_a_block_that_is_not_its_chunk_is_refused() -> None:
@@ -42,11 +44,26 @@ def test_chunks_arrive_whole(ray_cluster: None, actors: int, gpus: float) -> Non
 
     chunks = [make_chunk(number, 8 + number) for number in range(6)]
     resources = Resources(actors=actors, gpus_per_actor=gpus, cpus_per_actor=0.5)
-    receipts = list(run_flow(chunks, Flow(read=Rows(), models=(ModelStage(model=Measure()),), publish=count), resources))
+    receipts = list(
+        run_flow(chunks, Flow(read=Rows(), models=(ModelStage(model=Measure()),), publish=count), resources)
+    )
     assert {receipt["chunk"]: receipt["ok"] for receipt in receipts} == {
         chunk.name: len(chunk.positions) for chunk in chunks
     }
     assert all(receipt["bytes"] == 100_000 * receipt["ok"] for receipt in receipts)
+
+
+def test_chunks_pass_through_all_models(ray_cluster: None) -> None:
+    from pipelines.engine.flow import run_flow
+
+    chunks = [make_chunk(number, 4) for number in range(4)]
+    models = (ModelStage(model=Measure()), ModelStage(model=Triple(), name="triple"))
+    resources = Resources(cpus_per_actor=0.25, cpus_per_task=0.25)
+    own = {"triple": replace(resources, actors=2, gpus_per_actor=0.25)}
+    resources = replace(resources, by_stage=own)
+    receipts = list(run_flow(chunks, Flow(read=Rows(10), models=models, publish=count), resources))
+    assert {receipt["chunk"]: receipt["bytes"] for receipt in receipts} == {chunk.name: 120 for chunk in chunks}
+    assert all(receipt["gpu_s"] > 0 for receipt in receipts), "the GPUs of the second model count"
 
 
 def test_a_lost_row_stops_the_run(ray_cluster: None) -> None:

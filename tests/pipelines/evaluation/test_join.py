@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from pipelines.errors import SettingError
-from pipelines.evaluation.likeness import compare_maps
+from pipelines.evaluation.join import Join
+from pipelines.evaluation.likeness import Likeness, compare_maps
 
 COUNT = 3
 
@@ -32,6 +33,10 @@ def maps() -> list[bytes]:
 def write(path: Path, keys: Any, values: Any) -> str:
     pq.write_table(pa.table({"key": keys, "depth": values}), path)
     return str(path)
+
+
+def compared(predictions: str, truth: str) -> Likeness:
+    return compare_maps(Join(condition="depth", predictions=predictions, truth=truth))
 
 
 MEDIA = pa.array([{"bytes": content, "path": None} for content in maps()])
@@ -52,9 +57,7 @@ UUIDS = [uuid.UUID(int=number) for number in range(COUNT)]
 def test_keys_and_maps_of_every_type_find_their_partner(
     keys: pa.Array, texts: Sequence[str], values: pa.Array, tmp_path: Path
 ) -> None:
-    found = compare_maps(
-        write(tmp_path / "a.parquet", keys, values), write(tmp_path / "b.parquet", pa.array(texts), MEDIA), "depth"
-    )
+    found = compared(write(tmp_path / "a.parquet", keys, values), write(tmp_path / "b.parquet", pa.array(texts), MEDIA))
     assert found.matched == pytest.approx([1.0] * COUNT)
     assert not found.join.without_estimate and not found.join.without_truth
 
@@ -77,11 +80,11 @@ def test_what_cannot_be_compared_is_named(side: str, keys: Any, values: Any, mes
     bad.write_bytes(b"PAR1 junk PAR1") if keys is None else write(bad, keys, values)
     predictions, truth = (str(bad), good) if side == "--predictions" else (good, str(bad))
     with pytest.raises(SettingError, match=f"^{side}.*{message}"):
-        compare_maps(predictions, truth, "depth")
+        compared(predictions, truth)
 
 
 def test_a_doubled_column_is_named(tmp_path: Path) -> None:
     good = write(tmp_path / "good.parquet", pa.array(TEXTS), MEDIA)
     pq.write_table(pa.table([pa.array(TEXTS), MEDIA, MEDIA], ["key", "depth", "depth"]), tmp_path / "bad.parquet")
     with pytest.raises(SettingError, match="^--predictions: column 'depth' is ambiguous: .* has 2 columns"):
-        compare_maps(str(tmp_path / "bad.parquet"), good, "depth")
+        compared(str(tmp_path / "bad.parquet"), good)

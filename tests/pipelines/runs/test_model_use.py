@@ -38,6 +38,20 @@ def test_the_forecast_on_cpus_gives_the_time_alone() -> None:
     assert use.forecast(20) == "the models compute 0.5 samples/s: the rest takes about 40 s on 1 actor"
 
 
+def test_of_several_engines_the_slowest_sets_the_rate() -> None:
+    own = {"model edge": Resources(actors=2), "model depth": Resources(actors=1, gpus_per_actor=0.5)}
+    use = ModelUse(resources=Resources(actors=3, by_stage=own))
+    edge = {**receipt("a", 10, 5, 100), "device_s": 4.0, "batch_size": 8}
+    use.add({"engines": {"model edge": edge}})
+    assert (use.slowest_name, use.rows_per_s, use.busy_share) == ("model edge", 40.0, 0.5)
+    use.add({"engines": {"model edge": edge, "model depth": {**receipt("b", 10, 9, 90), "device_s": 3.0}}, "gpu_s": 5})
+    assert (use.slowest_name, use.rows_per_s, use.busy_share) == ("model depth", 10.0, 0.9)
+    assert (use.engines["model edge"].device_s, use.engines["model edge"].batch_size, use.gpus) == (8.0, 8, 0.5)
+    assert use.forecast(3600) == (
+        "model depth, the slowest, computes 10.0 samples/s: the rest takes about 6 min, 0.05 GPU hours on 0.5 GPUs"
+    )
+
+
 def test_compiling_is_summed_over_actors() -> None:
     use = ModelUse()
     assert use.compiling is None

@@ -5,7 +5,7 @@ import pytest
 from jobs import _cli, estimate
 from pipelines.errors import SettingError
 from pipelines.runs.placement import choose_resources, describe
-from pipelines.runs.request import RunRequest
+from pipelines.runs.request import ActorRequest, RunRequest
 
 
 def request(**options) -> RunRequest:
@@ -55,3 +55,22 @@ def test_a_range_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         estimate.parse(["--input", "in", "--output", "out", "--actors", text])
     assert "expected N or MIN:MAX" in capsys.readouterr().err
+
+
+def test_engines_share_each_gpu() -> None:
+    engines = {"a": ActorRequest(), "b": ActorRequest(actors=3), "c": ActorRequest(gpus_per_actor=0.0)}
+    resources = choose_resources(request(engines=engines), {"CPU": 16, "GPU": 4}, can_grow=False)
+    pools = {name: (resources.of(name).actors, resources.of(name).gpus_per_actor) for name in engines}
+    assert pools == {"a": (4, 0.5), "b": (3, 0.5), "c": (1, 0)}
+    assert (resources.actors, resources.gpus, resources.of("a").cpus_per_actor) == (8, 3.5, 1.0)
+    assert describe(resources) == "a: 4 x 0.5 GPU, b: 3 x 0.5 GPU, c: 1 x CPU"
+    on_cpus = choose_resources(request(engines=engines), {"CPU": 2}, can_grow=False)
+    assert (on_cpus.actors, on_cpus.gpus, on_cpus.of("b").cpus_per_actor) == (5, 0, 0.2)
+    thirds = {name: ActorRequest() for name in "abc"}
+    assert choose_resources(request(engines=thirds), {"CPU": 8, "GPU": 1}, can_grow=False).gpus == pytest.approx(1)
+
+
+def test_engines_that_have_no_room_are_refused() -> None:
+    engines = {"a": ActorRequest(gpus_per_actor=0.75), "b": ActorRequest()}
+    with pytest.raises(SettingError, match=r"2 actors of 0.75 and 0.5 GPUs need 1.25 GPUs; the cluster has 1 now"):
+        choose_resources(request(engines=engines), {"CPU": 8, "GPU": 1}, can_grow=False)

@@ -24,6 +24,14 @@ def test_the_line_tells_how_busy_the_models_are() -> None:
     assert progress.history.points[-1][1:] == (50, 0.75)
 
 
+def test_filtered_samples_and_the_slowest_engine_are_named() -> None:
+    progress = Progress(100, stream=io.StringIO())
+    progress.started -= 10
+    model = {"actor": "a", "passed_s": 8.0, "busy_s": 6.0, "rows": 48, "rows_s": 6.0}
+    progress.add({"ok": 36, "bad": 14, "filtered": 10, "engines": {"model edge": {"model": model}}})
+    assert progress.line() == ("50/100 samples  5.0/s  90.0% ok, 10 filtered  ETA 0:10  model edge 8.0/s, 75% busy")
+
+
 def test_a_log_gets_the_last_line() -> None:
     stream = io.StringIO()
     with Progress(10, stream=stream, interval_s=60) as progress:

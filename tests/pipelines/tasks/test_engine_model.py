@@ -1,6 +1,7 @@
 """The description of an engine that travels to the actors: found, checked and hashed on the driver."""
 
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,6 +61,21 @@ def test_the_hash_is_that_of_the_files_wherever_they_are(
     monkeypatch.chdir(tmp_path)
     assert isinstance(here, EngineModel) and here.spec.weights == str(depth_folder)
     np.testing.assert_array_equal(estimate(here), estimate(there))
+
+
+def test_every_node_loads_the_commit_of_the_hub_that_the_driver_found(
+    depth_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, root = "a" * 40, tmp_path / "models--owner--tiny-depth"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    shutil.copytree(depth_folder, root / "snapshots" / commit)
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text(commit)
+    model, identity = resolve_engine(parse_engine("transformers:owner/tiny-depth"))
+    assert identity.provenance["engine"] == "transformers:owner/tiny-depth"
+    assert identity.provenance["engine_revision"] == commit
+    assert isinstance(model, EngineModel) and model.spec.weights == f"owner/tiny-depth@{commit}"
+    assert estimate(model).shape == (48, 64)
 
 
 def test_files_that_differ_from_those_of_the_driver_are_refused(tmp_path: Path) -> None:

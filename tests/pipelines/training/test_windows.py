@@ -98,7 +98,7 @@ def test_bad_rows_are_told_and_replaced_or_weigh_nothing(tmp_path: Path) -> None
         told.append(json.loads(table.column(TOLD)[0].as_py()))
     problems = dict(problem for each in told for problem in each.get("problems", []))
     assert problems.keys() == {f"row-{number:03d}" for number in (20, 21, 22, 23)}
-    assert "is no image that can be read" in problems["row-020"]
+    assert "image is not an image that Pillow can read" in problems["row-020"]
     assert "broken image" in problems["row-021"]
     assert "column canny is null" in problems["row-022"]
     assert "30 x 90 pixels, another shape than its image" in problems["row-023"]

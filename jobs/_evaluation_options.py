@@ -12,7 +12,7 @@ CAPTION = "caption"
 MAX_DEPTH_M, BASELINE_SCENES, BASELINE_SEED = 12.0, 300, 1
 OF_ACCURACY = ("max_depth_m", "baseline_scenes", "baseline_seed")
 """Options that have no meaning for correlation."""
-OF_SAMPLES = ("page", "slice_by", "slice_by_word", "compare_with")
+OF_SAMPLES = ("intervals", "page", "slice_by", "slice_by_word", "compare_with")
 """Options that need the scores of every sample."""
 
 
@@ -60,7 +60,8 @@ def add_datasets(parser: _cli.Parser) -> None:
     parser.add_argument(
         "--prediction-column",
         metavar="NAME",
-        help="Parquet column of the predictions, or extension of their member in tars (default: the condition)",
+        help="Parquet column of the predictions, or extension of their member in tars, where it must be given (default: "
+        "the condition)",
     )
     parser.add_argument(
         "--truth-column",
@@ -100,6 +101,11 @@ def add_settings(parser: _cli.Parser) -> None:
 
 def add_reports(parser: _cli.Parser) -> None:
     """Add the options of what is reported, and where."""
+    parser.add_argument(
+        "--intervals",
+        action="store_true",
+        help="also print the 95 %% interval of each metric, which --json and --page always contain",
+    )
     parser.add_argument(
         "--slice-by",
         action="append",

@@ -20,8 +20,6 @@ from pipelines.errors import SettingError, clipped, say
 if TYPE_CHECKING:
     from pipelines.evaluation import Comparison, Evaluation, Join, Measure, Slice
 
-RULE = "-" * 24
-"""Printed between tables."""
 SAMPLES_ON_PAGE = 6
 """Worst samples on a page, and as many best ones."""
 
@@ -34,7 +32,8 @@ examples:
 
   # what does a shortcut cost? the same scenes with another preset, and the differences with their intervals
   python jobs/estimate_depth.py --input out/test --output out/test-fast --preset fast
-  python jobs/evaluate.py --condition depth --predictions out/test-fast --truth out/test --compare-with out/test-depth
+  python jobs/evaluate.py --condition depth --predictions out/test-fast --truth out/test --compare-with out/test-depth \\
+      --intervals
 
   # any maps against any others, by the values of a column and by the words of the captions, as a page with pictures
   python jobs/evaluate.py --condition normal --predictions out/normals --truth scans/*.parquet --truth-column normals \\
@@ -148,7 +147,7 @@ def _measure(options: Namespace, kind: str, has_scenes: bool) -> int:
         join = _join(options, measure, predictions=options.compare_with, option="--compare-with")
         comparison = evaluation.compare(found, evaluation.evaluate(join, measure))
     slices = _slices(options, found)
-    print(f"\n{RULE}\n".join(_texts(found, slices, comparison)))
+    print("\n\n".join(_texts(options, found, slices, comparison)))
     if options.json:
         _publish_json(options.json, _summary(found, slices, comparison))
     if options.picture:
@@ -191,12 +190,14 @@ def _slices(options: Namespace, found: "Evaluation") -> "dict[str, list[Slice]]"
     return slices
 
 
-def _texts(found: "Evaluation", slices: "dict[str, list[Slice]]", comparison: "Comparison | None") -> list[str]:
+def _texts(
+    options: Namespace, found: "Evaluation", slices: "dict[str, list[Slice]]", comparison: "Comparison | None"
+) -> list[str]:
     from pipelines import evaluation
 
     return [
         evaluation.accuracy_table(found),
-        evaluation.intervals_table(found),
+        *([evaluation.intervals_table(found)] if options.intervals else []),
         *(evaluation.slices_table(found.measure, by, parts) for by, parts in slices.items()),
         *([evaluation.comparison_table(found.measure, comparison)] if comparison else []),
     ]

@@ -1,7 +1,7 @@
 """Predictions and truth joined by key: the keys of all predictions, but only one truth shard, are in memory."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,7 @@ class Join:
         Raises:
             SettingError: An input is not what it should be, or they have no key in common.
         """
-        predictions = self._set(self.option, self.predictions, self.prediction_column)
+        predictions = self._predictions()
         shard_of = self._find_predictions(predictions)
         seen: set[str] = set()
         for shard in self._truth_shards():
@@ -121,6 +121,14 @@ class Join:
                 f"{option}: the {self.condition} of {quoted(key)} cannot be decoded: {reason_of(error)}. "
                 "Create it again."
             ) from error
+
+    def _predictions(self) -> MapSet:
+        """Return the predictions; those in tars must be named by their member, as rendered scenes are tars too."""
+        predictions = self._set(self.option, self.predictions, self.prediction_column)
+        if self.prediction_column:
+            return predictions
+        wanted = "Parquet files that estimate jobs write, and for tars --prediction-column must name the member"
+        return replace(predictions, formats=("parquet",), kind_of_files=wanted)
 
     def _set(self, option: str, uri: str, column: str) -> MapSet:
         return MapSet(

@@ -65,11 +65,13 @@ class MapSet:
     """Further columns, which the dataset may have or not: Parquet columns, or fields of the .json member."""
     has_images: bool = False
     """Whether the images are wanted."""
+    formats: tuple[str, ...] = (*TARS, "parquet")
     kind_of_files: str = "Parquet files or tars with maps"
+    """What the files are, for messages."""
 
     def shards(self) -> list[Shard]:
         """Find the files. Raises SettingError if there are none."""
-        return find_files(self.uri, self.option, (*TARS, "parquet"), self.kind_of_files)
+        return find_files(self.uri, self.option, self.formats, self.kind_of_files)
 
     def keys(self, shard: Shard) -> Iterator[str]:
         """Yield the keys of a file, without reading its maps.

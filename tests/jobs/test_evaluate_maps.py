@@ -125,7 +125,8 @@ def test_tars_on_both_sides(scenes: list[Rendering], tmp_path: Path) -> None:
         )
         for name in ("depth", "zoe")
     )
-    datasets = ["--predictions", str(predictions), "--truth", str(truth), "--truth-column", "zoe"]
+    columns = ["--prediction-column", "depth", "--truth-column", "zoe"]
+    datasets = ["--predictions", str(predictions), "--truth", str(truth), *columns]
     found = evaluated(tmp_path, "--condition", "depth", *datasets, "--slice-by", "room", "--slice-by-word")
     assert found["images"] == COUNT and found["metrics"]["UniCon"]["abs_rel"] < 0.001
     assert [(part["by"], part["value"], part["images"]) for part in found["slices"]] == [
@@ -151,7 +152,7 @@ def test_parts_of_the_set_and_the_page(
     predictions, truth = sliced(scenes, tmp_path)
     page = tmp_path / "page.html"
     arguments = ["--condition", "depth", "--predictions", predictions, "--truth", truth, "--page", str(page)]
-    found = evaluated(tmp_path, *arguments, "--slice-by", "odd", "--slice-by-word")
+    found = evaluated(tmp_path, *arguments, "--slice-by", "odd", "--slice-by-word", "--intervals")
     parts = {(part["by"], part["value"]): part for part in found["slices"]}
     assert parts["odd", "False"]["numbers"]["abs_rel"] < 0.01 < parts["odd", "True"]["numbers"]["abs_rel"]
     assert list(parts) == [("odd", "False"), ("odd", "True"), ("word", "cat"), ("word", "dog"), ("word", "house")]

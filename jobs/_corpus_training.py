@@ -82,7 +82,9 @@ def check_options(options: Namespace) -> None:
     if options.cache_latents and options.random_crop:
         raise SettingError("--cache-latents keeps one part of every image. Add --no-random-crop, or leave it out.")
     if options.wandb and importlib.util.find_spec("wandb") is None:
-        raise SettingError("--wandb needs the package wandb, which is not installed. Install it with pip install wandb.")
+        raise SettingError(
+            "--wandb needs the package wandb, which is not installed. Install it with pip install wandb."
+        )
     check_places(options)
     options.work, options.output = (storage.normalize(text) for text in (options.work, options.output))
 

@@ -60,8 +60,7 @@ def add_datasets(parser: _cli.Parser) -> None:
     parser.add_argument(
         "--prediction-column",
         metavar="NAME",
-        help="Parquet column of the predictions, or extension of their member in tars, where it must be given (default: "
-        "the condition)",
+        help="Parquet column of the predictions (default: the condition), or extension of their member in tars",
     )
     parser.add_argument(
         "--truth-column",

@@ -32,8 +32,8 @@ examples:
 
   # what does a shortcut cost? the same scenes with another preset, and the differences with their intervals
   python jobs/estimate_depth.py --input out/test --output out/test-fast --preset fast
-  python jobs/evaluate.py --condition depth --predictions out/test-fast --truth out/test --compare-with out/test-depth \\
-      --intervals
+  python jobs/evaluate.py --condition depth --predictions out/test-fast --truth out/test --intervals \\
+      --compare-with out/test-depth
 
   # any maps against any others, by the values of a column and by the words of the captions, as a page with pictures
   python jobs/evaluate.py --condition normal --predictions out/normals --truth scans/*.parquet --truth-column normals \\
@@ -91,7 +91,7 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     parser = _cli.Parser(__doc__ or "", EXAMPLES + SEEDS)
     _options.add_condition(parser)
     add_options(parser)
-    return _options.checked(parser, parser.parse_args(arguments))
+    return _options.checked(parser, parser.parse_args(arguments, Namespace(only_scenes=False)))
 
 
 def add_options(parser: _cli.Parser) -> None:
@@ -114,7 +114,7 @@ def run(options: Namespace) -> int:
         options.measure == ACCURACY
         and kind in evaluation.MAP_MEMBERS
         and not options.truth_column
-        and evaluation.has_tars(options.truth)
+        and (options.only_scenes or evaluation.has_tars(options.truth))
     )
     _options.report_unused_options(options, has_scenes)
     _check_outputs(options)

@@ -36,7 +36,8 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     """Parse the command line."""
     parser = _cli.Parser(__doc__ or "", EXAMPLES + evaluate.SEEDS)
     evaluate.add_options(parser)
-    return parser.parse_args(arguments, Namespace(condition="depth", kind=None, measure=evaluate.ACCURACY))
+    fixed = Namespace(condition="depth", kind=None, measure=evaluate.ACCURACY, only_scenes=True)
+    return parser.parse_args(arguments, fixed)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The code blocks of CONTRIBUTING.md and docs/engines.md work as they say: applied to a copy of the project, and run."""
+"""The code blocks of CONTRIBUTING.md and docs/engines.md work as they say, applied to a copy of the project."""
 
 import re
 import subprocess

@@ -42,7 +42,8 @@ TORCH_FILES = {"pipelines/tasks/model.py", "pipelines/training/work.py"}
 """Files that import torch within a function that runs in the actor."""
 FILES_IN_PIPELINES = 6
 PACKAGES_WITHOUT_TORCH = ("unicon.files", "unicon.options", "unicon.adapters.config", "unicon.limits",
-                          "unicon.compilation.policy")  # fmt: skip
+                          "unicon.compilation.policy", "unicon.working_sizes", "unicon.training.views",
+                          "unicon.training.batch_plan")  # fmt: skip
 
 
 def modules(package: str) -> Iterator[tuple[str, ast.Module]]:

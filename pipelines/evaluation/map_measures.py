@@ -19,7 +19,7 @@ from unicon.metrics.color import color_likeness
 from unicon.metrics.correlation import correlation
 from unicon.metrics.depth import DELTA_BASE, best_affine, vertical_ramp
 from unicon.metrics.edge import EdgeCounts, best_edge_metrics, edge_counts
-from unicon.metrics.pose import PoseMetrics, pose_metrics, total_pose_metrics
+from unicon.metrics.pose import MIN_CONFIDENCE, PoseMetrics, pose_metrics, total_pose_metrics
 from unicon.pose import read_pose
 
 FACING, MEAN_COLOR, EDGES_EVERYWHERE = "facing the camera", "mean of the truth", "edges everywhere"
@@ -206,6 +206,7 @@ class PoseMapMeasure(MapMeasure):
     def score(self, estimate: np.ndarray, truth: np.ndarray) -> PoseMetrics:
         drawn, true = (read_pose(np.round(each * 255).astype(np.uint8)) for each in (estimate, truth))
         drawn[:, :2] *= truth.shape[1] / estimate.shape[1], truth.shape[0] / estimate.shape[0]
+        true[:, 2] = true[:, 2] >= MIN_CONFIDENCE
         return pose_metrics(drawn, true[None])
 
     def numbers(self, scores: Sequence[PoseMetrics]) -> dict[str, float]:

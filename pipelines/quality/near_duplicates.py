@@ -15,7 +15,9 @@ Shapes: N images, W windows, F frequencies along each axis, T tables, B images o
 Tested in tests/pipelines/quality/test_near_duplicates.py.
 """
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -33,7 +35,8 @@ HASH_BITS, TABLES, TABLE_BITS = 64, 16, 20
 MAX_ENTRIES = 256
 COMPARED = 128
 """Number of coefficients that are compared, the lowest frequencies first."""
-BLOCK, CANDIDATES_AT_ONCE, PAIRS_AT_ONCE = 1024, 4_000_000, 512
+BLOCK, CANDIDATES_AT_ONCE, PAIRS_AT_ONCE = 512, 2_000_000, 512
+MAX_THREADS = 8
 
 INTERVALS = (
     *((0.0, 1.0), (0.0125, 0.9875), (0.05, 0.95)),
@@ -86,7 +89,8 @@ def near_pairs(signatures: np.ndarray) -> np.ndarray:
         (P, 2) indices of near duplicates, the smaller one first, in ascending order.
     """
     search = _Search.of(signatures)
-    found = [search.pairs(start) for start in range(0, len(signatures), BLOCK)]
+    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:  # NumPy lets other threads work
+        found = list(pool.map(search.pairs, range(0, len(signatures), BLOCK)))
     pairs = np.concatenate([np.empty((0, 2), np.int64), *found])
     return np.unique(np.sort(pairs, axis=1), axis=0)
 
@@ -122,7 +126,7 @@ def duplicates(signatures: np.ndarray, is_published: np.ndarray) -> np.ndarray:
 
 def coefficients_exist(signatures: np.ndarray) -> np.ndarray:
     """Return (N,) bool: whether an image has structure that can be compared."""
-    return signatures[:, : FREQUENCIES**2].any(1)
+    return np.any(signatures[:, : FREQUENCIES**2] != 0, axis=1)
 
 
 def _distinct(signatures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """The rows of a paired corpus: an image, the maps of several conditions, a caption, and scores.
 
-Tested in tests/pipelines/tasks/test_corpus.py and tests/jobs/test_build_corpus.py.
+Tested in tests/jobs/test_build_corpus.py.
 """
 
 import json

@@ -78,7 +78,9 @@ def card_text(
         model=model,
         tags="\n- ".join(dict.fromkeys(kinds.values())),
         names=", ".join(kinds),
-        kinds="; ".join(f"`{files[name]}`: {kind}" if name != kind else f"`{files[name]}`" for name, kind in kinds.items()),
+        kinds="; ".join(
+            f"`{files[name]}`: {kind}" if name != kind else f"`{files[name]}`" for name, kind in kinds.items()
+        ),
         adapters=", ".join(f"{name!r}: {file!r}" for name, file in files.items()),
         name=next(iter(kinds)),
         data=_table("data", data),

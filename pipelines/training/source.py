@@ -42,7 +42,9 @@ class StreamedBatches:
             raise FlowError(f"the stream of batches has ended before step {step}")
         found = table.column(STEP)[0].as_py(), table.column(RANK)[0].as_py()
         if found != (step, rank):
-            raise FlowError(f"the stream of worker {rank} has the rows of (step, worker) {found} instead of step {step}")
+            raise FlowError(
+                f"the stream of worker {rank} has the rows of (step, worker) {found} instead of step {step}"
+            )
         if told := json.loads(table.column(TOLD)[0].as_py()):
             self.tell(told)
         return collate(unpacked_rows(table))

@@ -213,6 +213,13 @@ def test_fields_of_tars_and_folders(tmp_path: Path) -> None:
         assert reasons == dict.fromkeys([key.format("00001"), key.format("00002")], f"not {kept}")
 
 
+def test_a_corpus_of_what_the_input_has(tmp_path: Path) -> None:
+    parquet_input(tmp_path)
+    assert run_fake_corpus(arguments(tmp_path, "--keep-column", "truth=depth:truth"), in_process=True) == 0
+    rows = all_rows(tmp_path / "out", "data")
+    assert len(rows) == 9 and {"truth", "entropy"} <= rows[0].keys()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

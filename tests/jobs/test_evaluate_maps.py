@@ -88,7 +88,7 @@ def test_maps_of_every_kind_against_maps(kind: str, scenes: list[Rendering], tmp
     columns = ["--condition", "x", "--kind", kind, "--prediction-column", "made", "--truth-column", "true"]
     found = evaluated(tmp_path, *columns, "--predictions", same, "--truth", truth, "--compare-with", worse)
     assert found["metrics"]["UniCon"] == pytest.approx({**found["metrics"]["UniCon"], **PERFECT[kind]}, abs=0.02)
-    assert found["images"] == COUNT and "maps" in found["protocol"] or kind != "depth"
+    assert found["images"] == COUNT and ("without meters" in found["protocol"]) == (kind == "depth")
     comparison = found["comparison"]
     name = next(iter(PERFECT[kind]))
     low, high = comparison["intervals"][name]
@@ -188,7 +188,7 @@ def test_wrong_settings(scenes: list[Rendering], tmp_path: Path, capsys: pytest.
     assert "--page needs --measure accuracy" in refused(
         capsys, *datasets, "--measure", "correlation", "--page", str(tmp_path / "x.html")
     )
-    assert "--compare-with: " in refused(capsys, *datasets, "--compare-with", str(tmp_path / "result.json"))
+    assert "--compare-with" in refused(capsys, *datasets, "--compare-with", str(tmp_path / "result.json"))
     Image.new("RGB", (9, 9)).save(tmp_path / "plain.png")
     plain = write_tar(tmp_path / "plain.tar", [("a.png", (tmp_path / "plain.png").read_bytes())])
     assert "must have a member .z or .z.png" in refused(

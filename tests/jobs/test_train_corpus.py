@@ -82,17 +82,13 @@ def test_a_training_is_finished_only_once(tiny: Path, corpus: Path, plain: Path)
 
 
 @pytest.mark.slow
-def test_two_workers_train_like_one(
-    tiny: Path, corpus: Path, plain: Path, tmp_path: Path, ray_cluster: None
-) -> None:
+def test_two_workers_train_like_one(tiny: Path, corpus: Path, plain: Path, tmp_path: Path, ray_cluster: None) -> None:
     assert run.run(prepared(command(tiny, corpus, tmp_path, "--num-workers", "2"))) == 0
     assert are_close(plain, tmp_path, 1e-4)
 
 
 @pytest.mark.slow
-def test_a_killed_command_goes_on_with_another_number_of_workers(
-    tiny: Path, corpus: Path, tmp_path: Path
-) -> None:
+def test_a_killed_command_goes_on_with_another_number_of_workers(tiny: Path, corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     arguments = command(tiny, corpus, tmp_path, "--steps", "60", "--checkpoint-every", "10")
     words = [sys.executable, str(PROJECT_ROOT / "jobs" / "train_adapter.py"), *arguments]

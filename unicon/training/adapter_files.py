@@ -116,7 +116,7 @@ def write_adapters(training: AdapterTraining, folder: Path, card: str = "") -> l
     Args:
         training: The training.
         folder: Receives NAME.safetensors, official/NAME/ and README.md.
-        card: Text of README.md, see `unicon.training.model_card`; none for an empty text.
+        card: Text of README.md. There is none for an empty text.
 
     Returns:
         The written files. Adapters whose alpha is not their rank have no official format.

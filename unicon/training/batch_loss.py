@@ -22,7 +22,7 @@ from unicon.training.fit import step_generator
 from unicon.training.latent_cache import LatentCache
 from unicon.training.map_losses import map_losses_by_row
 from unicon.training.models import TrainingModels, normal_noise
-from unicon.training.pair_rows import PairRows
+from unicon.training.pair_rows import PairRows, as_index
 from unicon.training.recipe import AdapterRecipe
 from unicon.training.single_step import SingleStepRows
 
@@ -73,7 +73,7 @@ class BatchLoss:
 
         Args:
             batch: The rows.
-            places: Their places in the global batch.
+            places: Their places in the global batch, ascending.
             step: The number of the step.
         """
         kind, device = self.recipe.step_kind(step), self.models.unet.device
@@ -106,37 +106,35 @@ class BatchLoss:
         latents = self.latents(batch, [name for name in names if fractions[name] < 1])
         shape = latents.images.shape[1:]
         noise = normal_noise((len(names) * total, *shape), generator, self.models.unet.device)
-        noise = noise.unflatten(0, (len(names), total))[:, places].flatten(0, 1)
-        chances = torch.rand(total, generator=generator)[places]
+        index = as_index(places)
+        noise = noise.unflatten(0, (len(names), total))[:, index].flatten(0, 1)
+        chances = torch.rand(total, generator=generator)[index]
         embeds = self.models.encode_prompts(rows.prompts(batch.captions, chances))
         _, estimates = rows.estimate(latents.images.float(), noise, embeds)
-        losses = {
-            name: WeightedSum.of(
-                self._map_errors(name, estimates[name], batch, latents, [at < fraction * total for at in places]),
-                batch.weights,
-            )
-            for name, fraction in fractions.items()
-        }
+        losses = {}
+        for name, fraction in fractions.items():
+            decoded = sum(place < fraction * total for place in places)
+            errors = self._map_errors(name, estimates[name], batch, latents, decoded)
+            losses[name] = WeightedSum.of(errors, batch.weights)
         loss = WeightedSum(torch.stack([each.total for each in losses.values()]).sum(), batch.weights.sum())
         return {"loss": loss, **{f"{name}_maps": each for name, each in losses.items()}}
 
     def _map_errors(
-        self, name: str, estimates: Tensor, batch: PairBatch, latents: BatchLatents, is_decoded: Sequence[bool]
+        self, name: str, estimates: Tensor, batch: PairBatch, latents: BatchLatents, decoded: int
     ) -> Tensor:
-        """The losses (B,) of the estimates of an adapter, as decoded maps or as latents."""
-        rows = self.single
+        """The losses (B,) of the estimates of an adapter: of the first `decoded` as maps, of the others as latents."""
+        rows, errors = self.single, []
         assert rows is not None
-        errors = torch.zeros(len(estimates), device=estimates.device)
-        decoded = torch.tensor(is_decoded, device=estimates.device)
-        if decoded.any():
-            maps, truths = rows.decode(estimates[decoded], name), rows.values(batch.maps[name][decoded].float(), name)
+        if decoded:
+            maps = rows.decode(estimates[:decoded], name)
+            truths = rows.values(batch.maps[name][:decoded].float(), name)
             weight = rows.sampling.map_weights.get(name, 1.0)
-            errors[decoded] = weight * map_losses_by_row(rows.configs[name].kind, maps, truths)
-        if not decoded.all():
-            target = latents.maps[name][~decoded].float()
+            errors.append(weight * map_losses_by_row(rows.configs[name].kind, maps, truths))
+        if decoded < len(estimates):
+            target = latents.maps[name][decoded:].float()
             weight = rows.sampling.latent_weights.get(name, 1.0)
-            errors[~decoded] = weight * (estimates[~decoded] - target).square().flatten(1).mean(1)
-        return errors
+            errors.append(weight * (estimates[decoded:] - target).square().flatten(1).mean(1))
+        return torch.cat(errors)
 
     @torch.no_grad()
     def latents(self, batch: PairBatch, names: Sequence[str]) -> BatchLatents:

@@ -8,7 +8,7 @@ Tested in tests/unicon/training/test_batches.py.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
@@ -122,11 +122,15 @@ class RowBatches:
         """
         self.rows, self.plan, self.kinds = rows, plan, kinds
         self._pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))  # PIL decodes and resizes without the GIL
+        self._ahead: dict[tuple[int, int, int], Iterator[ViewedRow]] = {}
 
     def batch(self, step: int, rank: int, world_size: int) -> PairBatch:
-        """See `BatchSource`."""
-        planned = self.plan.batch(step).part(Workers(rank, world_size).part(self.plan.batch_size))
-        views = self._pool.map(
-            lambda row, view: view_row(self.rows[row], view, self.kinds), planned.rows, planned.views
-        )
+        """See `BatchSource`. The next batch is read in the background."""
+        views = self._ahead.get((step, rank, world_size)) or self._begin(step, rank, world_size)
+        self._ahead = {(step + 1, rank, world_size): self._begin(step + 1, rank, world_size)}
         return collate(list(views))
+
+    def _begin(self, step: int, rank: int, world_size: int) -> Iterator[ViewedRow]:
+        """Begin to read a batch."""
+        planned = self.plan.batch(step).part(Workers(rank, world_size).part(self.plan.batch_size))
+        return self._pool.map(lambda row, view: view_row(self.rows[row], view, self.kinds), planned.rows, planned.views)

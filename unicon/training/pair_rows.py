@@ -87,11 +87,18 @@ class PairDraws(NamedTuple):
     """(2, B) in [0, 1): whether a pair has a caption, and which prompts are dropped."""
 
     def select(self, places: Sequence[int]) -> PairDraws:
-        """Those of some pairs."""
+        """Those of some pairs, in ascending order."""
+        index = as_index(places)
         return PairDraws(
-            self.noise[:, places], self.timesteps[:, places], self.learned[:, places], self.joint_weights[places],
-            self.text[:, places],
+            self.noise[:, index], self.timesteps[:, index], self.learned[:, index], self.joint_weights[index],
+            self.text[:, index],
         )  # fmt: skip
+
+
+def as_index(places: Sequence[int]) -> slice | list[int]:
+    """An index of ascending places: a slice where they are consecutive, which needs no copy to the device."""
+    is_whole = places[-1] - places[0] == len(places) - 1
+    return slice(places[0], places[-1] + 1) if is_whole else list(places)
 
 
 class PairErrors(NamedTuple):

@@ -10,10 +10,8 @@ from pipelines.quality.scores import entropy, sharpness
 def photo(size_px: tuple[int, int]) -> Image.Image:
     """Return an image with detail at every scale."""
     rng = np.random.default_rng(1)
-    levels = sum(
-        np.asarray(Image.fromarray(rng.random((side, side), np.float32)).resize((768, 512), Image.Resampling.BICUBIC))
-        for side in (4, 16, 64, 256)
-    )
+    noise = [Image.fromarray(rng.random((side, side), np.float32)) for side in (4, 16, 64, 256)]
+    levels = np.sum([np.asarray(each.resize((768, 512), Image.Resampling.BICUBIC)) for each in noise], axis=0)
     gray = np.round(255 * (levels - levels.min()) / np.ptp(levels)).astype(np.uint8)
     return Image.fromarray(gray).convert("RGB").resize(size_px, Image.Resampling.LANCZOS)
 

@@ -20,10 +20,8 @@ from unicon.adapters.unet import add_adapter
 from unicon.files.adapters import OFFICIAL_FILES
 from unicon.training.adapter import captions_cut, load_adapters, train_adapters
 from unicon.training.adapter_files import write_adapters
-from unicon.training.batches import PairBatch
 from unicon.training.checkpoints import FolderCheckpoints
 from unicon.training.recipe import AdapterRecipe, TrainedAdapter
-from unicon.training.single_step import SingleStepSampling
 
 
 def starting_from(path: Path, **changes) -> AdapterRecipe:
@@ -98,27 +96,6 @@ def test_an_adapter_without_an_official_form_is_written_once(tiny_folder: Path, 
     recipe = replace(tiny_recipe(["depth"]), adapters=(TrainedAdapter(config=config),))
     files = write_adapters(load_adapters(tiny_folder, recipe, "cpu"), tmp_path)
     assert [path.name for path in files] == ["depth.safetensors"]
-
-
-def test_training_lowers_the_loss(tiny_folder: Path, tmp_path: Path) -> None:
-    """Of estimates in one step, as latents, of one batch."""
-    recipe = tiny_recipe(
-        ["depth"], steps=10, batch_size=2, single_step_share=1.0, fit={"learning_rate": 0.05},
-        single_step=SingleStepSampling(decoded_fractions={"depth": 0.0}),
-    )  # fmt: skip
-    training = load_adapters(tiny_folder, recipe, "cpu")
-    source = batches_of(draw_rows(8), training, recipe)
-    losses: list[float] = []
-
-    class Same:
-        def batch(self, step: int, rank: int, world_size: int) -> PairBatch:
-            return source.batch(0, rank, world_size)
-
-    def keep(step: int, values: dict[str, float]) -> None:
-        losses.append(values["loss"])
-
-    train_adapters(training, Same(), recipe, FolderCheckpoints(tmp_path), on_metrics=keep)
-    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
 
 
 def test_captions_that_are_cut_are_counted(tiny_folder: Path) -> None:

@@ -101,7 +101,7 @@ def products_for(seconds: float) -> int:
 def write_shards(folder: Path, shards: int, samples: int, size_px: int) -> Path:
     """Write tars of `samples` JPEG images each, with keys that are unique within the input."""
     folder.mkdir(parents=True, exist_ok=True)
-    images = [_encoded_image(number, size_px) for number in range(TEMPLATES)]
+    images = [encoded_image(number, size_px) for number in range(TEMPLATES)]
     for shard in range(shards):
         with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
             for number in range(samples):
@@ -112,7 +112,7 @@ def write_shards(folder: Path, shards: int, samples: int, size_px: int) -> Path:
     return folder
 
 
-def _encoded_image(seed: int, size_px: int) -> bytes:
+def encoded_image(seed: int, size_px: int) -> bytes:
     """Return an encoded image of smooth random colors."""
     small = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
     buffer = io.BytesIO()

@@ -125,7 +125,7 @@ def load_captioner(folder: Path, device: str | None, dtype: str | None) -> Capti
     place = usable_device(device)
     chosen = dtype or ("float16" if place.type == "cuda" else "float32")
     kind = read_json(folder / "config.json")["model_type"]
-    family = VisionEncoderDecoderModel if kind in OTHERS else AutoModelForImageTextToText
+    family: Any = VisionEncoderDecoderModel if kind in OTHERS else AutoModelForImageTextToText
     only: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     model = family.from_pretrained(folder, use_safetensors=True, dtype=floating_dtype(chosen), **only)
     return Captioner(

@@ -36,10 +36,7 @@ class ControlNet(Family):
     def choose(self, name: str, names: Collection[str]) -> Collection[str]:
         weights = weights_to_load("unet", names)
         if CONFIG not in names or not weights:
-            raise FileNotFoundError(
-                f"a ControlNet is a folder with {CONFIG} and diffusion_pytorch_model.safetensors; {name} is none. "
-                "Correct the path, or convert the checkpoint with diffusers."
-            )
+            raise FileNotFoundError(f"a ControlNet has {CONFIG}, diffusion_pytorch_model.safetensors, unlike {name}.")
         return [CONFIG, *weights]
 
     def makes(self, name: str, options: Mapping[str, Value], folder: Path | None) -> Made | None:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from engines.annotator_options import DETECT_PX, OPTIONS
+from engines.annotator import DETECT_PX, OPTIONS, Annotating
 from engines.estimator import MapEngine
 from engines.family import Family
-from engines.interfaces import Made, Size, Target
+from engines.interfaces import Made, Target
 from engines.options import EngineOption, Value
 from unicon.annotations import ANNOTATORS
-from unicon.conditions import CONDITIONS
+from unicon.working_sizes import MAX_ASPECT
 
 
 class ControlNetAux(Family):
@@ -52,31 +49,11 @@ class ControlNetAux(Family):
         kind = ANNOTATORS[name].kind
         return Made(name if kind == "edge" else kind, kind)
 
+    def area_px(self, name: str, options: Mapping[str, Value], folder: Path | None) -> int:
+        return int(MAX_ASPECT * int(options.get("detect_px", 0)) ** 2)
+
+    def license_note(self, name: str) -> str:
+        return ANNOTATORS[name].license_note
+
     def load(self, name: str, options: Mapping[str, Value], target: Target) -> MapEngine:
         return Annotating(name, options, target)
-
-
-class Annotating(MapEngine):
-    """An annotator, which processes one image after the other."""
-
-    def __init__(self, name: str, options: Mapping[str, Value], target: Target) -> None:
-        from unicon.training.annotators import make_annotator
-
-        call = {"detect_px": DETECT_PX.default, **options}
-        self.detect_px = int(call["detect_px"])
-        self.annotate = make_annotator(name, weights=target.folder, device=target.device, **call)
-        self.kind = CONDITIONS[ANNOTATORS[name].kind]
-        self.red_is_left = name == "normalbae"
-
-    def working_size(self, size: Size) -> Size:
-        scale = self.detect_px / min(size) / 64
-        return max(1, round(size[0] * scale)) * 64, max(1, round(size[1] * scale)) * 64
-
-    def compute(self, prepared: Sequence[Image.Image], seeds: Sequence[int]) -> list[np.ndarray]:
-        return [self._map(image) for image in prepared]
-
-    def _map(self, image: Image.Image) -> np.ndarray:
-        values = self.kind.decode(self.annotate(image))
-        if self.red_is_left:
-            values[..., 0] = 1.0 - values[..., 0]
-        return values

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 DEPTH, DISPARITY = "depth", "disparity"
 """What a model predicts: distances, or values that are larger where something is nearer."""
+PREDICTS: Mapping[str, str] = {"dpt": DISPARITY, "zoedepth": DEPTH, "depth_pro": DEPTH, "glpn": DEPTH}
+"""Type of model -> what it predicts, after the processing of its outputs by transformers."""
+BY_CONFIG = ("depth_anything", "prompt_depth_anything")
+"""Types of models whose configuration says what they predict: relative (disparity) or metric (depth)."""
 NEAREST_PERCENT = 1.0
 MIN_SHARE = 0.1
 """Distances below this share of those of the nearest percent of the pixels count as that, so that a few wrong pixels do
 not flatten the rest of a map."""
+
+
+def predicts(config: Mapping[str, Any], options: Mapping[str, Any], name: str) -> str:
+    """Return what a model predicts, by its configuration unless an option says it. ValueError for unknown models."""
+    kind = str(config.get("model_type"))
+    if given := options.get("predicts"):
+        return str(given)
+    if kind in BY_CONFIG:
+        return DEPTH if config.get("depth_estimation_type") == "metric" else DISPARITY
+    if kind == "dpt" and (config.get("backbone_config") or {}).get("model_type") == "dinov2":
+        return DEPTH  # trained on distances, unlike the DPT models of MiDaS
+    if kind not in PREDICTS:
+        raise ValueError(
+            f"depth is estimated by models of the types {', '.join((*BY_CONFIG, *PREDICTS))}; {name} is of type "
+            f"{kind!r}. If it is a depth estimator, add --engine-option predicts={DEPTH} or predicts={DISPARITY}."
+        )
+    return PREDICTS[kind]
 
 
 def relative_inverse_depth(predicted: np.ndarray, predicts: str) -> np.ndarray:

@@ -9,10 +9,8 @@ from engines.controlnet_aux import ControlNetAux
 from engines.family import Family
 from engines.marigold import Marigold
 from engines.transformers_depth import TransformersDepth
-from engines.unicon_engine import UniConFamily
 
 _FAMILIES: tuple[Family, ...] = (
-    UniConFamily(),
     ControlNetAux(),
     TransformersDepth(),
     Marigold(),

@@ -64,6 +64,14 @@ class Family:
         """Return the condition that the engine estimates or follows; None if that is left to the user."""
         raise NotImplementedError
 
+    def area_px(self, name: str, options: Mapping[str, Value], folder: Path | None) -> int:
+        """Return the number of pixels of an image that the engine can use; 0: no more than usual."""
+        return 0
+
+    def license_note(self, name: str) -> str:
+        """Return what users must know about the license of the weights, if anything."""
+        return ""
+
     def check_base(self, folder: Path, base: Path) -> None:
         """Check that the weights fit the base model, for a family that makes images."""
 

@@ -36,7 +36,8 @@ class Marigold(Family):
         chosen = {file for file in files_to_load(names) if not file.startswith(("adapters/", "decoders/"))}
         wanted = [INDEX, *(f"{part}/config.json" for part in WEIGHT_STEMS), "scheduler/scheduler_config.json"]
         missing = [file for file in wanted if file not in chosen]
-        missing += [f"{part}/*.safetensors" for part in WEIGHT_STEMS if not _has_weights(part, chosen)]
+        have = {file.split("/")[0] for file in chosen if file.endswith(".safetensors")}
+        missing += [f"{part}/*.safetensors" for part in WEIGHT_STEMS if part not in have]
         if missing:
             raise FileNotFoundError(f"a Marigold folder has {', '.join(missing)}; {name} has not. Get it again.")
         return chosen
@@ -51,11 +52,10 @@ class Marigold(Family):
             raise ValueError(f"near_to_far belongs to a model that predicts depth; {name} does not. Remove the option.")
         return MAKES[found]
 
+    def area_px(self, name: str, options: Mapping[str, Value], folder: Path | None) -> int:
+        return int(options.get("processing_resolution", 0)) ** 2
+
     def load(self, name: str, options: Mapping[str, Value], target: Target) -> Any:
         from engines.marigold_model import MarigoldModel
 
         return MarigoldModel(options, target)
-
-
-def _has_weights(part: str, names: Collection[str]) -> bool:
-    return any(name.startswith(f"{part}/") and name.endswith(".safetensors") for name in names)

@@ -106,7 +106,7 @@ def parse_engine(
     family_name, colon, name = text.partition(":")
     if family_name not in FAMILIES or not name:
         known = ", ".join(f"{family.name}:{family.place}" for family in FAMILIES.values())
-        raise ValueError(f"an engine is one of {known}; got {text[:200]!r}. Correct the name.")
+        raise ValueError(f"an engine is {UNICON}, or one of {known}; got {text[:200]!r}. Correct the name.")
     family = FAMILIES[family_name]
     family.check(name)
     found = parse_options(options, family.options(name), text)

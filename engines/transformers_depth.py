@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from engines.depth import DEPTH, DISPARITY
+from engines.depth import DEPTH, DISPARITY, predicts
 from engines.family import Family
 from engines.interfaces import Made, Target
 from engines.options import EngineOption, Value
@@ -15,10 +15,6 @@ from unicon.files.weights import weights_to_load
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 PICKLE = "pytorch_model.bin"
-PREDICTS: Mapping[str, str] = {"dpt": DISPARITY, "zoedepth": DEPTH, "depth_pro": DEPTH, "glpn": DEPTH}
-"""Type of model -> what it predicts, after the processing of its outputs by transformers."""
-BY_CONFIG = ("depth_anything", "prompt_depth_anything")
-"""Types of models whose configuration says what they predict: relative (disparity) or metric (depth)."""
 
 
 class TransformersDepth(Family):
@@ -47,25 +43,13 @@ class TransformersDepth(Family):
         predicts(read_json(folder / CONFIG), options, name)
         return Made("depth", "depth")
 
+    def area_px(self, name: str, options: Mapping[str, Value], folder: Path | None) -> int:
+        assert folder is not None, "the engine has weights"
+        size = read_json(folder / PROCESSOR).get("size")  # that of Depth Pro is large
+        return int(size.get("height", 0)) * int(size.get("width", 0)) if isinstance(size, dict) else 0
+
     def load(self, name: str, options: Mapping[str, Value], target: Target) -> Any:
         from engines.transformers_model import DepthModel
 
         assert target.folder is not None, "the engine has weights"
         return DepthModel(target, predicts(read_json(target.folder / CONFIG), options, name))
-
-
-def predicts(config: Mapping[str, Any], options: Mapping[str, Value], name: str) -> str:
-    """Return what a model predicts, by its configuration unless an option says it. ValueError for unknown models."""
-    kind = str(config.get("model_type"))
-    if given := options.get("predicts"):
-        return str(given)
-    if kind in BY_CONFIG:
-        return DEPTH if config.get("depth_estimation_type") == "metric" else DISPARITY
-    if kind == "dpt" and (config.get("backbone_config") or {}).get("model_type") == "dinov2":
-        return DEPTH  # trained on distances, unlike the DPT models of MiDaS
-    if kind not in PREDICTS:
-        raise ValueError(
-            f"depth is estimated by models of the types {', '.join((*BY_CONFIG, *PREDICTS))}; {name} is of type "
-            f"{kind!r}. If it is a depth estimator, add --engine-option predicts={DEPTH} or predicts={DISPARITY}."
-        )
-    return PREDICTS[kind]

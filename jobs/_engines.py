@@ -12,7 +12,7 @@ from engines import FAMILIES, EngineSpec, parse_engine
 from engines.spec import UNICON
 from jobs import _cli
 from jobs._arguments import location
-from pipelines.errors import SettingError
+from pipelines.errors import SettingError, say
 from unicon.options import option_names
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ OF_UNICON = (
 
 def add_engine_options(engine: _ArgumentGroup, makes_images: bool) -> None:
     """Add `--engine` and its options, for the engines that make images or for those that estimate conditions."""
-    families = [each for each in FAMILIES.values() if each.makes_images == makes_images and each.name != UNICON]
+    families = [each for each in FAMILIES.values() if each.makes_images == makes_images]
     known = "; ".join(f"{family.name}:{family.place} ({family.help})" for family in families)
     engine.add_argument(
         "--engine",
@@ -71,21 +71,26 @@ def check_engine_options(parser: _cli.Parser, options: Namespace, makes_images: 
                 )
         return
     spec = engine_of(options)
-    if spec.family.name == UNICON:
-        raise SettingError(f"--engine {options.engine}: write --engine {UNICON} --condition {spec.name}.")
     if spec.family.makes_images != makes_images:
         does = "makes images from conditions" if spec.family.makes_images else "estimates conditions of images"
         other = "synthesize.py" if spec.family.makes_images else "estimate.py"
         raise SettingError(f"--engine {spec.text} {does}. Use it with jobs/{other}.")
-    refused = OF_UNICON if spec.family.makes_images else (*OF_UNICON, "--model")
-    for option in refused:
-        value = getattr(options, _dest(option), None)
-        if value is not None and value != parser.get_default(_dest(option)):
-            names = ", ".join(each.name for each in spec.family.options(spec.name))
-            raise SettingError(
-                f"{option} belongs to the engine {UNICON}; with --engine {spec.text} it has no effect. Remove it. "
-                f"{f'The options of this engine, given as --engine-option NAME=VALUE, are {names}.' if names else ''}"
-            )
+    for option in given_of_unicon(parser, options):
+        if option == "--model" and spec.family.makes_images:
+            continue
+        names = ", ".join(each.name for each in spec.family.options(spec.name))
+        raise SettingError(
+            f"{option} belongs to the engine {UNICON}; with --engine {spec.text} it has no effect. Remove it. "
+            f"{f'The options of this engine, given as --engine-option NAME=VALUE, are {names}.' if names else ''}"
+        )
+
+
+def given_of_unicon(parser: _cli.Parser, options: Namespace) -> list[str]:
+    """Return the options that mean something to UniCon alone and are not at their defaults."""
+    found = {option: getattr(options, _dest(option), None) for option in (*OF_UNICON, "--model")}
+    return [
+        option for option, value in found.items() if value is not None and value != parser.get_default(_dest(option))
+    ]
 
 
 def engine_of(options: Namespace) -> EngineSpec:
@@ -103,10 +108,12 @@ def engine_of(options: Namespace) -> EngineSpec:
 
 def engine_job(options: Namespace, condition: str | None, make_task_run: "MakeTaskRun") -> "Job":
     """Find the engine, and return the job that `make_task_run` describes. Raises SettingError."""
-    from pipelines.tasks.engine_model import EngineIdentity, resolve_engine
+    from pipelines.tasks.engine_model import resolve_engine
 
-    model, identity = resolve_engine(engine_of(options), condition=condition, dtype=options.dtype)
-    assert isinstance(identity, EngineIdentity), "UniCon takes another way"
+    spec = engine_of(options)
+    model, identity = resolve_engine(spec, condition=condition, dtype=options.dtype)
+    if note := spec.family.license_note(spec.name):
+        say(f"{spec.text}: {note}")
     run = dataclasses.replace(make_task_run(options, identity, model), identity=identity, gives_up=options.give_up)
     return run.as_job()
 

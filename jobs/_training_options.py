@@ -216,7 +216,7 @@ def add_corpus_options(data: _ArgumentGroup) -> None:
     )
     for option, text in (
         ("--image-column", "Parquet column or tar extension of the image (default: image, or the only candidate)"),
-        ("--caption-column", "Parquet column, tar extension or JSON field of the caption (default: caption, text, ...)"),
+        ("--caption-column", "Parquet column, tar extension or JSON field of the caption (default: caption, ...)"),
         ("--weight-column", "Parquet column of numbers, such as a rating: the factor of a row's loss; rows of weight 0 "
          "or without a number are left out"),
     ):  # fmt: skip

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from jobs import _cli, _corpus, _corpus_options
+from engines.spec import UNICON
+from jobs import _cli, _corpus, _corpus_options, _engines
 from pipelines.errors import SettingError
 
 if TYPE_CHECKING:
@@ -55,6 +56,12 @@ def parse(arguments: list[str] | None = None) -> Namespace:
         raise SettingError(
             "a corpus has at least one --condition NAME=ENGINE, --keep-column NAME=KIND:COLUMN, or --captioner. Give "
             "one, such as --condition canny=controlnet-aux:canny."
+        )
+    wrong = _engines.given_of_unicon(parser, options)
+    if wrong and not any(text.endswith(f"={UNICON}") for text in options.condition):
+        raise SettingError(
+            f"{wrong[0]} belongs to the engine {UNICON}, which no --condition NAME={UNICON} uses. Remove it; options "
+            "of other engines follow their names, such as canny=controlnet-aux:canny,low_threshold=50."
         )
     return options
 

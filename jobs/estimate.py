@@ -109,9 +109,13 @@ def task_run(options: Namespace, identity: "ModelIdentity", model: "PlaceableMod
 
 def engine_task_run(options: Namespace, identity: "EngineIdentity", model: "PlaceableModel") -> "TaskRun":
     """Return the job of a command line with an engine other than UniCon."""
-    from pipelines.tasks.estimation import Estimation
+    from pipelines.tasks.estimation import TRANSPORT_AREA_PX, Estimation
 
-    task = Estimation(conditions=identity.conditions, max_pixels=options.max_pixels)
+    task = Estimation(
+        conditions=identity.conditions,
+        max_pixels=options.max_pixels,
+        transport_area_px=max(TRANSPORT_AREA_PX, identity.area_px),
+    )
     return _task_run(options, task, model, _engines.engine_provenance(identity, options, CODE_VERSION))
 
 

@@ -22,8 +22,8 @@ from ray.train import DataConfig
 
 STEPS = "steps"
 """Name of the stream among the datasets of a training."""
-WINDOWS_AHEAD = 2
-"""Windows that are read at a time; each is in memory while its steps are trained."""
+WINDOWS_AHEAD = 1
+"""Windows that are read at a time beside one for each worker; they are in memory while their steps are trained."""
 ROWS_AHEAD = 4
 """Batches that a worker fetches ahead of its device."""
 
@@ -95,7 +95,7 @@ def step_dataset(steps: Steps, world_size: int, cpus: StreamCpus) -> "ray.data.D
             batch_size=1,
             batch_format="numpy",
             num_cpus=0,  # it waits for the storage, and holding a CPU while it waits for decoding would block decoding
-            compute=TaskPoolStrategy(size=WINDOWS_AHEAD),
+            compute=TaskPoolStrategy(size=WINDOWS_AHEAD + world_size),
         )
         .map_batches(_Decode(steps.reader), batch_size=1, batch_format="pyarrow", num_cpus=cpus.a_task)
     )
@@ -111,7 +111,7 @@ class _Read:
         self.reader, self.world_size = reader, world_size
         self.__name__ = "ReadWindow"
 
-    def __call__(self, batch: dict[str, Any]) -> Iterator[pa.Table]:
+    def __call__(self, batch: Any) -> Iterator[pa.Table]:
         yield from self.reader.read(batch["task"][0], self.world_size)
 
 

@@ -79,6 +79,11 @@ class Evaluation:
         """Return the confidence intervals of the metrics, by row of the table."""
         return {name: intervals(self.measure, scores) for name, scores in self.scores.items()}
 
+    @property
+    def undefined(self) -> int:
+        """Number of images whose error is undefined, such as poses of nobody; they do not count."""
+        return int(np.isnan(self.measure.errors(self.estimates)).sum())
+
     def quarters(self) -> list[Quarter]:
         """Return the error of the estimates by confidence; empty if fewer than four images have both."""
         return quarters(self.confidence, self.measure.errors(self.estimates))

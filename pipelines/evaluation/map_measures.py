@@ -64,7 +64,7 @@ class MeanMeasure(MapMeasure):
     """A measure whose metrics are means over the images."""
 
     def numbers(self, scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-        return {name: _mean(score[name] for score in scores) for name in self.columns}
+        return {name: _mean([score[name] for score in scores]) for name in self.columns}
 
     def resampled(self, scores: Sequence[Mapping[str, float]], counts: np.ndarray) -> dict[str, np.ndarray]:
         return weighted_means(scores, counts)
@@ -247,8 +247,8 @@ def _fitted(estimate: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return estimate if estimate.shape == truth.shape else scaled(estimate, (truth.shape[1], truth.shape[0]))
 
 
-def _mean(values: Any) -> float:
+def _mean(values: np.ndarray | Sequence[float]) -> float:
     """Return the mean of the numbers among the values, NaN if there are none."""
-    listed = np.array(list(values), np.float64)
+    listed = np.asarray(values, np.float64)
     known = listed[np.isfinite(listed)]
     return float(known.mean()) if len(known) else float("nan")

@@ -26,7 +26,9 @@ from unicon.conditions import CONDITIONS
 PICTURE_PX = 320
 """Longest side of a picture."""
 MAX_PIXELS = 100_000_000
-CAPTION_CHARS = 300
+CAPTION_CHARS, FACT_CHARS = 300, 1000
+ROWS_OPEN = 10
+"""Longer tables of parts are closed at first."""
 STYLE = """
 :root { color-scheme: light dark; --text: #1d2126; --soft: #5b6470; --line: #d9dee4; --back: #fff; --card: #f5f7f9 }
 @media (prefers-color-scheme: dark) {
@@ -34,17 +36,19 @@ STYLE = """
 }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); margin: 1.5em auto;
   max-width: 72em; padding: 0 1em; overflow-wrap: anywhere }
-h1 { font-size: 1.5em; line-height: 1.25 } h2 { font-size: 1.15em; margin-top: 2em }
+h1 { font-size: 1.5em; line-height: 1.25 } h2 { font-size: 1.15em; margin: 1.6em 0 .5em } p { margin: .4em 0 }
+summary h2 { display: inline-block; margin-bottom: 0 } summary { cursor: pointer; margin-bottom: .5em }
 .soft { color: var(--soft) }
 .wide { overflow-x: auto } table { border-collapse: collapse; white-space: nowrap }
-td, th { border-bottom: 1px solid var(--line); padding: .3em 0 .3em 1.1em; text-align: right;
+td, th { border-bottom: 1px solid var(--line); padding: .3em 0 .3em .9em; text-align: right;
   font-variant-numeric: tabular-nums; vertical-align: top }
-td:first-child, th:first-child { text-align: left; padding-left: 0; white-space: normal; min-width: 8em }
+td:first-child, th:first-child { text-align: left; padding-left: 0; white-space: normal; min-width: 6em }
 td small { color: var(--soft); display: block }
 article { background: var(--card); border: 1px solid var(--line); border-radius: .5em; padding: .8em; margin: .8em 0 }
 article p { margin: .2em 0 } .maps { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: .5em }
 figure { margin: .4em 0 0 } figure img { width: 100%; display: block; border-radius: .25em }
 figcaption { color: var(--soft); font-size: .85em }
+@media (max-width: 32em) { table { font-size: .85em } td, th { padding-left: .5em } }
 """
 
 
@@ -67,10 +71,10 @@ def page(
     facts |= {name: str(count) for name, count in counts.items() if count}
     sections = [
         f"<h1>{_text(title)}</h1>",
-        "".join(f'<p><span class="soft">{name}</span> {_text(value)}</p>' for name, value in facts.items()),
+        "".join(f'<p><span class="soft">{name}</span> {_text(value, FACT_CHARS)}</p>' for name, value in facts.items()),
         _metrics(evaluation),
-        *(_slices(measure, by, parts) for by, parts in slices.items()),
         _comparison(measure, comparison, other) if comparison else "",
+        *(_slices(measure, by, parts) for by, parts in slices.items()),
         _samples("Worst samples", measure, evaluation.worst),
         _samples("Best samples", measure, evaluation.best),
     ]
@@ -112,7 +116,9 @@ def _slices(measure: Measure, by: str, parts: Sequence[Slice]) -> str:
         ]
         for part in parts
     ]
-    return f"<h2>By {_text(by)}</h2>{_table(headings, rows)}"
+    state = " open" if len(rows) <= ROWS_OPEN else ""
+    title = f"By {_text(by)} ({len(rows)})"
+    return f"<details{state}><summary><h2>{title}</h2></summary>{_table(headings, rows)}</details>"
 
 
 def _comparison(measure: Measure, found: Comparison, other: str) -> str:

@@ -114,8 +114,8 @@ def summary(found: Evaluation | Likeness) -> dict[str, Any]:
             for row, ends in found.intervals().items()
         },
     }
-    if found.scaled:
-        result["estimates_scaled"] = found.scaled
+    counts = {"estimates_scaled": found.scaled, "images_without_error": found.undefined}
+    result |= {name: count for name, count in counts.items() if count}
     if quarters := found.quarters():
         result["by_confidence"] = [quarter._asdict() for quarter in quarters]
     return result

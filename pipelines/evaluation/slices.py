@@ -49,8 +49,12 @@ def slices_by_column(evaluation: Evaluation, column: str) -> list[Slice]:
     """
     values = _values(evaluation, column, "--slice-by")
     groups: dict[str, list[int]] = {}
-    for at, name in enumerate(_names(values)):
-        groups.setdefault(name, []).append(at)
+    names = _names(values)
+    order = Counter(names).most_common() if _are_few(values) else sorted(zip(names, values, strict=True), key=_value)
+    for name, _ in order:
+        groups.setdefault(name, [])
+    for at, name in enumerate(names):
+        groups[name].append(at)
     return [_slice(evaluation, column, name, images) for name, images in groups.items()]
 
 
@@ -84,13 +88,24 @@ def _values(evaluation: Evaluation, column: str, option: str) -> list[Any]:
 
 
 def _names(values: Sequence[Any]) -> list[str]:
-    """Return the name of the part to which each image belongs; parts appear in a sensible order."""
-    numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
-    if len(set(numbers)) > MAX_VALUES and all(value is None for value in values if not isinstance(value, (int, float))):
+    """Return the name of the part to which each image belongs."""
+    if not _are_few(values):
         return _quarters(values)
     texts = [NO_VALUE if value is None else clipped(str(value)) for value in values]
     kept = {text for text, _ in Counter(texts).most_common(MAX_VALUES)}
     return [text if text in kept else OTHER_VALUES for text in texts]
+
+
+def _are_few(values: Sequence[Any]) -> bool:
+    """Return whether each value is a part of its own: unless they are many different numbers."""
+    known = [value for value in values if value is not None]
+    are_numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in known)
+    return not are_numbers or len(set(known)) <= MAX_VALUES
+
+
+def _value(named: tuple[str, Any]) -> float:
+    """Return the place of a value among numbers; those without a number are the last."""
+    return np.inf if named[1] is None or np.isnan(named[1]) else float(named[1])
 
 
 def _quarters(values: Sequence[Any]) -> list[str]:

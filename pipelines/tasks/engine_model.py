@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from engines import EngineSpec
-from engines.spec import UNICON
 from pipelines.errors import SettingError
 from pipelines.tasks.condition_columns import ConditionColumn
 from pipelines.tasks.engine_files import EngineFiles, absolute_place, find_engine
-from pipelines.tasks.model import UniConModel, limit_threads
-from pipelines.tasks.model_identity import ModelIdentity, at_commit, name_of, resolve_model
-from pipelines.tasks.model_options import named_in_errors, parse_adapters, parse_model
+from pipelines.tasks.model import limit_threads
+from pipelines.tasks.model_identity import ModelIdentity, at_commit, name_of
+from pipelines.tasks.model_options import named_in_errors
 from unicon.condition_kinds import CONDITION_KINDS
 from unicon.files.hashes import fingerprint
 from unicon.files.hub import commit_of, is_local
@@ -73,6 +72,8 @@ class EngineIdentity(ModelIdentity):
     """Name and version of the package that the engine runs. It is recorded, but not part of the configuration."""
     options: str = ""
     """Options that are not at their defaults."""
+    area_px: int = 0
+    """The number of pixels of an image that the engine can use; 0: no more than usual."""
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -89,7 +90,7 @@ class EngineIdentity(ModelIdentity):
 
 def resolve_engine(
     spec: EngineSpec, *, condition: str | None = None, dtype: str | None = None
-) -> tuple[EngineModel | UniConModel, ModelIdentity]:
+) -> tuple[EngineModel, EngineIdentity]:
     """Find, check and hash an engine without loading it; returns the description for actors and the identity.
 
     Commits of the hub are resolved here, once, so that every node loads the same files.
@@ -103,8 +104,6 @@ def resolve_engine(
     Raises:
         SettingError: A package or a file is missing, is something else, or does not fit the others.
     """
-    if spec.family.name == UNICON:
-        return _resolve_unicon(spec, condition, dtype)
     if dtype is not None and not spec.family.has_dtype:
         raise SettingError(f"--dtype {dtype}: the engine {spec.text} has its own data type. Remove the option.")
     try:
@@ -126,23 +125,12 @@ def resolve_engine(
         engine=f"{spec.family.name}:{_short_name(spec)}",
         package=spec.package,
         options=", ".join(f"{name}={value}" for name, value in spec.options.items()),
+        area_px=spec.family.area_px(spec.name, spec.options, files.folder),
     )
     return (
         EngineModel(spec=_pinned(spec, files), weights_sha256=weights_sha256, fingerprint=files.fingerprint(),
                     dtype=dtype), identity
     )  # fmt: skip
-
-
-def _resolve_unicon(spec: EngineSpec, condition: str | None, dtype: str | None) -> tuple[UniConModel, ModelIdentity]:
-    """Resolve this project's own model, whose condition has the name of its adapter."""
-    if condition not in (None, spec.name):
-        raise SettingError(f"--engine {spec.text} estimates {spec.name}; got the condition {condition}. Use that name.")
-    model, revision = parse_model(spec.weights or "mini")
-    adapter = spec.options.get("adapter")
-    adapters = parse_adapters([str(adapter)] if adapter else [], [spec.name])
-    return resolve_model(
-        UniConModel(model=model, revision=revision, conditions=(spec.name,), adapters=adapters, dtype=dtype)
-    )
 
 
 def _column(spec: EngineSpec, folder: Path | None, condition: str | None) -> ConditionColumn:

@@ -1,7 +1,7 @@
 """The task of estimating one or several conditions of every image."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from pipelines.tasks.outcomes import by_row
 from unicon.options import SamplingOptions
 
 TRANSPORT_AREA_PX = 768 * 768
-"""Images are scaled down to this area before they are sent to the actor, whose model works on fewer pixels."""
+"""Area of the images that actors receive, by default: UniCon and most other engines work on fewer pixels."""
 CONFIDENCE = "confidence"
 """Column with the confidence of an ensemble; of several conditions, the ending of their columns after `_`."""
 
@@ -38,6 +38,8 @@ class Estimation:
     """Number of views of each image that are averaged; None: for each condition the recommendation of its adapter."""
     ensemble_size: int | None = None
     """Number of estimates for each image, or None for a single estimate without a confidence."""
+    transport_area_px: int = field(default=TRANSPORT_AREA_PX, repr=False)
+    """Images are scaled down to this area before they are sent to the actor."""
 
     @property
     def rows_per_sample(self) -> int:
@@ -86,7 +88,7 @@ class Estimation:
         return [(column, pa.float32()) for column in self.confidences.values()]
 
     def read(self, sample: Sample) -> Row:
-        image, content, (width, height) = open_and_keep(sample.image, self.max_pixels, TRANSPORT_AREA_PX)
+        image, content, (width, height) = open_and_keep(sample.image, self.max_pixels, self.transport_area_px)
         return {
             "image": content,
             "image_name": sample.image_name,

@@ -108,12 +108,7 @@ class UniConModel:
         from unicon import UniCon
 
         limit_threads(self.actors_per_node)
-        files = find_files(self)
-        if self.fingerprint is not None and files.fingerprint() != self.fingerprint:
-            raise RuntimeError(
-                f"the model {self.model!r} or an adapter on {os.uname().nodename} has other weights or configurations "
-                "than where the command was started. Give a URI, or copy the same files to every node."
-            )
+        files = find_same_files(self)
         return UniCon.from_pretrained(
             files.folder,
             adapters=files.adapters or None,
@@ -169,6 +164,22 @@ def find_files(description: UniConModel) -> ModelFiles:
         vae = None if description.vae is None else find_vae(folder, local_copy(description.vae, "vae"))
     decoder = map_decoder_folder(folder) if description.uses_map_decoder else None
     return ModelFiles(folder, adapters, loras, vae, decoder)
+
+
+def find_same_files(description: UniConModel) -> ModelFiles:
+    """Find the files of a description in a worker.
+
+    Raises:
+        SettingError: A file does not exist.
+        RuntimeError: The files on this machine differ from those of the driver.
+    """
+    files = find_files(description)
+    if description.fingerprint is not None and files.fingerprint() != description.fingerprint:
+        raise RuntimeError(
+            f"the model {description.model!r} or an adapter on {os.uname().nodename} has other weights or "
+            "configurations than where the command was started. Give a URI, or copy the same files to every node."
+        )
+    return files
 
 
 def check_files(files: ModelFiles, has_adapters: bool = True) -> None:

@@ -78,9 +78,7 @@ def card_text(
         model=model,
         tags="\n- ".join(dict.fromkeys(kinds.values())),
         names=", ".join(kinds),
-        kinds="; ".join(
-            f"`{files[name]}`: {kind}" if name != kind else f"`{files[name]}`" for name, kind in kinds.items()
-        ),
+        kinds="; ".join(f"`{files[name]}` ({kind})" for name, kind in kinds.items()),
         adapters=", ".join(f"{name!r}: {file!r}" for name, file in files.items()),
         name=next(iter(kinds)),
         data=_table("data", data),
@@ -93,11 +91,10 @@ def card_text(
 
 def settings_of(recipe: "AdapterRecipe") -> dict[str, Any]:
     """Return the settings of a recipe by name, without those of an unused part."""
-    configs = [{name: value for name, value in asdict(each.config).items() if name in ("rank", "alpha", "projection")}
-               for each in recipe.adapters]  # fmt: skip
+    form = asdict(recipe.adapters[0].config)
     single = {"single_step_share": recipe.single_step_share, "single_step_steps": recipe.single_step_steps}
     return {
-        **configs[0],
+        **{name: form[name] for name in ("rank", "alpha", "projection")},
         **{name: value for name, value in asdict(recipe.fit).items() if value is not None},
         **asdict(recipe.sampling),
         **(single if recipe.trains_single_step else {}),
@@ -130,10 +127,13 @@ def _accuracy(validation: Sequence[Mapping[str, Any]]) -> str:
 
 def _columns(columns: Sequence[tuple[str, Sequence[Any]]]) -> str:
     """Return a table with a line for every name, as values develop over the steps."""
-    lines = ["| " + " | ".join([name, *(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values)]) + " |"
-             for name, values in columns]  # fmt: skip
+    lines = [f"| {name} | {' | '.join(map(_number, values))} |" for name, values in columns]
     lines.insert(1, "|---" * (1 + len(columns[0][1])) + "|")
     return "\n".join(lines)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _cell(value: Any) -> str:

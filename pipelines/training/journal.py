@@ -142,7 +142,7 @@ class WeightsAndBiases:
     """A run in a project of Weights & Biases, which goes on after an interruption."""
 
     def __init__(self, project: str, work: str) -> None:
-        import wandb
+        import wandb  # type: ignore[reportMissingImports]  # not a dependency
 
         name = work.rstrip("/").rsplit("/", 1)[-1]
         self._run = wandb.init(project=project, name=name, id=storage.short_hash(work), resume="allow")

@@ -5,6 +5,7 @@ Tested in tests/jobs/test_train_corpus.py.
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -63,16 +64,18 @@ def place(training: CorpusTraining, resources: Mapping[str, float]) -> tuple[Sca
     """Return the workers for a cluster with these resources, and what they do.
 
     Raises:
-        SettingError: the cluster has too few GPUs or CPUs.
+        SettingError: this machine has too few GPUs or CPUs. A cluster may still grow.
     """
     gpus, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 1.0)
     uses_gpus = training.device == "cuda" or (training.device is None and gpus > 0)
     fewest, most = training.workers
-    room, what = (gpus, "GPUs") if uses_gpus else (int(2 * cpus), "CPUs for")
-    if fewest > room:
+    room, what = (gpus, "GPUs") if uses_gpus else (int(2 * cpus), "CPUs")
+    if fewest > room and "RAY_ADDRESS" in os.environ:
+        say(f"waiting until the cluster has {what} for {fewest} workers; it has {room} now")
+    elif fewest > room:
         raise SettingError(
-            f"--num-workers {fewest}: every worker needs {'a GPU' if uses_gpus else 'half a CPU'}; this cluster has "
-            f"{what if uses_gpus else 'CPUs'} for {room}. Use fewer workers, or a larger cluster."
+            f"--num-workers {fewest}: every worker needs {'a GPU' if uses_gpus else 'half a CPU'}; this machine has "
+            f"{what} for {room}. Use fewer workers, or a cluster."
         )
     return Scaling(fewest=fewest, most=most, uses_gpus=uses_gpus), dataclasses.replace(
         training.work, uses_gpus=uses_gpus

@@ -22,8 +22,8 @@ class CorpusSteps:
     """Number of steps of the whole training."""
 
     def tasks(self) -> list[WindowRows]:
-        """Return the windows from the latest checkpoint on."""
-        return self.tasks_from(self.checkpoints.step())
+        """Return the windows from the latest checkpoint on; after the last step that of the last one, never none."""
+        return self.tasks_from(min(self.checkpoints.step(), self.steps - 1))
 
     def tasks_from(self, first_step: int) -> list[WindowRows]:
         """Return the windows that train the steps from `first_step` on."""

@@ -15,7 +15,7 @@ from pipelines.images.codec import open_image, open_map
 from pipelines.readers.chunks import read_chunk
 from pipelines.samples import Columns
 from pipelines.storage.store import FILES, Store
-from pipelines.tasks.model import UniConModel, find_files, usable_cpus
+from pipelines.tasks.model import UniConModel, find_same_files, usable_cpus
 from pipelines.training.checkpoints import StoredCheckpoints
 from pipelines.training.groups import Group
 from pipelines.training.journal import Journal, TensorBoard, WeightsAndBiases
@@ -76,14 +76,14 @@ class AdapterWork:
             raise
 
     def _train(self, session: Session, device: str) -> None:
+        import torch
+
         from unicon.training.adapter import load_adapters, train_adapters
         from unicon.training.latent_cache import LatentCache
         from unicon.training.workers import Workers
 
-        import torch
-
         checkpoints = StoredCheckpoints(self.work, self.store)
-        files, recipe = find_files(self.model), self._recipe(device)
+        files, recipe = find_same_files(self.model), self._recipe(device)
         torch.manual_seed(recipe.fit.seed)  # new adapters are the same in every worker
         training = load_adapters(files.folder, with_starts(recipe, files.adapters), device)
         workers = Workers(session.rank, session.world_size)
@@ -186,9 +186,10 @@ class _Reports:
             self.work.output.publish(self.training, self.journal, self.work.recipe)
 
     def on_end(self) -> None:
+        """Publish what came after the last checkpoint, or what an earlier run was killed before it published."""
         if self.is_first:
             self.journal.publish()
-            self.work.output.publish(self.training, self.journal, self.work.recipe)
+            self.on_checkpoint(self.work.recipe.fit.steps)
 
 
 class _LoggedCheckpoints:

@@ -26,7 +26,7 @@ def test_the_upload_excludes_runs_tests_and_the_environment(tmp_path: Path) -> N
 def test_the_working_directory_of_this_project_is_small(tmp_path: Path) -> None:
     sizes = package(PROJECT_ROOT, tmp_path / "project.zip")
     tracked = subprocess.run(
-        ["git", "ls-files", "jobs", "pipelines", "unicon"], cwd=PROJECT_ROOT, capture_output=True, text=True
+        ["git", "ls-files", "jobs", "pipelines", "engines", "unicon"], cwd=PROJECT_ROOT, capture_output=True, text=True
     )
     assert {name for name in tracked.stdout.split() if (PROJECT_ROOT / name).exists()} <= {*sizes}
     assert sum(sizes.values()) < 40e6

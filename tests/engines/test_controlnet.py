@@ -87,5 +87,5 @@ def test_a_controlnet_of_another_base_is_refused(folders: tuple[Path, Path], tmp
     (tmp_path / "config.json").write_text('{"_class_name": "FluxControlNetModel"}')
     with pytest.raises(ValueError, match="is a FluxControlNetModel"):
         spec.makes(tmp_path)
-    with pytest.raises(FileNotFoundError, match="a ControlNet is a folder with config.json"):
+    with pytest.raises(FileNotFoundError, match="a ControlNet has config.json, diffusion"):
         spec.files(tmp_path)

@@ -19,7 +19,7 @@ HUB = "lllyasviel/Annotators"
 
 
 def test_a_description_travels_and_stays_equal() -> None:
-    for text in ("controlnet-aux:canny", "transformers:/models/x", "marigold:owner/name", "unicon:depth"):
+    for text in ("controlnet-aux:canny", "transformers:/models/x", "marigold:owner/name"):
         spec = parse_engine(text)
         assert spec.text == text and pickle.loads(pickle.dumps(spec)) == spec
     assert parse_engine("controlnet-aux:hed").weights == HUB
@@ -41,8 +41,8 @@ def test_options_are_kept_where_they_are_not_the_default() -> None:
 @pytest.mark.parametrize(
     ("text", "options", "weights", "message"),
     [
-        ("canny", [], None, "an engine is one of unicon:CONDITION, controlnet-aux:NAME, .*; got 'canny'"),
-        ("controlnet-aux:", [], None, "an engine is one of"),
+        ("canny", [], None, "an engine is unicon, or one of controlnet-aux:NAME, .*; got 'canny'"),
+        ("controlnet-aux:", [], None, "an engine is unicon, or one of"),
         ("controlnet-aux:caney", [], None, "annotators of controlnet-aux are canny, .*; got 'caney'"),
         ("controlnet-aux:canny", ["low=1"], None, "no option 'low'; its options are detect_px, low_threshold"),
         ("controlnet-aux:canny", ["low_threshold"], None, "write NAME=VALUE, such as low_threshold=100"),
@@ -79,6 +79,11 @@ def test_every_annotator_makes_a_known_kind() -> None:
         assert made is not None and made.kind == annotation.kind and made.kind in CONDITION_KINDS
         assert made.column == (name if made.kind == "edge" else made.kind)
         assert CONDITION_KINDS[made.kind].mirrors == annotation.mirrors
+
+
+def test_licenses_that_need_a_word() -> None:
+    family = FAMILIES["controlnet-aux"]
+    assert "non-commercial" in family.license_note("openpose") and not family.license_note("canny")
 
 
 def test_importing_the_registry_imports_no_framework() -> None:

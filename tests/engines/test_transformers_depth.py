@@ -14,8 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
 from engines import parse_engine
-from engines.depth import DEPTH, relative_inverse_depth
-from engines.transformers_depth import predicts
+from engines.depth import DEPTH, predicts, relative_inverse_depth
 from tests.support.tiny_engines import DEPTH_MODELS, write_depth_model
 
 EXPECTED = {

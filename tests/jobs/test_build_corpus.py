@@ -250,6 +250,13 @@ def test_wrong_settings_are_refused_before_the_work_starts(words: list[str], mes
         _corpus.request_of(options, engines)
 
 
+def test_options_of_unicon_need_a_condition_of_it() -> None:
+    words = ["--input", "in", "--output", "out", "--condition", "canny=controlnet-aux:canny"]
+    with pytest.raises(SettingError, match="--views belongs to the engine unicon, which no --condition NAME=unicon"):
+        build_corpus.parse([*words, "--views", "1"])
+    assert build_corpus.parse([*words, "--condition", "depth=unicon", "--views", "1"]).views == 1
+
+
 def test_a_corpus_without_anything_is_refused() -> None:
     with pytest.raises(SettingError, match="at least one --condition NAME=ENGINE"):
         build_corpus.parse(["--input", "in", "--output", "out"])

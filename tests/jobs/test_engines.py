@@ -155,7 +155,11 @@ NET = ["--engine", "controlnet:x"]
         (estimate, ["--engine-option", "a=1"], "--engine-option a=1 is for engines other than unicon"),
         (estimate, ["--engine-weights", "x"], "--engine-weights x is for engines other than unicon"),
         (estimate, NET, "makes images from conditions. Use it with jobs/synthesize.py"),
-        (estimate, ["--engine", "unicon:depth"], "write --engine unicon --condition depth"),
+        (
+            estimate,
+            ["--engine", "unicon:depth"],
+            "an engine is unicon, or one of controlnet-aux:NAME",
+        ),
         (synthesize, ["--engine", "marigold:x"], "estimates conditions of images. Use it with jobs/estimate.py"),
         (synthesize, [*NET, "--coarse", "0.5"], "--coarse belongs to the engine unicon"),
         (synthesize, [*NET, "--condition", "edge=e"], "follows one condition; got depth, edge"),

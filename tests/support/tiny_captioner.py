@@ -1,6 +1,7 @@
 """Tiny image-to-text models of random weights, written as folders that the real loader reads."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -22,7 +23,12 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "boat", "on", "the
 def write_tiny_blip(folder: Path) -> Path:
     """Write a BLIP, whose processor handles images and text."""
     torch.manual_seed(0)
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    small: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     ids = {"bos_token_id": 2, "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0}
     text = {**small, **ids, "vocab_size": len(WORDS), "encoder_hidden_size": 16, "max_position_embeddings": 80}
     config = BlipConfig(
@@ -37,11 +43,16 @@ def write_tiny_blip(folder: Path) -> Path:
 def write_tiny_vit_gpt2(folder: Path) -> Path:
     """Write an encoder and a decoder, with an image processor and a tokenizer of their own."""
     torch.manual_seed(1)
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    small: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     encoder = ViTConfig(**small, image_size=32, patch_size=16)
     decoder = GPT2Config(
         vocab_size=len(WORDS), n_embd=16, n_layer=1, n_head=2, n_positions=80, add_cross_attention=True,
-        is_decoder=True, bos_token_id=2, eos_token_id=3,
+        bos_token_id=2, eos_token_id=3,
     )  # fmt: skip
     config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
     model = VisionEncoderDecoderModel(config)

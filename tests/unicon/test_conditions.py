@@ -20,6 +20,7 @@ def test_triggers_are_the_published_ones() -> None:
     triggers = {name: kind.trigger for name, kind in CONDITIONS.items()}
     assert triggers == {
         "depth": "depth_map, ", "edge": "edge_map, ", "pose": "pose_map, ", "appearance": "", "identity": "", "id": "",
+        "normal": "normal_map, ",  # published without one: formed like the others
     }  # fmt: skip
     assert AdapterConfig(name="id").trigger == "" and AdapterConfig(name="mine", kind="edge").trigger == "edge_map, "
 

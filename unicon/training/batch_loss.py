@@ -110,7 +110,7 @@ class BatchLoss:
         noise = noise.unflatten(0, (len(names), total))[:, index].flatten(0, 1)
         chances = torch.rand(total, generator=generator)[index]
         embeds = self.models.encode_prompts(rows.prompts(batch.captions, chances))
-        _, estimates = rows.estimate(latents.images.float(), noise, embeds)
+        _, estimates = rows.estimate(latents.images, noise, embeds)
         losses = {}
         for name, fraction in fractions.items():
             decoded = sum(place < fraction * total for place in places)
@@ -127,28 +127,28 @@ class BatchLoss:
         assert rows is not None
         if decoded:
             maps = rows.decode(estimates[:decoded], name)
-            truths = rows.values(batch.maps[name][:decoded].float(), name)
+            truths = rows.values(batch.maps[name][:decoded], name)
             weight = rows.sampling.map_weights.get(name, 1.0)
             errors.append(weight * map_losses_by_row(rows.configs[name].kind, maps, truths))
         if decoded < len(estimates):
-            target = latents.maps[name][decoded:].float()
+            target = latents.maps[name][decoded:]
             weight = rows.sampling.latent_weights.get(name, 1.0)
             errors.append(weight * (estimates[decoded:] - target).square().flatten(1).mean(1))
         return torch.cat(errors)
 
     @torch.no_grad()
     def latents(self, batch: PairBatch, names: Sequence[str]) -> BatchLatents:
-        """The latents of a batch on the device, of its images and of the maps of some adapters."""
+        """The latents of a batch in float32 on the device, of its images and of the maps of some adapters."""
         pixels = {"": batch.images, **{name: batch.maps[name] for name in names}}
-        found = self._encode_all(pixels) if self.cache is None else self.cache.latents(batch, pixels, self.encode)
-        return BatchLatents(found[""], {name: found[name] for name in names})
+        with torch.autocast(self.vae.device.type, enabled=False):
+            found = self._encode_all(pixels) if self.cache is None else self.cache.latents(batch, pixels, self.encode)
+        return BatchLatents(found[""].float(), {name: found[name].float() for name in names})
 
     def _encode_all(self, pixels: Mapping[str, Tensor]) -> dict[str, Tensor]:
         encoded = self.encode(torch.cat(list(pixels.values())))
         return dict(zip(pixels, encoded.split(len(next(iter(pixels.values())))), strict=True))
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Encode (S, 3, H, W) in [-1, 1] to scaled latents (S, c, h, w) in float16, on the device."""
-        with torch.autocast(self.vae.device.type, enabled=False):
-            parts = pixels.to(self.vae.dtype).split(ENCODED_TOGETHER)
-            return torch.cat([encode_scaled(self.vae, part) for part in parts]).half()
+        """Encode (S, 3, H, W) in [-1, 1] to scaled latents (S, c, h, w), rounded to float16, on the device."""
+        parts = pixels.to(self.vae.dtype).split(ENCODED_TOGETHER)
+        return torch.cat([encode_scaled(self.vae, part) for part in parts]).half()

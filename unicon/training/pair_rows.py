@@ -134,14 +134,14 @@ class PairRows:
         """Call the UNet on pairs, and compare its output with the target.
 
         Args:
-            images: Scaled latents (B, c, h, w) on the UNet's device.
-            conditions: Scaled latents (B, c, h, w) there.
+            images: Scaled latents (B, c, h, w) in float32 on the UNet's device.
+            conditions: The same of the conditions.
             captions: Captions of the B pairs.
             draws: Their random numbers.
             attended: Whether the output has the inputs of the attention modules.
         """
         scheduler, device = self.models.scheduler, self.models.unet.device
-        latents, noise = torch.cat([images, conditions]).float(), draws.noise.flatten(0, 1)
+        latents, noise = torch.cat([images, conditions]), draws.noise.flatten(0, 1)
         embeds = self.models.encode_prompts(self.prompts(captions, draws.text))
         drawn = (draws.timesteps.flatten(), draws.learned.flatten(), draws.joint_weights)
         timesteps, learned, weights = (each.to(device, non_blocking=True) for each in drawn)

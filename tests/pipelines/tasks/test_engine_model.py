@@ -16,7 +16,6 @@ from engines import parse_engine
 from pipelines.errors import SettingError
 from pipelines.tasks.condition_columns import encoding_notes
 from pipelines.tasks.engine_model import EngineModel, resolve_engine
-from pipelines.tasks.model import UniConModel
 from tests.support.tiny import write_tiny_model
 from tests.support.tiny_engines import write_controlnet, write_depth_model
 
@@ -26,8 +25,7 @@ def depth_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_depth_model(tmp_path_factory.mktemp("depth") / "tiny-depth")
 
 
-def estimate(model: object) -> np.ndarray:
-    assert isinstance(model, EngineModel)
+def estimate(model: EngineModel) -> np.ndarray:
     built = pickle.loads(pickle.dumps(model.with_device("cpu", 2).with_work(5))).build()
     assert built.weights_sha256 == model.weights_sha256
     return built.estimate([Image.linear_gradient("L").resize((64, 48)).convert("RGB")], "x", seeds=[0])[0]
@@ -42,7 +40,11 @@ def test_an_engine_without_weights() -> None:
     }
     assert encoding_notes(identity.conditions)["canny_kind"] == "edge" and identity.config == {}
     assert estimate(model).shape == (48, 64)
-    renamed = resolve_engine(parse_engine("controlnet-aux:canny"), condition="lines")[1]
+    renamed, large = (
+        resolve_engine(parse_engine("controlnet-aux:canny", [option]), condition="lines")[1]
+        for option in ("low_threshold=9", "detect_px=1024")
+    )
+    assert (renamed.area_px, large.area_px) == (0, 4 * 1024**2)
     assert (renamed.conditions[0].name, renamed.conditions[0].kind) == ("lines", "edge")
 
 
@@ -59,7 +61,7 @@ def test_the_hash_is_that_of_the_files_wherever_they_are(
     assert other.weights_sha256 == identity.weights_sha256
     assert not list((tmp_path / "cache").rglob("*.bin"))
     monkeypatch.chdir(tmp_path)
-    assert isinstance(here, EngineModel) and here.spec.weights == str(depth_folder)
+    assert here.spec.weights == str(depth_folder)
     np.testing.assert_array_equal(estimate(here), estimate(there))
 
 
@@ -74,7 +76,7 @@ def test_every_node_loads_the_commit_of_the_hub_that_the_driver_found(
     model, identity = resolve_engine(parse_engine("transformers:owner/tiny-depth"))
     assert identity.provenance["engine"] == "transformers:owner/tiny-depth"
     assert identity.provenance["engine_revision"] == commit
-    assert isinstance(model, EngineModel) and model.spec.weights == f"owner/tiny-depth@{commit}"
+    assert model.spec.weights == f"owner/tiny-depth@{commit}"
     assert estimate(model).shape == (48, 64)
 
 
@@ -101,15 +103,6 @@ def test_a_controlnet_with_its_base(tmp_path: Path) -> None:
     assert (named.conditions[0].name, named.conditions[0].kind) == ("sketch", "edge")
     with pytest.raises(SettingError, match="--engine, --model: a ControlNet has the shape of its base"):
         resolve_engine(replace(spec, base="mini"), condition="depth")
-
-
-def test_unicon_is_an_engine_too() -> None:
-    model, identity = resolve_engine(parse_engine("unicon:depth"))
-    assert isinstance(model, UniConModel) and identity.model == "mini"
-    with pytest.raises(SettingError, match="--engine unicon:depth estimates depth; got the condition near"):
-        resolve_engine(parse_engine("unicon:depth"), condition="near")
-    with pytest.raises(SettingError, match="none called shadows"):
-        resolve_engine(parse_engine("unicon:shadows"))
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,14 @@ def test_a_row_seed_is_the_same_everywhere() -> None:
     assert all(0 <= row_seed(run, "x") < 2**63 for run in range(100))
 
 
+def measured_in(folder: Path) -> Any:
+    """Measure the shards in the folder `in` of a folder."""
+    return measure(find_shards([str(folder / "in")]), Columns(), str(folder / "out"))
+
+
 def publish(task: Estimation, inputs: Path, output: Path, model: FakeDepth | None = None) -> dict[str, int]:
     """Read, compute and publish the only chunk of the inputs without Ray; return its receipt."""
-    measured = measure(find_shards([str(inputs)]), Columns(), str(output))
+    measured = measured_in(inputs.parent)
     (chunk,) = make_plan(measured, layout.list_output(str(output)), "c" * 16, 10).chunks
     block = ReadRows(task=task, source=SOURCE)(chunk)
     block = ComputeRows(task=task, model=model or FakeDepth(), run_seed=0, batch_size=2).build()(chunk, block)
@@ -69,6 +74,11 @@ def test_maps_of_large_images_get_the_size_of_the_images(tmp_path: Path) -> None
     (row,) = all_rows(tmp_path / "out", "data")
     depth = Image.open(io.BytesIO(row["depth"]["bytes"]))
     assert (depth.mode, depth.size) == ("I;16", (1000, 900))
+    (chunk,) = make_plan(measured_in(tmp_path), layout.list_output(str(tmp_path)), "c" * 16, 10).chunks
+    (sample,) = SOURCE.read(chunk)
+    widths = [estimation().read(sample)["pixels"]["width"],
+              dataclasses.replace(estimation(), transport_area_px=10**6).read(sample)["pixels"]["width"]]  # fmt: skip
+    assert widths[0] < 1000 and widths[1] == 1000, "an engine may be given more pixels"
 
 
 def test_values_that_are_not_finite_are_an_error_that_names_the_condition() -> None:

@@ -1,3 +1,5 @@
+# protobuf makes its classes when it is imported.
+# pyright: reportAttributeAccessIssue=false
 """The log of a training: lines after the checkpoint are dropped when it goes on, and so are events for TensorBoard."""
 
 import json

@@ -16,7 +16,7 @@ from tests.support.paths import PROJECT_ROOT
 from tests.support.train_worker import KEPT, STEPS, train
 from unicon.training.checkpoints import STATE_FILE
 
-TIMEOUT_S = 300
+TIMEOUT_S = 600
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ Tested in tests/engines/test_captioner.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,9 @@ from unicon.files.headers import read_json
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PACKAGE = "transformers"
 MAX_NEW_TOKENS = 60
-"""Longest caption, in tokens, of models that do not say it themselves."""
+"""Longest caption, in tokens."""
+PROMPT = "Describe this image in one sentence."
+"""What models for conversations are asked."""
 
 
 def files_to_load(names: Collection[str]) -> list[str]:
@@ -40,7 +42,7 @@ def check_captioner(folder: Path) -> None:
     """Check by its configuration that transformers has this model and that it describes images.
 
     Raises:
-        ValueError: It needs code of its own or a prompt, or does something else.
+        ValueError: It needs code of its own, or does something else.
     """
     config = read_json(folder / "config.json")
     if "auto_map" in config and "model_type" not in config:
@@ -53,15 +55,10 @@ def check_captioner(folder: Path) -> None:
             f"a captioner is an image-to-text model of transformers, such as blip, git or vision-encoder-decoder; "
             f"{folder} is of the type {kind}. Name another model."
         )
-    if _needs_prompt(folder):
-        raise ValueError(
-            f"a captioner describes an image without being asked; {folder} is a model for conversations. Name one "
-            "such as BLIP or GIT."
-        )
 
 
-def _needs_prompt(folder: Path) -> bool:
-    """Return whether a model expects the turns of a conversation."""
+def needs_prompt(folder: Path) -> bool:
+    """Return whether a model expects the turns of a conversation, and answers a question about an image."""
     config = folder / "tokenizer_config.json"
     return bool([*folder.glob("chat_template.*")]) or (config.is_file() and "chat_template" in read_json(config))
 
@@ -75,9 +72,11 @@ class Captioner:
     """A loaded model. The same image always gets the same caption: the most likely word is taken, one after another."""
 
     model: Any
-    images: Any
-    """Image processor."""
+    processor: Any
+    """Image processor; of a model for conversations, the processor of images and text."""
     tokenizer: Any
+    prompt: str = ""
+    """What a model for conversations is asked; empty for other models."""
     device_name: str
     dtype: str
     weights_sha256: str = ""
@@ -93,32 +92,53 @@ class Captioner:
 
     def caption(self, images: Sequence[Image.Image]) -> list[str]:
         """Describe RGB images, each in one line."""
-        pixels = self.images(images=list(images), return_tensors="pt")["pixel_values"]
-        call = partial(self._generate, pixels)
+        inputs = self._inputs(images)
+        call = partial(self._generate, inputs)
         tokens = call() if self.run is None else self.run(call)
-        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        asked = inputs["input_ids"].shape[1] if self.prompt else 0
+        texts = self.tokenizer.batch_decode(tokens[:, asked:], skip_special_tokens=True)
         return [" ".join(text.split()) for text in texts]
 
-    def _generate(self, pixels: Any) -> Any:
+    def _inputs(self, images: Sequence[Image.Image]) -> Mapping[str, Any]:
+        if not self.prompt:
+            return {"pixel_values": self.processor(images=list(images), return_tensors="pt")["pixel_values"]}
+        question = {"type": "text", "text": self.prompt}
+        turns = [[{"role": "user", "content": [{"type": "image", "image": each}, question]}] for each in images]
+        return self.processor.apply_chat_template(
+            turns,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True},
+        )
+
+    def _generate(self, inputs: Mapping[str, Any]) -> Any:
         import torch
 
-        place = {"device": self.model.device, "dtype": self.model.dtype}
+        device, dtype = self.model.device, self.model.dtype
+        placed = {name: each.to(device, dtype if each.is_floating_point() else None) for name, each in inputs.items()}
         with torch.inference_mode():
-            return self.model.generate(
-                pixel_values=pixels.to(**place), do_sample=False, num_beams=1, max_new_tokens=MAX_NEW_TOKENS
-            ).cpu()
+            return self.model.generate(**placed, do_sample=False, num_beams=1, max_new_tokens=MAX_NEW_TOKENS).cpu()
 
 
-def load_captioner(folder: Path, device: str | None, dtype: str | None) -> Captioner:
+def load_captioner(folder: Path, device: str | None, dtype: str | None, prompt: str = "") -> Captioner:
     """Load a captioner on a device.
 
     Args:
         folder: Its folder, see `files_to_load`.
         device: Name of a torch device; None: the GPU if there is one, else the CPU.
         dtype: float16, bfloat16 or float32; None: float16 on a GPU and float32 on a CPU.
+        prompt: What a model for conversations is asked; empty for other models.
     """
     import torch
-    from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer, VisionEncoderDecoderModel
+    from transformers import (
+        AutoImageProcessor,
+        AutoModelForImageTextToText,
+        AutoProcessor,
+        AutoTokenizer,
+        VisionEncoderDecoderModel,
+    )
 
     from unicon.devices import floating_dtype, usable_device
 
@@ -128,10 +148,14 @@ def load_captioner(folder: Path, device: str | None, dtype: str | None) -> Capti
     family: Any = VisionEncoderDecoderModel if kind in OTHERS else AutoModelForImageTextToText
     only: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     model = family.from_pretrained(folder, use_safetensors=True, dtype=floating_dtype(chosen), **only)
+    processor = (AutoProcessor if prompt else AutoImageProcessor).from_pretrained(folder, **only)
+    tokenizer = processor.tokenizer if prompt else AutoTokenizer.from_pretrained(folder, **only)
+    tokenizer.padding_side = "left"  # so that all answers of a batch begin at the same place
     return Captioner(
         model=model.to(place).eval(),
-        images=AutoImageProcessor.from_pretrained(folder, **only),
-        tokenizer=AutoTokenizer.from_pretrained(folder, **only),
+        processor=processor,
+        tokenizer=tokenizer,
+        prompt=prompt,
         device_name=torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
         dtype=chosen,
     )

@@ -3,13 +3,12 @@
 import hashlib
 import json
 import os
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jobs import _cli
-from jobs._arguments import local_path
 from jobs._training_options import FIT_OPTIONS, FRACTIONS
 from pipelines.errors import SettingError
 from pipelines.tasks.model_options import parse_adapters
@@ -20,6 +19,9 @@ if TYPE_CHECKING:
 
 DEFAULTS = {"edge": "canny", "depth": "midas", "pose": "openpose"}
 """Equal to `unicon.training.annotators.DEFAULTS`, whose import takes seconds."""
+
+RANK = 64
+"""Rank of the published adapters."""
 
 T = TypeVar("T")
 
@@ -48,11 +50,6 @@ def check_images_options(options: Namespace) -> None:
             "Others, and several together, are trained on a corpus: --corpus URI."
         )
     (options.condition,) = options.condition
-    for name in ("images", "output", "work"):
-        try:
-            setattr(options, name, local_path(str(getattr(options, name))))
-        except ArgumentTypeError as error:
-            raise SettingError(f"--{name}: {error}. With --corpus it may be a URI.") from error
 
 
 def choose_conditions(options: Namespace) -> None:
@@ -158,18 +155,37 @@ def make_recipe(options: Namespace, dtype: str, num_rows: int, adapters: "Sequen
 
 def images_recipe(options: Namespace, device: str, num_images: int) -> "AdapterRecipe":
     """Return the recipe of a training on a folder of images. Raises SettingError for settings that contradict."""
-    from unicon.adapters.config import AdapterConfig
     from unicon.devices import training_dtype
     from unicon.files.adapters import find_adapter
-    from unicon.training.recipe import TrainedAdapter
 
     name, annotator = options.condition, "" if options.conditions else options.annotator
-    starts = parse_adapters(options.start_from, [name])
+    starts = parse_adapters(options.start_from, [name], "--start-from")
     start = report_as("--start-from", lambda: find_adapter(starts[name], name)) if starts else None
-    config = AdapterConfig(name=name, rank=options.rank, annotator=annotator)
-    trained = TrainedAdapter(config=config, start_from=start)
+    trained = trained_adapter(options, name, name, annotator, start)
     dtype = options.dtype or training_dtype(device)
     return report_as("training options", lambda: make_recipe(options, dtype, num_images, [trained]))
+
+
+def trained_adapter(options: Namespace, name: str, kind: str, annotator: str, start: Path | None) -> "TrainedAdapter":
+    """Return an adapter to train, which has the form of the adapter that it starts from, if any.
+
+    Raises:
+        SettingError: `--rank` is not that of the adapter to start from.
+    """
+    from unicon.adapters.config import AdapterConfig, read_config
+    from unicon.training.recipe import TrainedAdapter
+
+    if start is None or start.is_dir():  # the official layout says nothing about its form; loading checks it
+        config = AdapterConfig(name=name, kind=kind, rank=options.rank or RANK, annotator=annotator)
+        return TrainedAdapter(config=config, start_from=start)
+    found, _ = report_as("--start-from", lambda: read_config(start))
+    if options.rank not in (None, found.rank):
+        raise SettingError(
+            f"--rank {options.rank}: the adapter to start from, {start}, has rank {found.rank}. Leave --rank out."
+        )
+    form = {field: getattr(found, field) for field in ("rank", "alpha", "projection", "condition_adapter")}
+    config = AdapterConfig(name=name, kind=kind, annotator=annotator or found.annotator, **form)
+    return TrainedAdapter(config=config, start_from=start)
 
 
 def data_settings(options: Namespace) -> dict[str, Any]:
@@ -186,7 +202,7 @@ def data_settings(options: Namespace) -> dict[str, Any]:
 def training_settings(options: Namespace, recipe: "AdapterRecipe", images: Sequence[str]) -> dict[str, Any]:
     """Return the other settings that must not change when a training continues."""
     return {
-        "rank": options.rank,
+        "rank": recipe.adapters[0].config.rank,
         "steps": recipe.fit.steps,
         "batch_size": options.batch_size,
         "learning_rate": options.learning_rate,

@@ -120,12 +120,14 @@ def _engine(options: Namespace, name: str, text: str) -> Engine:
 def captioner_of(options: Namespace, captions: "Captions") -> list[Engine]:
     """Return the captioner of a command line, if there is one. Raises SettingError."""
     if options.captioner is None:
+        if options.caption_prompt is not None:
+            raise SettingError("--caption-prompt asks a --captioner. Name one, or remove the option.")
         return []
     from pipelines.runs.row_run import TaskStage
     from pipelines.tasks.captioner_model import resolve_captioner
     from pipelines.tasks.captions import Captioning
 
-    model, identity = resolve_captioner(options.captioner, options.dtype)
+    model, identity = resolve_captioner(options.captioner, options.dtype, options.caption_prompt)
     task = Captioning(captions=replace(captions, captioner=identity.name))
     return [
         Engine(
@@ -136,6 +138,7 @@ def captioner_of(options: Namespace, captions: "Captions") -> list[Engine]:
                 "captioner_weights_sha256": identity.weights_sha256,
                 "captioner_engine_package": identity.package,
             },
+            settings={"caption_prompt": identity.prompt} if identity.prompt else {},
         )
     ]
 

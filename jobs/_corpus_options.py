@@ -63,6 +63,12 @@ def _add_caption_options(captions: _ArgumentGroup) -> None:
         "safetensors",
     )
     captions.add_argument(
+        "--caption-prompt",
+        metavar="TEXT",
+        help="what a captioner that is a model for conversations is asked (default: Describe this image in one "
+        "sentence.)",
+    )
+    captions.add_argument(
         "--recaption",
         action="store_true",
         help="let the captioner describe all images, also those with a caption",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs._adapter_training import make_recipe, report_as
+from jobs._adapter_training import make_recipe, report_as, trained_adapter
 from jobs._sampling import check_limits
 from pipelines.errors import SettingError, say
 from unicon.condition_kinds import CONDITION_KINDS
@@ -53,7 +53,7 @@ def prepare(options: Namespace) -> "CorpusTraining":
     description, identity = model_of(options, [each.name for each in corpus.conditions])
     plan = plan_corpus(corpus, options.work, say)
     say(f"corpus: {plan.rows} rows to train on, {plan.held_out_rows} held out")
-    recipe = recipe_of(options, plan)
+    recipe = recipe_of(options, plan, identity)
     settings = settings_of(options, plan, identity, recipe)
     run.keep_settings(options.work, settings, StoredCheckpoints(options.work).step() > 0)
     return training_of(options, plan, description, identity, recipe)
@@ -158,18 +158,13 @@ def model_of(options: Namespace, names: Sequence[str]) -> "tuple[UniConModel, Mo
     return description, identity
 
 
-def recipe_of(options: Namespace, plan: "PlannedCorpus") -> "AdapterRecipe":
+def recipe_of(options: Namespace, plan: "PlannedCorpus", identity: "ModelIdentity") -> "AdapterRecipe":
     """Return the recipe. Raises SettingError for values that contradict each other."""
-    from unicon.adapters.config import AdapterConfig
-    from unicon.training.recipe import TrainedAdapter
-
     made_by = {name: text.removeprefix(ANNOTATORS) for name, text in plan.made_by.items()}
+    starts = identity.files.adapters if identity.files is not None and options.start_from else {}
     adapters = [
-        TrainedAdapter(
-            config=AdapterConfig(name=name, kind=each.kind, rank=options.rank, annotator=made_by.get(name, ""))
-        )
+        trained_adapter(options, each.name, each.kind, made_by.get(each.name, ""), starts.get(each.name))
         for each in plan.conditions
-        for name in [each.name]
     ]
     return report_as("training options", lambda: make_recipe(options, options.dtype or "float32", plan.rows, adapters))
 
@@ -244,7 +239,7 @@ def settings_of(
         "steps": recipe.fit.steps,
         "batch_size": options.batch_size,
         "seed": options.seed,
-        "rank": options.rank,
+        "rank": recipe.adapters[0].config.rank,
         "learning_rate": options.learning_rate,
         "max_pixels": options.max_pixels,
     }

@@ -71,7 +71,7 @@ class Parser(argparse.ArgumentParser):
 
     def _unexpected(self) -> list[str]:
         """The words that belong to no option; argparse would report missing options first."""
-        required = [action for action in self._actions if action.required]
+        required = [each for each in (*self._actions, *self._mutually_exclusive_groups) if each.required]
         self._is_looking_for_unexpected = True
         try:
             for action in required:
@@ -86,9 +86,10 @@ class Parser(argparse.ArgumentParser):
 
     def _suggestion(self, unexpected: Sequence[str]) -> str:
         """Suggest the missing required options, in the order of the help, as the owners of the words."""
-        locations = [
-            action for action in self._actions if action.required and action.option_strings and _is_location(action)
-        ]
+        needed = [action for action in self._actions if action.required]
+        needed += [group._group_actions[0] for group in self._mutually_exclusive_groups if group.required]
+        needed.sort(key=self._actions.index)
+        locations = [action for action in needed if action.option_strings and _is_location(action)]
         given = {word.split("=")[0] for word in self._words}
         missing = [action.option_strings[0] for action in locations if action.option_strings[0] not in given]
         if missing:

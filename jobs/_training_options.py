@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from argparse import ArgumentParser, _ArgumentGroup
+from argparse import ArgumentParser, _ArgumentGroup, _MutuallyExclusiveGroup
 
 from jobs._arguments import integer, location, named_location, number
 
@@ -47,7 +47,10 @@ def add_training_options(parser: ArgumentParser) -> None:
 
 def _add_recipe(recipe: _ArgumentGroup) -> None:
     recipe.add_argument(
-        "--rank", type=integer(1, 1024), default=64, metavar="N", help="rank of every LoRA (default: %(default)s)"
+        "--rank",
+        type=integer(1, 1024),
+        metavar="N",
+        help="rank of every LoRA (default: 64, or that of the adapter to start from)",
     )
     recipe.add_argument("--steps", type=integer(1), metavar="N", help="optimizer steps (default: 20 epochs)")
     recipe.add_argument(
@@ -203,9 +206,9 @@ def _add_reports(reports: _ArgumentGroup) -> None:
     )
 
 
-def add_corpus_options(data: _ArgumentGroup) -> None:
-    """Add the options that name a corpus and its columns."""
-    data.add_argument(
+def add_corpus_option(source: _MutuallyExclusiveGroup) -> None:
+    """Add `--corpus` to the options of which one names the data."""
+    source.add_argument(
         "--corpus",
         type=location,
         action="append",
@@ -214,6 +217,10 @@ def add_corpus_options(data: _ArgumentGroup) -> None:
         help="dataset to train on: an output of build_corpus.py or any other job, rendered scenes, or other tars and "
         "Parquet files with images and maps; local or s3://, gs://, ...; repeatable",
     )
+
+
+def add_corpus_options(data: _ArgumentGroup) -> None:
+    """Add the options that name the columns and rows of a corpus."""
     for option, text in (
         ("--image-column", "Parquet column or tar extension of the image (default: image, or the only candidate)"),
         ("--caption-column", "Parquet column, tar extension or JSON field of the caption (default: caption, ...)"),

@@ -2,7 +2,7 @@
 """Train UniCon adapters for a Stable Diffusion 1.x or 2.x model, on a corpus or on a folder of images."""
 
 import sys
-from argparse import Namespace, _ArgumentGroup
+from argparse import ArgumentTypeError, Namespace, _ArgumentGroup
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from jobs._adapter_training import (
 )
 from jobs._arguments import local_path, location
 from jobs._sampling import check_limits
-from jobs._training_options import add_corpus_options, add_training_options
+from jobs._training_options import add_corpus_option, add_corpus_options, add_training_options
 from pipelines.errors import SettingError
 
 if TYPE_CHECKING:
@@ -112,6 +112,9 @@ def parse(arguments: list[str] | None = None) -> Namespace:
         metavar="NAME[=KIND][:COLUMN]",
         help="condition to learn; with --images one of edge, depth and pose; with --corpus see below; repeatable",
     )
+    source = data.add_mutually_exclusive_group(required=True)
+    source.add_argument("--images", type=local_path, metavar="DIR", help="folder of images to train on")
+    add_corpus_option(source)
     add_corpus_options(data)
     _add_images_options(data)
     data.add_argument(
@@ -126,13 +129,16 @@ def parse(arguments: list[str] | None = None) -> Namespace:
     )
     add_training_options(parser)
     options = parser.parse_args(arguments)
-    if bool(options.images) == bool(options.corpus):
-        parser.error("give either --corpus or --images, the data to train on")
+    if options.images:
+        for name in ("output", "work"):
+            try:
+                setattr(options, name, local_path(getattr(options, name)))
+            except ArgumentTypeError as error:
+                parser.error(f"argument --{name}: {error}; with --corpus it may be a URI")
     return options
 
 
 def _add_images_options(data: _ArgumentGroup) -> None:
-    data.add_argument("--images", type=location, metavar="DIR", help="folder of images to train on")
     data.add_argument(
         "--conditions",
         type=local_path,

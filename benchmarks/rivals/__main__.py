@@ -28,7 +28,7 @@ from benchmarks.rivals.field import FIELD
 from benchmarks.rivals.measures import Judge, measure
 from benchmarks.rivals.references import measure_references
 from benchmarks.rivals.sheet import draw
-from benchmarks.rivals.table import tables
+from benchmarks.rivals.table import tables, write_into
 from benchmarks.rivals.training import train
 from unicon.files.folder import find_folder
 from unicon.model import UniCon
@@ -55,7 +55,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rivals", nargs="+", choices=FIELD, default=list(FIELD), help="which ones (all)")
     parser.add_argument("--only", choices=[*FIELD, REFERENCES], help="train and measure this one in this process")
     parser.add_argument("--json", type=Path, help="write the results here")
-    parser.add_argument("--sheet", type=Path, help="draw what the rivals make of six unseen scenes here")
+    parser.add_argument("--sheet", type=Path, help="draw what the rivals make of unseen scenes here")
+    parser.add_argument("--page", type=Path, help="replace the tables of this page, such as docs/rivals.md")
     return parser.parse_args(arguments)
 
 
@@ -78,7 +79,9 @@ def main(arguments: list[str] | None = None) -> None:
         if options.sheet:
             scenes = training_scenes(options.work, read_vae(find_folder(MODEL)), options.scenes)
             draw(options.work, options.rivals, scenes, options.sheet)
-    print(tables(results))
+    print(written := tables(results))
+    if options.page:
+        write_into(options.page, written)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(results, indent=1) + "\n")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 Result = Mapping[str, Any]
-COST_HEAD = ("", "trained parameters", "of the base", "training, s", "peak memory, MB", "depth, s", "image, s", "both")
+COST_HEAD = (
+    "", "steps", "trained parameters", "of the base", "training, s", "peak memory, MB", "depth, s", "image, s",
+    "both ways with one set of weights",
+)  # fmt: skip
 ACCURACY_HEAD = (
     "", "AbsRel, 1 step", "delta1", "AbsRel, 10 steps", "delta1", "image from depth", "with guidance 3", "both",
     "with guidance 3",
@@ -17,6 +21,8 @@ ACCURACY = (
     ("both, guidance 0", "matched"), ("both, guidance 3", "matched"),
 )  # fmt: skip
 NONE = "-"
+BEGIN, END = "<!-- tables: python -m benchmarks.rivals --page -->", "<!-- end of tables -->"
+"""Lines of a page between which `write_into` puts the tables."""
 
 
 def tables(results: Mapping[str, Any]) -> str:
@@ -28,10 +34,25 @@ def tables(results: Mapping[str, Any]) -> str:
     return f"{_markdown(COST_HEAD, costs)}\n\n{_markdown(ACCURACY_HEAD, accuracy)}"
 
 
+def write_into(page: Path, written: str) -> None:
+    """Replace what is between `BEGIN` and `END` in a page.
+
+    Raises:
+        ValueError: The page lacks one of them.
+    """
+    text = page.read_text()
+    head, begin, rest = text.partition(f"{BEGIN}\n")
+    _, end, tail = rest.partition(f"{END}\n")
+    if not (begin and end):
+        raise ValueError(f"A page with tables has the lines {BEGIN!r} and {END!r}; {page} does not. Add them.")
+    page.write_text(f"{head}{begin}\n{written}\n\n{end}{tail}")
+
+
 def _costs(rival: Result, base_parameters: int) -> tuple[str, ...]:
     serves_all = "both, guidance 0" in rival
     return (
         rival["title"],
+        str(rival["steps"]),
         f"{rival['parameters'] / 1e6:.2f} M",
         f"{rival['parameters'] / base_parameters:.0%}",
         f"{rival['processor_s']:.0f}",

@@ -10,15 +10,12 @@ Tested in tests/pipelines/evaluation/test_resampling.py.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from unicon.metrics.edge import THRESHOLDS, EdgeCounts
 from unicon.metrics.pose import PoseMetrics
-
-if TYPE_CHECKING:
-    from pipelines.evaluation.measures import Measure
 
 RESAMPLES = 1000
 """Number of sets that are drawn."""
@@ -28,6 +25,14 @@ LEVEL = 0.95
 DRAWN_AT_ONCE = 2_000_000
 """Images that are drawn at once."""
 MIN_IMAGES = 2
+
+
+class Metrics(Protocol):
+    """What the intervals need of a `pipelines.evaluation.measures.Measure`."""
+
+    columns: Mapping[str, tuple[str, str]]
+
+    def resampled(self, scores: Sequence[Any], counts: np.ndarray) -> dict[str, np.ndarray]: ...
 
 
 class Interval(NamedTuple):
@@ -47,7 +52,7 @@ def drawn_sets(images: int) -> Iterator[np.ndarray]:
         yield np.bincount(drawn.ravel(), minlength=sets * images).reshape(sets, images).astype(np.float32)
 
 
-def intervals(measure: "Measure", scores: Sequence[Any]) -> dict[str, Interval]:
+def intervals(measure: Metrics, scores: Sequence[Any]) -> dict[str, Interval]:
     """Return the interval of each metric of a set."""
     if len(scores) < MIN_IMAGES:
         return dict.fromkeys(measure.columns, Interval(np.nan, np.nan))
@@ -55,7 +60,7 @@ def intervals(measure: "Measure", scores: Sequence[Any]) -> dict[str, Interval]:
     return _intervals(measure, found)
 
 
-def differences(measure: "Measure", scores: Sequence[Any], others: Sequence[Any]) -> dict[str, Interval]:
+def differences(measure: Metrics, scores: Sequence[Any], others: Sequence[Any]) -> dict[str, Interval]:
     """Return the interval of the difference of each metric, scores minus others, of the same images in both."""
     if len(scores) < MIN_IMAGES:
         return dict.fromkeys(measure.columns, Interval(np.nan, np.nan))
@@ -66,7 +71,7 @@ def differences(measure: "Measure", scores: Sequence[Any], others: Sequence[Any]
     return _intervals(measure, found)
 
 
-def _intervals(measure: "Measure", found: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Interval]:
+def _intervals(measure: Metrics, found: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Interval]:
     return {name: _interval(np.concatenate([part[name] for part in found])) for name in measure.columns}
 
 

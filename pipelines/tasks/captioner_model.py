@@ -10,8 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engines.captioner import PACKAGE, check_captioner, files_to_load
+from engines.captioner import PACKAGE, PROMPT, check_captioner, files_to_load, needs_prompt
 from engines.files import check_file
+from pipelines.errors import SettingError
 from pipelines.tasks.engine_files import absolute_place, weights_folder
 from pipelines.tasks.model import limit_threads
 from pipelines.tasks.model_identity import at_commit, name_of
@@ -29,6 +30,8 @@ class CaptionerIdentity(NamedTuple):
     weights_sha256: str
     package: str
     """Name and version of the package that runs it; not part of the configuration."""
+    prompt: str
+    """What it is asked; empty for a model that is not asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,7 @@ class CaptionerModel:
 
     place: str
     """Folder, URI or hub id."""
+    prompt: str = ""
     weights_sha256: str = ""
     """The hash of all files in use, which the driver computed."""
     quick_hash: str = ""
@@ -68,25 +72,42 @@ class CaptionerModel:
                 f"the captioner {self.place!r} on {os.uname().nodename} has other files than where the command was "
                 "started. Give a URI, or copy the same files to every node."
             )
-        return dataclasses.replace(load_captioner(folder, self.device, self.dtype), weights_sha256=self.weights_sha256)
+        return dataclasses.replace(
+            load_captioner(folder, self.device, self.dtype, self.prompt), weights_sha256=self.weights_sha256
+        )
 
 
-def resolve_captioner(place: str, dtype: str | None) -> tuple[CaptionerModel, CaptionerIdentity]:
-    """Find, check and hash a captioner without loading it. Raises SettingError."""
+def resolve_captioner(
+    place: str, dtype: str | None, prompt: str | None = None
+) -> tuple[CaptionerModel, CaptionerIdentity]:
+    """Find, check and hash a captioner without loading it.
+
+    Args:
+        place: Folder, URI or hub id.
+        dtype: Type of weights and computation.
+        prompt: What a model for conversations is asked; None: to describe the image.
+
+    Raises:
+        SettingError: A file is missing or is something else, or the model is not asked anything.
+    """
     place = absolute_place(place)
     folder, files = _find(place)
     with named_in_errors(OPTION):
         for _, path in files:
             check_file(path)
         check_captioner(folder)
+    if prompt is not None and not needs_prompt(folder):
+        raise SettingError(f"--caption-prompt: {place} describes images without being asked. Remove the option.")
+    asked = (prompt or PROMPT) if needs_prompt(folder) else ""
     weights_sha256 = fingerprint(files)
     model = CaptionerModel(
         place=at_commit(place, folder),
+        prompt=asked,
         weights_sha256=weights_sha256,
         quick_hash=quick_fingerprint(files),
         dtype=dtype,
     )
-    return model, CaptionerIdentity(name_of(place), weights_sha256, f"{PACKAGE} {version(PACKAGE)}")
+    return model, CaptionerIdentity(name_of(place), weights_sha256, f"{PACKAGE} {version(PACKAGE)}", asked)
 
 
 def _find(place: str) -> tuple[Path, list[tuple[str, Path]]]:

@@ -8,7 +8,12 @@ from benchmarks.duplicates import of_images, of_random_signatures, photographs, 
 def test_copies_are_found_and_other_images_are_not() -> None:
     photos = [next(photographs())]
     found = of_images(
-        {"photographs": photos, "tiles": list(tiles(photos)), "scenes": list(scenes(12, 64)), "textures": [*textures(4)]}
+        {
+            "photographs": photos,
+            "tiles": list(tiles(photos)),
+            "scenes": list(scenes(12, 64)),
+            "textures": [*textures(4)],
+        }
     )
     assert found["originals_called_duplicates_percent"] == 0
     assert all(shares["all"] >= 96 for shares in found["found_percent"].values())

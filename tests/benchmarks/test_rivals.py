@@ -14,7 +14,7 @@ from benchmarks.rivals.field import FIELD
 from benchmarks.rivals.joined import JoinedUNets
 from benchmarks.rivals.measures import Judge, measure
 from benchmarks.rivals.rival import Estimates, Generates, Synthesizes
-from benchmarks.rivals.table import tables
+from benchmarks.rivals.table import BEGIN, END, tables, write_into
 from benchmarks.rivals.training import train
 from unicon.files.folder import find_folder
 from unicon.model import UniCon
@@ -100,3 +100,13 @@ def test_joined_unets_begin_as_two_single_ones(base_folder: Path) -> None:
         assert not torch.allclose(joined(latents, timesteps, embeds), alone, atol=1e-2)
         apart = joined(latents, timesteps, embeds, exchange=False)
     torch.testing.assert_close(apart, alone, atol=1e-4, rtol=0)
+
+
+def test_tables_replace_those_of_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n\n{BEGIN}\n\nold\n\n{END}\n\nafter\n")
+    write_into(page, "| new |")
+    assert page.read_text() == f"before\n\n{BEGIN}\n\n| new |\n\n{END}\n\nafter\n"
+    page.write_text("a page without tables\n")
+    with pytest.raises(ValueError, match="has the lines"):
+        write_into(page, "| new |")

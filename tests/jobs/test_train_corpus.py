@@ -17,7 +17,7 @@ from pipelines.training import run
 from tests.support.corpora import write_corpus
 from tests.support.corpus_training import command, dying, losses, prepared, train_plainly
 from tests.support.images import square
-from tests.support.paths import PROJECT_ROOT
+from tests.support.paths import MINI, PROJECT_ROOT
 from tests.support.tiny import write_tiny_model
 from unicon import UniCon
 
@@ -130,7 +130,7 @@ def told(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         (["--num-workers", "5"], "--num-workers 5: every worker needs a row of the batch of 4"),
         (["--num-workers", "3-2"], "'3-2' is not a number of workers; expected N or MIN-MAX"),
         (["--cache-latents"], "Add --no-random-crop, or leave it out"),
-        (["--images", "photos"], "give either --corpus or --images"),
+        (["--images", "photos"], "argument --images: not allowed with argument --corpus"),
         (["--work", "memory://work"], "--work 'memory://work': memory:// exists in one process"),
         (["--model", "absent/model/here"], "--model: A model is"),
         (["--start-from", "absent.safetensors"], "--start-from: An adapter is a .safetensors file"),
@@ -143,13 +143,24 @@ def test_wrong_settings(
     assert message in told(capsys, command(tiny, corpus, tmp_path, *options))
 
 
-def test_an_adapter_of_another_base_is_refused(
+def test_an_adapter_of_another_base_or_rank_is_refused(
     tiny: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.support.paths import MINI
-
     start = ["--start-from", f"canny={MINI / 'adapters' / 'edge.safetensors'}"]
     assert "--start-from" in told(capsys, command(tiny, corpus, tmp_path, *start))
+    depth = ["--condition", "depth", "--start-from", f"depth={tiny / 'adapters' / 'depth.safetensors'}"]
+    assert "has rank 4. Leave --rank out." in told(capsys, command(tiny, corpus, tmp_path, *depth))
+
+
+def test_training_starts_from_another_adapter(tiny: Path, corpus: Path, tmp_path: Path) -> None:
+    start = tiny / "adapters" / "depth.safetensors"
+    words = command(tiny, corpus, tmp_path, "--steps", "1", "--learning-rate", "1e-9", "--start-from", str(start))
+    words[words.index("--condition") + 1] = "depth"
+    del words[words.index("--rank") : words.index("--rank") + 2]
+    train_plainly(prepared(words))
+    one, other = load_file(start), load_file(tmp_path / "adapters" / "depth.safetensors")
+    assert one.keys() == other.keys()
+    assert all(torch.allclose(one[name].float(), other[name].float(), atol=1e-3) for name in one)
 
 
 @pytest.mark.parametrize(

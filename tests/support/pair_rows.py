@@ -45,13 +45,13 @@ def draw_rows(count: int) -> list[PairRow]:
 def tiny_recipe(
     names: Sequence[str] = ("canny", "depth"), steps: int = 4, batch_size: int = 4, **options
 ) -> AdapterRecipe:
-    """Return a recipe of adapters of rank 4."""
+    """Return a recipe of adapters of rank 4, for images of about 16 x 16 pixels."""
     fit = {"learning_rate": 1e-3, "warmup_steps": 2, "log_every": 1, "checkpoint_every": 2, **options.pop("fit", {})}
     sampling = options.pop("sampling", {})
     adapters = tuple(TrainedAdapter(config=AdapterConfig(name=name, kind=KINDS[name], rank=4)) for name in names)
     return AdapterRecipe(
         adapters=adapters, fit=FitConfig(steps=steps, **fit), sampling=PairSampling(batch_size=batch_size, **sampling),
-        **{"aspect_buckets": True, **options},
+        **{"aspect_buckets": True, "resolution_px": 16, **options},
     )  # fmt: skip
 
 

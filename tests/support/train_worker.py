@@ -1,6 +1,6 @@
 """One of several processes that train tiny adapters together; see tests/unicon/training/test_distributed.py.
 
-python -m tests.support.train_worker MODEL OUTPUT RANK WORLD_SIZE
+python -m tests.support.train_worker MODEL OUTPUT STEPS RANK WORLD_SIZE
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from tests.support.pair_rows import batches_of, draw_row, draw_rows, tiny_recipe
 from unicon.training.adapter import load_adapters, train_adapters
 from unicon.training.batches import PairBatch
 from unicon.training.checkpoints import FolderCheckpoints
+from unicon.training.recipe import AdapterRecipe
 from unicon.training.trainer import NonFiniteLossError
 
-STEPS, KEPT = 20, 10
-RECIPE = tiny_recipe(
-    steps=STEPS, batch_size=5, single_step_steps=4, fit={"checkpoint_every": KEPT, "learning_rate": 1e-2}
-)
+
+def recipe(steps: int) -> AdapterRecipe:
+    """Return a recipe of two adapters whose last steps train single steps. There is a checkpoint in the middle."""
+    fit = {"checkpoint_every": steps // 2, "learning_rate": 1e-2}
+    return tiny_recipe(steps=steps, batch_size=5, single_step_steps=steps // 5, fit=fit)
 
 
 class KeptCheckpoints(FolderCheckpoints):
@@ -33,51 +35,51 @@ class KeptCheckpoints(FolderCheckpoints):
         (self.folder / f"state-{step}.pt").write_bytes(content)
 
 
-def train(model: Path, output: Path) -> None:
+def train(model: Path, output: Path, steps: int) -> None:
     """Train with a log of the losses, from the state in the folder if there is one."""
-    training = load_adapters(model, RECIPE, "cpu")
+    choice = recipe(steps)
+    training = load_adapters(model, choice, "cpu")
     output.mkdir(parents=True, exist_ok=True)
 
     def log(step: int, values: dict[str, float]) -> None:
         with (output / "log.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
-    source = batches_of(draw_rows(12), training, RECIPE)
-    train_adapters(training, source, RECIPE, KeptCheckpoints(output), on_metrics=log)
+    source = batches_of(draw_rows(12), training, choice)
+    train_adapters(training, source, choice, KeptCheckpoints(output), on_metrics=log)
     found = {name: parameter.detach() for name, parameter in training.parameters().items()}
     torch.save(found, output / f"trained-{dist.get_rank() if dist.is_initialized() else 0}.pt")
 
 
 class Damaged:
-    """Batches in which one row is not finite."""
-
-    def __init__(self, model: Path) -> None:
-        self.training = load_adapters(model, RECIPE, "cpu")
-        self.source = batches_of([draw_row(0)] * 5, self.training, RECIPE)
+    """Batches whose last row is not finite."""
 
     def batch(self, step: int, rank: int, world_size: int) -> PairBatch:
         """See `BatchSource`."""
-        batch = self.source.batch(step, rank, world_size)
-        images = batch.images.float()
+        count = 3 - rank
+        row = draw_row(0)
+        images = torch.zeros(count, 3, 16, 16)
         images[-1] = float("nan") if rank == world_size - 1 else 0
-        keys = tuple(f"{rank}-{place}" for place in range(len(batch.keys)))
-        return PairBatch(keys, images, batch.maps, batch.captions, batch.weights, batch.mirrored)
+        maps = {name: torch.zeros(count, 1, 16, 16) for name in row.maps}
+        keys = tuple(f"{rank}-{place}" for place in range(count))
+        return PairBatch(keys, images, maps, ("",) * count, torch.ones(count), (False,) * count)
 
 
-def fail(model: Path, output: Path) -> None:
+def fail(model: Path, output: Path, steps: int) -> None:
     """Train on a row that is not finite, and write what the error says."""
-    source = Damaged(model)
+    choice = recipe(steps)
+    training = load_adapters(model, choice, "cpu")
     try:
-        train_adapters(source.training, source, RECIPE, FolderCheckpoints(output))
+        train_adapters(training, Damaged(), choice, FolderCheckpoints(output))
     except NonFiniteLossError as error:
-        output.mkdir(exist_ok=True)
-        (output / f"error-{dist.get_rank()}.json").write_text(json.dumps([error.step, error.keys]))
+        (output.parent / f"error-{dist.get_rank()}.json").write_text(json.dumps([error.step, error.keys]))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    model, output, rank, world_size = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    model, output = Path(sys.argv[1]), Path(sys.argv[2])
+    steps, rank, world_size = map(int, sys.argv[3:])
     dist.init_process_group("gloo", init_method=f"file://{output}/meeting", rank=rank, world_size=world_size)
-    train(model, output / "whole")
-    fail(model, output / "failed")
+    train(model, output / "trained", steps)
+    fail(model, output / "failed", steps)
     dist.destroy_process_group()

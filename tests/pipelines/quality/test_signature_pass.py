@@ -10,9 +10,10 @@ from PIL import Image
 
 from pipelines.dataset.layout import Listing
 from pipelines.engine.attempts import Attempt
+from pipelines.images.codec import open_small
 from pipelines.planning.plan import make_plan
 from pipelines.quality.decisions import Duplicates
-from pipelines.quality.signature_pass import SignaturePass
+from pipelines.quality.signature_pass import DECODED_PX, SignaturePass
 from pipelines.readers.sources import ImageShards
 from pipelines.samples import Chunk, Columns
 from tests.support.estimating import estimate
@@ -104,4 +105,5 @@ def test_samples_beyond_the_limit_are_not_compared(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_a_large_image_is_decoded_small(kind: str, tmp_path: Path) -> None:
     large, small = (encoded_image(5, size, kind) for size in ((1600, 1200), (400, 300)))
+    assert open_small(large, 10_000_000, DECODED_PX).size == ((200, 150) if kind == "JPEG" else (1600, 1200))
     assert Signed(tmp_path / "out", tar(tmp_path / "a.tar", large, small)).duplicates() == {("a.tar", 1): "a-0"}

@@ -20,7 +20,8 @@ def test_image_and_maps_show_the_same_part() -> None:
     rng = np.random.default_rng(0)
     for index in range(8):
         row = draw_row(index)
-        view = View((32, 24), *rng.uniform(0.8, 1, 1), *rng.random(2), bool(index % 2))
+        zoom, left, top = rng.uniform(0.8, 1), rng.random(), rng.random()
+        view = View((32, 24), zoom, left, top, bool(index % 2))
         found = view_row(row, view, KINDS)
         assert found.image.shape == (24, 32, 3) and found.size == (32, 24) and found.mirrored == bool(index % 2)
         assert {name: (each.dtype, each.shape) for name, each in found.maps.items()} == {

@@ -6,7 +6,8 @@
 A worker of Ray Train takes steps that sleep, as a device would work, in blocks of two kinds that alternate: with the
 batches of the stream (Ray Data reads and decodes a corpus in other processes), and with one batch that is in memory.
 The overhead is the median step of the first kind over that of the second; both include an all-reduce of the size of an
-adapter. Then the worker takes batches without a step, which gives the rate that the stream allows.
+adapter. Then the worker takes batches without a step, which gives the rate that the stream allows. Before all that, this
+process reads and decodes batches by itself, for the pairs per second of processor time.
 """
 
 from __future__ import annotations
@@ -77,9 +78,21 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             seconds=options.seconds, block=options.block, rounds=options.rounds, batch_size=options.batch_size
         )
         steps = steps_of(Path(folder), options, (options.rounds + 1) * options.block + work.free_steps)
+        found["pairs_a_processor_second"] = processor_rate(steps, options)
         with ray_session():
             run_training(work, steps, Scaling(), found.update)
     return found
+
+
+def processor_rate(steps: CorpusSteps, options: argparse.Namespace) -> float:
+    """Return the pairs that a second of processor time reads and decodes."""
+    began, count = time.process_time(), 0
+    for table in steps.reader.read(steps.tasks()[0], 1):
+        steps.reader.decode(table)
+        count += 1
+        if count == options.block:
+            break
+    return round(count * options.batch_size / (time.process_time() - began), 1)
 
 
 def steps_of(folder: Path, options: argparse.Namespace, steps: int) -> CorpusSteps:

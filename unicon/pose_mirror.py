@@ -34,7 +34,8 @@ def swap_sides(image: np.ndarray) -> np.ndarray:
     saturated = pixels.min(-1) < (1 - MIN_SATURATION) * brightness
     index = np.rint(hue(pixels) * HUES).astype(int) % HUES
     is_joint = saturated & (brightness > MIN_JOINT_BRIGHTNESS)
-    swapped = np.where(is_joint | _is_near(is_joint, index), _exchange(JOINT_SIDES)[index], _exchange(LIMB_SIDES)[index])
+    joints, limbs = _exchange(JOINT_SIDES)[index], _exchange(LIMB_SIDES)[index]
+    swapped = np.where(is_joint | _is_near(is_joint, index), joints, limbs)
     recolored = brightness[..., None] * _RAINBOW[swapped]
     changed = saturated & (swapped != index)
     return np.where(changed[..., None], np.rint(255 * recolored), image).astype(np.uint8)

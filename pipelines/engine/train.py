@@ -13,6 +13,7 @@ import logging
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -191,14 +192,15 @@ def _cause(error: BaseException) -> str:
     return lines[-1] if lines else repr(error)
 
 
-class _quiet:  # noqa: N801
-    """Silences the loggers of Ray Train and Ray Data in this process."""
-
-    def __enter__(self) -> None:
-        self._levels = {name: logging.getLogger(name).level for name in ("ray.train", "ray.data")}
-        for name in self._levels:
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-
-    def __exit__(self, *_: object) -> None:
-        for name, level in self._levels.items():
-            logging.getLogger(name).setLevel(level)
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the loggers of Ray Train and Ray Data in this process."""
+    loggers = [logging.getLogger(name) for name in ("ray.train", "ray.data")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -4,7 +4,7 @@ Tested in tests/pipelines/quality/test_signature_pass.py.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -56,7 +56,7 @@ def decide(
     samples = _read(signed, store)
     if samples is None:
         return Duplicates()
-    wanted, kept = _Input.of(measured), _Published.of(published, store)
+    wanted, kept = _Input.of(measured), _Published.of(published, _hashes_of_ranges(measured), store)
     rows = list(_rows(samples))
     in_input = np.array([wanted.has(row) for row in rows])
     is_published = np.array([kept.has(row) and not wanted.replaces(row) for row in rows])
@@ -142,9 +142,17 @@ class _Published:
     """URI and fingerprint of loose images."""
 
     @classmethod
-    def of(cls, versions: Sequence[Version], store: Store) -> "_Published":
+    def of(cls, versions: Sequence[Version], ranges: Container[str], store: Store) -> "_Published":
+        """Read which samples are published. Only marks that may be those of loose images are read.
+
+        Args:
+            versions: The finished chunks of the output.
+            ranges: Hashes of the URIs of shards that are known not to be folders.
+            store: Where the output is.
+        """
         found = cls()
-        listed = MarkReader(store).lists(each.mark_uri for each in versions)
+        may_be_loose = (each for each in versions if each.name.start == 0 and each.name.shard not in ranges)
+        listed = MarkReader(store).lists(each.mark_uri for each in may_be_loose)
         failures = map_concurrently(store, partial(_failed, store=store), versions, READING_THREADS)
         for version, failed in zip(versions, failures, strict=True):
             if version.mark_uri in listed:
@@ -169,6 +177,10 @@ class _Published:
             return (row.file, row.version) in self.files
         positions = self.shards.get((storage.short_hash(row.shard), row.version), b"")
         return row.position < len(positions) and bool(positions[row.position])
+
+
+def _hashes_of_ranges(measured: Sequence[MeasuredShard]) -> set[str]:
+    return {storage.short_hash(found.shard.uri) for found in measured if not found.shard.is_folder}
 
 
 def _failed(version: Version, store: Store) -> set[int]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from engines import parse_engine
 from tests.support.images import square
+from unicon.annotations import ANNOTATORS
 from unicon.training.annotators import make_annotator
 
 
@@ -74,6 +75,29 @@ def test_files_of_another_network_are_refused(tmp_path: Path) -> None:
         load("mlsd", weights=tmp_path)
     with pytest.raises(FileNotFoundError, match="the annotator hed needs ControlNetHED.pth, which are absent"):
         load("hed", weights=tmp_path)
+
+
+class PartlyLoaded:
+    """Loads as the package loads ZoeDepth: what is absent stays at random, without an exception."""
+
+    model: Any = None
+
+    @classmethod
+    def from_pretrained(cls, folder: str) -> Any:
+        detector = cls()
+        detector.model = torch.nn.Linear(2, 1)
+        return detector
+
+
+def test_absent_weights_of_zoedepth_are_noticed(tmp_path: Path) -> None:
+    from unicon.training.detectors import _load_zoe
+
+    path, whole = tmp_path / ANNOTATORS["zoe"].files[0], torch.nn.Linear(2, 1).state_dict()
+    torch.save({"model": whole}, path)
+    assert _load_zoe(PartlyLoaded, ANNOTATORS["zoe"], tmp_path).model
+    torch.save({"model": {"weight": whole["weight"]}}, path)
+    with pytest.raises(KeyError, match=r"1 weights are missing \(bias\)"):
+        _load_zoe(PartlyLoaded, ANNOTATORS["zoe"], tmp_path)
 
 
 def test_red_means_right_in_normals(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from jobs import _cli, train_adapter
+from pipelines.errors import SettingError
 from pipelines.training import run
 from tests.support.corpora import write_corpus
 from tests.support.corpus_training import command, dying, losses, prepared, train_plainly
@@ -30,7 +32,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpora") / "corpus", image={20: {"bytes": b"no image", "path": "x"}})
+    folder = tmp_path_factory.mktemp("corpora") / "corpus"
+    return write_corpus(folder, rows=24, image={20: {"bytes": b"no image", "path": "x"}})
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,7 @@ def test_the_adapter_is_used_and_described(tiny: Path, plain: Path) -> None:
     assert (folder / "official" / "canny" / "model.pth").exists()
     assert (folder / "loss.svg").read_text().startswith("<svg xmlns=")
     card = (folder / "README.md").read_text()
-    for text in ("canny made by | `controlnet-aux:canny`", "42 trained, 6 held out", "| batch_size | `4`", "| loss | "):
+    for text in ("canny made by | `controlnet-aux:canny`", "21 trained, 3 held out", "| batch_size | `4`", "| loss | "):
         assert text in card
 
 
@@ -103,7 +106,7 @@ def test_a_killed_command_goes_on_with_another_number_of_workers(tiny: Path, cor
     subprocess.run([*words, "--num-workers", "2"], env=environment, check=True, timeout=240)
     train_plainly(prepared([*arguments, "--work", str(tmp_path / "whole" / "work")]))
     first, second = losses(tmp_path), losses(tmp_path / "whole")
-    assert list(first) == [20, 40, 60] and all(abs(first[step] - second[step]) < 1e-3 for step in first)
+    assert list(first) == list(range(10, 61, 10)) and all(abs(first[step] - second[step]) < 1e-3 for step in first)
 
 
 def told(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
@@ -161,6 +164,22 @@ def test_training_starts_from_another_adapter(tiny: Path, corpus: Path, tmp_path
     one, other = load_file(start), load_file(tmp_path / "adapters" / "depth.safetensors")
     assert one.keys() == other.keys()
     assert all(torch.allclose(one[name].float(), other[name].float(), atol=1e-3) for name in one)
+
+
+def test_more_workers_than_there_is_room_for(
+    tiny: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    training = prepared(command(tiny, corpus, tmp_path, "--num-workers", "3-4"))
+    with pytest.raises(SettingError, match="needs half a CPU; this machine has CPUs for 2"):
+        run.place(training, {"CPU": 1.0})
+    on_gpus = replace(training, device="cuda")
+    with pytest.raises(SettingError, match="needs a GPU; this machine has GPUs for 1"):
+        run.place(on_gpus, {"CPU": 8.0, "GPU": 1.0})
+    monkeypatch.setenv("RAY_ADDRESS", "auto")  # a cluster that may grow
+    scaling, work = run.place(on_gpus, {"CPU": 8.0})
+    assert (scaling.fewest, scaling.most, work.uses_gpus) == (3, 4, True)
+    assert "waiting until the cluster has GPUs for 3 workers; it has 0 now" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

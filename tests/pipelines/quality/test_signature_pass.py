@@ -10,6 +10,7 @@ from PIL import Image
 
 from pipelines.dataset.layout import Listing
 from pipelines.engine.attempts import Attempt
+from pipelines.engine.ledger import AttemptPlan
 from pipelines.images.codec import open_small
 from pipelines.planning.plan import make_plan
 from pipelines.quality.decisions import Duplicates
@@ -96,6 +97,16 @@ def test_published_rows_stay_across_runs(tmp_path: Path) -> None:
     assert Signed(output, new, old).duplicates() == {("old.tar", 0): "new-0", ("old.tar", 1): "new-1"}
 
 
+def test_published_loose_images_stay(tmp_path: Path) -> None:
+    output, folder = tmp_path / "out", write_folder(tmp_path / "b", {"one.jpg": IMAGES[0], "two.jpg": IMAGES[1]})
+    assert estimate([folder], output).code == 0
+    first = tar(tmp_path / "a.tar", shrunk(IMAGES[1]), IMAGES[2])
+    assert Signed(output, first, folder).duplicates() == {("a.tar", 0): "two.jpg"}
+    assert Signed(output, first).duplicates() == {("a.tar", 0): "two.jpg"}
+    (folder / "two.jpg").write_bytes(IMAGES[3])  # another content replaces the published row
+    assert Signed(output, first, folder).duplicates() == {}
+
+
 def test_samples_beyond_the_limit_are_not_compared(tmp_path: Path) -> None:
     path = tar(tmp_path / "a.tar", IMAGES[0], IMAGES[1], shrunk(IMAGES[0]))
     assert Signed(tmp_path / "out", path).duplicates() == {("a.tar", 2): "a-0"}
@@ -107,3 +118,14 @@ def test_a_large_image_is_decoded_small(kind: str, tmp_path: Path) -> None:
     large, small = (encoded_image(5, size, kind) for size in ((1600, 1200), (400, 300)))
     assert open_small(large, 10_000_000, DECODED_PX).size == ((200, 150) if kind == "JPEG" else (1600, 1200))
     assert Signed(tmp_path / "out", tar(tmp_path / "a.tar", large, small)).duplicates() == {("a.tar", 1): "a-0"}
+
+
+def test_an_image_on_which_processes_died_has_no_signature(tmp_path: Path) -> None:
+    path = tar(tmp_path / "a.tar", IMAGES[0], IMAGES[1], shrunk(IMAGES[0]))
+    signing = SignaturePass(output=str(tmp_path / "out"), source=SOURCE, max_pixels=10_000_000)
+    measured = SOURCE.measure(SOURCE.find([str(path)], signing.output), signing.output, None)
+    plan = AttemptPlan(one_by_one=True, given_up={0: "the worker process died 2 times"})
+    receipts: list[Mapping[str, Any]] = []
+    signing.run(measured, receipts.append, lambda chunks, work: (work(each, Attempt("task", plan)) for each in chunks))
+    assert [(receipt["ok"], receipt["bad"]) for receipt in receipts] == [(2, 1)]
+    assert len(signing.duplicates(measured)) == 0 and not signing.missing(measured)

@@ -124,7 +124,7 @@ def summary(receipts: Sequence[tuple[float, int, Mapping[str, Any]]], bare: floa
         "whole run, images/s": round(whole, 3),
         "ratio of the whole run": round(whole / bare, 4),
         "first chunk after s": round(receipts[0][0], 2),
-        "CPU seconds per image of reading and publishing": {
+        "seconds per image in reading and publishing": {
             stage: round(sum(each["seconds"][stage] for _, _, each in receipts) / samples, 4)
             for stage in ("read", "publish")
         },

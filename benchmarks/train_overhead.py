@@ -6,8 +6,8 @@
 A worker of Ray Train takes steps that sleep, as a device would work, in blocks of two kinds that alternate: with the
 batches of the stream (Ray Data reads and decodes a corpus in other processes), and with one batch that is in memory.
 The overhead is the median step of the first kind over that of the second; both include an all-reduce of the size of an
-adapter. Then the worker takes batches without a step, which gives the rate that the stream allows. Before all that, this
-process reads and decodes batches by itself, for the pairs per second of processor time.
+adapter. Then the worker takes batches without a step, which gives the rate that the stream allows. Before all that,
+this process reads and decodes batches by itself, for the pairs per second of processor time.
 """
 
 from __future__ import annotations

@@ -23,9 +23,6 @@ class Annotation:
     """Name of the class in `controlnet_aux`."""
     files: tuple[str, ...] = ()
     """Names of its weight files in the hub repository or the user's folder."""
-    mirrors: bool = True
-    """Whether the condition of a mirrored image is the mirrored condition. False for poses, since the colors of a
-    skeleton tell left limbs from right ones, and for normals, whose red component changes its sign."""
     repository: str = WEIGHTS
     """Hub repository of its weights; empty where no single one has all files."""
     modules: tuple[str, ...] = ()
@@ -49,19 +46,17 @@ ANNOTATORS: dict[str, Annotation] = {
     "midas": Annotation(kind="depth", detector="MidasDetector", files=("dpt_hybrid-midas-501f0c75.pt",)),
     "zoe": Annotation(kind="depth", detector="ZoeDetector", files=("ZoeD_M12_N.pt",)),
     "leres": Annotation(kind="depth", detector="LeresDetector", files=("res101.pth",)),
-    "normalbae": Annotation(kind="normal", detector="NormalBaeDetector", files=("scannet.pt",), mirrors=False),
+    "normalbae": Annotation(kind="normal", detector="NormalBaeDetector", files=("scannet.pt",)),
     "openpose": Annotation(
         kind="pose",
         detector="OpenposeDetector",
         files=("body_pose_model.pth", "hand_pose_model.pth", "facenet.pth"),
-        mirrors=False,
         license_note="licensed by its authors for non-commercial use only",
     ),
     "dwpose": Annotation(
         kind="pose",
         detector="DWposeDetector",
         files=("yolox_l_8x8_300e_coco_20211126_140236-d3bd2b23.pth", "dw-ll_ucoco_384.pth"),
-        mirrors=False,
         repository="",
         modules=("mmcv", "mmdet", "mmpose"),
     ),

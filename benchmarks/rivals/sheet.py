@@ -16,7 +16,7 @@ from benchmarks.rivals.measures import STEPS
 from benchmarks.rivals.rival import Estimates, Generates, Synthesizes
 from unicon.scenes.render import Rendering
 
-SHOWN, GUIDANCE, COLORS = 6, 3.0, 64
+SHOWN, GUIDANCE, COLORS = 4, 3.0, 64
 Row = tuple[str, list[Image.Image]]
 
 

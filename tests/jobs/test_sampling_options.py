@@ -35,9 +35,10 @@ JOBS: dict[str, tuple[ModuleType, list[str]]] = {
 CHANGES_NO_ROW = {
     "help", "input", "output", "limit", "since", "model", "adapter", "lora", "vae", "chunk_size", "batch_size",
     "actors", "num_gpus_per_actor", "compile", "compile_cache", "max_gpu_hours", "preset", "retry_errors", "give_up",
-    "max_error_rate", "chunk_timeout", "output_format", "published", "condition",
+    "max_error_rate", "chunk_timeout", "output_format", "published", "condition", "engine", "engine_option",
+    "engine_weights",
 }  # fmt: skip
-"""Options that change no row, or that the identity of the model or another test covers."""
+"""Options that change no row, or that the identity of the model or engine or another test covers."""
 OTHER_VALUES = {
     "weight": ["depth=0.5"], "where": ["width>5"], "views": 2, "ensemble": 3, "size": (64, 64), "sampler": "euler",
     "timestep_spacing": "leading", "given_at": "last_index", "set_alpha_to_one": False, "dtype": "bfloat16",
@@ -227,8 +228,8 @@ def test_columns_of_text_files_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--condition", "edge", "--annotator", "midas"], "make edge maps are canny, hed, pidinet; got 'midas'"),
-        (["--condition", "depth", "--annotator", "hed"], "make depth maps are midas; got 'hed'"),
+        (["--condition", "edge", "--annotator", "midas"], "make edge maps are canny, hed, pidinet, teed, lineart"),
+        (["--condition", "depth", "--annotator", "hed"], "make depth maps are midas, zoe, leres; got 'hed'"),
         (["--condition", "edge", "--annotator", "hedd"], "got 'hedd'"),
         (["--condition", "edge", "--annotator-weights", "w"], "canny has no weights; got 'w'"),
         (["--condition", "edge", "--annotator", "."], "canny has no weights"),

@@ -42,7 +42,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(tiny: Path, images: Path, root: Path, *more: str) -> list[str]:
     return [
-        *("--model", str(tiny), "--images", str(images), "--condition", "edge", "--device", "cpu"),
+        *("--model", str(tiny), "--images", str(images), "--device", "cpu"),
+        *(() if "--condition" in more else ("--condition", "edge")),
         *("--output", str(root / "adapters" / "edge.safetensors"), "--work", str(root / "work")),
         *("--rank", "4", "--batch-size", "2", "--checkpoint-every", "2", "--learning-rate", "0.01", *more),
     ]
@@ -249,6 +250,8 @@ def told(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
     [
         (["--stpes", "3"], "unknown option --stpes. Did you mean --steps?"),
         (["--condition", "depht"], "invalid choice: 'depht'"),
+        (["--condition", "edge", "--condition", "depth"], "Others, and several together, are trained on a corpus"),
+        (["--weight-column", "rating"], "--weight-column needs --corpus; a folder of images is trained in one process"),
         (["--images", "absent"], "--images: Images are given as a folder; absent is none"),
         (["--conditions", "absent"], "--conditions: Images are given as a folder; absent is none"),
         (["--model", "absent/model/here"], "--model: A model is"),

@@ -84,6 +84,13 @@ def test_a_training_is_finished_only_once(tiny: Path, corpus: Path, plain: Path)
     assert events[0] == {"started": 10, "workers": 1} and losses(plain) == before
 
 
+def test_a_loss_that_is_not_finite_names_the_rows(tiny: Path, tmp_path: Path) -> None:
+    place = write_corpus(tmp_path / "corpus", rows=24, rating=dict.fromkeys(range(24), 3e38))
+    events = train_plainly(prepared(command(tiny, place, tmp_path, "--weight-column", "rating")))
+    assert "Losses and gradients are finite" in events[-1]["failure"] and "'row-0" in events[-1]["failure"]
+    assert not (tmp_path / "adapters").exists()
+
+
 @pytest.mark.slow
 def test_two_workers_train_like_one(tiny: Path, corpus: Path, plain: Path, tmp_path: Path, ray_cluster: None) -> None:
     assert run.run(prepared(command(tiny, corpus, tmp_path, "--num-workers", "2"))) == 0

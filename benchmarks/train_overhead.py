@@ -90,8 +90,6 @@ def processor_rate(steps: CorpusSteps, options: argparse.Namespace) -> float:
     for table in steps.reader.read(steps.tasks()[0], 1):
         steps.reader.decode(table)
         count += 1
-        if count == options.block:
-            break
     return round(count * options.batch_size / (time.process_time() - began), 1)
 
 

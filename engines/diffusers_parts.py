@@ -1,6 +1,9 @@
 # diffusers declares its pipelines' arguments too widely.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
-"""Loading pipelines of diffusers strictly: weights in safetensors that are exactly those of their configurations."""
+"""Loading pipelines of diffusers strictly: weights in safetensors that are exactly those of their configurations.
+
+Tested in tests/engines/test_marigold.py and tests/engines/test_controlnet.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The families of engines by name. To add one, write a file like `marigold.py` and add its family here."""
+"""The families of engines by name. To add one, write a file like `marigold.py` and add its family here.
+
+Tested in tests/engines/test_spec.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What all families of engines have: the defaults of a family that is one place with weights."""
+"""What all families of engines have: the defaults of a family that is one place with weights.
+
+Tested in tests/engines/, with the families.
+"""
 
 from __future__ import annotations
 

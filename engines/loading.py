@@ -1,4 +1,7 @@
-"""Loading an engine in the process that runs it. Imports torch."""
+"""Loading an engine in the process that runs it. Imports torch.
+
+Tested in tests/engines/, with the engines.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from benchmarks.rivals.measures import STEPS
 from benchmarks.rivals.rival import Estimates, Generates, Synthesizes
 from unicon.scenes.render import Rendering
 
-SHOWN, GUIDANCE, COLORS = 4, 3.0, 64
+SHOWN, GUIDANCE, COLORS = 4, 3.0, 192
 Row = tuple[str, list[Image.Image]]
 
 
@@ -34,6 +34,7 @@ def _rows(work: Path, names: Sequence[str], training: TrainingScenes, scenes: li
     yield "scene", _pictures(images)
     yield "depth: truth", previews(DEPTH, truths)
     made: list[Row] = []
+    both: list[Row] = []
     for name in names:
         rival = FIELD[name].build(read_base(work / "base"), training, 1)
         rival.load(work / name)
@@ -43,9 +44,9 @@ def _rows(work: Path, names: Sequence[str], training: TrainingScenes, scenes: li
             found = rival.synthesize(truths, captions, STEPS, GUIDANCE)
             made.append((f"image from depth:\n{name}", _pictures(found)))
         if isinstance(rival, Generates):
-            both, maps = rival.generate(captions, STEPS, GUIDANCE)
-            made += [(f"both from a caption:\n{name}", _pictures(both)), ("", previews(DEPTH, maps))]
-    yield from made
+            drawn, maps = rival.generate(captions, STEPS, GUIDANCE)
+            both += [(f"both from a caption:\n{name}", _pictures(drawn)), ("", previews(DEPTH, maps))]
+    yield from (*made, *both)
 
 
 def _pictures(images: Sequence[np.ndarray]) -> list[Image.Image]:

@@ -38,8 +38,7 @@ class Counting:
         return table.append_column("decoded", [[True]])
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_every_worker_gets_its_rows_in_order(ray_cluster: None, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+def test_every_worker_gets_its_rows_in_order(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     from ray.data import DataContext
 
     from pipelines.engine.step_stream import StreamCpus, rows_of, step_dataset
@@ -47,6 +46,7 @@ def test_every_worker_gets_its_rows_in_order(ray_cluster: None, monkeypatch: pyt
     context = DataContext.get_current()
     for name in ("target_max_block_size", "enable_progress_bars", "print_on_execution_start", "execution_options"):
         monkeypatch.setattr(context, name, getattr(context, name))
+    workers = 3
     dataset = step_dataset(Counting(), workers, StreamCpus(workers=1.0, a_task=0.25))
     found: dict[int, list[tuple[int, int]]] = {rank: [] for rank in range(workers)}
 

@@ -13,7 +13,17 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from jobs import _cli, estimate, estimate_depth, evaluate, generate_pairs, inpaint, synthesize, train_adapter
+from jobs import (
+    _cli,
+    _evaluation_options,
+    estimate,
+    estimate_depth,
+    evaluate,
+    generate_pairs,
+    inpaint,
+    synthesize,
+    train_adapter,
+)
 from jobs._sampling import in_option_names
 from pipelines.evaluation.join import PROVENANCE
 from pipelines.planning.claims import configuration_hash
@@ -212,9 +222,9 @@ def test_evaluate_says_which_option_has_no_effect(
     measure: str, condition: str, option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--predictions", "a", "--truth", "b", "--condition", condition, "--measure", measure, option, "5"]
-    evaluate.report_unused_options(evaluate.parse(words))
+    _evaluation_options.report_unused_options(evaluate.parse(words), has_scenes=True)
     assert f"{option} has no effect" in capsys.readouterr().err
-    evaluate.report_unused_options(evaluate.parse(words[:-2]))
+    _evaluation_options.report_unused_options(evaluate.parse(words[:-2]), has_scenes=True)
     assert capsys.readouterr().err == ""
 
 

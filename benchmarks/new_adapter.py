@@ -33,6 +33,9 @@ from benchmarks.pipeline import hardware, rounded
 ROOT = Path(__file__).resolve().parents[1]
 ADAPTERS = ("untrained", "canny")
 TRAINING_SEED, UNSEEN_SEED = 31, 131
+OPTIONS = {"detect_px": 128, "low_threshold": 40, "high_threshold": 80}
+"""Options of Canny for the small, faint pictures of rendered scenes."""
+CANNY = ",".join(["canny=controlnet-aux:canny", *(f"{name}={value}" for name, value in OPTIONS.items())])
 
 
 @dataclass(kw_only=True)
@@ -61,7 +64,7 @@ class Loop:
         )  # fmt: skip
         self.run(
             f"build {corpus}", "build_corpus", "--input", self.work / scenes, "--output", self.work / corpus,
-            "--condition", "canny=controlnet-aux:canny", "--condition", "depth=unicon", "--preset", "fast",
+            "--condition", CANNY, "--condition", "depth=unicon", "--preset", "fast",
         )  # fmt: skip
 
     def train(self, name: str, steps: int, batch_size: int) -> None:
@@ -81,8 +84,9 @@ class Loop:
                  "--condition", name, *adapter)  # fmt: skip
         self.run(f"synthesize {name}", "synthesize", "--input", unseen, "--output", images,
                  "--condition", f"{name}=canny", *adapter)  # fmt: skip
+        options = [word for pair in OPTIONS.items() for word in ("--engine-option", "{}={}".format(*pair))]
         self.run(f"edges of images {name}", "estimate", "--input", images, "--output", self.work / f"again-{name}",
-                 "--engine", "controlnet-aux:canny", "--condition", "canny")  # fmt: skip
+                 "--engine", "controlnet-aux:canny", "--condition", "canny", *options)  # fmt: skip
 
     def measured(self, name: str) -> dict[str, Any]:
         """Compare the results of an adapter with the edges of Canny."""

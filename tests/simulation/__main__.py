@@ -1,6 +1,7 @@
 """Simulate many schedules and print which invariants were broken, and how.
 
 python -m tests.simulation --minutes 60
+python -m tests.simulation --minutes 30 --campaign campaign.json        adds to the campaign so far
 python -m tests.simulation --seeds 500 --features kill+limit,retry --form tar
 python -m tests.simulation --seeds 1 --first 29 --features limit --form tar        replay one schedule, shrunk
 """
@@ -13,9 +14,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.simulation.campaign import HEADING, Kind, Tally, play_seed, run
+from tests.simulation.campaign import HEADING, Kind, play_seed, run
 from tests.simulation.contents import FORMS
 from tests.simulation.features import COMBINATIONS, FEATURES, make_scenario, parse
+from tests.simulation.record import Record
 from tests.simulation.shrink import Shrinker
 from tests.simulation.trace import story
 
@@ -32,13 +34,19 @@ def main(words: Sequence[str] | None = None) -> int:
         parse(name)
     kinds = [Kind(features=name, form=form) for name in names for form in forms]
     started = time.monotonic()
-    tallies = run(kinds, options.first, options.seeds, options.minutes, options.processes)
+    record = Record.read(options.campaign) if options.campaign else None
+    first = options.first if record is None or record.first is None else record.first
+    add = (lambda batch: None) if record is None else record.add
+    tallies = run(kinds, first, options.seeds, options.minutes, options.processes, add)
     elapsed_s = time.monotonic() - started
     schedules = sum(tally.schedules for tally in tallies)
     print("\n".join((HEADING, *(tally.line for tally in tallies))))
     print(f"{schedules} schedules in {elapsed_s:.0f} s: {60 * schedules / elapsed_s:.0f} a minute")
+    if record is not None:
+        record.write()
+        print(f"{options.campaign}: {sum(each.schedules for each in record.tallies.values())} schedules of this code")
     if options.json:
-        Path(options.json).write_text(json.dumps([_as_json(tally) for tally in tallies], indent=1))
+        Path(options.json).write_text(json.dumps([tally.as_json() for tally in tallies], indent=1))
     broken = [tally for tally in tallies if tally.broken]
     for tally in broken[:STORIES]:
         tell(tally.kind, min(tally.broken))
@@ -54,15 +62,6 @@ def tell(kind: Kind, number: int) -> None:
     print(f"\n{kind.features}, {kind.form}, seed {number}: {', '.join(played.broken)}; shrunk:\n")
     print("\n".join(story(case.scenario, case.played)))
     print(f"\nagain:  python -m tests.simulation {command}")
-
-
-def _as_json(tally: Tally) -> dict[str, object]:
-    return {
-        "features": tally.kind.features,
-        "form": tally.kind.form,
-        "schedules": tally.schedules,
-        "broken": {str(number): what for number, what in sorted(tally.broken.items())},
-    }
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
         help="default: one per core",
     )
     parser.add_argument("--json", metavar="FILE", help="also write the table to this file")
+    parser.add_argument(
+        "--campaign",
+        type=Path,
+        metavar="FILE",
+        help="add to the schedules in this file, with new seeds; it is written as the simulation proceeds, and starts "
+        "from nothing when the code has changed",
+    )
     return parser
 
 

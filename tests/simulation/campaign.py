@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -55,6 +55,15 @@ class Tally:
         self.schedules += batch.count
         self.broken |= dict(batch.broken)
 
+    def as_json(self) -> dict[str, object]:
+        """Return plain values for a file."""
+        return {
+            "features": self.kind.features,
+            "form": self.kind.form,
+            "schedules": self.schedules,
+            "broken": {str(number): what for number, what in sorted(self.broken.items())},
+        }
+
     @property
     def line(self) -> str:
         """Format a line of the table."""
@@ -83,16 +92,24 @@ def play_batch(batch: Batch) -> Batch:
     return Batch(kind=batch.kind, first=batch.first, count=batch.count, broken=tuple(broken))
 
 
-def run(kinds: Sequence[Kind], first: int, seeds: int | None, minutes: float | None, processes: int) -> list[Tally]:
+def run(
+    kinds: Sequence[Kind],
+    first: int,
+    seeds: int | None,
+    minutes: float | None,
+    processes: int,
+    on_batch: Callable[[Batch], None] = lambda batch: None,
+) -> list[Tally]:
     """Play `seeds` schedules of every kind, or as many as fit into `minutes`, with the kinds taking turns by batch.
 
-    Ctrl-C stops it early and keeps what has been played.
+    Ctrl-C stops it early and keeps what has been played. `on_batch` receives every batch as it finishes.
     """
     tallies = {kind: Tally(kind=kind) for kind in kinds}
     end = None if minutes is None else time.monotonic() + 60 * minutes
     with suppress(KeyboardInterrupt):
         for batch in _played(_until(end, _batches(kinds, first, seeds)), processes):
             tallies[batch.kind].add(batch)
+            on_batch(batch)
     return list(tallies.values())
 
 

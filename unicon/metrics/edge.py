@@ -16,6 +16,7 @@ Tested in tests/unicon/metrics/test_metrics.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -105,6 +106,8 @@ def edge_counts(
 def best_edge_metrics(images: Sequence[EdgeCounts]) -> EdgeMetrics:
     """The metrics of a dataset at the threshold of `THRESHOLDS` with the best F1, from the counts of all images.
 
+    They are NaN if no image has a true edge pixel: an estimate without edges would otherwise seem perfect.
+
     Raises:
         ValueError: There are no images.
     """
@@ -116,6 +119,8 @@ def best_edge_metrics(images: Sequence[EdgeCounts]) -> EdgeMetrics:
         found=np.stack([image.found for image in images]).sum(0, dtype=np.int64),
         true=sum(image.true for image in images),
     )
+    if not total.true:
+        return EdgeMetrics(f1=math.nan, precision=math.nan, recall=math.nan, threshold=math.nan)
     return max(total.metrics(THRESHOLDS), key=lambda metrics: metrics.f1)
 
 

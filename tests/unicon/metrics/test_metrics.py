@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -233,3 +235,8 @@ def test_correlation() -> None:
     assert correlation(one, np.full((16, 12), 0.3)) == 0
     with pytest.raises(ValueError, match="one shape"):
         correlation(one, one.T)
+
+
+def test_a_set_without_a_true_edge_has_no_score() -> None:
+    nothing = np.zeros((8, 8), np.float32)
+    assert math.isnan(best_edge_metrics([edge_counts(nothing, nothing > 0)]).f1)

@@ -109,6 +109,7 @@ def run(options: Namespace) -> int:
     """
     from pipelines import evaluation  # imports torch, which would slow down --help
 
+    _check_outputs(options)
     kind = options.kind or options.condition
     has_scenes = (
         options.measure == ACCURACY
@@ -117,7 +118,6 @@ def run(options: Namespace) -> int:
         and (options.only_scenes or evaluation.has_tars(options.truth))
     )
     _options.report_unused_options(options, has_scenes)
-    _check_outputs(options)
     return _correlate(options) if options.measure == CORRELATION else _measure(options, kind, has_scenes)
 
 

@@ -17,6 +17,7 @@ def test_costs_with_fused_projections() -> None:
     assert cost["the same over three two-way runs, small decoder of maps"] <= 0.6
 
 
+@pytest.mark.slow
 def test_costs_with_separate_projections() -> None:
     cost = counts("separate")
     assert cost["one-way, 20 steps, full decoder"] <= 25

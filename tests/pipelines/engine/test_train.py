@@ -38,6 +38,7 @@ class Counting:
         return table.append_column("decoded", [[True]])
 
 
+@pytest.mark.slow
 def test_every_worker_gets_its_rows_in_order(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     from ray.data import DataContext
 

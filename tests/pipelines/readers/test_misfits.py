@@ -212,9 +212,7 @@ def test_columns_that_are_named_for_files_without_any_are_told_or_refused(tmp_pa
         estimate([tar], tmp_path / "out", Columns(image="png"))
     assert not [line for line in told(tar, Columns(image="jpg")) if "no effect" in line]
     for wanted in ("tags", "txt", "title"):
-        with pytest.raises(
-            SettingError, match=f"--caption-column '{wanted}': the images of .* have no caption of that"
-        ):
+        with pytest.raises(SettingError, match=f"--caption-column '{wanted}': the images of .* have no text of that"):
             estimate([folder], tmp_path / "out", Columns(caption=wanted))
     write_folder(folder, {"a.json": b'{"title": null}'})
     assert ImageShards(columns=Columns(caption="title")).measure(find_shards([str(folder)]), str(tmp_path), None)

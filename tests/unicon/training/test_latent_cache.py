@@ -40,7 +40,8 @@ def test_a_cache_changes_nothing(tiny_folder: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(again.models.text_encoder, "forward", None)
     assert trained(again, tmp_path / "again", cache) == pytest.approx(plain, abs=1e-5)
     one, other = training.parameters(), again.parameters()
-    assert all(torch.allclose(one[name], other[name], rtol=0, atol=1e-5) for name in one)
+    step = RECIPE.fit.learning_rate  # AdamW divides by the size of a gradient, so the rounding of tiny ones shows
+    assert all(torch.allclose(one[name], other[name], rtol=0, atol=step / 20) for name in one)
 
 
 def test_mirrored_rows_and_other_sizes_have_latents_of_their_own(tiny_folder: Path, tmp_path: Path) -> None:

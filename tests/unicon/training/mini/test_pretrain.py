@@ -64,6 +64,7 @@ def test_losses_are_the_mean_errors_of_what_each_part_predicts(models: TrainingM
     assert not models.unet.conv_out._forward_pre_hooks
 
 
+@pytest.mark.slow
 def test_pretraining_learns_both_tasks(models: TrainingModels, tmp_path: Path) -> None:
     torch.manual_seed(0)
     heads = ConditionHeads(models.unet, WEIGHTS)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""From images to a new adapter and back, on two cores: the whole loop of a corpus, with the commands that users run.
+"""From images to a new adapter and back: the whole loop of a corpus, with the commands that users run.
 
     python -m benchmarks.new_adapter --work out/adapter
 
@@ -121,9 +121,9 @@ def main() -> None:
     """Run the loop, print the table, and optionally write the result as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("out/adapter"), help="folder (default: %(default)s)")
-    parser.add_argument("--scenes", type=int, default=1200, help="scenes to train on (default: %(default)s)")
+    parser.add_argument("--scenes", type=int, default=800, help="scenes to train on (default: %(default)s)")
     parser.add_argument("--unseen", type=int, default=64, help="scenes to measure on (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=300, help="training steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=150, help="training steps (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=16, help="pairs a step (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result here")
     options = parser.parse_args()

@@ -67,6 +67,11 @@ def _add_recipe(recipe: _ArgumentGroup) -> None:
         metavar="X",
         help="peak learning rate (default: %(default)s)",
     )
+    _add_single_step(recipe)
+    _add_scope(recipe)
+
+
+def _add_single_step(recipe: _ArgumentGroup) -> None:
     recipe.add_argument(
         "--single-step-share",
         type=number(0, 1),
@@ -83,6 +88,9 @@ def _add_recipe(recipe: _ArgumentGroup) -> None:
         help="train only estimates in one step in the last N steps: a final stage after the pairs (default: "
         "%(default)s)",
     )
+
+
+def _add_scope(recipe: _ArgumentGroup) -> None:
     recipe.add_argument(
         "--resolution",
         type=integer(16, 8192),

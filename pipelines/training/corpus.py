@@ -25,7 +25,7 @@ from pipelines.training.groups import Group, other_groups, parquet_groups
 from pipelines.training.provenance import describe, with_kinds
 
 HELD_OUT_ROWS, HELD_OUT_GROUPS, HELD_OUT_SHARE = 16, 4, 8
-"""At most so many rows, of so many groups, and no more than one of so many, are held out for validation."""
+"""At most this number of rows, from this number of groups, and one row of every N, are held out for validation."""
 
 Tell = Callable[[str], None]
 

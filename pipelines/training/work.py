@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from unicon.training.views import PairRow
 
 PREEMPTION_STEPS = 20
-"""Workers ask every so many steps whether their machines are taken away, since they all wait for each other to ask."""
+"""Number of steps between questions whether machines are taken away, for which all workers wait for each other."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,6 +58,22 @@ def wait_for_marks(output: Path, count: int, process: "subprocess.Popen[bytes]")
         time.sleep(0.05)
 
 
+def finish_with(engines: int | str, arguments: list[str], folder: Path) -> None:
+    """Run the command to its end, and check the maps that only these engines make."""
+    if engines == 1:
+        assert run(arguments, FakeDepth()) == 0
+    elif engines == "canny":
+        assert estimate.main([*arguments, *CANNY]) == 0
+        assert estimate.main([*arguments, *CANNY, "--output", str(folder / "undisturbed")]) == 0
+        made = [
+            {row["key"]: row["canny"] for row in all_rows(folder / name, "data")} for name in ("out", "undisturbed")
+        ]
+        assert made[0] == made[1] and made[0]
+    else:
+        assert run_fake_corpus(arguments, depth=FakeDepth(), edge=FakeDepth()) == 0
+        assert all(row["depth"] and row["edge"] for row in all_rows(folder / "out", "data"))
+
+
 @pytest.mark.parametrize(
     "engines", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param("canny", marks=pytest.mark.slow)]
 )
@@ -98,18 +114,7 @@ def test_every_sample_exactly_once_after_sigterm_and_sigkill(
         "what a killed run failed too"
     )
 
-    if engines == 1:
-        assert run(arguments, FakeDepth()) == 0
-    elif engines == "canny":
-        assert estimate.main([*arguments, *CANNY]) == 0
-        assert estimate.main([*arguments, *CANNY, "--output", str(tmp_path / "undisturbed")]) == 0
-        made = [
-            {row["key"]: row["canny"] for row in all_rows(tmp_path / name, "data")} for name in ("out", "undisturbed")
-        ]
-        assert made[0] == made[1] and made[0]
-    else:
-        assert run_fake_corpus(arguments, depth=FakeDepth(), edge=FakeDepth()) == 0
-        assert all(row["depth"] and row["edge"] for row in all_rows(output, "data"))
+    finish_with(engines, arguments, tmp_path)
     found = Counter(str(row["key"]) for folder in ("data", "errors") for row in all_rows(output, folder))
     assert found == Counter(f"{number:05d}" for number in (*range(61), *range(100, 119)))
     (decoding,) = read_status(str(output)).reasons.counts.items()

@@ -87,7 +87,7 @@ def _weights(unet: UNet2DConditionModel, trained: TrainedAdapter, config: Adapte
             differences = {key: (shape.get(key), ours[key]) for key in ours if shape.get(key) != ours[key]}
             raise ValueError(
                 f"A training starts from an adapter of the same base model; {path} differs in (its, this UNet's) "
-                f"{differences}. Give the base model that it was trained with, or start anew."
+                f"{differences}. Give the base model that it was trained with, or start with a new adapter."
             )
         with safe_open(str(path), framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no iterator)

@@ -160,5 +160,5 @@ class AdapterRecipe:
 
 
 def epochs_to_steps(rows: int, batch_size: int, epochs: float = EPOCHS) -> int:
-    """Number of optimizer steps in which so many rows are seen so many times."""
+    """Number of optimizer steps in which `rows` rows are each seen `epochs` times."""
     return max(1, math.ceil(epochs * rows / batch_size))

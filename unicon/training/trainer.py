@@ -158,7 +158,7 @@ class Trainer:
         self.ema.swap(self.parameters)
 
     def _is_due(self, every: int) -> bool:
-        """Whether something is due that happens every so many steps and at the end."""
+        """Whether something is due that happens every `every` steps and at the end."""
         return self.step % every == 0 or self.step == self.config.steps
 
     def _averaged(self, call: OnStep) -> None:

@@ -30,7 +30,7 @@ class Trained(NamedTuple):
 
 @pytest.fixture(scope="module", params=[6, pytest.param(20, marks=pytest.mark.slow)])
 def trained(request: pytest.FixtureRequest, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """A training of so many steps."""
+    """A training with this number of steps."""
     steps, two, one = request.param, tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
     command = [sys.executable, "-m", "tests.support.train_worker", str(tiny_folder), str(two), str(steps)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
